@@ -1,0 +1,49 @@
+//! A bare client: no retries, no cursor, nothing between the measurement and the socket.
+
+use anyhow::{Context, Result, bail};
+use futures_util::{SinkExt, StreamExt};
+use tokio::net::TcpStream;
+use tokio_tungstenite::tungstenite::Message;
+use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async};
+
+use crate::cluster::Cluster;
+
+pub struct Client {
+    socket: WebSocketStream<MaybeTlsStream<TcpStream>>,
+    prefix: String,
+}
+
+impl Client {
+    pub async fn connect(cluster: &Cluster, user: &str) -> Result<Self> {
+        let url = cluster.route(user).await?;
+        let (mut socket, _) = connect_async(url).await?;
+        let token = cluster.token(user);
+        socket.send(Message::text(format!(r#"{{"type":"connect","token":"{token}"}}"#))).await?;
+        let prefix = format!("{:016x}", rand::random::<u64>());
+        let mut client = Self { socket, prefix };
+        client.until("welcome").await?;
+        Ok(client)
+    }
+
+    pub async fn send(&mut self, to: &str, n: usize) -> Result<()> {
+        let (id, pad) = (&self.prefix, "x".repeat(200));
+        let frame =
+            format!(r#"{{"type":"send","id":"{id}-{n}","to":"{to}","data":{{"n":{n},"pad":"{pad}"}}}}"#);
+        Ok(self.socket.send(Message::text(frame)).await?)
+    }
+
+    /// Reads to the next frame of this type; an error reply ends the measurement.
+    pub async fn until(&mut self, kind: &str) -> Result<()> {
+        let head = format!(r#"{{"type":"{kind}""#);
+        loop {
+            let message = self.socket.next().await.context("the connection ended")??;
+            let Message::Text(text) = message else { continue };
+            if text.starts_with(&head) {
+                if kind == "reply" && text.contains(r#""error""#) {
+                    bail!("refused: {text}");
+                }
+                return Ok(());
+            }
+        }
+    }
+}

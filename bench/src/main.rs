@@ -1,0 +1,136 @@
+//! How fast a private message is, beside the floor of the back ends it is made of, in the same run.
+//!
+//! One message is: a produce that another node reads, a write to the store, a produce to `chat_events` that is
+//! reported, and a produce of the confirm that the sender's node reads. The floor is that sum, measured on the same
+//! log and store just before. `scripts/bench` runs it on the embedded back end and, with `KAFKA_BROKERS` and
+//! `REDIS_URL`, on Kafka and Redis.
+
+mod client;
+mod cluster;
+mod floor;
+
+use std::time::{Duration, Instant};
+
+use anyhow::Result;
+use client::Client;
+use cluster::Cluster;
+
+const MESSAGES: usize = 2000;
+const PAIRS: usize = 16;
+const IN_FLIGHT: usize = 32;
+const THROUGHPUT_FOR: Duration = Duration::from_secs(5);
+
+/// Microseconds at a quantile.
+pub(crate) fn quantile(samples: &mut [u64], q: f64) -> u64 {
+    samples.sort_unstable();
+    samples.get(((samples.len() as f64 - 1.0) * q) as usize).copied().unwrap_or(0)
+}
+
+fn main() -> Result<()> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    runtime.block_on(async {
+        run("embedded, in memory", Cluster::embedded().await?).await?;
+        match (std::env::var("KAFKA_BROKERS"), std::env::var("REDIS_URL")) {
+            (Ok(brokers), Ok(redis)) => {
+                run("Kafka and Redis", Cluster::services(&brokers, &redis).await?).await?
+            }
+            _ => println!("(set KAFKA_BROKERS and REDIS_URL for the same on Kafka and Redis)"),
+        }
+        Ok(())
+    })
+}
+
+async fn run(name: &str, cluster: Cluster) -> Result<()> {
+    println!("== {name}");
+    let floor = floor::measure(&cluster).await?;
+    println!(
+        "floor         produce→read {} µs, produce→report {} µs, write {} µs: a message {} µs (p50)",
+        floor.read,
+        floor.report,
+        floor.write,
+        floor.message()
+    );
+    let (mut reply, mut delivery) = latency(&cluster).await?;
+    let p50 = quantile(&mut reply, 0.5);
+    println!(
+        "send→reply    p50 {p50} µs, p99 {} µs: {:.2}× the floor",
+        quantile(&mut reply, 0.99),
+        p50 as f64 / floor.message().max(1) as f64
+    );
+    println!(
+        "send→delivery p50 {} µs, p99 {} µs",
+        quantile(&mut delivery, 0.5),
+        quantile(&mut delivery, 0.99)
+    );
+    let rate = throughput(&cluster).await?;
+    println!(
+        "throughput    {rate:.0} messages/s acknowledged and delivered ({PAIRS} pairs, {IN_FLIGHT} in flight each)"
+    );
+    cluster.stop().await;
+    Ok(())
+}
+
+/// One message in flight, between users at home on different nodes.
+async fn latency(cluster: &Cluster) -> Result<(Vec<u64>, Vec<u64>)> {
+    let (from, to) = cluster.pair(0).await?;
+    let mut sender = Client::connect(cluster, &from).await?;
+    let mut receiver = Client::connect(cluster, &to).await?;
+    let (mut replies, mut deliveries) = (Vec::new(), Vec::new());
+    for n in 0..MESSAGES + 200 {
+        let start = Instant::now();
+        sender.send(&to, n).await?;
+        let (reply, delivery) =
+            tokio::join!(async { sender.until("reply").await.map(|()| start.elapsed()) }, async {
+                receiver.until("message").await.map(|()| start.elapsed())
+            },);
+        // The first ones warm up connections and code.
+        if n >= 200 {
+            replies.push(reply?.as_micros() as u64);
+            deliveries.push(delivery?.as_micros() as u64);
+        }
+    }
+    Ok((replies, deliveries))
+}
+
+async fn throughput(cluster: &Cluster) -> Result<f64> {
+    let mut tasks = Vec::new();
+    for i in 0..PAIRS {
+        let (from, to) = cluster.pair(i + 1).await?;
+        let mut sender = Client::connect(cluster, &from).await?;
+        let mut receiver = Client::connect(cluster, &to).await?;
+        let start = Instant::now();
+        tasks.push(tokio::spawn(async move {
+            let received = tokio::spawn(async move {
+                let mut n = 0_u64;
+                while start.elapsed() < THROUGHPUT_FOR + Duration::from_secs(1) {
+                    match tokio::time::timeout(Duration::from_millis(500), receiver.until("message")).await {
+                        Ok(Ok(())) => n += 1,
+                        _ => break,
+                    }
+                }
+                n
+            });
+            let mut sent = 0;
+            for _ in 0..IN_FLIGHT {
+                sender.send(&to, sent).await?;
+                sent += 1;
+            }
+            while start.elapsed() < THROUGHPUT_FOR {
+                sender.until("reply").await?;
+                sender.send(&to, sent).await?;
+                sent += 1;
+            }
+            for _ in 0..IN_FLIGHT {
+                sender.until("reply").await?;
+            }
+            anyhow::Ok((sent as u64, received.await?))
+        }));
+    }
+    let (mut sent, mut received) = (0, 0);
+    for task in tasks {
+        let (s, r) = task.await??;
+        (sent, received) = (sent + s, received + r);
+    }
+    anyhow::ensure!(sent == received, "{sent} acknowledged and {received} delivered");
+    Ok(sent as f64 / THROUGHPUT_FOR.as_secs_f64())
+}

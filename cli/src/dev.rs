@@ -1,0 +1,161 @@
+//! `roost dev`: one coordinator and three ws-nodes in one process, on the embedded back end.
+//!
+//! The same code as in production, with other back ends and its ports in one row. Messages survive a restart; who
+//! is where does not.
+
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use anyhow::Context;
+use roost_backend::embedded::{EmbeddedLog, EmbeddedStore};
+use roost_backend::store::StoreConfig;
+use roost_coordinator::{Coordinator, CoordinatorConfig};
+use roost_proto::claims::Role;
+use roost_proto::{NodeId, UserId};
+use roost_ring::Pins;
+use roost_service::config::{Defaults, environment};
+use roost_service::{CommonConfig, Signals, telemetry};
+use roost_ws_node::{Backends, Ports, Server, WsNodeConfig};
+use tokio::net::TcpListener;
+
+use crate::{place, token};
+
+#[derive(clap::Args)]
+pub struct Args {
+    /// How many ws-nodes
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u16).range(1..=16))]
+    nodes: u16,
+    /// The coordinator's port; the nodes take the ones after it, the admin ports are 100 above
+    #[arg(long, default_value_t = 7000, value_parser = clap::value_parser!(u16).range(1024..=60000))]
+    port: u16,
+}
+
+/// Time for everything to be ready before it is worth a warning.
+const READY_WITHIN: Duration = Duration::from_secs(20);
+
+pub async fn run(args: Args) -> anyhow::Result<()> {
+    let secret = place::secret_or_made()?;
+    let mut vars = environment();
+    let keys = ["JWT_SECRET", "JWT_SECRET_FILE", "JWT_PUBLIC_KEY", "JWT_PUBLIC_KEY_FILE", "JWT_JWKS_URL"];
+    if !vars.iter().any(|(name, value)| keys.contains(&name.as_str()) && !value.is_empty()) {
+        vars.push(("JWT_SECRET".into(), secret.expose().to_owned()));
+    }
+    if !vars.iter().any(|(name, value)| name == "RUST_LOG" && !value.is_empty()) {
+        vars.push(("RUST_LOG".into(), "warn".into()));
+    }
+    let local = |port: u16| SocketAddr::from(([127, 0, 0, 1], port));
+    let defaults =
+        Defaults { listen_addr: local(args.port), admin_addr: local(args.port + 100), embedded: true };
+    let common = CommonConfig::from_vars(vars, defaults)?;
+    telemetry::init(common.log_format, &common.log_filter)?;
+    common.warn();
+    let signals = Signals::install()?;
+
+    let backends = open(&place::data_dir(), &common)?;
+    let coordinator = coordinator(&common, &backends, &args).await?;
+    let mut servers = Vec::new();
+    for i in 1..=args.nodes {
+        servers.push(node(&common, &backends, &args, i).await?);
+    }
+    wait_ready(&coordinator).await;
+    let maker = common.jwt.secret.as_ref().map(|_| &secret);
+    greet(&coordinator, &servers, maker);
+
+    let signal = signals.first().await;
+    tracing::info!(signal, "leaving");
+    eprintln!("stopping");
+    let grace = common.shutdown_grace.min(Duration::from_secs(10));
+    let stops = servers.into_iter().map(|server| tokio::spawn(server.shutdown(grace)));
+    for stop in stops.collect::<Vec<_>>() {
+        stop.await?;
+    }
+    coordinator.shutdown(Duration::from_secs(2)).await;
+    Ok(())
+}
+
+fn open(dir: &Path, common: &CommonConfig) -> anyhow::Result<Backends> {
+    std::fs::create_dir_all(dir).with_context(|| format!("ROOST_DATA_DIR {}", dir.display()))?;
+    let config = StoreConfig {
+        lease_ttl_ms: common.tuning.lease_ttl_ms,
+        stream_max_len: common.tuning.stream_max_len as usize,
+        stream_max_age_ms: common.tuning.stream_max_age_s * 1000,
+    };
+    let clock = || SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis() as u64;
+    let store = EmbeddedStore::open(&dir.join("store.db"), config, Arc::new(clock))
+        .with_context(|| format!("the data in {} (is another `roost dev` using it?)", dir.display()))?;
+    let log =
+        EmbeddedLog::open(&dir.join("log.db")).with_context(|| format!("the log in {}", dir.display()))?;
+    Ok(Backends { store: Arc::new(store), log: Arc::new(log) })
+}
+
+async fn listen(what: &str, port: u16) -> anyhow::Result<TcpListener> {
+    let addr = SocketAddr::from(([127, 0, 0, 1], port));
+    TcpListener::bind(addr).await.with_context(|| format!("{what}: port {port} (use --port for another row)"))
+}
+
+async fn coordinator(common: &CommonConfig, backends: &Backends, args: &Args) -> anyhow::Result<Coordinator> {
+    let mut config = CoordinatorConfig::new(common.tuning.vnodes, common.tuning.lease_ttl_ms);
+    config.http = common.http.clone();
+    let public = listen("the coordinator", args.port).await?;
+    let admin = listen("the coordinator's health", args.port + 100).await?;
+    Ok(Coordinator::bind(config, Arc::clone(&backends.store), public, admin).await?)
+}
+
+async fn node(common: &CommonConfig, backends: &Backends, args: &Args, i: u16) -> anyhow::Result<Server> {
+    let name = NodeId::new(format!("ws-{i}")).context("the node's name")?;
+    let ports = Ports {
+        public: listen(name.as_str(), args.port + i).await?,
+        admin: listen(name.as_str(), args.port + 100 + i).await?,
+    };
+    let mut config = WsNodeConfig::new(name, common.tuning.vnodes, &Pins::Auto, common.jwt.verifier());
+    config.core.lease_ttl_ms = common.tuning.lease_ttl_ms;
+    config.core.linger_ms = common.tuning.presence_linger_ms;
+    config.core.grace_ms = common.tuning.presence_grace_ms;
+    config.http = common.http.clone();
+    Ok(Server::bind(config, backends.clone(), ports).await?)
+}
+
+/// Until every vnode has a ready home.
+async fn wait_ready(coordinator: &Coordinator) {
+    let deadline = tokio::time::Instant::now() + READY_WITHIN;
+    loop {
+        let snapshot = coordinator.view().load();
+        let ready = snapshot.table.rows.values().filter(|row| row.ready).count();
+        if ready >= snapshot.table.vnodes as usize {
+            return;
+        }
+        if tokio::time::Instant::now() > deadline {
+            return tracing::warn!(ready, of = snapshot.table.vnodes, "not every vnode has a home yet");
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+fn greet(coordinator: &Coordinator, servers: &[Server], secret: Option<&roost_service::Secret>) {
+    let url = format!("http://{}", coordinator.addr());
+    println!("coordinator   {url}          health http://{}/readyz", coordinator.admin_addr());
+    for server in servers {
+        println!(
+            "{:<13} {}   metrics http://{}/metrics",
+            server.node().as_str(),
+            server.url(),
+            server.admin_addr()
+        );
+    }
+    println!("data          {}", place::data_dir().display());
+    let (Some(secret), Ok(alice)) = (secret, UserId::new("alice")) else { return };
+    println!(
+        "\na token for alice, good for a day:\n{}",
+        token::make(secret, &alice, 86_400, Role::User, None)
+    );
+    let me = std::env::args().next().unwrap_or_else(|| "roost".into());
+    let at = if url.ends_with(":7000") { String::new() } else { format!(" --url {url}") };
+    println!("\ntry, in two other terminals:");
+    println!("  {me} listen bob{at}");
+    println!("  {me} send bob 'hello from alice' --from alice{at}");
+    println!("  {me} route bob{at}");
+    println!("  curl '{url}/route?userId=alice'");
+    println!("\nCtrl-C stops; what was not delivered is kept.");
+}

@@ -1,0 +1,51 @@
+//! `roost`: the command line. `roost dev` is the whole cluster in one process; the rest talks to a cluster.
+
+mod dev;
+mod health;
+mod place;
+mod route;
+mod talk;
+mod token;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use roost_service::run_main;
+
+/// A presence and messaging cluster that knows where a user is.
+#[derive(Parser)]
+#[command(name = "roost", version, about)]
+struct Args {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Run a coordinator and three ws-nodes in this process, with nothing else installed
+    Dev(dev::Args),
+    /// Make a token for a user
+    Token(token::Args),
+    /// Send a message and wait until it is kept
+    Send(talk::SendArgs),
+    /// Print what arrives for a user, until interrupted
+    Listen(talk::ListenArgs),
+    /// Explain where a user is at home: hash, vnode, node, epoch, lease
+    Route(route::Args),
+    /// Ask a health address; exits with 1 unless it answers 200
+    Health(health::Args),
+}
+
+fn main() -> ExitCode {
+    let args = Args::parse();
+    run_main("roost", move || async move {
+        match args.command {
+            Command::Dev(args) => dev::run(args).await,
+            Command::Token(args) => token::run(&args),
+            Command::Send(args) => talk::send(args).await,
+            Command::Listen(args) => talk::listen(args).await,
+            Command::Route(args) => route::run(args).await,
+            Command::Health(args) => health::run(&args).await,
+        }
+    })
+}

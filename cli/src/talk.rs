@@ -1,0 +1,88 @@
+//! `roost send` and `roost listen`: the SDK from the command line.
+
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use roost_client::{Client, Event};
+use roost_proto::{MessageId, UserId};
+use serde_json::Value;
+
+use crate::token;
+
+#[derive(clap::Args)]
+pub struct SendArgs {
+    /// The receiver
+    to: UserId,
+    /// The message: JSON, or a text that becomes {"text": …}
+    data: String,
+    /// The sender
+    #[arg(long)]
+    from: UserId,
+    /// The message's id: the same id again is never a second message
+    #[arg(long)]
+    id: Option<MessageId>,
+    /// A coordinator
+    #[arg(long, env = "ROOST_URL", default_value = "http://127.0.0.1:7000")]
+    url: String,
+    /// How long to try, in seconds
+    #[arg(long, default_value_t = 30)]
+    timeout: u64,
+}
+
+#[derive(clap::Args)]
+pub struct ListenArgs {
+    user: UserId,
+    /// The device whose place is kept: what was missed since it last listened comes first
+    #[arg(long, default_value = "cli")]
+    device: String,
+    /// A coordinator
+    #[arg(long, env = "ROOST_URL", default_value = "http://127.0.0.1:7000")]
+    url: String,
+    /// Stop after this many messages
+    #[arg(long)]
+    count: Option<usize>,
+}
+
+pub async fn send(args: SendArgs) -> anyhow::Result<()> {
+    let data = serde_json::from_str::<Value>(&args.data)
+        .ok()
+        .filter(|v| !v.is_number())
+        .unwrap_or_else(|| serde_json::json!({ "text": args.data }));
+    let limit = Duration::from_secs(args.timeout);
+    let builder = Client::builder(&args.url).token(token::at_hand(&args.from)?).send_timeout(limit);
+    let (client, events) = builder.connect().await?;
+    drop(events);
+    let sent = match args.id {
+        Some(id) => client.send_with_id(id, args.to.as_str(), data).await,
+        None => client.send(args.to.as_str(), data).await,
+    };
+    client.close().await;
+    let sent = sent.context("not sent")?;
+    println!("kept at {}", sent.at);
+    Ok(())
+}
+
+pub async fn listen(args: ListenArgs) -> anyhow::Result<()> {
+    let builder = Client::builder(&args.url).token(token::at_hand(&args.user)?).device(&args.device);
+    let (client, mut events) = builder.connect().await?;
+    let mut left = args.count.unwrap_or(usize::MAX);
+    while left > 0 {
+        let event = tokio::select! {
+            event = events.recv() => event,
+            _ = tokio::signal::ctrl_c() => break,
+        };
+        match event {
+            Some(Event::Message(m)) => {
+                left -= 1;
+                println!("{} {} → {}: {}", m.at, m.from, args.user, m.data.get());
+            }
+            Some(Event::State { current, reason, .. }) => {
+                eprintln!("# {current:?} {}", reason.unwrap_or_default())
+            }
+            Some(other) => eprintln!("# {other:?}"),
+            None => bail!("the connection ended: {:?}", *client.state().borrow()),
+        }
+    }
+    client.close().await;
+    Ok(())
+}

@@ -1,0 +1,187 @@
+//! The handle that an application holds.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use roost_proto::frames::{ChosenStatus, Send, SetStatus};
+use roost_proto::{ClientFrame, Cursor, MessageId, UserId};
+use serde::Serialize;
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use uuid::Uuid;
+
+use crate::builder::Builder;
+use crate::driver::Order;
+use crate::error::{ConnectError, SendError};
+use crate::lanes::Lane;
+use crate::outbox::Command;
+use crate::state::State;
+
+/// The longest that [`Client::close`] waits: two seconds of goodbyes, and some for a busy machine.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// A confirmed send: it is in the recipient's stream and in the canonical log.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Sent {
+    pub id: MessageId,
+    /// When it was appended (RFC 3339, UTC); a repeat of the same id gets the same.
+    pub at: String,
+}
+
+/// A user's connection to Roost. Clones are handles to the same connection; it ends with [`Client::close`], or when
+/// all of them and the [`Events`](crate::Events) are gone.
+#[derive(Debug, Clone)]
+pub struct Client {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+pub(crate) struct Shared {
+    pub(crate) user: UserId,
+    pub(crate) orders: mpsc::Sender<Order>,
+    pub(crate) state: watch::Receiver<State>,
+    pub(crate) trouble: watch::Receiver<Option<String>>,
+    pub(crate) cursor: Arc<watch::Sender<Option<Cursor>>>,
+    pub(crate) closing: CancellationToken,
+    pub(crate) tracker: TaskTracker,
+    pub(crate) send_timeout_ms: u64,
+    pub(crate) frame_bytes_max: usize,
+}
+
+impl Client {
+    pub(crate) fn new(shared: Shared) -> Self {
+        Self { shared: Arc::new(shared) }
+    }
+
+    /// Begins a client of the cluster whose coordinator is at `coordinator`, such as `http://127.0.0.1:7000`.
+    pub fn builder(coordinator: impl Into<String>) -> Builder {
+        Builder::new(coordinator.into())
+    }
+
+    /// The user this client is connected as.
+    pub fn user(&self) -> &UserId {
+        &self.shared.user
+    }
+
+    /// Sends `data` to the inbox of `to` and waits until it is confirmed.
+    ///
+    /// Sends to one recipient arrive in the order in which these calls were first polled, over reconnects and moves
+    /// too; they need not wait for each other. Dropping the future does not withdraw the send.
+    ///
+    /// # Errors
+    /// [`SendError`]; its variants say whether the message may have been accepted.
+    pub async fn send(&self, to: impl AsRef<str>, data: impl Serialize) -> Result<Sent, SendError> {
+        self.send_with_id(new_id(), to, data).await
+    }
+
+    /// Like [`Client::send`] under an id of the application, unique per sender, so that a retry by the application
+    /// (after a restart, say) within 15 minutes is safe: it gets the first answer, never a second message. While
+    /// the id is still waiting for its answer, this waits for the same one.
+    ///
+    /// # Errors
+    /// [`SendError`]; with `conflict` the id was used before with another recipient or data.
+    pub async fn send_with_id(
+        &self,
+        id: MessageId,
+        to: impl AsRef<str>,
+        data: impl Serialize,
+    ) -> Result<Sent, SendError> {
+        let to = UserId::new(to).map_err(|e| SendError::Invalid(e.to_string()))?;
+        let data = serde_json::value::to_raw_value(&data).map_err(|e| SendError::Invalid(e.to_string()))?;
+        let lane = Lane::To(to.clone());
+        let text = self.encode(&ClientFrame::Send(Send { id: id.clone(), to, data }))?;
+        self.order(Command { id, lane, text }).await
+    }
+
+    /// Chooses what others see of this user.
+    ///
+    /// # Errors
+    /// [`SendError`].
+    pub async fn status(&self, status: ChosenStatus) -> Result<(), SendError> {
+        let id = new_id();
+        let text = self.encode(&ClientFrame::Status(SetStatus { id: id.clone(), status }))?;
+        self.order(Command { id, lane: Lane::Status, text }).await.map(|_| ())
+    }
+
+    /// Says that everything up to `cursor` was dealt with; only needed with
+    /// [`manual_ack`](Builder::manual_ack). Cumulative: an older one than the last changes nothing.
+    pub fn ack(&self, cursor: Cursor) {
+        self.shared.cursor.send_if_modified(|acked| {
+            let newer = Some(cursor) > *acked;
+            if newer {
+                *acked = Some(cursor);
+            }
+            newer
+        });
+    }
+
+    /// Up to where the inbox was taken (or, with [`manual_ack`](Builder::manual_ack), acknowledged): what a later
+    /// client should start with ([`Builder::cursor`]). `None` before the first connection.
+    pub fn cursor(&self) -> Option<Cursor> {
+        *self.shared.cursor.borrow()
+    }
+
+    /// The state, now and as it changes.
+    pub fn state(&self) -> watch::Receiver<State> {
+        self.shared.state.clone()
+    }
+
+    /// Waits at most `limit` until the client is connected.
+    ///
+    /// # Errors
+    /// [`ConnectError`]; after `TimedOut` the client still tries.
+    pub async fn connected(&self, limit: Duration) -> Result<(), ConnectError> {
+        let mut state = self.state();
+        let ended = self.shared.tracker.wait();
+        let outcome = tokio::time::timeout(limit, async {
+            tokio::select! {
+                found = state.wait_for(|s| s.is_connected() || matches!(s, State::Failed(_))) => {
+                    found.map_or(State::Disconnected, |s| s.clone())
+                }
+                () = ended => self.shared.state.borrow().clone(),
+            }
+        });
+        match outcome.await {
+            Err(_) => Err(ConnectError::TimedOut { trouble: self.shared.trouble.borrow().clone() }),
+            Ok(State::Connected { .. }) => Ok(()),
+            Ok(State::Failed(failure)) => Err(ConnectError::Failed(failure)),
+            Ok(_) => Err(ConnectError::Closed),
+        }
+    }
+
+    /// Ends the connection and everything that belongs to it, for all clones: sends that wait get
+    /// [`SendError::Closed`], [`Events`](crate::Events) ends. Returns when it is done, at most after 5 s.
+    pub async fn close(&self) {
+        self.shared.closing.cancel();
+        if tokio::time::timeout(CLOSE_TIMEOUT, self.shared.tracker.wait()).await.is_err() {
+            tracing::warn!("the client did not end in time");
+        }
+    }
+
+    /// The frame, if the server would take it: a frame it cannot read gets no answer that names its id.
+    fn encode(&self, frame: &ClientFrame) -> Result<Arc<str>, SendError> {
+        let text = frame.to_json();
+        let max = self.shared.frame_bytes_max;
+        if text.len() > max {
+            return Err(SendError::TooLarge { bytes: text.len(), max });
+        }
+        ClientFrame::parse(&text).map_err(|e| SendError::Invalid(e.error.message))?;
+        Ok(Arc::from(text))
+    }
+
+    async fn order(&self, command: Command) -> Result<Sent, SendError> {
+        let (answer, answered) = oneshot::channel();
+        let order = Order { command, timeout_ms: self.shared.send_timeout_ms, answer };
+        if self.shared.orders.send(order).await.is_err() {
+            return Err(SendError::Closed { sent: false });
+        }
+        // The driver answers every order within its timeout; it drops one only when it ends.
+        answered.await.unwrap_or(Err(SendError::Closed { sent: true }))
+    }
+}
+
+/// Time-ordered and unique (RFC 9562 §5.7): what the protocol asks of an id.
+fn new_id() -> MessageId {
+    MessageId::new(Uuid::now_v7().to_string()).expect("a UUID is a message id")
+}

@@ -1,0 +1,318 @@
+//! The protocol of a client as plain state: `step(input, now) -> actions`, without a socket, a clock or a task.
+//!
+//! It owns what is unanswered ([`Outbox`]), what was received ([`Inbox`]) and which connections there are
+//! ([`Link`](crate::link), the other half of this type). The driver carries; it decides nothing.
+
+use std::sync::Arc;
+
+use rand::SeedableRng;
+use rand::rngs::StdRng;
+use roost_proto::events::Message;
+use roost_proto::frames::{Ack, Empty, Moved, Reply, Reset, Welcome};
+use roost_proto::{ClientFrame, Cursor, DeviceId, ServerFrame, UserId};
+
+use crate::backoff::Backoff;
+use crate::client::Sent;
+use crate::error::{Failure, SendError, Trouble};
+use crate::event::{Event, Item};
+use crate::inbox::{Inbox, Missed, Verdict};
+use crate::link::{ConnId, Link};
+use crate::outbox::{Answer, Command, Outbox, Ticket};
+use crate::route::Route;
+use crate::state::State;
+
+/// What the core must know to begin.
+#[derive(Debug, Clone)]
+pub(crate) struct CoreConfig {
+    pub(crate) user: UserId,
+    pub(crate) device: Option<DeviceId>,
+    pub(crate) cursor: Option<Cursor>,
+    pub(crate) queue_max: usize,
+    pub(crate) backoff: Backoff,
+    /// Whether a fresh token can be had.
+    pub(crate) token_renewable: bool,
+    /// Of the jitter.
+    pub(crate) seed: u64,
+}
+
+/// What happened.
+#[derive(Debug)]
+pub(crate) enum Input {
+    Start,
+    /// The application wants `command` answered until `expires_ms`.
+    Command {
+        command: Command,
+        ticket: Ticket,
+        expires_ms: u64,
+    },
+    /// The application has everything up to here.
+    Ack(Cursor),
+    /// Whether the application is behind, so that nothing is read.
+    Paused(bool),
+    Routed(ConnId, Result<Route, Trouble>),
+    /// A socket is open; the token goes into `connect`.
+    Opened(ConnId, Result<String, Trouble>),
+    Frame(ConnId, ServerFrame),
+    /// Something arrived that needs no answer.
+    Heard(ConnId),
+    /// The server did what the protocol does not allow.
+    Broken(ConnId, String),
+    Closed(ConnId, Option<u16>, String),
+    /// Time passed.
+    Tick,
+    /// The application is done.
+    Close,
+}
+
+/// What to do about it.
+#[derive(Debug)]
+pub(crate) enum Action {
+    /// Ask a coordinator; answered by [`Input::Routed`].
+    Route(ConnId),
+    /// Get a token and open a socket; answered by [`Input::Opened`].
+    Open {
+        conn: ConnId,
+        url: String,
+        fresh_token: bool,
+    },
+    Write(ConnId, Arc<str>),
+    /// Close, or forget if it is not open yet.
+    Close(ConnId, u16),
+    /// Hand to the application.
+    Deliver(Item),
+    Answer(Ticket, Result<Sent, SendError>),
+    /// Publish the state.
+    State(State),
+    /// Publish what is acknowledged.
+    Cursor(Option<Cursor>),
+    /// Publish what a try met.
+    Trouble(String),
+    /// Nothing follows.
+    End,
+}
+
+#[derive(Debug)]
+pub(crate) struct Core {
+    pub(crate) config: CoreConfig,
+    pub(crate) rng: StdRng,
+    pub(crate) now: u64,
+    pub(crate) actions: Vec<Action>,
+    pub(crate) state: State,
+    pub(crate) outbox: Outbox,
+    pub(crate) inbox: Inbox,
+    pub(crate) link: Link,
+    pub(crate) ended: bool,
+}
+
+impl Core {
+    pub(crate) fn new(config: CoreConfig) -> Self {
+        Self {
+            rng: StdRng::seed_from_u64(config.seed),
+            now: 0,
+            actions: Vec::new(),
+            state: State::Disconnected,
+            outbox: Outbox::new(config.queue_max, config.backoff.clone()),
+            inbox: Inbox::new(&config.user, config.cursor),
+            link: Link::new(config.backoff.clone()),
+            ended: false,
+            config,
+        }
+    }
+
+    /// Takes one input at `now_ms`, a clock that never goes back.
+    pub(crate) fn step(&mut self, input: Input, now_ms: u64) -> Vec<Action> {
+        self.now = now_ms.max(self.now);
+        if self.ended {
+            if let Input::Command { ticket, .. } = input {
+                self.actions.push(Action::Answer(ticket, Err(SendError::Closed { sent: false })));
+            }
+        } else {
+            self.take(input);
+            self.settle();
+        }
+        std::mem::take(&mut self.actions)
+    }
+
+    /// When [`Input::Tick`] is due next.
+    pub(crate) fn wake_ms(&self) -> u64 {
+        let ack = if self.writes_to().is_some() { self.inbox.untold() } else { None };
+        self.link_wake_ms().min(self.outbox.wake_ms()).min(ack.unwrap_or(u64::MAX))
+    }
+
+    fn take(&mut self, input: Input) {
+        let acked = self.inbox.acked();
+        match input {
+            Input::Start => self.start(),
+            Input::Command { command, ticket, expires_ms } => {
+                if let Err(e) = self.outbox.push(command, ticket, expires_ms) {
+                    self.actions.push(Action::Answer(ticket, Err(e)));
+                }
+            }
+            Input::Ack(cursor) => {
+                if !self.inbox.ack(cursor) {
+                    tracing::debug!(?cursor, "ack of something that was not received");
+                    self.actions.push(Action::Cursor(self.inbox.acked()));
+                }
+                return;
+            }
+            Input::Paused(paused) => self.pause(paused),
+            Input::Routed(conn, result) => self.routed(conn, result),
+            Input::Opened(conn, result) => self.opened(conn, result),
+            Input::Frame(conn, frame) => self.frame(conn, frame),
+            Input::Heard(conn) => self.heard(conn),
+            Input::Broken(conn, why) => self.broken(conn, why),
+            Input::Closed(conn, code, reason) => self.closed(conn, code, reason),
+            Input::Tick => {}
+            Input::Close => self.close(),
+        }
+        if acked != self.inbox.acked() {
+            self.actions.push(Action::Cursor(self.inbox.acked()));
+        }
+    }
+
+    /// What time and the last input made possible.
+    fn settle(&mut self) {
+        if !self.ended {
+            self.tick_link();
+        }
+        if self.ended {
+            return;
+        }
+        let (answers, renew) = self.outbox.tick(self.now, self.writes_to().is_some() && !self.link.paused);
+        self.answer(answers);
+        if let (true, Some(conn)) = (renew, self.writes_to()) {
+            self.broken(conn, "a command got no answer".to_owned());
+        }
+        let Some(conn) = self.writes_to() else { return };
+        for text in self.outbox.take_ready(self.now) {
+            self.actions.push(Action::Write(conn, text));
+        }
+        self.write_ack(conn);
+    }
+
+    fn frame(&mut self, conn: ConnId, frame: ServerFrame) {
+        self.heard(conn);
+        if matches!(frame, ServerFrame::Ping(_)) {
+            self.write(conn, &ClientFrame::Pong(Empty {}));
+        } else if self.link.greets(conn) {
+            match frame {
+                ServerFrame::Welcome(welcome) => self.welcome(conn, welcome),
+                ServerFrame::Moved(moved) => self.moved_on(conn, moved),
+                ServerFrame::Reply(Reply { id: None, error: Some(e), .. }) => self.not_welcome(conn, e),
+                ServerFrame::Ping(_) | ServerFrame::Pong(_) => {}
+                ServerFrame::Reply(_) | ServerFrame::Message(_) | ServerFrame::Reset(_) => {
+                    self.broken(conn, "a frame before 'welcome'".to_owned());
+                }
+            }
+        } else if self.link.is_current(conn) {
+            match frame {
+                ServerFrame::Reply(reply) => {
+                    let answers = self.outbox.reply(reply, self.now, &mut self.rng);
+                    self.answer(answers);
+                }
+                ServerFrame::Message(message) => self.message(conn, message),
+                ServerFrame::Reset(reset) => self.reset(reset),
+                ServerFrame::Moved(moved) => self.moved(moved),
+                ServerFrame::Welcome(_) => self.broken(conn, "a second 'welcome'".to_owned()),
+                ServerFrame::Ping(_) | ServerFrame::Pong(_) => {}
+            }
+        }
+    }
+
+    fn welcome(&mut self, conn: ConnId, welcome: Welcome) {
+        if welcome.user != self.config.user {
+            let (user, expected) = (welcome.user.to_string(), self.config.user.to_string());
+            self.fail(Failure::OtherUser { user, expected });
+            return;
+        }
+        self.promote(conn, welcome.ping_interval_ms);
+        self.outbox.requeue();
+        let Welcome { ref node, ref session, epoch, .. } = welcome;
+        self.set_state(State::Connected { node: node.clone(), session: session.clone(), epoch }, None);
+        if let Some(Missed { from, cursor }) = self.inbox.welcome(&welcome) {
+            let stream = self.inbox.stream.clone();
+            self.deliver(Event::Gap { stream, from, cursor, through: welcome.through }, Some(cursor));
+        }
+    }
+
+    fn message(&mut self, conn: ConnId, message: Message) {
+        if message.stream != self.inbox.stream {
+            tracing::warn!(stream = %message.stream, "message of a stream that was not asked for");
+            return;
+        }
+        let cursor = message.cursor();
+        match self.inbox.message(&message) {
+            Verdict::Show => self.deliver(Event::Message(message), Some(cursor)),
+            Verdict::Shown => {
+                self.actions.push(Action::Deliver(Item { event: None, cursor: Some(cursor) }));
+            }
+            Verdict::Old => {}
+            Verdict::Hole => self.broken(conn, format!("message {cursor:?} is not the next one")),
+        }
+    }
+
+    fn reset(&mut self, reset: Reset) {
+        if reset.stream == self.inbox.stream
+            && let Some(Missed { from, cursor }) = self.inbox.reset(reset.cursor)
+        {
+            let (stream, through) = (reset.stream, reset.through);
+            self.deliver(Event::Reset { stream, from, cursor, through }, Some(cursor));
+        }
+    }
+
+    fn moved(&mut self, moved: Moved) {
+        tracing::debug!(node = %moved.node, epoch = %moved.epoch, "home moves");
+        self.retire(moved);
+    }
+
+    fn close(&mut self) {
+        if let Some(conn) = self.writes_to() {
+            self.inbox.hurry();
+            self.write_ack(conn);
+        }
+        self.end(State::Disconnected, Some("closed by the application".to_owned()));
+    }
+
+    /// Stops for good.
+    pub(crate) fn fail(&mut self, failure: Failure) {
+        tracing::warn!(%failure, "stopped");
+        let reason = failure.to_string();
+        self.end(State::Failed(failure), Some(reason));
+    }
+
+    fn end(&mut self, state: State, reason: Option<String>) {
+        self.ended = true;
+        let answers = self.outbox.close();
+        self.answer(answers);
+        self.close_all();
+        self.set_state(state, reason);
+        self.actions.push(Action::End);
+    }
+
+    fn write_ack(&mut self, conn: ConnId) {
+        if let Some(cursor) = self.inbox.take_ack(self.now) {
+            self.write(conn, &ClientFrame::Ack(Ack { cursor }));
+        }
+    }
+
+    pub(crate) fn write(&mut self, conn: ConnId, frame: &ClientFrame) {
+        self.actions.push(Action::Write(conn, Arc::from(frame.to_json())));
+    }
+
+    fn answer(&mut self, answers: Vec<Answer>) {
+        self.actions.extend(answers.into_iter().map(|(ticket, result)| Action::Answer(ticket, result)));
+    }
+
+    fn deliver(&mut self, event: Event, cursor: Option<Cursor>) {
+        self.actions.push(Action::Deliver(Item { event: Some(event), cursor }));
+    }
+
+    pub(crate) fn set_state(&mut self, state: State, reason: Option<String>) {
+        if state == self.state {
+            return;
+        }
+        let previous = std::mem::replace(&mut self.state, state.clone());
+        self.actions.push(Action::State(state.clone()));
+        self.deliver(Event::State { previous, current: state, reason }, None);
+    }
+}

@@ -1,0 +1,75 @@
+//! What the application is told, and the bounded stream it takes it from.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+use futures_util::Stream;
+use roost_proto::events::Message;
+use roost_proto::{Cursor, StreamId};
+use tokio::sync::{mpsc, watch};
+
+use crate::state::State;
+
+/// Something the application should know, in the order in which it happened.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub enum Event {
+    /// The next message of the user's inbox: each one once, in order.
+    Message(Message),
+    /// Messages after `from` were missed and are no longer in the hot window: read the history of `stream` from
+    /// `from` (absent: from the start) through `through`. What follows on this stream comes after `cursor`.
+    Gap { stream: StreamId, from: Option<Cursor>, cursor: Cursor, through: Option<String> },
+    /// The stream began a new life while connected; to be handled like a [`Event::Gap`].
+    Reset { stream: StreamId, from: Option<Cursor>, cursor: Cursor, through: Option<String> },
+    /// The connection changed.
+    State { previous: State, current: State, reason: Option<String> },
+}
+
+/// An event, and what taking it acknowledges. Without an event: a message that had been shown before.
+#[derive(Debug, Clone)]
+pub(crate) struct Item {
+    pub(crate) event: Option<Event>,
+    pub(crate) cursor: Option<Cursor>,
+}
+
+/// The events of one client, as a [`Stream`] or by [`Events::recv`]. It ends after the client was closed or failed.
+///
+/// It is bounded ([`events_max`](crate::Builder::events_max)): an application that does not take its events makes
+/// the client stop reading the socket, replies to sends included, so take events in another task than the one that
+/// waits for sends. Nothing is lost by this: what the server then drops is replayed when reading goes on.
+///
+/// Dropping it means that this client is not interested in events: messages are then neither kept nor acknowledged.
+#[derive(Debug)]
+pub struct Events {
+    pub(crate) items: mpsc::Receiver<Item>,
+    pub(crate) cursor: Arc<watch::Sender<Option<Cursor>>>,
+    pub(crate) acks: bool,
+}
+
+impl Events {
+    /// Waits for the next event; `None` after the client ended. Dropping the future loses nothing.
+    pub async fn recv(&mut self) -> Option<Event> {
+        std::future::poll_fn(|cx| self.poll_event(cx)).await
+    }
+
+    fn poll_event(&mut self, cx: &mut Context<'_>) -> Poll<Option<Event>> {
+        loop {
+            let Some(item) = ready!(self.items.poll_recv(cx)) else { return Poll::Ready(None) };
+            if let (true, Some(cursor)) = (self.acks, item.cursor) {
+                self.cursor.send_replace(Some(cursor));
+            }
+            if let Some(event) = item.event {
+                return Poll::Ready(Some(event));
+            }
+        }
+    }
+}
+
+impl Stream for Events {
+    type Item = Event;
+
+    fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Event>> {
+        self.get_mut().poll_event(cx)
+    }
+}

@@ -1,0 +1,73 @@
+//! The Rust client of Roost: connects a user to its home, sends, and gives what arrives as a stream.
+//!
+//! ```no_run
+//! use roost_client::{Client, Event};
+//!
+//! # async fn run() -> Result<(), Box<dyn std::error::Error>> {
+//! let token = std::env::var("ROOST_TOKEN")?; // `roost token alice` makes one
+//! let (client, mut events) = Client::builder("http://127.0.0.1:7000").token(token).connect().await?;
+//!
+//! let sender = client.clone();
+//! tokio::spawn(async move {
+//!     let sent = sender.send("bob", serde_json::json!({"text": "hi"})).await;
+//!     println!("{sent:?}"); // confirmed: in bob's stream, and in the log
+//! });
+//! while let Some(event) = events.recv().await {
+//!     match event {
+//!         Event::Message(m) => println!("{} at {}: {}", m.from, m.at, m.data.get()),
+//!         Event::Gap { stream, through, .. } => println!("read the history of {stream} through {through:?}"),
+//!         other => println!("{other:?}"),
+//!     }
+//! }
+//! # client.close().await; Ok(())
+//! # }
+//! ```
+//!
+//! What it promises, as long as the application keeps the client (`docs/PROTOCOL.md` is the contract):
+//!
+//! - A confirmed send is in the recipient's stream once. One without a final answer is repeated, under the same id,
+//!   in order, over lost connections and moves, for at most 15 minutes. Every error says whether the message may
+//!   have been accepted.
+//! - Each message of the inbox is shown once, in order. What cannot be replayed is told as [`Event::Gap`] or
+//!   [`Event::Reset`], never skipped.
+//! - What was shown and taken is acknowledged; [`Client::cursor`] is where a later client goes on.
+//! - A slow application slows the reading; nothing is dropped and nothing grows without bound.
+//!
+//! Not here: rooms, presence of others, signals and history (the wire crate does not have their frames yet), TLS
+//! (put a proxy in front of the client, or wait for a later version), and storage: a send that must survive the
+//! process belongs in the application's own store, with its id ([`Client::send_with_id`]).
+//!
+//! Inside: `core` (with `link`, `outbox`, `lanes`, `inbox`) decides and has no I/O; `driver` is the one task, and carries.
+
+mod backoff;
+mod builder;
+mod client;
+mod connection;
+mod core;
+#[cfg(test)]
+mod core_tests;
+mod driver;
+mod error;
+mod event;
+mod inbox;
+mod lanes;
+mod link;
+mod outbox;
+#[cfg(test)]
+mod outbox_tests;
+mod route;
+#[cfg(test)]
+mod simulation;
+mod state;
+mod token;
+
+pub use builder::Builder;
+pub use client::{Client, Sent};
+pub use error::{BoxError, BuildError, ConnectError, Failure, SendError};
+pub use event::{Event, Events};
+pub use roost_proto::events::Message;
+pub use roost_proto::frames::ChosenStatus;
+pub use roost_proto::{
+    Cursor, Epoch, ErrorBody, ErrorCode, IdError, MessageId, NodeId, Offset, SessionId, StreamId, UserId,
+};
+pub use state::State;

@@ -1,0 +1,296 @@
+//! The commands that have no final answer yet, in the order in which the application gave them, and the rules for
+//! writing and repeating them (`docs/PROTOCOL.md`, order and moving). No I/O and no clock.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
+
+use rand::rngs::StdRng;
+use roost_proto::frames::Reply;
+use roost_proto::limits::{DEDUP_WINDOW_MS, UNANSWERED_MAX, UNKNOWN_AFTER_MS};
+use roost_proto::{ErrorBody, ErrorCode, MessageId};
+
+use crate::backoff::Backoff;
+use crate::client::Sent;
+use crate::error::SendError;
+use crate::lanes::{Lane, Lanes, Seq};
+
+/// The server answers `unknown` by itself after 20 s; a connection that says nothing for 10 s more is replaced.
+const REPLY_TIMEOUT_MS: u64 = UNKNOWN_AFTER_MS + 10_000;
+/// A refused command is not repeated sooner, nor later than this after it may be, whatever the server asks.
+const RETRY_MS_MIN: u64 = 10;
+const RETRY_MS_MAX: u64 = 60_000;
+
+#[derive(Debug, Clone)]
+pub(crate) struct Command {
+    pub(crate) id: MessageId,
+    pub(crate) lane: Lane,
+    /// The frame. A repeat is equal to the byte: the server compares bodies.
+    pub(crate) text: Arc<str>,
+}
+
+/// Names one waiting caller.
+pub(crate) type Ticket = u64;
+pub(crate) type Answer = (Ticket, Result<Sent, SendError>);
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    /// To be written, for the first time or again.
+    Queued,
+    /// Written over the connection of now.
+    Written { at: u64 },
+    /// Answered with a retryable error: to be written again from `from` on.
+    Refused { from: u64 },
+}
+
+#[derive(Debug)]
+struct Pending {
+    command: Command,
+    waiters: Vec<(Ticket, u64)>,
+    stage: Stage,
+    first_written_ms: Option<u64>,
+    backoff: Backoff,
+}
+
+#[derive(Debug)]
+pub(crate) struct Outbox {
+    pending: BTreeMap<Seq, Pending>,
+    by_id: HashMap<MessageId, Seq>,
+    lanes: Lanes,
+    /// When the refused ones may be written again.
+    retries: BTreeSet<(u64, Seq)>,
+    next: Seq,
+    written: usize,
+    waiters: usize,
+    max: usize,
+    backoff: Backoff,
+    /// No deadline, other than of `retries`, lies before this time.
+    deadline_ms: u64,
+}
+
+impl Outbox {
+    pub(crate) fn new(max: usize, backoff: Backoff) -> Self {
+        Self {
+            pending: BTreeMap::new(),
+            by_id: HashMap::new(),
+            lanes: Lanes::default(),
+            retries: BTreeSet::new(),
+            next: 0,
+            written: 0,
+            waiters: 0,
+            max,
+            backoff,
+            deadline_ms: u64::MAX,
+        }
+    }
+
+    /// Takes a command over; its caller waits until `expires_ms`. An id that is still waiting for its answer gets
+    /// one more caller instead.
+    ///
+    /// # Errors
+    /// Full, or the id is waiting with another body.
+    pub(crate) fn push(
+        &mut self,
+        command: Command,
+        ticket: Ticket,
+        expires_ms: u64,
+    ) -> Result<(), SendError> {
+        let full = Err(SendError::QueueFull { max: self.max });
+        if self.waiters >= self.max {
+            return full;
+        }
+        if let Some(pending) = self.by_id.get(&command.id).and_then(|seq| self.pending.get_mut(seq)) {
+            if pending.command.text != command.text {
+                let message = "the id is waiting for its answer with another body";
+                return Err(SendError::Refused(ErrorBody::new(ErrorCode::Conflict, message)));
+            }
+            pending.waiters.push((ticket, expires_ms));
+        } else if self.pending.len() >= self.max {
+            return full;
+        } else {
+            self.by_id.insert(command.id.clone(), self.next);
+            self.lanes.want(&command.lane, self.next, true);
+            if command.lane == Lane::Status {
+                self.lanes.hold(&command.lane, self.next);
+            }
+            let (waiters, backoff) = (vec![(ticket, expires_ms)], self.backoff.clone());
+            let stage = Stage::Queued;
+            let pending = Pending { command, waiters, stage, first_written_ms: None, backoff };
+            self.pending.insert(self.next, pending);
+            self.next += 1;
+        }
+        self.waiters += 1;
+        self.deadline_ms = self.deadline_ms.min(expires_ms);
+        Ok(())
+    }
+
+    /// What may be written now over a connection that was welcomed: first what was written before, then the rest,
+    /// both in order. (Within a lane what was written before always comes first.)
+    pub(crate) fn take_ready(&mut self, now: u64) -> Vec<Arc<str>> {
+        let mut ready = Vec::new();
+        while self.written < UNANSWERED_MAX
+            && let Some(seq) = self.lanes.first()
+            && let Some(p) = self.pending.get_mut(&seq)
+        {
+            self.lanes.unwant(&p.command.lane, seq);
+            p.stage = Stage::Written { at: now };
+            p.first_written_ms.get_or_insert(now);
+            self.written += 1;
+            self.deadline_ms = self.deadline_ms.min(now + REPLY_TIMEOUT_MS);
+            ready.push(Arc::clone(&p.command.text));
+        }
+        ready
+    }
+
+    /// Takes an answer: final for the callers, or a reason to repeat.
+    pub(crate) fn reply(&mut self, reply: Reply, now: u64, rng: &mut StdRng) -> Vec<Answer> {
+        let Some(seq) = reply.id.as_deref().and_then(|id| self.by_id.get(id_key(id).as_ref()?).copied())
+        else {
+            tracing::debug!(id = ?reply.id, error = ?reply.error, "answer to nothing that waits");
+            return Vec::new();
+        };
+        let result = match (reply.ok, reply.error) {
+            (Some(ok), _) => Ok(ok),
+            (None, Some(error)) => Err(error),
+            (None, None) => Err(ErrorBody::new(ErrorCode::Internal, "an answer that says nothing")),
+        };
+        match result {
+            Err(error) if error.retryable => {
+                self.refused(seq, &error, now, rng);
+                Vec::new()
+            }
+            Err(error) => self.finish(seq, |_| Err(SendError::Refused(error.clone()))),
+            Ok(ok) => {
+                let at = ok.at.unwrap_or_default();
+                self.finish(seq, |id| Ok(Sent { id: id.clone(), at: at.clone() }))
+            }
+        }
+    }
+
+    fn refused(&mut self, seq: Seq, error: &ErrorBody, now: u64, rng: &mut StdRng) {
+        let Some(p) = self.pending.get_mut(&seq) else { return };
+        if !matches!(p.stage, Stage::Written { .. }) {
+            return;
+        }
+        let wait = error.retry_after_ms.unwrap_or_else(|| p.backoff.next_ms(rng));
+        let from = now + wait.clamp(RETRY_MS_MIN, RETRY_MS_MAX);
+        tracing::debug!(id = %p.command.id, %error, wait_ms = from - now, "will be repeated");
+        p.stage = Stage::Refused { from };
+        self.lanes.hold(&p.command.lane, seq);
+        self.retries.insert((from, seq));
+        self.written -= 1;
+    }
+
+    /// Over a new connection everything unanswered is to be written again.
+    pub(crate) fn requeue(&mut self) {
+        for (seq, p) in &mut self.pending {
+            if matches!(p.stage, Stage::Written { .. }) {
+                p.stage = Stage::Queued;
+                self.lanes.want(&p.command.lane, *seq, false);
+            }
+        }
+        self.written = 0;
+    }
+
+    /// Nothing was read for a while, so nothing is late before a full timeout from now.
+    pub(crate) fn forgive(&mut self, now: u64) {
+        for p in self.pending.values_mut() {
+            if let Stage::Written { at } = &mut p.stage {
+                *at = now;
+            }
+        }
+        self.deadline_ms = self.deadline_ms.min(now + REPLY_TIMEOUT_MS);
+    }
+
+    /// Answers the callers whose time is up. `live` says whether replies can be expected; `true` comes back if the
+    /// connection owes an answer for too long, or was left waiting for a command that is given up.
+    pub(crate) fn tick(&mut self, now: u64, live: bool) -> (Vec<Answer>, bool) {
+        while let Some((_, seq)) = self.retries.first().copied().filter(|(from, _)| *from <= now) {
+            self.retries.pop_first();
+            if let Some(p) = self.pending.get_mut(&seq) {
+                p.stage = Stage::Queued;
+                self.lanes.want(&p.command.lane, seq, false);
+            }
+        }
+        let (mut answers, mut renew) = (Vec::new(), false);
+        if now < self.deadline_ms {
+            return (answers, renew);
+        }
+        self.deadline_ms = u64::MAX;
+        let mut gone = Vec::new();
+        for (seq, p) in &mut self.pending {
+            let given_up = p.first_written_ms.is_some_and(|t| now >= t + DEDUP_WINDOW_MS);
+            p.waiters.retain(|&(ticket, expires_ms)| {
+                let over = given_up || now >= expires_ms;
+                if over {
+                    answers.push((ticket, Err(timed_out(&p.command.id, p.first_written_ms))));
+                }
+                !over
+            });
+            if given_up || (p.waiters.is_empty() && p.first_written_ms.is_none()) {
+                renew |= given_up;
+                gone.push(*seq);
+                continue;
+            }
+            let late = match p.stage {
+                Stage::Written { at } if live => at + REPLY_TIMEOUT_MS,
+                _ => u64::MAX,
+            };
+            renew |= late <= now;
+            let expiry = p.waiters.iter().map(|w| w.1).min().unwrap_or(u64::MAX);
+            let end = p.first_written_ms.map_or(u64::MAX, |t| t + DEDUP_WINDOW_MS);
+            self.deadline_ms =
+                self.deadline_ms.min(expiry).min(end).min(if late > now { late } else { u64::MAX });
+        }
+        self.waiters -= answers.len();
+        for seq in gone {
+            self.remove(seq);
+        }
+        (answers, renew)
+    }
+
+    /// When [`Outbox::tick`] or [`Outbox::take_ready`] may next have something to do.
+    pub(crate) fn wake_ms(&self) -> u64 {
+        self.deadline_ms.min(self.retries.first().map_or(u64::MAX, |(from, _)| *from))
+    }
+
+    /// Ends everything.
+    pub(crate) fn close(&mut self) -> Vec<Answer> {
+        let seqs: Vec<Seq> = self.pending.keys().copied().collect();
+        let mut answers = Vec::new();
+        for seq in seqs {
+            let sent = self.pending.get(&seq).is_some_and(|p| p.first_written_ms.is_some());
+            answers.extend(self.finish(seq, |_| Err(SendError::Closed { sent })));
+        }
+        answers
+    }
+
+    fn finish(&mut self, seq: Seq, answer: impl Fn(&MessageId) -> Result<Sent, SendError>) -> Vec<Answer> {
+        let Some(p) = self.remove(seq) else { return Vec::new() };
+        self.waiters -= p.waiters.len();
+        p.waiters.iter().map(|w| (w.0, answer(&p.command.id))).collect()
+    }
+
+    fn remove(&mut self, seq: Seq) -> Option<Pending> {
+        let p = self.pending.remove(&seq)?;
+        self.by_id.remove(&p.command.id);
+        self.lanes.remove(&p.command.lane, seq);
+        match p.stage {
+            Stage::Written { .. } => self.written -= 1,
+            Stage::Refused { from } => drop(self.retries.remove(&(from, seq))),
+            Stage::Queued => {}
+        }
+        Some(p)
+    }
+}
+
+fn id_key(id: &str) -> Option<MessageId> {
+    MessageId::new(id).ok()
+}
+
+/// What never left is withdrawn; what left may have been accepted.
+fn timed_out(id: &MessageId, first_written_ms: Option<u64>) -> SendError {
+    match first_written_ms {
+        None => SendError::NotSent,
+        Some(_) => SendError::Unknown { id: id.clone() },
+    }
+}

@@ -1,0 +1,170 @@
+//! What a coordinator is told: by the environment for the program, by a struct for whoever embeds one.
+
+use std::net::{Ipv4Addr, SocketAddr};
+
+use roost_backend::store::{StoreConfig, StoreError};
+use roost_service::config::{Defaults, field, number, read, required};
+use roost_service::{CommonConfig, ConfigError, HttpLimits, Secret};
+use serde::Deserialize;
+
+use crate::leader::{IN_FLIGHT_MAX, LeaderConfig};
+
+const REDIS_HINT: &str = "redis://host:6379; without Redis run `roost dev`";
+const REDIS_SCHEMES: [&str; 4] = ["redis://", "rediss://", "redis+cluster://", "redis+sentinel://"];
+
+/// The settings of one coordinator. Times in milliseconds.
+#[derive(Debug, Clone)]
+pub struct CoordinatorConfig {
+    /// Names it among all coordinators of the cluster; no two share one, and no two lives of one.
+    pub token: String,
+    pub vnodes: u32,
+    pub lease_ttl_ms: u64,
+    /// Moves between living nodes that one node takes part in at a time.
+    pub in_flight_max: usize,
+    /// How long a cluster in which nobody owns anything gathers nodes before the first plan.
+    pub first_plan_wait_ms: u64,
+    /// Of the public listener.
+    pub http: HttpLimits,
+}
+
+impl CoordinatorConfig {
+    /// With a random token, and the defaults for the rest.
+    pub fn new(vnodes: u32, lease_ttl_ms: u64) -> Self {
+        let token = format!("{:032x}", rand::random::<u128>());
+        let leader = LeaderConfig::new(token, lease_ttl_ms);
+        Self {
+            token: leader.token,
+            vnodes,
+            lease_ttl_ms,
+            in_flight_max: leader.in_flight_max,
+            first_plan_wait_ms: leader.first_plan_wait_ms,
+            http: HttpLimits::default(),
+        }
+    }
+}
+
+/// What the program reads from the environment.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    pub common: CommonConfig,
+    pub redis_url: Secret,
+    pub coordinator: CoordinatorConfig,
+}
+
+/// The variables of a coordinator alone. Kafka is not among them: it has no business with it yet.
+#[derive(Deserialize)]
+struct Raw {
+    redis_url: Option<String>,
+    moves_in_flight_max: Option<String>,
+}
+
+impl Settings {
+    /// Reads and checks the environment, or a table in a test.
+    ///
+    /// # Errors
+    /// The first wrong variable, by name.
+    pub fn from_vars(vars: impl IntoIterator<Item = (String, String)>) -> Result<Self, ConfigError> {
+        let vars: Vec<(String, String)> = vars.into_iter().collect();
+        let on_this_machine = |port| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+        // "Embedded" for the common part: it would ask for Kafka otherwise. Redis is read here.
+        let defaults = Defaults {
+            listen_addr: on_this_machine(7000),
+            admin_addr: on_this_machine(7100),
+            embedded: true,
+        };
+        let raw: Raw = read(vars.iter().cloned())?;
+        let redis_url = required("REDIS_URL", raw.redis_url, REDIS_HINT, redis_url)?;
+        let in_flight_max =
+            field("MOVES_IN_FLIGHT_MAX", raw.moves_in_flight_max, IN_FLIGHT_MAX, number(1..=1_000))?;
+        let common = CommonConfig::from_vars(vars, defaults)?;
+        let coordinator = CoordinatorConfig {
+            in_flight_max,
+            http: common.http.clone(),
+            ..CoordinatorConfig::new(common.tuning.vnodes, common.tuning.lease_ttl_ms)
+        };
+        Ok(Self { common, redis_url, coordinator })
+    }
+
+    /// What the store has to know.
+    pub fn store(&self) -> StoreConfig {
+        let tuning = &self.common.tuning;
+        StoreConfig {
+            lease_ttl_ms: tuning.lease_ttl_ms,
+            stream_max_len: usize::try_from(tuning.stream_max_len).unwrap_or(usize::MAX),
+            stream_max_age_ms: tuning.stream_max_age_s.saturating_mul(1_000),
+        }
+    }
+
+    /// The variable to blame, if the store says that it cannot be used as configured: repeating does not help then.
+    pub fn blame(&self, error: &StoreError) -> Option<ConfigError> {
+        match error {
+            StoreError::Vnodes { found, wanted } => {
+                let reason = format!("this cluster's ring has {found} vnodes, and the number never changes");
+                Some(ConfigError::invalid("VNODES", &wanted.to_string(), &reason))
+            }
+            StoreError::Config(reason) => Some(ConfigError::invalid(
+                "REDIS_URL",
+                self.redis_url.expose(),
+                &format!("cannot be used: {reason}"),
+            )),
+            StoreError::Unreachable(_)
+            | StoreError::Timeout(_)
+            | StoreError::Garbled(_)
+            | StoreError::Refused(_) => None,
+        }
+    }
+}
+
+fn redis_url(raw: &str) -> Result<Secret, String> {
+    let raw = raw.trim();
+    match REDIS_SCHEMES.iter().find_map(|scheme| raw.strip_prefix(scheme)) {
+        Some(rest) if !rest.is_empty() => Ok(Secret::new(raw)),
+        _ => Err(format!("must begin with {}", REDIS_SCHEMES.join(", "))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn settings(vars: &[(&str, &str)]) -> Result<Settings, ConfigError> {
+        let given = vars.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+        let secret = ("JWT_SECRET".to_owned(), "a secret of thirty-two characters".to_owned());
+        Settings::from_vars(given.chain([secret]))
+    }
+
+    #[test]
+    fn redis_is_needed_and_kafka_is_not() {
+        assert_eq!(settings(&[]).unwrap_err().variable(), "REDIS_URL");
+        let settings = settings(&[("REDIS_URL", "redis://:hunter2@localhost"), ("VNODES", "64")]).unwrap();
+        assert_eq!(settings.common.listen_addr.to_string(), "127.0.0.1:7000");
+        assert_eq!(settings.common.admin_addr.to_string(), "127.0.0.1:7100");
+        assert_eq!((settings.coordinator.vnodes, settings.coordinator.first_plan_wait_ms), (64, 2_000));
+        assert!(!format!("{settings:?}").contains("hunter2"));
+        let wrong = StoreError::Vnodes { found: 128, wanted: 64 };
+        assert_eq!(settings.blame(&wrong).unwrap().variable(), "VNODES");
+        assert!(settings.blame(&StoreError::Unreachable("gone".into())).is_none());
+    }
+
+    #[test]
+    fn a_wrong_value_is_named() {
+        for (name, value) in [
+            ("REDIS_URL", "localhost:6379"),
+            ("REDIS_URL", "redis://"),
+            ("MOVES_IN_FLIGHT_MAX", "0"),
+            ("VNODES", "1000"),
+            ("LISTEN_ADDR", "here"),
+        ] {
+            let mut vars = vec![(name, value)];
+            if name != "REDIS_URL" {
+                vars.push(("REDIS_URL", "redis://localhost"));
+            }
+            assert_eq!(settings(&vars).unwrap_err().variable(), name);
+        }
+    }
+
+    #[test]
+    fn no_two_coordinators_share_a_token() {
+        assert_ne!(CoordinatorConfig::new(64, 6_000).token, CoordinatorConfig::new(64, 6_000).token);
+    }
+}

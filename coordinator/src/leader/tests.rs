@@ -1,0 +1,7 @@
+//! The leader against the model of the store: what it must do, and above all what it must not.
+
+mod cluster;
+mod faults;
+mod node;
+mod planning;
+mod random;

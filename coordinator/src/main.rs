@@ -1,0 +1,57 @@
+//! The program `coordinator`: the environment in, one [`Coordinator`] until a signal comes.
+
+use std::net::SocketAddr;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use anyhow::Context;
+use prometheus::process_collector::ProcessCollector;
+use roost_backend::redis::RedisStore;
+use roost_backend::store::StoreError;
+use roost_coordinator::config::Settings;
+use roost_coordinator::{BindError, Coordinator};
+use roost_service::config::environment;
+use roost_service::{Signals, run_main, telemetry};
+use tokio::net::TcpListener;
+
+fn main() -> ExitCode {
+    run_main("coordinator", run)
+}
+
+async fn run() -> anyhow::Result<()> {
+    let settings = Settings::from_vars(environment())?;
+    telemetry::init(settings.common.log_format, &settings.common.log_filter)?;
+    settings.common.warn();
+    let signals = Signals::install()?;
+    let public = listen("LISTEN_ADDR", settings.common.listen_addr).await?;
+    let admin = listen("ADMIN_ADDR", settings.common.admin_addr).await?;
+    let store = RedisStore::connect(settings.redis_url.expose(), settings.store())
+        .await
+        .map_err(|error| blamed(&settings, error).context("Redis"))?;
+    let bound = Coordinator::bind(settings.coordinator.clone(), Arc::new(store), public, admin).await;
+    let mut coordinator = bound.map_err(|error| match error {
+        BindError::Store(error) => blamed(&settings, error).context("the ring"),
+        other => other.into(),
+    })?;
+    coordinator.registry().register(Box::new(ProcessCollector::for_self()))?;
+    tracing::info!(addr = %coordinator.addr(), admin = %coordinator.admin_addr(), "serving");
+
+    let ended = tokio::select! {
+        signal = signals.first() => {
+            tracing::info!(signal, "leaving");
+            Ok(())
+        }
+        ended = coordinator.join() => Err(ended),
+    };
+    coordinator.shutdown(settings.common.shutdown_grace).await;
+    Ok(ended?)
+}
+
+async fn listen(name: &str, addr: SocketAddr) -> anyhow::Result<TcpListener> {
+    TcpListener::bind(addr).await.with_context(|| format!("{name} {addr}"))
+}
+
+/// As an error of configuration if it is one, so that the exit code says so.
+fn blamed(settings: &Settings, error: StoreError) -> anyhow::Error {
+    settings.blame(&error).map_or_else(|| error.into(), anyhow::Error::from)
+}

@@ -1,0 +1,163 @@
+//! What the public port answers: `/route`, `/presence`, `/ring`, `/nodes` (`docs/PROTOCOL.md`, HTTP).
+//!
+//! All but `/presence` are answered from the current snapshot. Browsers call them from any page, so any origin may.
+
+mod presence;
+mod tables;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use roost_backend::store::Store;
+use roost_proto::{ErrorBody, ErrorCode, UserId};
+use roost_service::reply;
+use serde::Deserialize;
+use warp::Filter;
+use warp::filters::BoxedFilter;
+use warp::http::header::{
+    ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_ALLOW_ORIGIN,
+    ACCESS_CONTROL_EXPOSE_HEADERS, ACCESS_CONTROL_MAX_AGE, CACHE_CONTROL, CONTENT_TYPE, HeaderValue,
+};
+use warp::http::{HeaderMap, StatusCode};
+use warp::reply::Response;
+
+use crate::metrics::{Metrics, Routed};
+use crate::view::{Snapshot, View};
+
+/// A table older than this many leases answers `/route` no more. Until then it does, while the store is away too:
+/// who had a vnode most likely has it still, and if not the node says `moved`; a 503 would only make everyone come
+/// again and again. After ten leases (a minute) it is a guess, and P9 wants us honest.
+const STALE_LEASES_MAX: u32 = 10;
+/// When to come again while a vnode has no ready home: a planned move takes less, a failover a few times as long.
+const NO_HOME_RETRY_AFTER_MS: u64 = 1_000;
+/// When to come again while there is no table: as long as the outage may last, without hurry.
+const STALE_RETRY_AFTER_MS: u64 = 3_000;
+
+/// What all routes share.
+pub(crate) struct Api {
+    pub view: Arc<View>,
+    pub store: Arc<dyn Store>,
+    pub metrics: Metrics,
+    pub vnodes: u32,
+    pub lease_ttl: Duration,
+}
+
+impl Api {
+    fn is_stale(&self, snapshot: &Snapshot) -> bool {
+        snapshot.age() > self.lease_ttl * STALE_LEASES_MAX
+    }
+}
+
+#[derive(Debug, Deserialize)]
+struct RouteQuery {
+    #[serde(rename = "userId")]
+    user_id: Option<String>,
+}
+
+/// All of them; nothing is rejected.
+pub(crate) fn routes(api: Api) -> BoxedFilter<(Response,)> {
+    let api = Arc::new(api);
+    let with = |api: &Arc<Api>| {
+        let api = Arc::clone(api);
+        warp::any().map(move || Arc::clone(&api))
+    };
+    let route = warp::path!("route")
+        .and(warp::get())
+        .and(with(&api))
+        .and(warp::query::<RouteQuery>())
+        .map(|api: Arc<Api>, query: RouteQuery| route(&api, query.user_id.as_deref()));
+    let presence = warp::path!("presence")
+        .and(warp::get())
+        .and(with(&api))
+        .and(warp::query::<presence::Query>())
+        .then(|api: Arc<Api>, query: presence::Query| async move { presence::answer(&api, query).await });
+    let ring = warp::path!("ring")
+        .and(warp::get())
+        .and(with(&api))
+        .map(|api: Arc<Api>| tables::ring(&api.view.load()));
+    let nodes = warp::path!("nodes")
+        .and(warp::get())
+        .and(with(&api))
+        .map(|api: Arc<Api>| tables::nodes(&api.view.load()));
+    let known = warp::path!("route").or(warp::path!("presence")).unify().or(warp::path!("ring")).unify();
+    let preflight = known.or(warp::path!("nodes")).unify().and(warp::options()).map(preflight);
+    route
+        .or(presence)
+        .unify()
+        .or(ring)
+        .unify()
+        .or(nodes)
+        .unify()
+        .or(preflight)
+        .unify()
+        .recover(reply::recover)
+        .unify()
+        .map(for_any_origin)
+        .boxed()
+}
+
+fn route(api: &Api, user_id: Option<&str>) -> Response {
+    let (result, response) = match user_id.map(UserId::new) {
+        Some(Ok(user)) => look_up(api, &user),
+        Some(Err(error)) => (Routed::BadRequest, bad_request(&format!("userId: {error}"))),
+        None => (Routed::BadRequest, bad_request("userId is missing: /route?userId=alice")),
+    };
+    api.metrics.routed(result);
+    response
+}
+
+fn look_up(api: &Api, user: &UserId) -> (Routed, Response) {
+    let snapshot = api.view.load();
+    if api.is_stale(&snapshot) {
+        let body = ErrorBody::new(
+            ErrorCode::Unavailable,
+            "the store cannot be reached, and the last table is too old",
+        );
+        return (Routed::Stale, reply::error(&body.retry_after(STALE_RETRY_AFTER_MS)));
+    }
+    let vnode = roost_ring::vnode_of_user(user, api.vnodes);
+    let Some(home) = snapshot.home(vnode) else {
+        let body =
+            ErrorBody::new(ErrorCode::Unavailable, format!("vnode {vnode} has no ready home at the moment"));
+        return (Routed::NoHome, reply::error(&body.retry_after(NO_HOME_RETRY_AFTER_MS)));
+    };
+    // Composed by hand: all but the user's id was encoded when the table was read.
+    let mut body = Vec::with_capacity(home.route_rest.len() + user.as_str().len() + 32);
+    body.extend_from_slice(b"{\"user_id\":");
+    if let Err(failure) = serde_json::to_writer(&mut body, user) {
+        tracing::error!(%failure, "an id could not be written as JSON");
+    }
+    body.extend_from_slice(home.route_rest.as_bytes());
+    (Routed::Ok, json_bytes(body))
+}
+
+fn bad_request(message: &str) -> Response {
+    reply::error(&ErrorBody::new(ErrorCode::BadRequest, message))
+}
+
+fn json_bytes(body: impl Into<Bytes>) -> Response {
+    let mut response = Response::new(body.into().into());
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response
+}
+
+/// Pages of any origin may ask and see when to come again; nothing of it may be kept by a cache in between.
+fn for_any_origin(mut response: Response) -> Response {
+    let headers: &mut HeaderMap = response.headers_mut();
+    headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, HeaderValue::from_static("*"));
+    headers.insert(ACCESS_CONTROL_EXPOSE_HEADERS, HeaderValue::from_static("retry-after, age"));
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response
+}
+
+/// What a browser asks before it sends a header of its own (Fetch standard, CORS-preflight).
+fn preflight() -> Response {
+    let mut response = Response::new(Vec::new().into());
+    *response.status_mut() = StatusCode::NO_CONTENT;
+    let headers = response.headers_mut();
+    headers.insert(ACCESS_CONTROL_ALLOW_METHODS, HeaderValue::from_static("GET, OPTIONS"));
+    headers.insert(ACCESS_CONTROL_ALLOW_HEADERS, HeaderValue::from_static("authorization, content-type"));
+    headers.insert(ACCESS_CONTROL_MAX_AGE, HeaderValue::from_static("86400"));
+    response
+}

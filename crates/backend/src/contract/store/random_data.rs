@@ -1,0 +1,209 @@
+//! Random activations and writes, right and wrong, against a store and against the model: every answer equal.
+
+use rand::rngs::StdRng;
+use rand::seq::IndexedRandom;
+use rand::{RngExt, SeedableRng};
+use roost_proto::frames::ChosenStatus;
+use roost_proto::ids::{Cursor, DeviceId, Epoch, Offset, Seq};
+use roost_proto::limits::IDS_KEPT_MS;
+
+use super::*;
+use crate::embedded::EmbeddedStore;
+use crate::store::model::VnodeData;
+
+/// A seed that failed is added here and stays.
+const SEEDS: [u64; 3] = [1, 2, 3];
+const STEPS: usize = 400;
+const USERS: [&str; 3] = ["bob", "eve", "zoë \"z\""];
+
+/// A window that fills, and an age that is never reached: the model ages by the writer's clock, which jumps here,
+/// Redis by its own.
+const SETTINGS: StoreConfig = StoreConfig { stream_max_len: 4, stream_max_age_ms: 29 * 86_400_000, ..CONFIG };
+
+struct Run<'a> {
+    fixture: &'a dyn Fixture,
+    process: Process,
+    model: VnodeData,
+    random: StdRng,
+    now_ms: u64,
+    /// Epochs and seqs somebody held once.
+    held: Vec<(Epoch, Seq)>,
+}
+
+/// Promises 8 to 12, and the model's word on everything between them.
+pub async fn any_sequence_of_writes_gets_the_models_answers(fixture: &dyn Fixture) {
+    let process = Process::start_with(fixture, SETTINGS).await;
+    let (model, random) = (VnodeData::default(), StdRng::seed_from_u64(0));
+    let mut run = Run { fixture, process, model, random, now_ms: NOW_MS, held: Vec::new() };
+    for (seed, vnode) in SEEDS.into_iter().zip(0..) {
+        (run.model, run.random) = (VnodeData::default(), StdRng::seed_from_u64(seed));
+        (run.now_ms, run.held) = (NOW_MS, Vec::new());
+        for step in 0..STEPS {
+            run.step(VnodeId(vnode), &format!("seed {seed}, step {step}")).await;
+        }
+    }
+}
+
+impl Run<'_> {
+    async fn step(&mut self, vnode: VnodeId, at: &str) {
+        match self.random.random_range(0..100) {
+            0..12 => self.activate(vnode, at).await,
+            12..14 => self.change_data_set().await,
+            14 => self.reopen().await,
+            15..80 => self.write(vnode, at).await,
+            80..94 => self.read(vnode, at).await,
+            _ => self.presence(vnode, at).await,
+        }
+    }
+
+    fn one<T: Clone>(&mut self, of: &[T]) -> T {
+        of.choose(&mut self.random).expect("not empty").clone()
+    }
+
+    fn often(&mut self, percent: u32) -> bool {
+        self.random.random_ratio(percent, 100)
+    }
+
+    fn sid(&mut self) -> Sid {
+        self.one(&[sid("ws-1", 1), sid("ws-2", 1), sid("ws-1", 2)])
+    }
+
+    fn user(&mut self) -> UserId {
+        user(self.one(&USERS))
+    }
+
+    fn stream(&mut self) -> StreamId {
+        let room = StreamId::new("room:lobby").expect("a valid stream");
+        let inboxes = USERS.map(inbox);
+        self.one(&[room, inboxes[0].clone(), inboxes[1].clone(), inboxes[2].clone()])
+    }
+
+    fn device(&mut self) -> DeviceId {
+        DeviceId::new(self.one(&["phone", "laptop"])).expect("a valid device id")
+    }
+
+    async fn change_data_set(&mut self) {
+        if self.fixture.change_data_set().await {
+            let store = &self.process.store;
+            let known = &self.process.data_set;
+            let found = eventually("another data set", || async {
+                store.table().await.ok().map(|table| table.data_set).filter(|found| found != known)
+            });
+            let found = found.await;
+            self.process.data_set = found;
+        }
+    }
+
+    async fn reopen(&mut self) {
+        let nothing = Arc::new(EmbeddedStore::memory(SETTINGS, Arc::new(|| 0)));
+        let last = std::mem::replace(&mut self.process.store, nothing);
+        self.process.store = self.fixture.reopen(last).await;
+        let data_set = self.process.store.open_ring(VNODES).await.expect("the ring opens");
+        assert_eq!(data_set, self.process.data_set);
+    }
+
+    async fn activate(&mut self, vnode: VnodeId, at: &str) {
+        let (epoch, seq) = self.model.head().map_or((100, Seq(0)), |(epoch, _, _, seq)| (epoch.0, seq));
+        let step = self.one(&[1, 1, 1, 5, 0, -1]);
+        let held = match self.random.random_range(0..4) {
+            0 => None,
+            1 => Some((Epoch(epoch), Seq(seq.0 + 1))),
+            2 if !self.held.is_empty() => Some(self.one(&self.held.clone())),
+            _ => Some((Epoch(epoch), seq)),
+        };
+        let request = Activate {
+            data_set: self.process.data_set.clone(),
+            vnode,
+            epoch: Epoch(epoch.saturating_add_signed(step)),
+            sid: self.sid(),
+            prove: self.often(30),
+            held,
+        };
+        let wanted = self.model.activate(&request);
+        assert_eq!(self.process.activate(&request).await, wanted, "{at}: {request:?}");
+        if let ActivateAnswer::Activated(activated) = wanted {
+            self.held.push((request.epoch, activated.seq));
+        }
+    }
+
+    fn fence(&mut self, vnode: VnodeId) -> Fence {
+        let head = self.model.head().map(|(epoch, sid, _, seq)| (epoch, sid.clone(), seq));
+        let (epoch, holder, seq) = head.unwrap_or((Epoch(100), sid("ws-1", 1), Seq(0)));
+        let mut fence = Fence { vnode, epoch, sid: holder, seq };
+        match self.random.random_range(0..40) {
+            0 => fence.epoch.0 += 1,
+            1 => fence.epoch.0 -= 1,
+            2 => fence.sid = self.sid(),
+            3 => fence.seq.0 += 1,
+            4 | 5 => fence.seq.0 = fence.seq.0.saturating_sub(1),
+            _ => {}
+        }
+        fence
+    }
+
+    async fn write(&mut self, vnode: VnodeId, at: &str) {
+        let fence = self.fence(vnode);
+        self.now_ms = match self.random.random_range(0..50) {
+            0 | 1 => self.now_ms + IDS_KEPT_MS,
+            2 => self.now_ms + 5 * IDS_KEPT_MS / 2,
+            3 => self.now_ms - 60_000,
+            _ => self.now_ms + self.random.random_range(0..1000),
+        };
+        let count = self.random.random_range(0..8);
+        let ops = (0..count).map(|_| self.op()).collect();
+        let trim = Seq(fence.seq.0.saturating_sub(self.random.random_range(0..6)));
+        let write = Write { fence, now_ms: self.now_ms, trim, ops };
+        let wanted = self.model.write(&write, &SETTINGS);
+        let answer = self.process.store.write(&write).await.expect("the store answers");
+        assert_eq!(answer, wanted, "{at}: {write:?}");
+    }
+
+    fn op(&mut self) -> Op {
+        match self.random.random_range(0..10) {
+            0..6 => {
+                let (stream, id) = (self.stream(), self.random.random_range(0..12));
+                let hash = self.one(&[u64::MAX, u64::MAX, u64::MAX, 1 << 53]);
+                let from = self.one(&["alice", "carl"]).to_string();
+                Op::Append(AppendOp { from, at: self.now_ms, ..message(&stream, &format!("m{id}"), hash) })
+            }
+            6 | 7 => Op::Presence(self.presence_op()),
+            8 => {
+                let device = self.often(80).then(|| self.device());
+                Op::Open { user: self.user(), device }
+            }
+            _ => {
+                let cursor = Cursor::new(
+                    Epoch(self.random.random_range(98..102)),
+                    Offset(self.random.random_range(0..12)),
+                );
+                Op::Ack { user: self.user(), device: self.device(), cursor }
+            }
+        }
+    }
+
+    fn presence_op(&mut self) -> PresenceOp {
+        let chosen = self.one(&[ChosenStatus::Online, ChosenStatus::Away, ChosenStatus::Invisible]);
+        let last_seen = self.often(50).then_some(NOW_MS);
+        let roster = self.often(60).then_some(RosterEntry { chosen, since: NOW_MS, last_seen, sessions: 1 });
+        let seen = self.often(30).then_some(Seen { chosen, since: NOW_MS, last_seen: self.now_ms });
+        let event = self.often(60).then(|| Bytes::from_static(b"\"user\":\"x\",\"status\":\"away\"}"));
+        PresenceOp { user: self.user(), roster, seen, event }
+    }
+
+    async fn read(&mut self, vnode: VnodeId, at: &str) {
+        let now = self.model.head().map_or(Epoch(1), |(_, _, generation, _)| generation);
+        let older = self.held.first().map_or(Epoch(1), |(epoch, _)| *epoch);
+        let (stream, generation) = (self.stream(), self.one(&[now, now, now, older]));
+        let (after, limit) = (Offset(self.random.random_range(0..20)), self.random.random_range(0..6));
+        let wanted = self.model.read(&stream, generation, after, limit);
+        let found = self.process.store.read(vnode, &stream, generation, after, limit).await;
+        assert_eq!(found.expect("the store answers"), wanted, "{at}: {stream} {generation} after {after}");
+    }
+
+    async fn presence(&mut self, vnode: VnodeId, at: &str) {
+        let users = USERS.map(user);
+        let wanted: Vec<_> = users.iter().map(|user| self.model.presence(user)).collect();
+        let found = self.process.store.presence(vnode, &users).await.expect("the store answers");
+        assert_eq!(found, wanted, "{at}");
+    }
+}

@@ -1,0 +1,95 @@
+//! The log on Kafka, through librdkafka. Only this module names it.
+//!
+//! It owns connections and settings. It does not own what goes into records, and it joins no consumer group:
+//! every reader keeps its own place.
+
+mod client;
+mod config;
+mod ends;
+mod producer;
+mod reader;
+#[cfg(test)]
+mod tests;
+mod topics;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use rdkafka::config::FromClientConfigAndContext;
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use roost_proto::events::CHAT_EVENTS;
+use tokio::sync::mpsc;
+
+use crate::log::{Lane, Log, LogError, LogReader, Producer, Report, TopicSpec};
+
+pub use config::KafkaConfig;
+
+use client::{Logging, OffThread, blocking, refusal};
+use ends::{Control, Ends};
+
+/// For an answer to `ping`: `/readyz` is asked every few seconds.
+const PING_LIMIT: Duration = Duration::from_secs(3);
+
+/// A [`Log`] on Kafka.
+pub struct KafkaLog {
+    config: KafkaConfig,
+    control: Arc<Control>,
+    ends: Arc<Ends>,
+}
+
+impl KafkaLog {
+    /// Checks the configuration and reaches a broker. Needs a tokio runtime.
+    ///
+    /// # Errors
+    /// [`LogError::Refused`] names a wrong setting; the others mean that no broker answered.
+    pub async fn connect(config: KafkaConfig) -> Result<Self, LogError> {
+        config.check()?;
+        let control = BaseConsumer::from_config_and_context(&config.control(), Logging);
+        let control = Arc::new(OffThread::new(control.map_err(|e| LogError::Refused(e.to_string()))?));
+        let log = Self { ends: Arc::new(Ends::spawn(Arc::clone(&control))), config, control };
+        log.ping().await?;
+        Ok(log)
+    }
+
+    /// All partitions of a topic that is there.
+    async fn partitions(&self, topic: &str) -> Result<Vec<u32>, LogError> {
+        let found = topics::shape(&self.control, topic).await?;
+        let found = found.ok_or_else(|| LogError::Refused(format!("there is no topic {topic}")))?;
+        Ok((0..found.partitions).collect())
+    }
+}
+
+#[async_trait]
+impl Log for KafkaLog {
+    async fn ensure_topic(&self, topic: &str, spec: TopicSpec) -> Result<(), LogError> {
+        topics::ensure(&self.control, &self.ends, &self.config, topic, spec).await
+    }
+
+    fn producer(&self, lane: Lane, reports: mpsc::Sender<Report>) -> Result<Arc<dyn Producer>, LogError> {
+        let producer = producer::KafkaProducer::spawn(self.config.producer(lane), reports)?;
+        Ok(Arc::new(producer))
+    }
+
+    async fn read_from_end(&self, topic: &str) -> Result<Box<dyn LogReader>, LogError> {
+        let from = self.ends.of(topic, self.partitions(topic).await?).await?;
+        let reader = reader::KafkaReader::start(&self.config.reader(), topic, from, Arc::clone(&self.ends))?;
+        Ok(Box::new(reader))
+    }
+
+    async fn end(&self, topic: &str, partition: u32) -> Result<u64, LogError> {
+        let ends = self.ends.of(topic, vec![partition]).await?;
+        ends.first().copied().ok_or_else(|| LogError::Unreachable(format!("no end of {topic}/{partition}")))
+    }
+
+    async fn ping(&self) -> Result<(), LogError> {
+        let control = Arc::clone(&self.control);
+        blocking(PING_LIMIT, move || {
+            ends::drain_events(&control);
+            // Of one topic: a cluster may have thousands. Whether it exists does not matter.
+            let answer = control.client().fetch_metadata(Some(CHAT_EVENTS), PING_LIMIT);
+            answer.map(|_| ()).map_err(|e| refusal(&e, PING_LIMIT))
+        })
+        .await
+    }
+}

@@ -1,0 +1,159 @@
+//! Reads one topic from fixed offsets on: no group is joined, nothing is committed.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::{Bytes, BytesMut};
+use futures_util::FutureExt;
+use rdkafka::config::FromClientConfigAndContext;
+use rdkafka::consumer::{Consumer, StreamConsumer};
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::message::Message;
+use rdkafka::{ClientConfig, Offset, TopicPartitionList};
+use tokio::time::MissedTickBehavior;
+use tokio_util::task::AbortOnDropHandle;
+
+use super::client::{Logging, OffThread};
+use super::ends::Ends;
+use crate::log::{LogError, LogReader, LogRecord, Position};
+
+/// The most one `next` returns: a few batches of the homes' work, and a bound on how long it holds the task.
+const RECORDS_MAX: usize = 256;
+/// How often the ends are asked for, for [`LogReader::lag`].
+const LAG_EVERY: Duration = Duration::from_secs(1);
+
+/// See the module's description.
+pub(super) struct KafkaReader {
+    topic: Arc<str>,
+    consumer: OffThread<StreamConsumer<Logging>>,
+    /// For each partition the offset after the last record returned.
+    next: Vec<u64>,
+    ends: Arc<[AtomicU64]>,
+    _lag: AbortOnDropHandle<()>,
+}
+
+impl KafkaReader {
+    /// Reads `topic` from these offsets on, one for each partition.
+    ///
+    /// # Errors
+    /// [`LogError::Refused`] if librdkafka does not take the configuration.
+    pub(super) fn start(
+        config: &ClientConfig,
+        topic: &str,
+        from: Vec<u64>,
+        ends: Arc<Ends>,
+    ) -> Result<Self, LogError> {
+        let refused = |e: KafkaError| LogError::Refused(e.to_string());
+        let consumer: StreamConsumer<Logging> =
+            StreamConsumer::from_config_and_context(config, Logging).map_err(refused)?;
+        let consumer = OffThread::new(consumer);
+        let mut list = TopicPartitionList::new();
+        for (partition, &offset) in from.iter().enumerate() {
+            // Fixed offsets rather than "the end", which librdkafka would look up some time after this returned.
+            list.add_partition_offset(topic, partition as i32, Offset::Offset(offset as i64))
+                .map_err(refused)?;
+        }
+        consumer.assign(&list).map_err(refused)?;
+        let topic: Arc<str> = topic.into();
+        let heard: Arc<[AtomicU64]> = from.iter().map(|&end| AtomicU64::new(end)).collect();
+        let lag = tokio::spawn(listen_for_ends(Arc::clone(&topic), ends, Arc::clone(&heard)));
+        Ok(Self { topic, consumer, next: from, ends: heard, _lag: AbortOnDropHandle::new(lag) })
+    }
+
+    /// Notes the record as returned.
+    fn note(&mut self, record: &LogRecord) {
+        let Position { partition, offset } = record.position;
+        let Some(next) = self.next.get_mut(partition as usize) else { return };
+        if offset > *next {
+            tracing::warn!(topic = %self.topic, partition, from = *next, to = offset,
+                "records were removed by retention before they were read");
+        } else if offset < *next {
+            tracing::warn!(topic = %self.topic, partition, from = *next, to = offset, "the log went back");
+        }
+        *next = offset + 1;
+    }
+}
+
+#[async_trait]
+impl LogReader for KafkaReader {
+    async fn next(&mut self) -> Result<Vec<LogRecord>, LogError> {
+        // The only wait; what `recv` takes out of librdkafka's queue it returns in the same poll, so a dropped
+        // `next` loses nothing.
+        let first = loop {
+            match self.consumer.recv().await {
+                Ok(message) => break record(&message),
+                Err(e) => worth_telling(&e).map_or(Ok(()), Err)?,
+            }
+        };
+        let mut records = vec![first];
+        while records.len() < RECORDS_MAX
+            && let Some(next) = self.consumer.recv().now_or_never()
+        {
+            match next {
+                Ok(message) => records.push(record(&message)),
+                // The records come first; an error that stays will come again.
+                Err(e) => {
+                    tracing::warn!(topic = %self.topic, "kafka: {e}");
+                    break;
+                }
+            }
+        }
+        for record in &records {
+            self.note(record);
+        }
+        Ok(records)
+    }
+
+    fn lag(&self) -> u64 {
+        let ends = self.ends.iter().map(|end| end.load(Ordering::Relaxed));
+        ends.zip(&self.next).map(|(end, &next)| end.saturating_sub(next)).sum()
+    }
+}
+
+/// Keeps what the log last said about its ends. librdkafka's statistics have the same numbers, but as a growing
+/// queue of JSON whenever nobody calls `next`, which is when lag matters.
+async fn listen_for_ends(topic: Arc<str>, ends: Arc<Ends>, heard: Arc<[AtomicU64]>) {
+    let mut tick = tokio::time::interval(LAG_EVERY);
+    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tick.tick().await;
+        // While the log does not answer, what was last heard stands.
+        let Ok(now) = ends.of(&topic, (0..heard.len() as u32).collect()).await else { continue };
+        for (end, now) in heard.iter().zip(now) {
+            end.store(now, Ordering::Relaxed);
+        }
+    }
+}
+
+/// Copied, because librdkafka's message keeps the whole fetched batch alive.
+fn record<M: Message>(message: &M) -> LogRecord {
+    let (key, payload) = (message.key().unwrap_or_default(), message.payload().unwrap_or_default());
+    let mut copy = BytesMut::with_capacity(key.len() + payload.len());
+    copy.extend_from_slice(key);
+    copy.extend_from_slice(payload);
+    let mut copy = copy.freeze();
+    let key: Bytes = copy.split_to(key.len());
+    let position = Position { partition: message.partition() as u32, offset: message.offset() as u64 };
+    LogRecord { position, key, payload: copy }
+}
+
+/// librdkafka reports every lost connection and goes on by itself. The caller hears what stops the whole reader.
+fn worth_telling(error: &KafkaError) -> Option<LogError> {
+    use RDKafkaErrorCode as Code;
+    match error.rdkafka_error_code() {
+        Some(Code::AllBrokersDown | Code::Authentication) => Some(LogError::Unreachable(error.to_string())),
+        Some(
+            Code::UnknownTopic
+            | Code::UnknownTopicOrPartition
+            | Code::UnknownPartition
+            | Code::TopicAuthorizationFailed
+            | Code::Fatal,
+        ) => Some(LogError::Refused(error.to_string())),
+        _ => {
+            tracing::debug!("kafka: a reader goes on after: {error}");
+            None
+        }
+    }
+}

@@ -1,0 +1,150 @@
+//! The log: topics with partitions, append-only, many readers.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use tokio::sync::mpsc;
+
+pub(crate) mod in_flight;
+
+/// What can go wrong with the log. All of them pass: the caller repeats.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum LogError {
+    #[error("the log is not reachable: {0}")]
+    Unreachable(String),
+    #[error(
+        "topic {topic} has {found} partitions where {wanted} are configured; partition counts never change"
+    )]
+    Partitions { topic: String, found: u32, wanted: u32 },
+    #[error("no answer from the log within {0:?}")]
+    Timeout(Duration),
+    #[error("the log refused: {0}")]
+    Refused(String),
+}
+
+/// How long a producer tries.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Lane {
+    /// Between nodes: gives up after 60 s at most, so that a late copy cannot outlive the dedup window
+    /// (core rule 6).
+    Transport,
+    /// Events from the outbox: never gives up (core rule 12).
+    Outbox,
+}
+
+/// One record to produce. `token` comes back in its report.
+#[derive(Debug, Clone)]
+pub struct Outgoing {
+    pub topic: Arc<str>,
+    pub partition: u32,
+    pub key: Bytes,
+    pub payload: Bytes,
+    pub token: u64,
+}
+
+/// A record's place in the log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Position {
+    pub partition: u32,
+    pub offset: u64,
+}
+
+/// What became of a record. An error means unknown: it may be in the log all the same.
+#[derive(Debug, Clone)]
+pub struct Report {
+    pub token: u64,
+    pub result: Result<Position, String>,
+}
+
+/// A record as read.
+#[derive(Debug, Clone)]
+pub struct LogRecord {
+    pub position: Position,
+    pub key: Bytes,
+    pub payload: Bytes,
+}
+
+/// Why a record could not be taken: nothing was sent, no report will come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the producer's queue is full")]
+pub struct QueueFull;
+
+/// Produces records of one lane.
+///
+/// 1. Records of one producer for one partition reach it in the order of the calls that returned `Ok`, without
+///    gaps between those reported `Ok` and without copies by the producer's own retries.
+/// 2. Each call that returned `Ok` yields exactly one [`Report`], in any order between partitions.
+/// 3. A report `Ok` means the record is on every in-sync replica and readers will see it at that position.
+/// 4. `produce` does not wait. The queue is bounded; a full one answers [`QueueFull`].
+#[async_trait]
+pub trait Producer: Send + Sync {
+    /// # Errors
+    /// [`QueueFull`] if nothing was taken.
+    fn produce(&self, record: Outgoing) -> Result<(), QueueFull>;
+
+    /// Waits until every record taken so far was reported, at most `limit`; true if they all were.
+    async fn flush(&self, limit: Duration) -> bool;
+}
+
+/// Reads one topic, all partitions, from a fixed position on.
+///
+/// 5. Every record produced after the call that made the reader returned is seen, in order within its partition,
+///    until retention removes it.
+/// 6. `next` waits for at least one record; dropping its future loses none. After an error the reader goes on
+///    where it was.
+#[async_trait]
+pub trait LogReader: Send {
+    /// At least one record, at most a few hundred.
+    ///
+    /// # Errors
+    /// [`LogError`] passes by itself; call again after a pause.
+    async fn next(&mut self) -> Result<Vec<LogRecord>, LogError>;
+
+    /// Records in the topic that this reader has not returned yet, as last heard from the log.
+    fn lag(&self) -> u64;
+}
+
+/// The log.
+///
+/// 7. `ensure_topic` makes a topic if there is none and returns once it can be produced to and read; an existing
+///    topic with another partition count is an error, never changed.
+/// 8. `end` is the offset the next record of the partition will get, no smaller than any offset reported before
+///    the call; it asks the log itself, not a cache.
+#[async_trait]
+pub trait Log: Send + Sync {
+    /// # Errors
+    /// [`LogError`]; safe to repeat.
+    async fn ensure_topic(&self, topic: &str, spec: TopicSpec) -> Result<(), LogError>;
+
+    /// A new producer; its reports go to `reports`, which the caller must keep reading.
+    ///
+    /// # Errors
+    /// If the configuration is refused.
+    fn producer(&self, lane: Lane, reports: mpsc::Sender<Report>) -> Result<Arc<dyn Producer>, LogError>;
+
+    /// A reader of all of `topic`, from its present end.
+    ///
+    /// # Errors
+    /// [`LogError`]; safe to repeat.
+    async fn read_from_end(&self, topic: &str) -> Result<Box<dyn LogReader>, LogError>;
+
+    /// # Errors
+    /// [`LogError`]; safe to repeat.
+    async fn end(&self, topic: &str, partition: u32) -> Result<u64, LogError>;
+
+    /// Whether the log answers now.
+    ///
+    /// # Errors
+    /// [`LogError`] says why not.
+    async fn ping(&self) -> Result<(), LogError>;
+}
+
+/// What a topic is made with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TopicSpec {
+    pub partitions: u32,
+    /// How long records are kept, in milliseconds; `None` is for ever.
+    pub retention_ms: Option<u64>,
+}

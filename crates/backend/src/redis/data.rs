@@ -1,0 +1,310 @@
+//! The data plane's calls: activation, the fenced write, reads.
+
+use std::collections::HashMap;
+
+use bytes::Bytes;
+use redis::{Script, pipe};
+use roost_proto::events::{message_prefix, status_prefix};
+use roost_proto::ids::{Cursor, Epoch, Offset, Seq, Sid, StreamId, UserId, VnodeId};
+use roost_proto::limits::IDS_KEPT_MS;
+
+use super::reply::{Fields, from_json, parse_pair};
+use super::{RedisStore, keys};
+use crate::store::*;
+
+/// Redis drops a stream's ids this long after the last was added. Turning the slices forgets them in time; this
+/// only cleans up behind streams that fell silent, so it may be late, and it must survive a clock of Redis that
+/// steps an hour forward (architecture §7): both slices, and that hour.
+const IDS_EXPIRE_MS: u64 = 2 * IDS_KEPT_MS + 3_600_000;
+
+pub struct DataScripts {
+    activate: Script,
+    write: Script,
+}
+
+impl DataScripts {
+    pub fn new() -> Self {
+        Self {
+            activate: Script::new(include_str!("activate.lua")),
+            write: Script::new(include_str!("write.lua")),
+        }
+    }
+}
+
+fn json<T: serde::Serialize>(value: Option<&T>) -> String {
+    value.map(|v| serde_json::to_string(v).expect("plain data always encodes")).unwrap_or_default()
+}
+
+/// The streams and users a write names, each once, in the order of their keys.
+#[derive(Default)]
+struct Named<'a> {
+    streams: Vec<StreamId>,
+    stream_at: HashMap<StreamId, usize>,
+    users: Vec<&'a UserId>,
+    user_at: HashMap<&'a UserId, usize>,
+}
+
+impl<'a> Named<'a> {
+    /// Lua counts from 1.
+    fn stream(&mut self, stream: &StreamId) -> usize {
+        *self.stream_at.entry(stream.clone()).or_insert_with(|| {
+            self.streams.push(stream.clone());
+            self.streams.len()
+        })
+    }
+
+    fn user(&mut self, user: &'a UserId) -> usize {
+        *self.user_at.entry(user).or_insert_with(|| {
+            self.users.push(user);
+            self.users.len()
+        })
+    }
+
+    /// One operation's arguments, as `write.lua` reads them.
+    fn args(&mut self, op: &'a Op, out: &mut Vec<Bytes>) {
+        let mut push = |arg: &dyn ToString| out.push(Bytes::from(arg.to_string()));
+        match op {
+            Op::Append(append) => {
+                push(&"append");
+                push(&self.stream(&append.stream));
+                push(&format_args!("{}\n{}", append.from, append.id));
+                push(&append.hash);
+                push(&append.at);
+                out.push(append.rest.clone());
+            }
+            Op::Presence(op) => {
+                push(&"presence");
+                push(&self.user(&op.user));
+                push(&op.user);
+                push(&json(op.roster.as_ref()));
+                push(&json(op.seen.as_ref()));
+                out.push(op.event.clone().unwrap_or_default());
+            }
+            Op::Open { user, device } => {
+                push(&"open");
+                push(&self.stream(&StreamId::inbox(user)));
+                push(&self.user(user));
+                push(user);
+                push(&device.as_ref().map_or("", |d| d.as_str()));
+            }
+            Op::Ack { user, device, cursor } => {
+                push(&"ack");
+                push(&self.user(user));
+                push(device);
+                push(&cursor.generation);
+                push(&cursor.offset);
+            }
+        }
+    }
+}
+
+impl RedisStore {
+    pub(super) async fn do_activate(&self, request: &Activate) -> Result<ActivateAnswer, StoreError> {
+        let link = self.links.get().await?;
+        if request.data_set != link.data_set() {
+            // Claimed under data that this connection may not lead to. The script below sees one vnode's slot and
+            // cannot tell that it went back.
+            let present = self.present_data_set(&link).await?;
+            if request.data_set != present {
+                return Ok(ActivateAnswer::NewData(present));
+            }
+        }
+        let vnode = request.vnode;
+        let mut script = self.data.activate.key(keys::head(vnode));
+        script
+            .key(keys::outbox(vnode))
+            .key(keys::presence(vnode))
+            .arg(request.epoch.0)
+            .arg(request.sid.as_str())
+            .arg(&request.data_set.0)
+            .arg(u8::from(request.prove));
+        match request.held {
+            Some((epoch, seq)) => script.arg(epoch.0).arg(seq.0),
+            None => script.arg("").arg(""),
+        };
+        let mut fields = self.invoke(&link, &script).await?;
+        match fields.text()?.as_str() {
+            "refused" => Ok(ActivateAnswer::Refused(Epoch(fields.number()?))),
+            "activated" => Ok(ActivateAnswer::Activated(activated(fields)?)),
+            other => Err(StoreError::Garbled(format!("an activation answered '{other}'"))),
+        }
+    }
+
+    pub(super) async fn do_write(&self, request: &Write) -> Result<WriteAnswer, StoreError> {
+        let link = self.links.get().await?;
+        let fence = &request.fence;
+        let vnode = fence.vnode;
+        let mut named = Named::default();
+        let mut ops = Vec::with_capacity(6 * request.ops.len());
+        for op in &request.ops {
+            named.args(op, &mut ops);
+        }
+        let mut script = self.data.write.key(keys::head(vnode));
+        script.key(keys::outbox(vnode)).key(keys::presence(vnode));
+        script.arg(fence.epoch.0).arg(fence.sid.as_str()).arg(fence.seq.0);
+        script.arg(request.trim.0).arg(request.now_ms);
+        script.arg(self.config.stream_max_len).arg(self.config.stream_max_age_ms).arg(TAILS_KEPT_MS);
+        script.arg(IDS_KEPT_MS).arg(IDS_EXPIRE_MS).arg(status_prefix(vnode, fence.epoch));
+        script.arg(named.streams.len());
+        for stream in &named.streams {
+            script.key(keys::stream(vnode, stream)).key(keys::tail(vnode, stream));
+            script.key(keys::ids(vnode, stream, 0)).key(keys::ids(vnode, stream, 1));
+            script.arg(stream.as_str()).arg(message_prefix(stream));
+        }
+        script.arg(named.users.len());
+        for user in &named.users {
+            script.key(keys::seen(vnode, user)).key(keys::cursors(vnode, user));
+        }
+        for arg in &ops {
+            script.arg(&arg[..]);
+        }
+        written(self.invoke(&link, &script).await?)
+    }
+
+    pub(super) async fn do_read(
+        &self,
+        vnode: VnodeId,
+        stream: &StreamId,
+        generation: Epoch,
+        after: Offset,
+        limit: usize,
+    ) -> Result<Window, StoreError> {
+        let link = self.links.get().await?;
+        let key = keys::stream(vnode, stream);
+        let mut pipe = pipe();
+        pipe.atomic().cmd("GET").arg(keys::tail(vnode, stream));
+        pipe.cmd("XRANGE").arg(&key).arg("-").arg("+").arg("COUNT").arg(1);
+        let from = format!("{}-0", after.0.saturating_add(1));
+        pipe.cmd("XRANGE").arg(&key).arg(from).arg("+").arg("COUNT").arg(limit);
+        let mut answers = self.together(&link, &pipe).await?;
+        let Some(tail) = answers.bytes_if_any()? else { return Ok(Window::default()) };
+        if parse_pair(&tail, b':')?.0 != generation.0 {
+            return Ok(Window::default());
+        }
+        let Some((first, _)) = entries(answers.array()?)?.into_iter().next() else {
+            return Ok(Window::default());
+        };
+        // COUNT 0 is answered with nil.
+        let entries = if limit == 0 { Vec::new() } else { entries(answers.array()?)? };
+        Ok(Window { first, entries })
+    }
+
+    pub(super) async fn do_presence(
+        &self,
+        vnode: VnodeId,
+        users: &[UserId],
+    ) -> Result<Vec<PresenceRow>, StoreError> {
+        if users.is_empty() {
+            return Ok(Vec::new());
+        }
+        let link = self.links.get().await?;
+        let mut pipe = pipe();
+        pipe.atomic().cmd("HMGET").arg(keys::presence(vnode));
+        for user in users {
+            pipe.arg(user.as_str());
+        }
+        pipe.cmd("MGET");
+        for user in users {
+            pipe.arg(keys::seen(vnode, user));
+        }
+        let mut answers = self.together(&link, &pipe).await?;
+        let (mut rosters, mut seen) = (answers.array()?, answers.array()?);
+        let row = |_| Ok(PresenceRow { roster: rosters.json_if_any()?, seen: seen.json_if_any()? });
+        users.iter().map(row).collect()
+    }
+}
+
+/// The offset or seq in front of a stream entry's id, and the entry's fields.
+fn entry(mut fields: Fields) -> Result<(u64, Fields), StoreError> {
+    let id = fields.bytes()?;
+    Ok((parse_pair(&id, b'-')?.0, fields.array()?))
+}
+
+fn entries(mut fields: Fields) -> Result<Vec<(Offset, Bytes)>, StoreError> {
+    let mut entries = Vec::new();
+    while !fields.done() {
+        let (offset, mut message) = entry(fields.array()?)?;
+        message.value()?;
+        entries.push((Offset(offset), message.bytes()?));
+    }
+    Ok(entries)
+}
+
+fn outbox(mut fields: Fields) -> Result<Vec<OutboxEvent>, StoreError> {
+    let mut outbox = Vec::new();
+    while !fields.done() {
+        let (seq, mut event) = entry(fields.array()?)?;
+        event.value()?;
+        let topic = match event.text()?.as_str() {
+            "chat" => EventTopic::Chat,
+            "status" => EventTopic::Status,
+            other => return Err(StoreError::Garbled(format!("the topic '{other}' in an outbox"))),
+        };
+        event.value()?;
+        let key = event.text()?;
+        event.value()?;
+        outbox.push(OutboxEvent { seq: Seq(seq), topic, key, payload: event.bytes()? });
+    }
+    Ok(outbox)
+}
+
+fn activated(mut fields: Fields) -> Result<Activated, StoreError> {
+    let (generation, seq) = (Epoch(fields.number()?), Seq(fields.number()?));
+    let previous = match fields.text()?.as_str() {
+        "" => None,
+        sid => Some(Sid::parse(sid).map_err(|e| StoreError::Garbled(format!("sid '{sid}': {e}")))?),
+    };
+    let outbox = outbox(fields.array()?)?;
+    let mut roster = Vec::new();
+    let mut fields = fields.array()?;
+    while !fields.done() {
+        let user = fields.text()?;
+        let user = UserId::new(&user).map_err(|e| StoreError::Garbled(format!("user '{user}': {e}")))?;
+        roster.push((user, from_json(&fields.bytes()?)?));
+    }
+    // Redis keeps them in no order.
+    roster.sort_by(|a: &(UserId, RosterEntry), b| a.0.cmp(&b.0));
+    Ok(Activated { generation, seq, outbox, roster, previous })
+}
+
+fn written(mut fields: Fields) -> Result<WriteAnswer, StoreError> {
+    match fields.text()?.as_str() {
+        "done" => {
+            let seq = Seq(fields.number()?);
+            let mut answers = fields.array()?;
+            let mut results = Vec::new();
+            while !answers.done() {
+                results.push(result(answers.array()?)?);
+            }
+            Ok(WriteAnswer::Done { seq, results })
+        }
+        "deposed" => Ok(WriteAnswer::Deposed),
+        "lost" => Ok(WriteAnswer::Lost),
+        "rewound" => Ok(WriteAnswer::Rewound),
+        "behind" => Ok(WriteAnswer::Behind { seq: Seq(fields.number()?), outbox: outbox(fields.array()?)? }),
+        other => Err(StoreError::Garbled(format!("a write answered '{other}'"))),
+    }
+}
+
+fn result(mut fields: Fields) -> Result<OpResult, StoreError> {
+    match fields.text()?.as_str() {
+        "appended" => Ok(OpResult::Appended { offset: Offset(fields.number()?) }),
+        "duplicate" => Ok(OpResult::Duplicate { offset: Offset(fields.number()?), at: fields.number()? }),
+        "conflict" => Ok(OpResult::Conflict),
+        "presence" => Ok(OpResult::Presence { changed: fields.number()? != 0 }),
+        "acked" => Ok(OpResult::Acked),
+        "opened" => Ok(OpResult::Opened(Opened {
+            tail: Offset(fields.number()?),
+            first: Offset(fields.number()?),
+            acked: match &fields.bytes()?[..] {
+                b"" => None,
+                text => {
+                    let (generation, offset) = parse_pair(text, b':')?;
+                    Some(Cursor::new(Epoch(generation), Offset(offset)))
+                }
+            },
+            presence: PresenceRow { roster: fields.json_if_any()?, seen: fields.json_if_any()? },
+        })),
+        other => Err(StoreError::Garbled(format!("an operation answered '{other}'"))),
+    }
+}

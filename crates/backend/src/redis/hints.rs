@@ -1,0 +1,78 @@
+//! Listens on the hint channel, on a connection of its own, and moves a counter.
+
+use std::time::Duration;
+
+use futures_util::StreamExt;
+use redis::{Client, RedisError};
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
+
+use super::keys;
+use super::link::DIAL_TIMEOUT;
+
+/// Silent for this long, the far end is asked whether it is still there. Until it is missed the readers' own
+/// period (core rule 20) stands in for the hints.
+const SILENCE: Duration = Duration::from_secs(15);
+/// Between attempts. Nothing waits for hints, so this need not be quick.
+const BACKOFF_FIRST: Duration = Duration::from_millis(100);
+const BACKOFF_LAST: Duration = Duration::from_secs(5);
+
+/// The counter, and the task that moves it; dropping this ends the task.
+pub struct Hints {
+    counter: watch::Sender<u64>,
+    task: JoinHandle<()>,
+}
+
+impl Drop for Hints {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+impl Hints {
+    pub fn spawn(client: Client) -> Self {
+        let counter = watch::Sender::new(0);
+        let task = tokio::spawn(run(client, counter.clone()));
+        Self { counter, task }
+    }
+
+    pub fn subscribe(&self) -> watch::Receiver<u64> {
+        self.counter.subscribe()
+    }
+}
+
+async fn run(client: Client, counter: watch::Sender<u64>) {
+    let mut backoff = BACKOFF_FIRST;
+    loop {
+        if let Err(error) = listen(&client, &counter, &mut backoff).await {
+            tracing::debug!(%error, "no hints from Redis");
+        }
+        tokio::time::sleep(backoff).await;
+        backoff = (backoff * 2).min(BACKOFF_LAST);
+    }
+}
+
+/// Until the connection ends.
+async fn listen(
+    client: &Client,
+    counter: &watch::Sender<u64>,
+    backoff: &mut Duration,
+) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+    let bump = || counter.send_modify(|n| *n += 1);
+    let (mut sink, mut messages) = timeout(DIAL_TIMEOUT, client.get_async_pubsub()).await??.split();
+    timeout(DIAL_TIMEOUT, sink.subscribe(keys::HINT)).await??;
+    *backoff = BACKOFF_FIRST;
+    // What was published before is lost.
+    bump();
+    loop {
+        match timeout(SILENCE, messages.next()).await {
+            Ok(Some(_)) => bump(),
+            Ok(None) => return Ok(()),
+            Err(_) => {
+                let _: redis::Value =
+                    timeout(DIAL_TIMEOUT, sink.ping()).await?.map_err(Box::<RedisError>::new)?;
+            }
+        }
+    }
+}

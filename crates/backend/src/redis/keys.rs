@@ -1,0 +1,62 @@
+//! The names of all keys. A vnode's share the hash tag `{v17}` and the control plane's `{roost}`, so on Redis
+//! Cluster each script touches one slot.
+
+use roost_proto::ids::{StreamId, UserId, VnodeId};
+
+/// Hash: `gen`, `run_id`, `vnodes`, `hash`, and `granted`, the largest epoch granted.
+pub const RING: &str = "{roost}:ring";
+/// Hash: node → JSON of [`NodeRow`](crate::store::NodeRow).
+pub const NODES: &str = "{roost}:nodes";
+/// Hash: vnode → node, and `version`.
+pub const ASSIGNMENT: &str = "{roost}:assignment";
+/// JSON of [`LeaderRow`](crate::store::LeaderRow).
+pub const LEADER: &str = "{roost}:leader";
+/// There while settling (core rule 19).
+pub const SETTLING: &str = "{roost}:settling";
+/// Pub/sub channel.
+pub const HINT: &str = "{roost}:hint";
+
+/// JSON of [`Row`](crate::store::Row); its time to live is the lease.
+pub fn row(vnode: VnodeId) -> String {
+    format!("{{roost}}:vnode:{vnode}")
+}
+
+/// Hash: `epoch`, `sid`, `generation`, `seq`, `data_set`.
+pub fn head(vnode: VnodeId) -> String {
+    format!("{{v{vnode}}}:head")
+}
+
+/// Stream with ids `<seq>-0`: `topic`, `key`, `event`.
+pub fn outbox(vnode: VnodeId) -> String {
+    format!("{{v{vnode}}}:outbox")
+}
+
+/// Hash: user → JSON of [`RosterEntry`](crate::store::RosterEntry).
+pub fn presence(vnode: VnodeId) -> String {
+    format!("{{v{vnode}}}:presence")
+}
+
+/// Stream with ids `<offset>-0`: `m`.
+pub fn stream(vnode: VnodeId, stream: &StreamId) -> String {
+    format!("{{v{vnode}}}:stream:{stream}")
+}
+
+/// `<generation>:<offset>`. A key for each stream, because Redis 7.0 cannot expire a hash's fields one by one.
+pub fn tail(vnode: VnodeId, stream: &StreamId) -> String {
+    format!("{{v{vnode}}}:tail:{stream}")
+}
+
+/// Hash: sender, line feed, message id → `<offset> <at> <hash>`; `slice` is the slice's number.
+pub fn ids(vnode: VnodeId, stream: &StreamId, slice: u8) -> String {
+    format!("{{v{vnode}}}:ids:{stream}:{slice}")
+}
+
+/// JSON of [`Seen`](crate::store::Seen).
+pub fn seen(vnode: VnodeId, user: &UserId) -> String {
+    format!("{{v{vnode}}}:seen:{user}")
+}
+
+/// Hash: device → `<generation>:<offset>`.
+pub fn cursors(vnode: VnodeId, user: &UserId) -> String {
+    format!("{{v{vnode}}}:cursors:{user}")
+}

@@ -1,0 +1,277 @@
+//! The connection to Redis: made through the pool, checked for the data set, shared by all calls, replaced when
+//! it fails.
+//!
+//! A checkout from the pool costs a round trip, so the hot path uses clones of one multiplexed connection and the
+//! pool only makes and counts it. The driver does not reconnect by itself, which suits: whatever a new connection
+//! leads to may be other data, and must be asked before the first script (core rule 19).
+
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use deadpool_redis::{Connection, Hook, HookError, Manager, Pool, PoolError};
+use redis::aio::MultiplexedConnection;
+use redis::io::tcp::TcpSettings;
+use redis::{AsyncConnectionConfig, ConnectionInfo, ErrorKind, IntoConnectionInfo, RedisError, Script, cmd};
+use tokio::time::{Instant, timeout};
+
+use super::keys;
+use super::reply::{Fields, failed};
+use crate::store::{DataSet, StoreError};
+
+/// A lease lives 6 s and is renewed every second: after a renewal that got no answer in 2 s there is still time
+/// for a new connection (2 s at worst) and another try.
+pub const RESPONSE_TIMEOUT: Duration = Duration::from_secs(2);
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
+/// All of making a connection: TCP, authentication, and the data-set check, which is two commands.
+pub const DIAL_TIMEOUT: Duration = Duration::from_secs(2);
+/// Between attempts: doubles from the first to the last. A node finds Redis again well within its lease.
+const BACKOFF_FIRST: Duration = Duration::from_millis(50);
+const BACKOFF_LAST: Duration = Duration::from_secs(1);
+/// Calls that may wait for the socket at once; more wait for room. The driver's 50 is below one node's vnodes.
+const PIPELINE_CALLS: usize = 1024;
+
+/// The script of core rule 19.
+const DATA_SET: &str = include_str!("data_set.lua");
+
+/// What the check of a new connection found.
+#[derive(Debug, Clone)]
+struct Found {
+    run_id: String,
+    /// The empty name if there is no ring and this process has not opened one yet.
+    data_set: DataSet,
+}
+
+/// What the check needs to know, shared with the pool's hook.
+struct Check {
+    script: Script,
+    settling_ms: u64,
+    /// The ring's size once opened; 0 before.
+    vnodes: AtomicU32,
+    /// The last finding, handed from the hook to the dial that ran it; dials are one at a time.
+    found: Mutex<Option<Result<Found, StoreError>>>,
+}
+
+/// One connection and what is known of the data behind it.
+pub struct Link {
+    connection: MultiplexedConnection,
+    /// Held so that the pool counts it; taken out when the connection is given up.
+    object: Mutex<Option<Connection>>,
+    pub run_id: String,
+    /// The data set last seen on this connection. Only under it may a vnode be activated: a claim made before Redis
+    /// went back names another.
+    data_set: Mutex<DataSet>,
+}
+
+struct Dial {
+    failures: u32,
+    not_before: Instant,
+    last_error: String,
+}
+
+/// The way to Redis.
+pub struct Links {
+    pool: Pool,
+    check: Arc<Check>,
+    current: Mutex<Option<Arc<Link>>>,
+    dial: tokio::sync::Mutex<Dial>,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Reads a `redis://` address. Small requests must not wait for the answer to earlier ones, so Nagle's algorithm
+/// is off.
+pub fn address(url: &str) -> Result<ConnectionInfo, StoreError> {
+    let scheme = url.split_once("://").map_or("none", |(scheme, _)| scheme);
+    if scheme != "redis" {
+        let text = format!("the scheme '{scheme}' of the Redis address is not supported yet; redis:// is");
+        return Err(StoreError::Config(text));
+    }
+    let info =
+        url.into_connection_info().map_err(|e| StoreError::Config(format!("the Redis address: {e}")))?;
+    Ok(info.set_tcp_settings(TcpSettings::default().set_nodelay(true)))
+}
+
+impl Link {
+    pub fn connection(&self) -> MultiplexedConnection {
+        self.connection.clone()
+    }
+
+    /// Notes the data set that an answer over this connection named. Answers may be noted out of order, so this
+    /// may be behind for a moment.
+    pub fn saw(&self, data_set: &DataSet) {
+        let mut seen = lock(&self.data_set);
+        if *seen != *data_set {
+            seen.clone_from(data_set);
+        }
+    }
+
+    pub fn data_set(&self) -> DataSet {
+        lock(&self.data_set).clone()
+    }
+}
+
+impl Check {
+    /// Asks a connection whose data this is, and names it anew if it is not what it was.
+    async fn run(&self, connection: &mut MultiplexedConnection) -> Result<Found, StoreError> {
+        let info: String = cmd("INFO").arg("server").query_async(connection).await.map_err(|e| failed(&e))?;
+        let run_id = info.lines().find_map(|line| line.strip_prefix("run_id:")).unwrap_or_default().trim();
+        if run_id.is_empty() {
+            let text =
+                "INFO server of this Redis names no run_id: a restart with older data could not be noticed";
+            return Err(StoreError::Config(text.into()));
+        }
+        let data_set = self.data_set(connection, run_id).await?;
+        Ok(Found { run_id: run_id.into(), data_set })
+    }
+
+    async fn data_set(
+        &self,
+        connection: &mut MultiplexedConnection,
+        run_id: &str,
+    ) -> Result<DataSet, StoreError> {
+        let (vnodes, fresh) = (self.vnodes.load(Ordering::Acquire), super::fresh_name());
+        let mut script = self.script.key(keys::RING);
+        script.key(keys::SETTLING).arg(&fresh).arg(run_id).arg(vnodes).arg(self.settling_ms);
+        let answer = script.invoke_async(connection).await.map_err(|e| failed(&e))?;
+        let mut fields = Fields::new(answer)?;
+        let (name, found) = (fields.text()?, fields.number()?);
+        if vnodes != 0 && found != u64::from(vnodes) {
+            let found = u32::try_from(found).unwrap_or(u32::MAX);
+            return Err(StoreError::Vnodes { found, wanted: vnodes });
+        }
+        if name == fresh {
+            tracing::warn!(
+                data_set = name,
+                run_id,
+                "Redis was emptied or restarted: its data is another data set"
+            );
+        }
+        Ok(DataSet(name))
+    }
+}
+
+impl Links {
+    pub fn new(address: ConnectionInfo, settling_ms: u64) -> Result<Self, StoreError> {
+        let config = |e: &dyn std::fmt::Display| StoreError::Config(format!("the Redis pool: {e}"));
+        let check = Arc::new(Check {
+            script: Script::new(DATA_SET),
+            settling_ms,
+            vnodes: AtomicU32::new(0),
+            found: Mutex::default(),
+        });
+        let connections = AsyncConnectionConfig::new()
+            .set_response_timeout(Some(RESPONSE_TIMEOUT))
+            .set_connection_timeout(Some(CONNECT_TIMEOUT))
+            .set_pipeline_buffer_size(PIPELINE_CALLS);
+        let manager = Manager::new_with_config(address, connections).map_err(|e| config(&e))?;
+        let of_hook = check.clone();
+        let hook = Hook::async_fn(move |connection: &mut MultiplexedConnection, _| {
+            let check = of_hook.clone();
+            Box::pin(async move {
+                let found = check.run(connection).await;
+                let result = found.as_ref().map(|_| ()).map_err(|e| HookError::message(e.to_string()));
+                *lock(&check.found) = Some(found);
+                result
+            })
+        });
+        let pool = Pool::builder(manager).max_size(1).post_create(hook).build().map_err(|e| config(&e))?;
+        let dial = Dial { failures: 0, not_before: Instant::now(), last_error: String::new() };
+        Ok(Self { pool, check, current: Mutex::default(), dial: tokio::sync::Mutex::new(dial) })
+    }
+
+    /// The ring's size once opened; 0 before.
+    pub fn vnodes(&self) -> u32 {
+        self.check.vnodes.load(Ordering::Acquire)
+    }
+
+    pub fn opened(&self, vnodes: u32) {
+        self.check.vnodes.store(vnodes, Ordering::Release);
+    }
+
+    /// The connection, made now if there is none. Right after a failed attempt this fails at once.
+    pub async fn get(&self) -> Result<Arc<Link>, StoreError> {
+        if let Some(link) = self.living() {
+            return Ok(link);
+        }
+        // Bounded: whoever holds the lock dials, and that has timeouts.
+        let mut dial = self.dial.lock().await;
+        if let Some(link) = self.living() {
+            return Ok(link);
+        }
+        if Instant::now() < dial.not_before {
+            return Err(StoreError::Unreachable(dial.last_error.clone()));
+        }
+        match self.connect().await {
+            Ok(link) => {
+                dial.failures = 0;
+                *lock(&self.current) = Some(link.clone());
+                Ok(link)
+            }
+            Err(error) => {
+                dial.not_before =
+                    Instant::now() + (BACKOFF_FIRST * (1 << dial.failures.min(8))).min(BACKOFF_LAST);
+                dial.failures = dial.failures.saturating_add(1);
+                dial.last_error = match &error {
+                    StoreError::Unreachable(text) => text.clone(),
+                    other => other.to_string(),
+                };
+                Err(error)
+            }
+        }
+    }
+
+    fn living(&self) -> Option<Arc<Link>> {
+        lock(&self.current).clone()
+    }
+
+    async fn connect(&self) -> Result<Arc<Link>, StoreError> {
+        lock(&self.check.found).take();
+        let object = timeout(DIAL_TIMEOUT, self.pool.get()).await;
+        let found = lock(&self.check.found).take();
+        let object = object.map_err(|_| StoreError::Timeout(DIAL_TIMEOUT))?;
+        match (object, found) {
+            (Ok(object), Some(Ok(found))) => Ok(Arc::new(Link {
+                connection: MultiplexedConnection::clone(&object),
+                object: Mutex::new(Some(object)),
+                run_id: found.run_id,
+                data_set: Mutex::new(found.data_set),
+            })),
+            (_, Some(Err(error))) => Err(error),
+            (Err(PoolError::Backend(error)), _) if error.kind() == ErrorKind::AuthenticationFailed => {
+                Err(StoreError::Config(format!("Redis: {error}")))
+            }
+            (Err(error), _) => Err(StoreError::Unreachable(error.to_string())),
+            (Ok(object), None) => {
+                drop(Connection::take(object));
+                Err(StoreError::Unreachable("a connection was not checked".into()))
+            }
+        }
+    }
+
+    /// Gives a connection up if the error says that it, or the way to it, is broken. The next call makes a new one.
+    /// After a timeout too: the far end may be gone without a word, and a late answer is of no use to anyone.
+    pub fn note_failure(&self, link: &Arc<Link>, error: &RedisError) {
+        let demoted = matches!(error.code(), Some("READONLY" | "MASTERDOWN"));
+        if error.is_io_error() || error.is_unrecoverable_error() || demoted {
+            let mut current = lock(&self.current);
+            if current.as_ref().is_some_and(|c| Arc::ptr_eq(c, link)) {
+                *current = None;
+            }
+            if let Some(object) = lock(&link.object).take() {
+                tracing::warn!(%error, "the connection to Redis is given up");
+                drop(Connection::take(object));
+            }
+        }
+    }
+
+    /// The ring is gone under a living connection (FLUSHALL): makes it anew, and says under which name. The empty
+    /// name if this process has not opened a ring.
+    pub async fn repair(&self, link: &Arc<Link>) -> Result<DataSet, StoreError> {
+        let data_set = self.check.data_set(&mut link.connection(), &link.run_id).await?;
+        link.saw(&data_set);
+        Ok(data_set)
+    }
+}

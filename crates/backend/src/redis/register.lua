@@ -1,0 +1,8 @@
+-- KEYS ring nodes; ARGV gen sid row
+if gen ~= ARGV[1] then return {'new', gen or ''} end
+local sid = ARGV[2]
+local row = node_row(KEYS[2], sid)
+if row and row.sid ~= sid and born_of(row.sid) >= born_of(sid) then return {'replaced'} end
+redis.call('HSET', KEYS[2], node_of(sid), ARGV[3])
+hint()
+return {'done'}

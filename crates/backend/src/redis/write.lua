@@ -1,0 +1,149 @@
+-- One fenced step of a vnode (core rules 10, 11, 18): all of its operations or none. Everything that can fail is
+-- looked at before the first write, because Redis takes nothing back.
+-- KEYS head outbox presence, (stream tail ids0 ids1) per stream, (seen cursors) per user
+-- ARGV the fence, the settings, the streams, the operations, in the order they are read below
+local at = 0
+local function arg()
+  at = at + 1
+  return ARGV[at]
+end
+-- Lua's numbers are doubles and print with an exponent from 1e14 on.
+local function num(n) return string.format('%.0f', n) end
+
+local head_key, outbox, presence = KEYS[1], KEYS[2], KEYS[3]
+local epoch, sid, fence = tonumber(arg()), arg(), tonumber(arg())
+local head = redis.call('HMGET', head_key, 'epoch', 'sid', 'seq', 'generation')
+if not head[1] then return {'lost'} end
+if tonumber(head[1]) > epoch then return {'deposed'} end
+if tonumber(head[1]) < epoch or head[2] ~= sid then return {'lost'} end
+local stored, generation = tonumber(head[3]), head[4]
+if stored < fence then return {'rewound'} end
+if stored > fence then
+  redis.call('HSET', head_key, 'seq', num(stored + 1))
+  return {'behind', num(stored + 1), redis.call('XRANGE', outbox, '-', '+')}
+end
+
+local trim, now = tonumber(arg()), tonumber(arg())
+local max_len, max_age, tails_kept = arg(), arg(), arg()
+local ids_slice, ids_kept = tonumber(arg()), arg()
+local status_prefix = arg()
+
+local streams, users, seq = {}, {}, fence
+for i = 1, tonumber(arg()) do
+  local key = 4 * i
+  local ids = {[0] = KEYS[key + 2], [1] = KEYS[key + 3]}
+  streams[i] = {name = arg(), prefix = arg(), key = KEYS[key], tail = KEYS[key + 1], ids = ids}
+end
+for i = 1, tonumber(arg()) do
+  local key = 2 + 4 * #streams + 2 * i
+  users[i] = {seen = KEYS[key], cursors = KEYS[key + 1]}
+end
+
+local function emit(topic, key, event)
+  seq = seq + 1
+  redis.call('XADD', outbox, num(seq) .. '-0', 'topic', topic, 'key', key, 'event', event)
+end
+
+-- The stream as it is in this generation: what is left of another, or without a tail, goes.
+local function opened(stream)
+  if stream.offset then return end
+  local tail = redis.call('GET', stream.tail)
+  local of, offset = string.match(tail or '', '^(%d+):(%d+)$')
+  if of == generation then
+    stream.offset = tonumber(offset)
+  else
+    redis.call('DEL', stream.key, stream.tail)
+    stream.offset = 0
+  end
+end
+
+-- What is kept about an id, after turning the two slices to the present. The newer slice is the current one; a
+-- clock that went back turns nothing. Ids hold a line feed, so none is called 'slice'.
+local function known(stream, id)
+  local ids = stream.ids
+  if not stream.slice then
+    local a, b = redis.call('HGET', ids[0], 'slice'), redis.call('HGET', ids[1], 'slice')
+    stream.slice = math.max(tonumber(a or '0'), tonumber(b or '0'))
+    local slice = math.floor(now / ids_slice)
+    if slice > stream.slice then
+      redis.call('DEL', ids[slice % 2])
+      if slice > stream.slice + 1 then redis.call('DEL', ids[1 - slice % 2]) end
+      redis.call('HSET', ids[slice % 2], 'slice', num(slice))
+      redis.call('PEXPIRE', ids[slice % 2], ids_kept)
+      stream.slice = slice
+    end
+  end
+  return redis.call('HGET', ids[0], id) or redis.call('HGET', ids[1], id)
+end
+
+local function append()
+  local stream, id, hash, time, rest = streams[tonumber(arg())], arg(), arg(), arg(), arg()
+  local before = known(stream, id)
+  if before then
+    local offset, first_time, first_hash = string.match(before, '^(%d+) (%d+) (%d+)$')
+    if first_hash == hash then return {'duplicate', offset, first_time} end
+    return {'conflict'}
+  end
+  opened(stream)
+  stream.offset, stream.appended = stream.offset + 1, true
+  local offset = num(stream.offset)
+  local message = stream.prefix .. generation .. ',"offset":' .. offset .. ',' .. rest
+  redis.call('XADD', stream.key, 'MAXLEN', '=', max_len, offset .. '-0', 'm', message)
+  redis.call('HSET', stream.ids[stream.slice % 2], id, offset .. ' ' .. time .. ' ' .. hash)
+  emit('chat', stream.name, message)
+  return {'appended', offset}
+end
+
+-- An empty text stands for none.
+local function set_presence()
+  local user, name, roster, seen, event = users[tonumber(arg())], arg(), arg(), arg(), arg()
+  if seen ~= '' then redis.call('SET', user.seen, seen, 'PX', tails_kept) end
+  if (redis.call('HGET', presence, name) or '') == roster then return {'presence', '0'} end
+  if roster == '' then
+    redis.call('HDEL', presence, name)
+  else
+    redis.call('HSET', presence, name, roster)
+  end
+  if event ~= '' then emit('status', name, status_prefix .. num(seq + 1) .. ',' .. event) end
+  return {'presence', '1'}
+end
+
+local function open()
+  local stream, user, name, device = streams[tonumber(arg())], users[tonumber(arg())], arg(), arg()
+  opened(stream)
+  local entry = redis.call('XRANGE', stream.key, '-', '+', 'COUNT', 1)[1]
+  local first = entry and string.match(entry[1], '^%d+') or num(stream.offset + 1)
+  local acked = device ~= '' and redis.call('HGET', user.cursors, device) or ''
+  local roster, seen = redis.call('HGET', presence, name), redis.call('GET', user.seen)
+  return {'opened', num(stream.offset), first, acked, roster or '', seen or ''}
+end
+
+local function ack()
+  local user, device, of, offset = users[tonumber(arg())], arg(), arg(), arg()
+  local was_of, was = string.match(redis.call('HGET', user.cursors, device) or '', '^(%d+):(%d+)$')
+  was_of, was = tonumber(was_of or '-1'), tonumber(was or '-1')
+  if tonumber(of) > was_of or (tonumber(of) == was_of and tonumber(offset) > was) then
+    redis.call('HSET', user.cursors, device, of .. ':' .. offset)
+  end
+  redis.call('PEXPIRE', user.cursors, tails_kept)
+  return {'acked'}
+end
+
+-- A full Redis refuses a script at its first write or not at all, and only if that write takes memory: so one with
+-- operations is refused whole, and one that only trims is let through.
+if at < #ARGV then redis.call('HSET', head_key, 'seq', head[3]) end
+if trim > 0 then redis.call('XTRIM', outbox, 'MINID', '=', num(trim + 1)) end
+local operations, results = {append = append, presence = set_presence, open = open, ack = ack}, {}
+while at < #ARGV do results[#results + 1] = operations[arg()]() end
+
+for _, stream in ipairs(streams) do
+  if stream.appended then
+    redis.call('SET', stream.tail, generation .. ':' .. num(stream.offset), 'PX', tails_kept)
+    redis.call('PEXPIRE', stream.key, max_age)
+    redis.call('PEXPIRE', stream.ids[stream.slice % 2], ids_kept)
+  end
+end
+-- Raised even without an event, so that a copy of this write that lands later does not apply.
+if seq == fence then seq = seq + 1 end
+redis.call('HSET', head_key, 'seq', num(seq))
+return {'done', num(seq), results}

@@ -1,0 +1,82 @@
+//! The store: who owns what, and the hot end of every stream.
+//!
+//! [`types`] are the questions and answers, [`model`] is what they mean, as plain state: the embedded store is
+//! the model behind a lock, the simulation drives the model directly, and the Redis scripts are its twin, held
+//! to it by the contract suite.
+
+pub mod model;
+mod types;
+
+use async_trait::async_trait;
+use roost_proto::ids::{Epoch, Offset, StreamId, UserId, VnodeId};
+use tokio::sync::watch;
+
+pub use types::*;
+
+/// The store. Every call is one atomic step or one consistent read; every call is safe to repeat when its answer
+/// was lost.
+///
+/// Control plane:
+/// 1. `open_ring` makes the ring under a new random data set if there is none, and refuses another `V`.
+/// 2. `register` replaces only an earlier sid of the same node.
+/// 3. `claim` follows core rule 16: at most one sid holds a vnode's row; every grant has a larger epoch than any
+///    row, any `floor` shown, and any earlier grant of this data set.
+/// 4. `renew` extends the rows that are still the caller's and creates none; a row lives `lease_ttl_ms` after its
+///    last renewal by the store's clock.
+/// 5. Every control write names the data set the caller knows and is refused with `NewData` under another; while
+///    settling only a claim that names an epoch held now is served (core rule 19).
+/// 6. A leader's writes are refused unless its token leads at that moment.
+/// 7. Each change of a row, node or assignment moves the [`Store::hints`] counter of every process, usually;
+///    hints may be lost, so readers also read periodically.
+///
+/// Data plane (per vnode, atomic):
+/// 8. `activate` needs a strictly larger epoch than the head's, or the same from the same sid, and that the data
+///    set it was claimed under is the present one; it answers generation, seq, outbox and roster as of then (core
+///    rules 17 to 19).
+/// 9. `write` applies all its operations or none, only if epoch, sid and seq equal the head's; otherwise it
+///    answers `deposed`, `lost`, `rewound` or `behind` (core rule 18). `behind` raises seq by one.
+/// 10. Offsets of a stream within a generation are 1, 2, 3…; the same (stream, sender, id) within
+///     [`IDS_KEPT_MS`](roost_proto::limits::IDS_KEPT_MS) is never appended twice: it answers the first offset and
+///     time, or `conflict` for another body.
+/// 11. The event of every applied operation is in the outbox until a later write trims it; composed to the byte as
+///     `roost_proto::events` composes it.
+/// 12. `read` returns consecutive entries of one generation, or none; it never skips one that is still in the
+///     window without saying so through `first`.
+#[async_trait]
+pub trait Store: Send + Sync {
+    async fn open_ring(&self, vnodes: u32) -> Result<DataSet, StoreError>;
+    async fn register(&self, request: &Register) -> Result<RegisterAnswer, StoreError>;
+    /// Removes the node's row if it still is this sid's.
+    async fn deregister(&self, request: &Deregister) -> Result<(), StoreError>;
+    async fn table(&self) -> Result<Table, StoreError>;
+    async fn claim(&self, request: &Claim) -> Result<ClaimAnswer, StoreError>;
+    async fn renew(&self, request: &Renew) -> Result<RenewAnswer, StoreError>;
+    /// Marks rows ready; the answer says for each whether it was still the caller's.
+    async fn set_ready(&self, request: &OwnRows) -> Result<Vec<bool>, StoreError>;
+    /// Gives rows up; a row that is no longer the caller's is left alone.
+    async fn release(&self, request: &OwnRows) -> Result<Vec<bool>, StoreError>;
+    async fn lead(&self, request: &Lead) -> Result<LeadAnswer, StoreError>;
+    /// Marks a node revoked if its sid and beat are still those seen. True if it was done.
+    async fn revoke(&self, request: &Revoke) -> Result<bool, StoreError>;
+    /// Changes targets in the assignment. False if the token does not lead or the version moved on.
+    async fn assign(&self, request: &Assign) -> Result<bool, StoreError>;
+    /// A counter that moves when the table may have changed.
+    fn hints(&self) -> watch::Receiver<u64>;
+
+    async fn activate(&self, request: &Activate) -> Result<ActivateAnswer, StoreError>;
+    async fn write(&self, request: &Write) -> Result<WriteAnswer, StoreError>;
+    /// At most `limit` entries of `stream` after `after`, of `generation`.
+    async fn read(
+        &self,
+        vnode: VnodeId,
+        stream: &StreamId,
+        generation: Epoch,
+        after: Offset,
+        limit: usize,
+    ) -> Result<Window, StoreError>;
+    /// What is kept about the presence of users of one vnode, in the order asked.
+    async fn presence(&self, vnode: VnodeId, users: &[UserId]) -> Result<Vec<PresenceRow>, StoreError>;
+    async fn ping(&self) -> Result<(), StoreError>;
+    /// Commands sent to the store so far, for the metrics.
+    fn commands(&self) -> u64;
+}

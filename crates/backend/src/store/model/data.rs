@@ -1,0 +1,452 @@
+//! The data of one vnode: head, streams, ids, outbox, roster, cursors.
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+
+use bytes::Bytes;
+use roost_proto::events::{message_bytes, status_bytes};
+use roost_proto::ids::{Cursor, DeviceId, Epoch, Offset, Seq, Sid, StreamId, UserId};
+use roost_proto::limits::IDS_KEPT_MS;
+use serde::{Deserialize, Serialize};
+
+use crate::store::*;
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct Head {
+    epoch: Epoch,
+    sid: Sid,
+    generation: Epoch,
+    seq: Seq,
+    data_set: DataSet,
+}
+
+#[derive(Debug, Clone, Copy, Default, Serialize, Deserialize)]
+struct Tail {
+    generation: Epoch,
+    offset: Offset,
+    touched: u64,
+}
+
+#[derive(Debug, Clone, Default)]
+struct Stream {
+    tail: Tail,
+    entries: VecDeque<Bytes>,
+}
+
+impl Stream {
+    fn first(&self) -> Offset {
+        Offset(self.tail.offset.0 + 1 - self.entries.len() as u64)
+    }
+}
+
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+struct Known {
+    offset: Offset,
+    at: u64,
+    hash: u64,
+}
+
+/// Ids by time, in two slices: the older one is dropped whole when a new one begins.
+#[derive(Debug, Clone, Default)]
+struct Ids {
+    slice: u64,
+    /// `[slice % 2]` is the current one.
+    slices: [HashMap<String, Known>; 2],
+}
+
+/// A durable effect of a call, for a store that writes to disk: a put, or a removal of a range of `n`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Change {
+    Put {
+        table: &'static str,
+        stream: String,
+        key: String,
+        n: u64,
+        value: Vec<u8>,
+    },
+    Remove {
+        table: &'static str,
+        stream: String,
+        key: String,
+    },
+    /// All of `(table, stream)` with a number below this.
+    RemoveBelow {
+        table: &'static str,
+        stream: String,
+        n: u64,
+    },
+}
+
+#[derive(Debug, Clone, Default)]
+pub struct VnodeData {
+    head: Option<Head>,
+    streams: HashMap<StreamId, Stream>,
+    ids: HashMap<StreamId, Ids>,
+    outbox: VecDeque<OutboxEvent>,
+    roster: BTreeMap<UserId, RosterEntry>,
+    seen: HashMap<UserId, Seen>,
+    acked: HashMap<(UserId, DeviceId), Cursor>,
+    /// What is to be written to disk; nobody reads it in memory-only use.
+    journal: Option<Vec<Change>>,
+}
+
+fn json<T: Serialize>(value: &T) -> Vec<u8> {
+    serde_json::to_vec(value).expect("plain data always encodes")
+}
+
+fn id_key(from: &str, id: &str) -> String {
+    format!("{from}\n{id}")
+}
+
+impl VnodeData {
+    /// One that records its changes for [`VnodeData::take_changes`].
+    pub fn journaled() -> Self {
+        Self { journal: Some(Vec::new()), ..Self::default() }
+    }
+
+    pub fn take_changes(&mut self) -> Vec<Change> {
+        self.journal.as_mut().map(std::mem::take).unwrap_or_default()
+    }
+
+    fn put(&mut self, table: &'static str, stream: &str, key: &str, n: u64, value: impl FnOnce() -> Vec<u8>) {
+        if let Some(journal) = &mut self.journal {
+            journal.push(Change::Put { table, stream: stream.into(), key: key.into(), n, value: value() });
+        }
+    }
+
+    fn remove(&mut self, change: Change) {
+        if let Some(journal) = &mut self.journal {
+            journal.push(change);
+        }
+    }
+
+    fn put_head(&mut self) {
+        let head = self.head.clone();
+        self.put("head", "", "", 0, || json(&head));
+    }
+
+    /// Core rules 17 and 18.
+    pub fn activate(&mut self, request: &Activate) -> ActivateAnswer {
+        let mut generation = request.epoch;
+        let mut seq = Seq(0);
+        let mut previous = None;
+        if let Some(head) = &self.head {
+            if request.epoch < head.epoch || (request.epoch == head.epoch && request.sid != head.sid) {
+                return ActivateAnswer::Refused(head.epoch);
+            }
+            let known = head.data_set == request.data_set;
+            let repeated = request.epoch == head.epoch && known;
+            let proved = request.held.is_some_and(|(epoch, seq)| {
+                head.epoch == epoch && head.sid == request.sid && head.seq >= seq
+            });
+            if repeated || proved || (known && !request.prove) {
+                generation = head.generation;
+            }
+            seq = head.seq;
+            previous = Some(head.sid.clone());
+        }
+        self.head = Some(Head {
+            epoch: request.epoch,
+            sid: request.sid.clone(),
+            generation,
+            seq,
+            data_set: request.data_set.clone(),
+        });
+        self.put_head();
+        ActivateAnswer::Activated(Activated {
+            generation,
+            seq,
+            outbox: self.outbox.iter().cloned().collect(),
+            roster: self.roster.iter().map(|(u, e)| (u.clone(), e.clone())).collect(),
+            previous,
+        })
+    }
+
+    pub fn write(&mut self, request: &Write, config: &StoreConfig) -> WriteAnswer {
+        let fence = &request.fence;
+        let Some(head) = &mut self.head else { return WriteAnswer::Lost };
+        if head.epoch > fence.epoch {
+            return WriteAnswer::Deposed;
+        }
+        if head.epoch < fence.epoch || head.sid != fence.sid {
+            return WriteAnswer::Lost;
+        }
+        if head.seq < fence.seq {
+            return WriteAnswer::Rewound;
+        }
+        if head.seq > fence.seq {
+            head.seq.0 += 1;
+            let seq = head.seq;
+            self.put_head();
+            return WriteAnswer::Behind { seq, outbox: self.outbox.iter().cloned().collect() };
+        }
+        let generation = head.generation;
+        self.trim(request.trim);
+        let mut seq = fence.seq;
+        let results =
+            request.ops.iter().map(|op| self.apply(op, request, generation, &mut seq, config)).collect();
+        // Raised even without an event, so that a copy of this write that lands later does not apply.
+        let seq = seq.max(Seq(fence.seq.0 + 1));
+        if let Some(head) = &mut self.head {
+            head.seq = seq;
+        }
+        self.put_head();
+        WriteAnswer::Done { seq, results }
+    }
+
+    fn trim(&mut self, through: Seq) {
+        let before = self.outbox.len();
+        while self.outbox.front().is_some_and(|e| e.seq <= through) {
+            self.outbox.pop_front();
+        }
+        if self.outbox.len() < before {
+            self.remove(Change::RemoveBelow { table: "outbox", stream: String::new(), n: through.0 + 1 });
+        }
+    }
+
+    fn apply(
+        &mut self,
+        op: &Op,
+        request: &Write,
+        generation: Epoch,
+        seq: &mut Seq,
+        config: &StoreConfig,
+    ) -> OpResult {
+        match op {
+            Op::Append(append) => self.append(append, request.now_ms, generation, seq, config),
+            Op::Presence(op) => self.set_presence(op, &request.fence, seq),
+            Op::Open { user, device } => {
+                let stream = StreamId::inbox(user);
+                let (tail, first) = match self.stream(&stream, generation, request.now_ms, config) {
+                    Some(s) => (s.tail.offset, s.first()),
+                    None => (Offset(0), Offset(1)),
+                };
+                let acked = device.clone().and_then(|d| self.acked.get(&(user.clone(), d)).copied());
+                OpResult::Opened(Opened { tail, first, acked, presence: self.presence(user) })
+            }
+            Op::Ack { user, device, cursor } => {
+                let acked = self.acked.entry((user.clone(), device.clone())).or_default();
+                *acked = (*acked).max(*cursor);
+                let acked = *acked;
+                self.put("acked", user.as_str(), device.as_str(), 0, || json(&acked));
+                OpResult::Acked
+            }
+        }
+    }
+
+    /// The stream as it is in this generation, with an outlived window dropped.
+    fn stream(
+        &mut self,
+        id: &StreamId,
+        generation: Epoch,
+        now: u64,
+        config: &StoreConfig,
+    ) -> Option<&mut Stream> {
+        let stream = self.streams.get(id)?;
+        let age = now.saturating_sub(stream.tail.touched);
+        let (gone, stale) =
+            (stream.tail.generation != generation || age > TAILS_KEPT_MS, age > config.stream_max_age_ms);
+        if gone || stale {
+            self.remove(Change::RemoveBelow { table: "entry", stream: id.to_string(), n: u64::MAX });
+        }
+        if gone {
+            self.streams.remove(id);
+            return None;
+        }
+        let stream = self.streams.get_mut(id)?;
+        if stale {
+            stream.entries.clear();
+        }
+        Some(stream)
+    }
+
+    fn append(
+        &mut self,
+        op: &AppendOp,
+        now: u64,
+        generation: Epoch,
+        seq: &mut Seq,
+        config: &StoreConfig,
+    ) -> OpResult {
+        if let Some(known) = self.known(op, now) {
+            return if known.hash == op.hash {
+                OpResult::Duplicate { offset: known.offset, at: known.at }
+            } else {
+                OpResult::Conflict
+            };
+        }
+        let last = self.stream(&op.stream, generation, now, config).map_or(0, |s| s.tail.offset.0);
+        let offset = Offset(last + 1);
+        let payload = message_bytes(&op.stream, Cursor::new(generation, offset), &op.rest);
+        let stream = self.streams.entry(op.stream.clone()).or_default();
+        stream.tail = Tail { generation, offset, touched: now };
+        stream.entries.push_back(payload.clone());
+        let over = stream.entries.len().saturating_sub(config.stream_max_len);
+        stream.entries.drain(..over);
+        let (tail, first) = (stream.tail, stream.first());
+        let name = op.stream.as_str();
+        self.put("tail", name, "", 0, || json(&tail));
+        self.put("entry", name, "", offset.0, || payload.to_vec());
+        if over > 0 {
+            self.remove(Change::RemoveBelow { table: "entry", stream: name.into(), n: first.0 });
+        }
+        let known = Known { offset, at: op.at, hash: op.hash };
+        let key = id_key(&op.from, op.id.as_str());
+        let ids = self.ids.entry(op.stream.clone()).or_default();
+        let slice = ids.slice;
+        ids.slices[(slice % 2) as usize].insert(key.clone(), known);
+        self.put(if slice.is_multiple_of(2) { "ids0" } else { "ids1" }, name, &key, slice, || json(&known));
+        seq.0 += 1;
+        self.push_event(OutboxEvent {
+            seq: *seq,
+            topic: EventTopic::Chat,
+            key: op.stream.to_string(),
+            payload,
+        });
+        OpResult::Appended { offset }
+    }
+
+    /// Looks an id up, after turning the slices to the present. A clock that went back turns nothing.
+    fn known(&mut self, op: &AppendOp, now: u64) -> Option<Known> {
+        let slice = now / IDS_KEPT_MS;
+        let ids = self.ids.entry(op.stream.clone()).or_default();
+        if slice > ids.slice {
+            let (old, skipped) = ((slice % 2) as usize, slice > ids.slice + 1);
+            ids.slice = slice;
+            ids.slices[old].clear();
+            if skipped {
+                ids.slices[1 - old].clear();
+            }
+            for (i, table) in ["ids0", "ids1"].into_iter().enumerate() {
+                if i == old || skipped {
+                    self.remove(Change::RemoveBelow { table, stream: op.stream.to_string(), n: u64::MAX });
+                }
+            }
+        }
+        let key = id_key(&op.from, op.id.as_str());
+        self.ids.get(&op.stream)?.slices.iter().find_map(|slice| slice.get(&key).copied())
+    }
+
+    fn set_presence(&mut self, op: &PresenceOp, fence: &Fence, seq: &mut Seq) -> OpResult {
+        if let Some(seen) = op.seen {
+            self.seen.insert(op.user.clone(), seen);
+            self.put("seen", op.user.as_str(), "", 0, || json(&seen));
+        }
+        if self.roster.get(&op.user) == op.roster.as_ref() {
+            return OpResult::Presence { changed: false };
+        }
+        match &op.roster {
+            Some(entry) => {
+                self.roster.insert(op.user.clone(), entry.clone());
+                self.put("roster", op.user.as_str(), "", 0, || json(entry));
+            }
+            None => {
+                self.roster.remove(&op.user);
+                let (stream, key) = (op.user.to_string(), String::new());
+                self.remove(Change::Remove { table: "roster", stream, key });
+            }
+        }
+        if let Some(rest) = &op.event {
+            seq.0 += 1;
+            let payload = status_bytes(fence.vnode, fence.epoch, *seq, rest);
+            self.push_event(OutboxEvent {
+                seq: *seq,
+                topic: EventTopic::Status,
+                key: op.user.to_string(),
+                payload,
+            });
+        }
+        OpResult::Presence { changed: true }
+    }
+
+    fn push_event(&mut self, event: OutboxEvent) {
+        let value = (event.topic, &event.key, String::from_utf8_lossy(&event.payload));
+        let value = json(&value);
+        self.put("outbox", "", "", event.seq.0, || value);
+        self.outbox.push_back(event);
+    }
+
+    pub fn read(&self, stream: &StreamId, generation: Epoch, after: Offset, limit: usize) -> Window {
+        let Some(s) = self.streams.get(stream).filter(|s| s.tail.generation == generation) else {
+            return Window::default();
+        };
+        if s.entries.is_empty() {
+            return Window::default();
+        }
+        let first = s.first();
+        let skip = (after.0 + 1).saturating_sub(first.0) as usize;
+        let entries = s.entries.iter().enumerate().skip(skip).take(limit);
+        Window { first, entries: entries.map(|(i, e)| (Offset(first.0 + i as u64), e.clone())).collect() }
+    }
+
+    pub fn presence(&self, user: &UserId) -> PresenceRow {
+        PresenceRow { roster: self.roster.get(user).cloned(), seen: self.seen.get(user).copied() }
+    }
+
+    /// Forgets ids of messages that left the hot window: what a store that kept ids with the entries would do.
+    /// Only the simulation calls it, to see that the loss is noticed (core rule 11).
+    pub fn forget_ids_outside_windows(&mut self) {
+        for (stream, ids) in &mut self.ids {
+            let first = self.streams.get(stream).map_or(Offset(1), Stream::first);
+            for slice in &mut ids.slices {
+                slice.retain(|_, known| known.offset >= first);
+            }
+        }
+    }
+
+    /// The head's owner and generation, for checks.
+    pub fn head(&self) -> Option<(Epoch, &Sid, Epoch, Seq)> {
+        self.head.as_ref().map(|h| (h.epoch, &h.sid, h.generation, h.seq))
+    }
+
+    /// Takes one saved row back in; rows of one stream come in ascending order of `n`.
+    ///
+    /// # Errors
+    /// If it cannot be understood.
+    pub fn load(
+        &mut self,
+        table: &str,
+        stream: &str,
+        key: &str,
+        n: u64,
+        value: &[u8],
+    ) -> Result<(), StoreError> {
+        let garbled =
+            |e: &dyn std::fmt::Display| StoreError::Garbled(format!("{table} {stream} {key} {n}: {e}"));
+        fn get<'a, T: Deserialize<'a>>(value: &'a [u8]) -> Result<T, serde_json::Error> {
+            serde_json::from_slice(value)
+        }
+        let stream_id = || StreamId::new(stream).map_err(|e| garbled(&e));
+        let user_id = || UserId::new(stream).map_err(|e| garbled(&e));
+        match table {
+            "head" => self.head = get(value).map_err(|e| garbled(&e))?,
+            "tail" => {
+                self.streams.entry(stream_id()?).or_default().tail = get(value).map_err(|e| garbled(&e))?
+            }
+            "entry" => {
+                self.streams
+                    .entry(stream_id()?)
+                    .or_default()
+                    .entries
+                    .push_back(Bytes::copy_from_slice(value));
+            }
+            "ids0" | "ids1" => {
+                let ids = self.ids.entry(stream_id()?).or_default();
+                ids.slice = ids.slice.max(n);
+                ids.slices[usize::from(table == "ids1")]
+                    .insert(key.into(), get(value).map_err(|e| garbled(&e))?);
+            }
+            "outbox" => {
+                let (topic, key, payload): (_, _, String) = get(value).map_err(|e| garbled(&e))?;
+                self.outbox.push_back(OutboxEvent { seq: Seq(n), topic, key, payload: payload.into() });
+            }
+            "roster" => drop(self.roster.insert(user_id()?, get(value).map_err(|e| garbled(&e))?)),
+            "seen" => drop(self.seen.insert(user_id()?, get(value).map_err(|e| garbled(&e))?)),
+            "acked" => {
+                let device = DeviceId::new(key).map_err(|e| garbled(&e))?;
+                self.acked.insert((user_id()?, device), get(value).map_err(|e| garbled(&e))?);
+            }
+            other => return Err(garbled(&format!("unknown table {other}"))),
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,439 @@
+//! The questions put to a store and its answers.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use bytes::Bytes;
+use roost_proto::frames::ChosenStatus;
+use roost_proto::ids::{
+    Cursor, DeviceId, Epoch, MessageId, NodeId, Offset, Seq, Sid, StreamId, UserId, VnodeId,
+};
+use serde::{Deserialize, Serialize};
+
+/// What can go wrong with the store. A failed or timed-out write may have been applied, or may be later.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    #[error("the store is not reachable: {0}")]
+    Unreachable(String),
+    #[error("no answer from the store within {0:?}")]
+    Timeout(Duration),
+    #[error("the ring has {found} vnodes where VNODES={wanted} is configured; the number never changes")]
+    Vnodes { found: u32, wanted: u32 },
+    #[error("the store answered what cannot be understood: {0}")]
+    Garbled(String),
+    /// It answers, and says no: out of memory, disk full, not permitted.
+    #[error("the store refused: {0}")]
+    Refused(String),
+    /// The store, or its address, is set up so that Roost cannot use it: repeating does not help.
+    #[error("{0}")]
+    Config(String),
+}
+
+/// Limits a store keeps to.
+#[derive(Debug, Clone, Copy)]
+pub struct StoreConfig {
+    pub lease_ttl_ms: u64,
+    /// Entries in a stream's hot window.
+    pub stream_max_len: usize,
+    /// An untouched hot window is dropped after this long, in milliseconds.
+    pub stream_max_age_ms: u64,
+}
+
+impl Default for StoreConfig {
+    fn default() -> Self {
+        Self { lease_ttl_ms: 6000, stream_max_len: 1000, stream_max_age_ms: 86_400_000 }
+    }
+}
+
+/// Tails, acked cursors and last-seen times outlive the hot window by this long.
+pub const TAILS_KEPT_MS: u64 = 30 * 86_400_000;
+
+/// The random name of one life of the store's data (core rule 19).
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize, Default)]
+#[serde(transparent)]
+pub struct DataSet(pub String);
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Default)]
+#[serde(rename_all = "lowercase")]
+pub enum NodeState {
+    #[default]
+    Up,
+    /// Asked to stop: gives everything away, gets nothing.
+    Draining,
+    /// Declared dead by the leader; its sid is over.
+    Revoked,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, Default)]
+pub struct Load {
+    pub sessions: u64,
+    pub messages_per_s: f64,
+}
+
+/// One ws-node as others see it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct NodeRow {
+    pub sid: Sid,
+    /// What clients dial.
+    pub url: String,
+    /// Where health and metrics are, `host:port`.
+    pub admin: String,
+    pub state: NodeState,
+    /// Grows with every renewal.
+    pub beat: u64,
+    pub weight: u32,
+    /// `ASSIGNED_VNODES` as written.
+    pub pins: String,
+    pub load: Load,
+}
+
+/// One vnode's lease.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Row {
+    pub sid: Sid,
+    pub epoch: Epoch,
+    pub ready: bool,
+}
+
+impl Row {
+    pub fn node(&self) -> NodeId {
+        self.sid.node()
+    }
+}
+
+/// Which node each vnode should be at.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Assignment {
+    pub version: u64,
+    pub targets: BTreeMap<VnodeId, NodeId>,
+}
+
+/// Everything the control plane says, as of one moment.
+#[derive(Debug, Clone, Default)]
+pub struct Table {
+    pub vnodes: u32,
+    pub data_set: DataSet,
+    pub settling: bool,
+    pub nodes: BTreeMap<NodeId, NodeRow>,
+    pub rows: BTreeMap<VnodeId, Row>,
+    pub assignment: Assignment,
+    pub leader: Option<LeaderRow>,
+}
+
+impl Table {
+    /// Whether this sid's life is known to be over: its node has a later one, or it was revoked.
+    pub fn ended(&self, sid: &Sid) -> bool {
+        self.nodes.get(&sid.node()).is_some_and(|row| ended_by(row, sid))
+    }
+}
+
+/// Core rule 21: only a later sid of the same node replaces.
+pub(crate) fn ended_by(row: &NodeRow, sid: &Sid) -> bool {
+    if row.sid == *sid { row.state == NodeState::Revoked } else { row.sid.born() > sid.born() }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LeaderRow {
+    pub token: String,
+    pub beat: u64,
+}
+
+#[derive(Debug, Clone)]
+pub struct Register {
+    pub data_set: DataSet,
+    pub node: NodeId,
+    pub row: NodeRow,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum RegisterAnswer {
+    Registered,
+    /// A later sid of this node is registered.
+    Replaced,
+    NewData(DataSet),
+}
+
+#[derive(Debug, Clone)]
+pub struct Deregister {
+    pub data_set: DataSet,
+    pub sid: Sid,
+}
+
+#[derive(Debug, Clone)]
+pub struct Claim {
+    pub data_set: DataSet,
+    pub vnode: VnodeId,
+    pub sid: Sid,
+    /// The epoch the caller holds at this moment (activated, not deposed, released or taken).
+    pub held: Option<Epoch>,
+    /// The highest epoch the caller has seen for this vnode.
+    pub floor: Epoch,
+    /// The caller's configuration pins this vnode.
+    pub pinned: bool,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ClaimAnswer {
+    Granted(Epoch),
+    /// Another living sid has the row.
+    Held(Row),
+    /// Neither assignment nor pin gives it to the caller.
+    NotYours,
+    /// After a new data set, and the caller holds no epoch.
+    Settling,
+    /// The caller's sid is not registered, or revoked.
+    NotRegistered,
+    NewData(DataSet),
+}
+
+#[derive(Debug, Clone)]
+pub struct Renew {
+    pub data_set: DataSet,
+    pub sid: Sid,
+    pub state: NodeState,
+    pub load: Load,
+    pub rows: Vec<(VnodeId, Epoch)>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum RenewAnswer {
+    /// For each row asked, in order, whether it was renewed.
+    Renewed(Vec<bool>),
+    /// A later sid of this node is registered.
+    Replaced,
+    /// The leader declared this sid dead.
+    Revoked,
+    /// No row for this node.
+    NotRegistered,
+    NewData(DataSet),
+}
+
+/// Rows of one sid, to be marked ready or given up.
+#[derive(Debug, Clone)]
+pub struct OwnRows {
+    pub data_set: DataSet,
+    pub sid: Sid,
+    pub rows: Vec<(VnodeId, Epoch)>,
+}
+
+#[derive(Debug, Clone)]
+pub struct Lead {
+    pub data_set: DataSet,
+    pub token: String,
+    /// The (token, beat) that the caller has seen unchanged for a lease TTL on its own monotonic clock.
+    pub frozen: Option<LeaderRow>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum LeadAnswer {
+    /// The caller leads; its beat was raised.
+    Leading,
+    Other(LeaderRow),
+    NewData(DataSet),
+}
+
+#[derive(Debug, Clone)]
+pub struct Revoke {
+    pub data_set: DataSet,
+    pub token: String,
+    pub sid: Sid,
+    pub beat: u64,
+}
+
+#[derive(Debug, Clone)]
+pub struct Assign {
+    pub data_set: DataSet,
+    pub token: String,
+    /// The version these changes were planned from.
+    pub from_version: u64,
+    pub targets: Vec<(VnodeId, NodeId)>,
+}
+
+#[derive(Debug, Clone)]
+pub struct Activate {
+    pub data_set: DataSet,
+    pub vnode: VnodeId,
+    pub epoch: Epoch,
+    pub sid: Sid,
+    /// The caller found its data lost or rewound: the generation goes on only if `held` proves it.
+    pub prove: bool,
+    /// What the caller held and the last seq acknowledged to it, if its deadline had not passed when it noticed.
+    pub held: Option<(Epoch, Seq)>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ActivateAnswer {
+    Activated(Activated),
+    /// The head has this epoch, which is not smaller: claim above it.
+    Refused(Epoch),
+    NewData(DataSet),
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Activated {
+    pub generation: Epoch,
+    pub seq: Seq,
+    pub outbox: Vec<OutboxEvent>,
+    /// Everyone who is not offline.
+    pub roster: Vec<(UserId, RosterEntry)>,
+    /// Who had the vnode before, if anyone.
+    pub previous: Option<Sid>,
+}
+
+/// Which topic an event is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum EventTopic {
+    Chat,
+    Status,
+}
+
+/// An event on its way to the log.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OutboxEvent {
+    pub seq: Seq,
+    pub topic: EventTopic,
+    /// The record's key: stream or user.
+    pub key: String,
+    pub payload: Bytes,
+}
+
+/// A connected user in the roster of a vnode.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RosterEntry {
+    pub chosen: ChosenStatus,
+    /// When the visible status began, and when an invisible user was last visible; milliseconds since 1970.
+    pub since: u64,
+    pub last_seen: Option<u64>,
+    pub sessions: u32,
+}
+
+/// What stays about a user who is offline.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Seen {
+    pub chosen: ChosenStatus,
+    /// When the user became offline to others, and when it was last really there.
+    pub since: u64,
+    pub last_seen: u64,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct PresenceRow {
+    pub roster: Option<RosterEntry>,
+    pub seen: Option<Seen>,
+}
+
+/// The fence every write carries (core rule 10).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Fence {
+    pub vnode: VnodeId,
+    pub epoch: Epoch,
+    pub sid: Sid,
+    pub seq: Seq,
+}
+
+/// One fenced script: all operations or none.
+#[derive(Debug, Clone)]
+pub struct Write {
+    pub fence: Fence,
+    /// The writer's clock, milliseconds since 1970: ages ids and windows.
+    pub now_ms: u64,
+    /// Outbox events up to this seq are in the log: remove them.
+    pub trim: Seq,
+    pub ops: Vec<Op>,
+}
+
+#[derive(Debug, Clone)]
+pub enum Op {
+    Append(AppendOp),
+    Presence(PresenceOp),
+    /// A barrier that reads where `device` of `user` stands.
+    Open {
+        user: UserId,
+        device: Option<DeviceId>,
+    },
+    /// Raises the device's acked cursor; a smaller one changes nothing.
+    Ack {
+        user: UserId,
+        device: DeviceId,
+        cursor: Cursor,
+    },
+}
+
+#[derive(Debug, Clone)]
+pub struct AppendOp {
+    pub stream: StreamId,
+    pub from: String,
+    pub id: MessageId,
+    /// Hash of kind and data: tells a repeat from a conflict.
+    pub hash: u64,
+    pub at: u64,
+    /// The frame from `"id"` on ([`roost_proto::events::message_rest`]).
+    pub rest: Bytes,
+}
+
+/// Sets a user's presence. Setting what is already there changes nothing and yields no event, so that a repeat
+/// after a lost answer is harmless.
+#[derive(Debug, Clone)]
+pub struct PresenceOp {
+    pub user: UserId,
+    /// The new roster entry; `None` removes the user.
+    pub roster: Option<RosterEntry>,
+    /// Replaces what is kept about an offline user, if given.
+    pub seen: Option<Seen>,
+    /// The event from `"user"` on ([`roost_proto::events::status_rest`]), if others see a change.
+    pub event: Option<Bytes>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum WriteAnswer {
+    /// Applied. The events got the seqs after the fence's, in the order of the operations.
+    Done { seq: Seq, results: Vec<OpResult> },
+    /// A larger epoch is stored.
+    Deposed,
+    /// No head, a smaller epoch, or another sid.
+    Lost,
+    /// The stored seq is smaller.
+    Rewound,
+    /// The stored seq is larger: an earlier write of this owner landed late.
+    Behind { seq: Seq, outbox: Vec<OutboxEvent> },
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum OpResult {
+    /// One event.
+    Appended {
+        offset: Offset,
+    },
+    Duplicate {
+        offset: Offset,
+        at: u64,
+    },
+    Conflict,
+    /// `changed` with an event given: one event.
+    Presence {
+        changed: bool,
+    },
+    Opened(Opened),
+    Acked,
+}
+
+/// Where a device stands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Opened {
+    /// Last offset of the inbox in this generation.
+    pub tail: Offset,
+    /// First offset still in the hot window; `tail + 1` if the window is empty.
+    pub first: Offset,
+    /// The device's acked cursor.
+    pub acked: Option<Cursor>,
+    pub presence: PresenceRow,
+}
+
+/// A piece of a stream's hot window.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Window {
+    /// First offset in the window; 0 if it is empty.
+    pub first: Offset,
+    pub entries: Vec<(Offset, Bytes)>,
+}

@@ -1,0 +1,170 @@
+//! The records for consumers of Kafka: `chat_events` and `user_status_events`.
+//!
+//! A message has one encoding from the store to the reader's socket: the `message` frame. The store puts
+//! generation and offset between a prefix and a rest made here, so nobody decodes or encodes it on the way.
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+
+use crate::ids::{Cursor, Epoch, MessageId, Offset, Seq, StreamId, UserId, VnodeId};
+use crate::time::rfc3339;
+
+/// Topic names.
+pub const CHAT_EVENTS: &str = "chat_events";
+pub const USER_STATUS_EVENTS: &str = "user_status_events";
+
+/// The per-server topic of `node`.
+pub fn messages_topic(node: &crate::NodeId) -> String {
+    format!("messages-{node}")
+}
+
+/// A message as sent to readers and kept in `chat_events` (key: `stream`).
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Message {
+    pub stream: StreamId,
+    pub generation: Epoch,
+    pub offset: Offset,
+    pub id: MessageId,
+    pub kind: String,
+    pub from: String,
+    pub at: String,
+    pub data: Box<RawValue>,
+}
+
+impl Message {
+    pub fn cursor(&self) -> Cursor {
+        Cursor::new(self.generation, self.offset)
+    }
+}
+
+/// What comes before the generation.
+pub fn message_prefix(stream: &StreamId) -> String {
+    let stream = serde_json::to_string(stream).expect("a string always encodes");
+    format!("{{\"type\":\"message\",\"stream\":{stream},\"generation\":")
+}
+
+/// What comes after the offset, from `"id"` to the closing brace.
+pub fn message_rest(id: &MessageId, kind: &str, from: &str, at_ms: u64, data: &RawValue) -> Bytes {
+    let kind = serde_json::to_string(kind).expect("a string always encodes");
+    let from = serde_json::to_string(from).expect("a string always encodes");
+    let (at, data) = (rfc3339(at_ms), data.get());
+    Bytes::from(format!("\"id\":\"{id}\",\"kind\":{kind},\"from\":{from},\"at\":\"{at}\",\"data\":{data}}}"))
+}
+
+/// The whole frame, equal to the byte to what the store composes.
+pub fn message_bytes(stream: &StreamId, cursor: Cursor, rest: &[u8]) -> Bytes {
+    let prefix = message_prefix(stream);
+    let mut out = Vec::with_capacity(prefix.len() + rest.len() + 40);
+    out.extend_from_slice(prefix.as_bytes());
+    out.extend_from_slice(format!("{},\"offset\":{},", cursor.generation, cursor.offset).as_bytes());
+    out.extend_from_slice(rest);
+    Bytes::from(out)
+}
+
+/// What a user shows to others.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Status {
+    Online,
+    Away,
+    Offline,
+}
+
+/// Why a status changed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum StatusCause {
+    /// The first session came.
+    Connected,
+    /// The last session went, and the linger passed.
+    Disconnected,
+    /// The user was inherited from a home that ended and did not come back within the grace.
+    Lost,
+    /// The user chose it.
+    Chosen,
+}
+
+/// A record of `user_status_events` (key: user), unique by `(vnode, epoch, seq)`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct StatusEvent {
+    pub vnode: VnodeId,
+    pub epoch: Epoch,
+    pub seq: Seq,
+    pub user: UserId,
+    pub status: Status,
+    pub cause: StatusCause,
+    pub at: String,
+    pub since: String,
+    pub last_seen: Option<String>,
+}
+
+/// The part of a status event after its numbers, from `"user"` to the closing brace.
+pub fn status_rest(
+    user: &UserId,
+    status: Status,
+    cause: StatusCause,
+    at_ms: u64,
+    since_ms: u64,
+    seen: Option<u64>,
+) -> Bytes {
+    #[derive(Serialize)]
+    struct Rest<'a> {
+        user: &'a UserId,
+        status: Status,
+        cause: StatusCause,
+        at: String,
+        since: String,
+        last_seen: Option<String>,
+    }
+    let rest = Rest {
+        user,
+        status,
+        cause,
+        at: rfc3339(at_ms),
+        since: rfc3339(since_ms),
+        last_seen: seen.map(rfc3339),
+    };
+    let json = serde_json::to_string(&rest).expect("plain fields always encode");
+    Bytes::from(json[1..].to_owned())
+}
+
+/// What comes before the sequence number of a status event.
+pub fn status_prefix(vnode: VnodeId, epoch: Epoch) -> String {
+    format!("{{\"vnode\":{vnode},\"epoch\":{epoch},\"seq\":")
+}
+
+/// The whole status event, equal to the byte to what the store composes.
+pub fn status_bytes(vnode: VnodeId, epoch: Epoch, seq: Seq, rest: &[u8]) -> Bytes {
+    let mut out = status_prefix(vnode, epoch).into_bytes();
+    out.extend_from_slice(format!("{seq},").as_bytes());
+    out.extend_from_slice(rest);
+    Bytes::from(out)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_store_composes_is_a_message() {
+        let stream = StreamId::new("user:b\"ob").unwrap();
+        let id = MessageId::new("m-1").unwrap();
+        let data = RawValue::from_string("{\"text\":\"hi\"}".into()).unwrap();
+        let rest = message_rest(&id, "message", "al\\ice", 0, &data);
+        let bytes = message_bytes(&stream, Cursor::new(Epoch(7), Offset(42)), &rest);
+        let m: Message = serde_json::from_slice(&bytes).unwrap();
+        assert_eq!((m.stream, m.generation, m.offset), (stream, Epoch(7), Offset(42)));
+        assert_eq!((m.id, m.from.as_str(), m.data.get()), (id, "al\\ice", "{\"text\":\"hi\"}"));
+    }
+
+    #[test]
+    fn what_the_store_composes_is_a_status_event() {
+        let user = UserId::new("bob").unwrap();
+        let rest = status_rest(&user, Status::Offline, StatusCause::Lost, 5, 5, Some(4));
+        let bytes = status_bytes(VnodeId(3), Epoch(9), Seq(11), &rest);
+        let e: StatusEvent = serde_json::from_slice(&bytes).unwrap();
+        assert_eq!((e.vnode, e.epoch, e.seq, e.user), (VnodeId(3), Epoch(9), Seq(11), user));
+        assert_eq!(e.last_seen.as_deref(), Some("1970-01-01T00:00:00.004Z"));
+    }
+}

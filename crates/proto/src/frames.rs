@@ -1,0 +1,317 @@
+//! The frames of the WebSocket subprotocol `roost.v1`, in both directions.
+//!
+//! Reading is in two passes: the tag and the id first, so that even a malformed command gets a reply that names
+//! it, then the frame itself. Payloads stay text (`RawValue`): nobody on the way needs to look into them.
+
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+
+use crate::codes::{ErrorBody, ErrorCode};
+use crate::events::{Message, Status};
+use crate::ids::{Cursor, DeviceId, Epoch, MessageId, NodeId, SessionId, StreamId, UserId, VnodeId};
+use crate::limits::JSON_DEPTH_MAX;
+
+/// The WebSocket subprotocol (RFC 6455 §1.9).
+pub const SUBPROTOCOL: &str = "roost.v1";
+
+/// A frame that cannot be used, and the id of the command if it could be read.
+#[derive(Debug, Clone, thiserror::Error)]
+#[error("{error}")]
+pub struct FrameError {
+    pub id: Option<String>,
+    pub error: ErrorBody,
+}
+
+macro_rules! frames {
+    ($(#[$doc:meta])* $name:ident { $($tag:literal => $variant:ident($body:ty),)* }) => {
+        $(#[$doc])*
+        #[derive(Debug, Clone, Serialize)]
+        #[serde(tag = "type")]
+        pub enum $name { $(#[serde(rename = $tag)] $variant($body),)* }
+
+        impl $name {
+            /// Every tag, for docs and tests.
+            pub const TAGS: &'static [&'static str] = &[$($tag,)*];
+
+            /// Reads one frame.
+            ///
+            /// # Errors
+            /// [`FrameError`] with `bad_request`: not JSON, too deep, an unknown type, a field missing or wrong.
+            pub fn parse(text: &str) -> Result<Self, FrameError> {
+                let (tag, id) = head(text)?;
+                let bad = |e: serde_json::Error| FrameError { id: id.clone(), error: bad_request(reason(&e)) };
+                match tag.as_str() {
+                    $($tag => serde_json::from_str::<$body>(text).map($name::$variant).map_err(bad),)*
+                    other => Err(FrameError { id, error: bad_request(format!("unknown type '{}'", clip(other))) }),
+                }
+            }
+
+            /// The frame as it goes over the wire.
+            pub fn to_json(&self) -> String {
+                serde_json::to_string(self).expect("frames always encode")
+            }
+        }
+    };
+}
+
+frames! {
+    /// What a client says.
+    ClientFrame {
+        "connect" => Connect(Connect),
+        "send" => Send(Send),
+        "ack" => Ack(Ack),
+        "status" => Status(SetStatus),
+        "ping" => Ping(Empty),
+        "pong" => Pong(Empty),
+    }
+}
+
+frames! {
+    /// What the server says.
+    ServerFrame {
+        "welcome" => Welcome(Welcome),
+        "reply" => Reply(Reply),
+        "message" => Message(Message),
+        "reset" => Reset(Reset),
+        "moved" => Moved(Moved),
+        "ping" => Ping(Empty),
+        "pong" => Pong(Empty),
+    }
+}
+
+impl ClientFrame {
+    /// The id of a command; others have none.
+    pub fn id(&self) -> Option<&MessageId> {
+        match self {
+            Self::Send(send) => Some(&send.id),
+            Self::Status(status) => Some(&status.id),
+            Self::Connect(_) | Self::Ack(_) | Self::Ping(_) | Self::Pong(_) => None,
+        }
+    }
+}
+
+/// A frame without fields.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct Empty {}
+
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct Connect {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub token: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub device: Option<DeviceId>,
+    /// The epoch that `/route` or `moved` named: makes a node with an older view refresh it (core rule 27).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub epoch: Option<Epoch>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cursor: Option<Cursor>,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Send {
+    pub id: MessageId,
+    pub to: UserId,
+    pub data: Box<RawValue>,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Ack {
+    pub cursor: Cursor,
+}
+
+/// What a user may choose to show.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ChosenStatus {
+    #[default]
+    Online,
+    Away,
+    Invisible,
+}
+
+impl ChosenStatus {
+    /// What others see of a user who is connected and chose this.
+    pub fn visible(self) -> Status {
+        match self {
+            Self::Online => Status::Online,
+            Self::Away => Status::Away,
+            Self::Invisible => Status::Offline,
+        }
+    }
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct SetStatus {
+    pub id: MessageId,
+    pub status: ChosenStatus,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Welcome {
+    pub session: SessionId,
+    pub user: UserId,
+    pub node: NodeId,
+    pub vnode: VnodeId,
+    pub epoch: Epoch,
+    pub ping_interval_ms: u64,
+    pub cursor: Cursor,
+    pub recovered: bool,
+    pub replayed: u64,
+    /// With `recovered:false`: the history must be read through this point.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub through: Option<String>,
+}
+
+/// The answer to a command: `ok` or `error`, never both. `id` is null when the command's id could not be read.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Reply {
+    pub id: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ok: Option<ReplyOk>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<ErrorBody>,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReplyOk {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub at: Option<String>,
+}
+
+impl Reply {
+    pub fn ok(id: impl Into<String>, ok: ReplyOk) -> Self {
+        Self { id: Some(id.into()), ok: Some(ok), error: None }
+    }
+
+    pub fn error(id: Option<String>, error: ErrorBody) -> Self {
+        Self { id, ok: None, error: Some(error) }
+    }
+}
+
+/// The stream began a new life: what the client held of the old one is complete only in the history.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Reset {
+    pub stream: StreamId,
+    pub cursor: Cursor,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub through: Option<String>,
+}
+
+/// Home is elsewhere: open the new connection, resume there, then close this one.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Moved {
+    pub node: NodeId,
+    pub url: String,
+    pub epoch: Epoch,
+    pub after_ms: u64,
+}
+
+fn bad_request(message: impl Into<String>) -> ErrorBody {
+    ErrorBody::new(ErrorCode::BadRequest, message)
+}
+
+/// The tag and the id of a frame, after the checks that hold for every frame.
+fn head(text: &str) -> Result<(String, Option<String>), FrameError> {
+    #[derive(Deserialize)]
+    struct Head {
+        #[serde(rename = "type")]
+        tag: Option<serde_json::Value>,
+        id: Option<serde_json::Value>,
+    }
+    let none = |error| FrameError { id: None, error };
+    let scan = scan(text.as_bytes());
+    if scan.depth > JSON_DEPTH_MAX {
+        return Err(none(bad_request(format!("nested deeper than {JSON_DEPTH_MAX}"))));
+    }
+    let head: Head = serde_json::from_str(text).map_err(|e| none(bad_request(reason(&e))))?;
+    let id = head.id.as_ref().and_then(|v| v.as_str()).map(clip);
+    if scan.nul {
+        return Err(FrameError { id, error: bad_request("a text contains U+0000") });
+    }
+    match head.tag {
+        Some(serde_json::Value::String(tag)) => Ok((tag, id)),
+        Some(_) => Err(FrameError { id, error: bad_request("'type' is not a text") }),
+        None => Err(FrameError { id, error: bad_request("'type' is missing") }),
+    }
+}
+
+struct Scan {
+    depth: usize,
+    nul: bool,
+}
+
+/// Nesting, and whether a string holds U+0000 (Postgres cannot store it, so it is refused at the edge).
+/// `serde_json` skips raw values without counting their depth.
+fn scan(bytes: &[u8]) -> Scan {
+    let mut scan = Scan { depth: 0, nul: false };
+    let (mut depth, mut in_string, mut i) = (0usize, false, 0);
+    while i < bytes.len() {
+        match (in_string, bytes[i]) {
+            (true, b'\\') => {
+                scan.nul |= bytes[i + 1..].starts_with(b"u0000");
+                i += 1;
+            }
+            (_, b'"') => in_string = !in_string,
+            (false, b'{' | b'[') => {
+                depth += 1;
+                scan.depth = scan.depth.max(depth);
+            }
+            (false, b'}' | b']') => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+        i += 1;
+    }
+    scan
+}
+
+/// An error text without the position, which means nothing in a second pass, and without unbounded echoes.
+fn reason(e: &serde_json::Error) -> String {
+    let text = e.to_string();
+    clip(text.split(" at line ").next().unwrap_or("not JSON"))
+}
+
+fn clip(s: &str) -> String {
+    s.chars().take(128).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_send_keeps_its_payload_to_the_byte() {
+        let text = r#"{"type":"send","id":"m-1","to":"bob","data":{"x": [1, 2.50]}}"#;
+        let ClientFrame::Send(send) = ClientFrame::parse(text).unwrap() else { panic!("not a send") };
+        assert_eq!(send.data.get(), r#"{"x": [1, 2.50]}"#);
+        assert!(ClientFrame::Send(send).to_json().contains(r#"{"x": [1, 2.50]}"#));
+    }
+
+    #[test]
+    fn a_bad_frame_names_its_id_and_its_fault() {
+        for (text, id, message) in [
+            ("nonsense", None, "expected ident"),
+            (r#"{"id":"a"}"#, Some("a"), "'type' is missing"),
+            (r#"{"type":"dance","id":"a"}"#, Some("a"), "unknown type 'dance'"),
+            (r#"{"type":"send","id":"a","data":1}"#, Some("a"), "missing field `to`"),
+            (r#"{"type":"send","id":"a b","to":"bob","data":1}"#, Some("a b"), "message id contains"),
+            (r##"{"type":"send","id":"a","to":"#bob","data":1}"##, Some("a"), "must not start with '#'"),
+            (r#"{"type":"send","id":"a","to":"bob","data":"\u0000"}"#, Some("a"), "U+0000"),
+            (r#"{"type":7}"#, None, "'type' is not a text"),
+        ] {
+            let e = ClientFrame::parse(text).unwrap_err();
+            assert_eq!(e.id.as_deref(), id, "{text}");
+            assert!(e.error.message.contains(message), "{text}: {}", e.error.message);
+            assert_eq!(e.error.code, ErrorCode::BadRequest);
+        }
+    }
+
+    #[test]
+    fn nesting_is_bounded_and_escapes_are_read_right() {
+        let deep = |n: usize| {
+            format!(r#"{{"type":"send","id":"a","to":"b","data":{}{}}}"#, "[".repeat(n), "]".repeat(n))
+        };
+        assert!(ClientFrame::parse(&deep(31)).is_ok());
+        assert!(ClientFrame::parse(&deep(32)).is_err());
+        assert!(ClientFrame::parse(r#"{"type":"send","id":"a","to":"b","data":"\\u0000 [[{{\""}"#).is_ok());
+    }
+}

@@ -1,0 +1,21 @@
+//! What goes over Roost's wires: ids, client frames, records between nodes, events for consumers, codes.
+//!
+//! This crate alone defines bytes. It does no I/O, keeps no state and knows no back end; the contract in words
+//! is `docs/PROTOCOL.md`.
+
+pub mod claims;
+pub mod codes;
+pub mod events;
+pub mod frames;
+pub mod ids;
+pub mod limits;
+pub mod records;
+pub mod time;
+
+pub use claims::Claims;
+pub use codes::{CloseCode, ErrorBody, ErrorCode};
+pub use frames::{ClientFrame, FrameError, ServerFrame};
+pub use ids::{
+    Cursor, DeviceId, Epoch, IdError, MessageId, NodeId, Offset, Seq, SessionId, Sid, StreamId, UserId,
+    VnodeId,
+};

@@ -1,0 +1,36 @@
+//! The limits of the protocol, with their defaults (`docs/PROTOCOL.md`, limits).
+
+/// Largest frame and message, in bytes.
+pub const FRAME_BYTES_MAX: usize = 64 * 1024;
+/// Sends of one session that may be unanswered.
+pub const UNANSWERED_MAX: usize = 256;
+/// Commands per second a session may sustain, and the burst on top.
+pub const COMMANDS_PER_S: u32 = 50;
+pub const COMMANDS_BURST: u32 = 200;
+/// Sessions one user may have at once.
+pub const SESSIONS_PER_USER_MAX: usize = 16;
+/// Time for the HTTP handshake, and for `connect` after it, in milliseconds.
+pub const HANDSHAKE_TIMEOUT_MS: u64 = 10_000;
+pub const CONNECT_TIMEOUT_MS: u64 = 5_000;
+/// Request headers: bytes in all, and how many.
+pub const HEADER_BYTES_MAX: usize = 16 * 1024;
+pub const HEADERS_MAX: usize = 64;
+/// Time between pings, and for the answer to one, in milliseconds.
+pub const PING_INTERVAL_MS: u64 = 25_000;
+pub const PONG_TIMEOUT_MS: u64 = 10_000;
+/// Nesting of arrays and objects in a frame.
+pub const JSON_DEPTH_MAX: usize = 32;
+/// Malformed frames in one minute before the connection is closed with 3506.
+pub const BAD_FRAMES_PER_MIN_MAX: usize = 10;
+/// Without an answer for this long a command is answered `unknown`, in milliseconds.
+pub const UNKNOWN_AFTER_MS: u64 = 20_000;
+/// Users in one `/presence` request.
+pub const PRESENCE_USERS_MAX: usize = 500;
+/// How long an id is known, in milliseconds: a repeat within it gets the same answer (promise P4).
+pub const DEDUP_WINDOW_MS: u64 = 15 * 60_000;
+/// An unconfirmed item nobody asks for any more becomes a void after this long (core rule 6).
+pub const VOID_AFTER_MS: u64 = 5 * 60_000;
+/// `message.timeout.ms` of the transport producer at most (core rule 6).
+pub const TRANSPORT_TIMEOUT_MS: u64 = 60_000;
+/// How long the store keeps an id: the window, and the longest a first copy may travel (core rule 11).
+pub const IDS_KEPT_MS: u64 = DEDUP_WINDOW_MS + VOID_AFTER_MS + TRANSPORT_TIMEOUT_MS;

@@ -1,0 +1,118 @@
+//! One field of the environment: present or not, and checked under its name.
+//!
+//! A check takes the text and says in a few words what it must be; name and value are added here.
+
+use std::fmt::Display;
+use std::net::SocketAddr;
+use std::ops::RangeInclusive;
+use std::str::FromStr;
+
+use super::ConfigError;
+
+/// The value of `name`, or `default` if it is not set.
+///
+/// # Errors
+/// What `check` says, with the name.
+pub fn field<T>(
+    name: &str,
+    raw: Option<String>,
+    default: T,
+    check: impl FnOnce(&str) -> Result<T, String>,
+) -> Result<T, ConfigError> {
+    Ok(optional(name, raw, check)?.unwrap_or(default))
+}
+
+/// The value of `name`, if it is set.
+///
+/// # Errors
+/// What `check` says, with the name.
+pub fn optional<T>(
+    name: &str,
+    raw: Option<String>,
+    check: impl FnOnce(&str) -> Result<T, String>,
+) -> Result<Option<T>, ConfigError> {
+    raw.map(|raw| check(&raw).map_err(|reason| ConfigError::invalid(name, &raw, &reason))).transpose()
+}
+
+/// The value of `name`; `hint` says what to do if it is not set.
+///
+/// # Errors
+/// If it is not set, or what `check` says, with the name.
+pub fn required<T>(
+    name: &str,
+    raw: Option<String>,
+    hint: &str,
+    check: impl FnOnce(&str) -> Result<T, String>,
+) -> Result<T, ConfigError> {
+    optional(name, raw, check)?.ok_or_else(|| ConfigError::missing(name, hint))
+}
+
+/// Any text.
+///
+/// # Errors
+/// Never.
+pub fn text(raw: &str) -> Result<String, String> {
+    Ok(raw.to_owned())
+}
+
+/// A whole number in `range`.
+pub fn number<N: FromStr + PartialOrd + Display>(
+    range: RangeInclusive<N>,
+) -> impl Fn(&str) -> Result<N, String> {
+    move |raw| {
+        let parsed = raw.trim().parse().ok().filter(|n| range.contains(n));
+        parsed.ok_or_else(|| format!("must be a whole number from {} to {}", range.start(), range.end()))
+    }
+}
+
+/// A power of two in `range`.
+pub fn power_of_two(range: RangeInclusive<u32>) -> impl Fn(&str) -> Result<u32, String> {
+    move |raw| {
+        let parsed = raw.trim().parse::<u32>().ok().filter(|n| n.is_power_of_two() && range.contains(n));
+        parsed.ok_or_else(|| format!("must be a power of two from {} to {}", range.start(), range.end()))
+    }
+}
+
+/// `true` or `false`.
+///
+/// # Errors
+/// If it is neither.
+pub fn flag(raw: &str) -> Result<bool, String> {
+    one_of(&[("true", true), ("false", false)])(raw)
+}
+
+/// One of these words, in any case.
+pub fn one_of<T: Copy>(words: &[(&str, T)]) -> impl Fn(&str) -> Result<T, String> {
+    move |raw| {
+        let found = words.iter().find(|(word, _)| word.eq_ignore_ascii_case(raw.trim()));
+        found.map(|(_, value)| *value).ok_or_else(|| {
+            format!("must be one of {}", words.iter().map(|(word, _)| *word).collect::<Vec<_>>().join(", "))
+        })
+    }
+}
+
+/// Where to listen: an address and a port, no host name.
+///
+/// # Errors
+/// If it is not that.
+pub fn socket_addr(raw: &str) -> Result<SocketAddr, String> {
+    raw.trim()
+        .parse()
+        .map_err(|_| "must be an address and a port such as 0.0.0.0:7001 or [::]:7001".to_owned())
+}
+
+/// A WebSocket URL that a client can dial: `ws://` or `wss://`, a host, and neither a user nor a query.
+///
+/// # Errors
+/// If it is not that.
+pub fn ws_url(raw: &str) -> Result<String, String> {
+    let wrong = || "must be a URL such as ws://chat.example.com:7001/socket".to_owned();
+    let uri = http::Uri::from_str(raw.trim()).map_err(|_| wrong())?;
+    let authority = uri.authority().ok_or_else(wrong)?;
+    let dialable = matches!(uri.scheme_str(), Some("ws" | "wss")) && !authority.host().is_empty();
+    if dialable && !authority.as_str().contains('@') && uri.query().is_none() && !raw.contains('#') {
+        Ok(raw.trim().to_owned())
+    } else {
+        Err(wrong())
+    }
+}

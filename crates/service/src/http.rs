@@ -1,0 +1,275 @@
+//! The accept loop: what stands between a listener and a service, whatever the service is.
+//!
+//! `warp::serve` sets no TCP_NODELAY, no time for the headers and no cap on connections; this does. It speaks
+//! HTTP/1.1 only, because WebSockets are upgraded from it. What an upgraded socket does afterwards is not its
+//! business, except that the socket keeps its [`ConnectionSlot`].
+
+mod door;
+mod metrics;
+
+use std::convert::Infallible;
+use std::error::Error as StdError;
+use std::future::Future;
+use std::io;
+use std::net::SocketAddr;
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{Request, Response, StatusCode};
+use http_body_util::{Either, Full};
+use hyper::body::{Body, Incoming};
+use hyper::server::conn::http1;
+use hyper::service::{Service as _, service_fn};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
+use roost_proto::limits::{HANDSHAKE_TIMEOUT_MS, HEADER_BYTES_MAX, HEADERS_MAX};
+use roost_proto::{ErrorBody, ErrorCode};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::time::{Instant, timeout};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tower_service::Service;
+
+pub use self::door::ConnectionSlot;
+use self::door::Door;
+pub use self::metrics::HttpMetrics;
+use crate::reply;
+
+/// Connections of one public listener: of the 20,000 files a process may usually open this leaves 3,600 for
+/// Kafka, Redis, and everything else.
+pub const CONNECTIONS_MAX: usize = 16_384;
+/// New connections per second of one address, and the burst on top: an office of a thousand people behind one
+/// address can come back at once after an outage, and a loop without back-off is slowed a hundredfold.
+pub const HANDSHAKES_PER_S: u32 = 100;
+pub const HANDSHAKES_BURST: u32 = 1_000;
+/// Time for one request: its body, and whatever answers it. Longer than the 20 s after which a command is
+/// answered `unknown`, so that the answer comes from who knows more.
+pub const REQUEST_TIMEOUT_MS: u64 = 30_000;
+/// Time for running requests once the shutdown has begun.
+pub const FINISH_WITHIN_MS: u64 = 5_000;
+/// The first pause after the system refused a connection (no free file, no memory), and the longest.
+const ACCEPT_PAUSE_MIN: Duration = Duration::from_millis(10);
+const ACCEPT_PAUSE_MAX: Duration = Duration::from_secs(1);
+/// Below this hyper refuses to work.
+const BUFFER_BYTES_MIN: usize = 8 * 1024;
+
+/// The address at the other end: an extension of every request. Behind a proxy it is the proxy's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PeerAddr(pub SocketAddr);
+
+/// What one listener allows.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HttpLimits {
+    /// Connections at once, those upgraded included; the next one is answered `503` and closed.
+    pub connections_max: usize,
+    /// New connections per second of one address (IPv6: of one /64) and the burst on top; the next one is
+    /// answered `429` and closed. 0 per second: no limit, for listeners behind a proxy.
+    pub handshakes_per_s: u32,
+    pub handshakes_burst: u32,
+    /// Time for the head of a request, and how long a connection may idle between two of them.
+    pub header_timeout: Duration,
+    /// Largest head of a request (431 beyond), and how many headers are in it (431 beyond).
+    pub header_bytes_max: usize,
+    pub headers_max: usize,
+    /// Time for a request to be answered; `504` beyond. It ends with the head of the answer: an upgraded
+    /// socket is not bound by it.
+    pub request_timeout: Duration,
+    /// Time for running requests once the shutdown has begun; what is cut then is counted.
+    pub finish_within: Duration,
+}
+
+impl Default for HttpLimits {
+    fn default() -> Self {
+        Self {
+            connections_max: CONNECTIONS_MAX,
+            handshakes_per_s: HANDSHAKES_PER_S,
+            handshakes_burst: HANDSHAKES_BURST,
+            header_timeout: Duration::from_millis(HANDSHAKE_TIMEOUT_MS),
+            header_bytes_max: HEADER_BYTES_MAX,
+            headers_max: HEADERS_MAX,
+            request_timeout: Duration::from_millis(REQUEST_TIMEOUT_MS),
+            finish_within: Duration::from_millis(FINISH_WITHIN_MS),
+        }
+    }
+}
+
+impl HttpLimits {
+    /// For the admin port: a few scrapers and probes, all of them from one place.
+    pub fn admin() -> Self {
+        Self { connections_max: 64, handshakes_per_s: 0, ..Self::default() }
+    }
+}
+
+/// Serves `service` (what `warp::service(filter)` returns) on `listener` until `shutdown`, then lets running
+/// requests finish within `limits.finish_within` and returns. Connections run as tasks of `tracker`.
+///
+/// Each request carries the extensions [`PeerAddr`] and [`ConnectionSlot`]. Whoever upgrades takes the slot
+/// along and, because no TLS and no HTTP/2 are in between, can downcast the upgraded connection to
+/// `TokioIo<TcpStream>`.
+///
+/// The returned future may be spawned with any filter: that it is `Send` is proved here, for every service.
+/// Of a concrete filter type inside `spawn` the compiler says "`Reply` is not general enough".
+pub fn serve<S, B>(
+    listener: TcpListener,
+    service: S,
+    limits: HttpLimits,
+    metrics: HttpMetrics,
+    shutdown: CancellationToken,
+    tracker: &TaskTracker,
+) -> impl Future<Output = ()> + Send + 'static + use<S, B>
+where
+    S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible> + Clone + Send + 'static,
+    S::Future: Send + 'static,
+    B: Body<Data = Bytes> + Send + 'static,
+    B::Error: Into<Box<dyn StdError + Send + Sync>>,
+{
+    let tracker = tracker.clone();
+    async move {
+        // One tracker for all tasks of the process, and one to know when those of this listener are done.
+        let own = TaskTracker::new();
+        let mut door = Door::new(&limits, metrics.clone());
+        let context = Arc::new(Context { http: http1(&limits), limits, metrics, shutdown: shutdown.clone() });
+        let mut pause = None;
+        loop {
+            let accepted = tokio::select! {
+                biased;
+                () = shutdown.cancelled() => break,
+                accepted = listener.accept() => accepted,
+            };
+            match accepted {
+                Ok((stream, peer)) => {
+                    pause = None;
+                    match door.admit(peer.ip()) {
+                        Ok(slot) => {
+                            let service = TowerToHyperService::new(service.clone());
+                            let work = connection(stream, peer, slot, service, Arc::clone(&context));
+                            tracker.spawn(own.track_future(work));
+                        }
+                        Err(refusal) => {
+                            tracker.spawn(own.track_future(refusal.answer(stream)));
+                        }
+                    }
+                }
+                Err(failure) => {
+                    pause = pause_after(&failure, pause);
+                    let Some(pause) = pause else { continue };
+                    context.metrics.accept_failed();
+                    tracing::error!(%failure, ?pause, "cannot accept connections");
+                    let _ = timeout(pause, shutdown.cancelled()).await;
+                }
+            }
+        }
+        // Closed first: whoever comes now is refused by the system at once and tries elsewhere.
+        drop(listener);
+        own.close();
+        own.wait().await;
+    }
+}
+
+/// How long to leave the listener alone. Some errors are of the one connection that broke before it was taken
+/// (accept(2) passes them on); the others, above all "too many open files", would come again at once and for
+/// ever.
+fn pause_after(failure: &io::Error, before: Option<Duration>) -> Option<Duration> {
+    use io::ErrorKind as Kind;
+    match failure.kind() {
+        Kind::ConnectionAborted | Kind::ConnectionReset | Kind::ConnectionRefused | Kind::Interrupted => None,
+        _ => Some(before.map_or(ACCEPT_PAUSE_MIN, |before| (before * 2).min(ACCEPT_PAUSE_MAX))),
+    }
+}
+
+/// What all connections of a listener share.
+struct Context {
+    http: http1::Builder,
+    limits: HttpLimits,
+    metrics: HttpMetrics,
+    shutdown: CancellationToken,
+}
+
+fn http1(limits: &HttpLimits) -> http1::Builder {
+    let mut http = http1::Builder::new();
+    http.timer(TokioTimer::new())
+        .header_read_timeout(limits.header_timeout)
+        .max_headers(limits.headers_max)
+        .max_header_size(limits.header_bytes_max)
+        .max_buf_size(limits.header_bytes_max.max(BUFFER_BYTES_MIN));
+    http
+}
+
+async fn connection<S, B>(
+    stream: TcpStream,
+    peer: SocketAddr,
+    slot: ConnectionSlot,
+    service: TowerToHyperService<S>,
+    context: Arc<Context>,
+) where
+    S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible> + Clone + Send + 'static,
+    S::Future: Send + 'static,
+    B: Body<Data = Bytes> + Send + 'static,
+    B::Error: Into<Box<dyn StdError + Send + Sync>>,
+{
+    // It fails only if the peer is gone already, which the first read will tell as well.
+    let _ = stream.set_nodelay(true);
+    let shared = Arc::clone(&context);
+    let answer = service_fn(move |mut request: Request<Incoming>| {
+        request.extensions_mut().insert(PeerAddr(peer));
+        request.extensions_mut().insert(slot.clone());
+        let answer = service.call(request);
+        let context = Arc::clone(&shared);
+        async move {
+            match timeout(context.limits.request_timeout, answer).await {
+                Ok(answered) => answered.map(|response| response.map(Either::Left)),
+                Err(_) => Ok(too_late(&context.metrics).map(|body| Either::Right(Full::new(body)))),
+            }
+        }
+    });
+    let mut connection = pin!(context.http.serve_connection(TokioIo::new(stream), answer).with_upgrades());
+    let ended = tokio::select! {
+        ended = connection.as_mut() => ended,
+        () = context.shutdown.cancelled() => {
+            connection.as_mut().graceful_shutdown();
+            match timeout(context.limits.finish_within, connection).await {
+                Ok(ended) => ended,
+                Err(_) => {
+                    context.metrics.cut();
+                    tracing::warn!(%peer, "a request was cut by the shutdown");
+                    return;
+                }
+            }
+        }
+    };
+    if let Err(failure) = ended {
+        if failure.is_timeout() {
+            context.metrics.header_timeout();
+        }
+        // What clients do wrong is theirs to know; a log line each would be a way to fill the disk.
+        tracing::debug!(%peer, %failure, "connection ended");
+    }
+}
+
+/// The answer to a request nobody answered in time. It may have been carried out: repeat with the same id.
+fn too_late(metrics: &HttpMetrics) -> Response<Bytes> {
+    metrics.request_timeout();
+    let body = ErrorBody::new(ErrorCode::Unknown, "no answer in time");
+    reply::error_response(StatusCode::GATEWAY_TIMEOUT, &body)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_full_file_table_pauses_longer_and_longer_and_a_broken_peer_not_at_all() {
+        const EMFILE: i32 = 24;
+        let full = io::Error::from_raw_os_error(EMFILE);
+        let mut pauses = vec![pause_after(&full, None).unwrap()];
+        for _ in 0..9 {
+            pauses.push(pause_after(&full, pauses.last().copied()).unwrap());
+        }
+        assert_eq!(pauses[0], ACCEPT_PAUSE_MIN);
+        assert!(pauses.windows(2).all(|pair| pair[0] <= pair[1]));
+        assert_eq!(pauses[9], ACCEPT_PAUSE_MAX);
+        assert_eq!(pause_after(&io::ErrorKind::ConnectionAborted.into(), Some(ACCEPT_PAUSE_MAX)), None);
+    }
+}

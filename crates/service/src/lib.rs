@@ -1,0 +1,22 @@
+//! What Roost's programs share: the accept loop, health and metrics, tokens, configuration, logging, signals.
+//!
+//! It knows no back end and keeps no global state (ten servers run in one process): every handle is passed in.
+//! What a request *means* is the business of `coordinator` and `ws-node`.
+
+pub mod admin;
+pub mod config;
+pub mod http;
+pub mod ratelimit;
+pub mod reply;
+pub mod secret;
+pub mod shutdown;
+pub mod telemetry;
+pub mod tokens;
+
+pub use admin::Health;
+pub use config::{CommonConfig, ConfigError};
+pub use http::{ConnectionSlot, HttpLimits, HttpMetrics, PeerAddr, serve};
+pub use ratelimit::Bucket;
+pub use secret::Secret;
+pub use shutdown::{Signals, run_main};
+pub use tokens::{TokenError, Verifier};

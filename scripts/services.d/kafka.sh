@@ -1,0 +1,90 @@
+# shellcheck shell=bash
+# A local Kafka broker, from the jars that scripts/kafka/pom.xml names: what it needs, how it starts,
+# whether it answers.
+
+missing_kafka() {
+  have java || echo default-jre-headless
+  kafka_jars_current || have mvn || echo maven
+}
+
+# The pom.xml that the jars came from lies beside them, so that a new version in it is noticed.
+kafka_jars_current() { cmp -s "$ROOT/scripts/kafka/pom.xml" "$STATE/kafka/libs/pom.xml"; }
+
+fetch_kafka_jars() {
+  local libs=$STATE/kafka/libs log=$STATE/kafka/prepare.log
+  ! kafka_jars_current || return 0
+  say "fetching Kafka's jars with Maven (about 43 MB, once)"
+  rm -rf "$libs" "$libs.part"
+  mvn -q -B -f "$ROOT/scripts/kafka/pom.xml" dependency:copy-dependencies \
+    -DincludeScope=runtime -DoutputDirectory="$libs.part" >"$log" 2>&1 || {
+    tail -n 15 "$log" >&2
+    die "Maven could not fetch Kafka's jars: it needs the network, or a mirror in its settings.xml, this once"
+  }
+  cp "$ROOT/scripts/kafka/pom.xml" "$libs.part/"
+  mv "$libs.part" "$libs"
+}
+
+kafka_properties() {
+  local port=$1
+  cat <<CONFIG
+process.roles=broker,controller
+node.id=1
+controller.quorum.voters=1@127.0.0.1:$((port + 1))
+controller.listener.names=CONTROLLER
+listeners=PLAINTEXT://127.0.0.1:$port,CONTROLLER://127.0.0.1:$((port + 1))
+log.dirs=$STATE/kafka/data
+auto.create.topics.enable=false
+# One broker keeps one copy of everything.
+offsets.topic.replication.factor=1
+transaction.state.log.replication.factor=1
+transaction.state.log.min.isr=1
+share.coordinator.state.topic.replication.factor=1
+share.coordinator.state.topic.min.isr=1
+# A first consumer does not wait for others, and the first commit does not create fifty partitions.
+group.initial.rebalance.delay.ms=0
+offsets.topic.num.partitions=4
+transaction.state.log.num.partitions=4
+CONFIG
+}
+
+# A cluster id: sixteen random bytes, and not one that would read as an option.
+kafka_cluster_id() {
+  local id=-
+  while [[ $id == -* ]]; do
+    id=$(head -c 16 /dev/urandom | base64 | tr '+/' '-_' | tr -d '=')
+  done
+  echo "$id"
+}
+
+start_kafka() {
+  local dir=$STATE/kafka major
+  major=$(java -version 2>&1 | sed -n 's/.*version "\([0-9]*\).*/\1/p')
+  ((${major:-0} >= 17)) || die "Kafka 4 needs Java 17 or later, and \`java\` is ${major:-of an unknown version}:" \
+    "install one, for example the package openjdk-17-jre-headless"
+  mkdir -p "$dir"
+  fetch_kafka_jars
+  kafka_properties "$(wanted_port kafka)" >"$dir/server.properties"
+  if [[ ! -e $dir/data/meta.properties ]]; then
+    rm -rf "$dir/data"
+    java -cp "$dir/libs/*" kafka.tools.StorageTool format -t "$(kafka_cluster_id)" -c "$dir/server.properties" \
+      >"$dir/prepare.log" 2>&1 || die "Kafka could not prepare its data directory; see $dir/prepare.log"
+  fi
+  start_process kafka java -Xmx512m -XX:+ExitOnOutOfMemoryError \
+    -Dorg.slf4j.simpleLogger.showDateTime=true \
+    -Dorg.slf4j.simpleLogger.dateTimeFormat=HH:mm:ss.SSS \
+    -Dorg.slf4j.simpleLogger.log.org.apache.kafka.common.config.AbstractConfig=warn \
+    -Dorg.slf4j.simpleLogger.log.kafka.server.KafkaConfig=warn \
+    -cp "$dir/libs/*" kafka.Kafka "$dir/server.properties"
+}
+
+# Asks for the metadata of all topics (request 3, version 0, https://kafka.apache.org/protocol) and
+# wants at least one broker listed, as the broker itself is once it serves: no client has to be installed.
+answers_kafka() {
+  local answer
+  answer=$(
+    exec 3<>"/dev/tcp/127.0.0.1/$(port_of kafka)" || exit 1
+    printf '\0\0\0\016\0\003\0\0\0\0\0\001\377\377\0\0\0\0' >&3
+    timeout 2 head -c 12 <&3 | od -An -v -tx1 # length, correlation id, number of brokers
+  ) || return 1
+  [[ $answer =~ ^(\ [0-9a-f]{2}){4}\ 00\ 00\ 00\ 01\ 00\ 00\ 00\ 0[1-9]$ ]]
+} 2>/dev/null

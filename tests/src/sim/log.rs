@@ -1,0 +1,160 @@
+//! The log of a simulated cluster: `chat_events`, `user_status_events`, and the nodes' own topics.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use roost_backend::log::{Lane, Outgoing};
+use roost_proto::ids::NodeId;
+use roost_proto::records::Record;
+use roost_ws_node::core::events::{Event, SessionKey};
+
+use super::{Happening, World};
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Topic {
+    Chat(u32),
+    Status(u32),
+    Messages(NodeId),
+}
+
+pub struct SimLog {
+    pub chat: Vec<Vec<Bytes>>,
+    pub status: Vec<Vec<Bytes>>,
+    pub(crate) down_until: u64,
+    /// When the last record of each outbox producer and partition arrives: they keep their order.
+    order: BTreeMap<(usize, u32), u64>,
+}
+
+impl SimLog {
+    pub(crate) fn new(partitions: u32) -> Self {
+        let empty = || (0..partitions).map(|_| Vec::new()).collect();
+        Self { chat: empty(), status: empty(), down_until: 0, order: BTreeMap::new() }
+    }
+}
+
+fn topic_of(record: &Outgoing) -> Topic {
+    match &*record.topic {
+        roost_proto::events::CHAT_EVENTS => Topic::Chat(record.partition),
+        roost_proto::events::USER_STATUS_EVENTS => Topic::Status(record.partition),
+        other => {
+            let node = other.strip_prefix("messages-").and_then(|n| NodeId::new(n).ok());
+            Topic::Messages(node.expect("the core names only these topics"))
+        }
+    }
+}
+
+impl World {
+    pub(crate) fn produce(&mut self, pid: usize, lane: Lane, record: Outgoing) {
+        match lane {
+            Lane::Outbox => self.produce_outbox(pid, record),
+            Lane::Transport => self.produce_transport(pid, record),
+        }
+    }
+
+    fn report(&mut self, pid: usize, at: u64, token: u64, ok: bool) {
+        self.at(at, Happening::ToCore { pid, event: Box::new(Event::Reported { token, ok }) });
+    }
+
+    /// In order, once, however long it takes; only the death of the process may keep some back.
+    fn produce_outbox(&mut self, pid: usize, record: Outgoing) {
+        let up = self.log.down_until.max(self.processes[pid].no_log_until).max(self.now);
+        let delay =
+            if self.faulty() && self.chance(5.0) { self.between(50, 900) } else { self.between(1, 6) };
+        let topic = topic_of(&record);
+        let partition = record.partition * 2 + u32::from(matches!(topic, Topic::Status(_)));
+        let last = self.log.order.get(&(pid, partition)).copied().unwrap_or(0);
+        let at = (up + delay).max(last);
+        self.log.order.insert((pid, partition), at);
+        // The arrival is tied to the process: see `log_arrives_from`.
+        self.at(at, Happening::LogArrives { topic, payload: tag(pid, &record.payload) });
+        let told = at + self.between(1, 4);
+        self.report(pid, told, record.token, true);
+    }
+
+    fn produce_transport(&mut self, pid: usize, record: Outgoing) {
+        let down = self.now < self.log.down_until || self.now < self.processes[pid].no_log_until;
+        let dice = if self.faulty() { self.between(0, 1000) } else { 999 };
+        let topic = topic_of(&record);
+        let payload = tag(usize::MAX, &record.payload);
+        let soon = self.now + self.between(1, 12);
+        let later = self.now + self.between(100, 4000);
+        let (arrivals, told, ok) = match dice {
+            _ if down => (vec![], self.now + 500, false),
+            0..20 => (vec![], self.now + 300, false),
+            20..30 => (vec![soon], self.now + 300, false),
+            30..40 => (vec![later], self.now + 300, false),
+            40..60 => (vec![soon, later], soon + 1, true),
+            60..80 => (vec![later], later, true),
+            // Retention or a reader's restart lost it although it was taken.
+            80..90 => (vec![], soon, true),
+            _ => (vec![soon], soon + 1, true),
+        };
+        for at in arrivals {
+            self.at(at, Happening::LogArrives { topic: topic.clone(), payload: payload.clone() });
+        }
+        self.report(pid, told, record.token, ok);
+    }
+
+    pub(crate) fn log_arrives(&mut self, topic: Topic, payload: Bytes) {
+        let (pid, payload) = untag(&payload);
+        // What a dead process had not got out stays behind, except what the broker already had.
+        if pid != usize::MAX && self.processes[pid].core.is_none() && self.chance(70.0) {
+            // In order: once one is lost, so is all that follows it.
+            self.log.order.insert((pid, u32::MAX), 1);
+        }
+        if pid != usize::MAX && self.log.order.contains_key(&(pid, u32::MAX)) {
+            return;
+        }
+        match topic {
+            Topic::Chat(p) => {
+                self.note(|| format!("chat {}", String::from_utf8_lossy(&payload)));
+                self.log.chat[p as usize].push(payload);
+            }
+            Topic::Status(p) => {
+                self.note(|| format!("status {}", String::from_utf8_lossy(&payload)));
+                self.log.status[p as usize].push(payload);
+            }
+            Topic::Messages(node) => {
+                let readers: Vec<_> =
+                    self.alive().into_iter().filter(|p| self.processes[*p].node == node).collect();
+                for pid in readers {
+                    if self.now < self.processes[pid].no_log_until {
+                        let at = self.processes[pid].no_log_until;
+                        let event = Box::new(decoded(&payload));
+                        self.at(at, Happening::ToCore { pid, event });
+                    } else {
+                        self.core_gets(pid, decoded(&payload));
+                    }
+                }
+            }
+        }
+    }
+
+    pub(crate) fn ask_log_end(&mut self, pid: usize, session: SessionKey, ask: u64, partition: u32) {
+        let down = self.now < self.log.down_until || self.now < self.processes[pid].no_log_until;
+        let answer = (!down).then(|| self.log.chat[partition as usize].len() as u64);
+        let at = self.now + if down { 400 } else { self.between(1, 5) };
+        let event = Box::new(Event::LogEnd { session, ask, partition, answer });
+        self.at(at, Happening::ToCore { pid, event });
+    }
+}
+
+fn decoded(payload: &[u8]) -> Event {
+    match serde_json::from_slice::<Record>(payload) {
+        Ok(record) => Event::Record(record),
+        Err(_) => Event::Undecodable,
+    }
+}
+
+/// A payload with the process it comes from in front.
+fn tag(pid: usize, payload: &[u8]) -> Bytes {
+    let mut out = (pid as u64).to_be_bytes().to_vec();
+    out.extend_from_slice(payload);
+    out.into()
+}
+
+fn untag(payload: &Bytes) -> (usize, Bytes) {
+    let mut pid = [0; 8];
+    pid.copy_from_slice(&payload[..8]);
+    (u64::from_be_bytes(pid) as usize, payload.slice(8..))
+}

@@ -1,0 +1,98 @@
+//! `docs/PROTOCOL.md` and the code say the same: the tables of codes, and which frames there are.
+
+use std::collections::BTreeSet;
+
+use roost_proto::codes::{CloseCode, ErrorCode, reconnects};
+use roost_proto::frames::{ClientFrame, SUBPROTOCOL, ServerFrame};
+
+const PROTOCOL: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/PROTOCOL.md");
+
+fn protocol() -> String {
+    std::fs::read_to_string(PROTOCOL).expect("docs/PROTOCOL.md is there")
+}
+
+/// The cells of the table between `<!-- name -->` and `<!-- /name -->`, without the head, and without the marks of
+/// code around a cell.
+fn table(text: &str, name: &str, head: &[&str]) -> Vec<Vec<String>> {
+    let (begin, end) = (format!("<!-- {name} -->"), format!("<!-- /{name} -->"));
+    assert_eq!((text.matches(&begin).count(), text.matches(&end).count()), (1, 1), "{name} is marked once");
+    let inside = text.split(&begin).nth(1).and_then(|rest| rest.split(&end).next()).expect("marked");
+    let row = |line: &str| -> Vec<String> {
+        let line = line.trim().strip_prefix('|').and_then(|l| l.strip_suffix('|'));
+        let cells = line.unwrap_or_else(|| panic!("a line of {name} is no row of a table")).split('|');
+        cells.map(|cell| cell.trim().trim_matches('`').to_owned()).collect()
+    };
+    let mut rows = inside.lines().filter(|line| !line.trim().is_empty()).map(row);
+    assert_eq!(rows.next().expect("a head"), head, "{name}");
+    assert!(
+        rows.next().expect("a line below it").iter().all(|cell| cell.chars().all(|c| c == '-' || c == ':'))
+    );
+    rows.collect()
+}
+
+#[test]
+fn the_table_of_error_codes_is_that_of_the_code() {
+    let documented = table(&protocol(), "codes:errors", &["code", "retry", "HTTP", "meaning"]);
+    let row = |code: &ErrorCode| {
+        let retry = if code.retryable() { "yes" } else { "no" };
+        [code.as_str(), retry, &code.http_status().to_string(), code.meaning()].map(str::to_owned).to_vec()
+    };
+    assert_eq!(documented, ErrorCode::ALL.iter().map(row).collect::<Vec<_>>());
+}
+
+#[test]
+fn the_table_of_close_codes_is_that_of_the_code() {
+    let documented = table(&protocol(), "codes:close", &["code", "client", "meaning"]);
+    let row = |code: &CloseCode| {
+        let client = if reconnects(code.code()) { "reconnects" } else { "stops" };
+        [&code.code().to_string(), client, code.meaning()].map(str::to_owned).to_vec()
+    };
+    assert_eq!(documented, CloseCode::ALL.iter().map(row).collect::<Vec<_>>());
+}
+
+/// Each frame is described under the heading of its direction, and has an example that carries its tag.
+#[test]
+fn every_frame_is_described() {
+    let text = protocol();
+    let section = |title: &str| {
+        let begin =
+            text.find(&format!("### {title}\n")).unwrap_or_else(|| panic!("there is no section {title}"));
+        let rest = &text[begin + 4..];
+        rest.find("\n## ").into_iter().chain(rest.find("\n### ")).min().map_or(rest, |end| &rest[..end])
+    };
+    let mut missing = BTreeSet::new();
+    for (title, tags) in [("Client to server", ClientFrame::TAGS), ("Server to client", ServerFrame::TAGS)] {
+        let section = section(title);
+        for tag in tags {
+            if !section.contains(&format!("**`{tag}`**")) {
+                missing.insert(format!("{title}: {tag} is not described"));
+            }
+            let simple = ["ping", "pong"].contains(tag);
+            if !simple && !section.contains(&format!("{{\"type\":\"{tag}\"")) {
+                missing.insert(format!("{title}: {tag} has no example"));
+            }
+        }
+    }
+    assert!(missing.is_empty(), "{missing:#?}");
+    assert!(text.contains(&format!("`{SUBPROTOCOL}`")));
+}
+
+/// Every example of a frame in the document can be read as one.
+#[test]
+fn every_example_of_a_frame_can_be_read() {
+    let text = protocol();
+    let blocks = text.split("```json\n").skip(1).filter_map(|rest| rest.split("\n```").next());
+    let mut seen = BTreeSet::new();
+    for block in blocks {
+        let values = serde_json::Deserializer::from_str(block).into_iter::<serde_json::Value>();
+        for value in values {
+            let value = value.unwrap_or_else(|wrong| panic!("{wrong} in an example:\n{block}"));
+            let Some(tag) = value["type"].as_str() else { continue };
+            let frame = value.to_string();
+            let read = ClientFrame::parse(&frame).map(drop).or_else(|_| ServerFrame::parse(&frame).map(drop));
+            read.unwrap_or_else(|wrong| panic!("{wrong} in the example {frame}"));
+            seen.insert(tag.to_owned());
+        }
+    }
+    assert!(seen.len() >= 8, "examples of {seen:?} alone");
+}

@@ -1,0 +1,108 @@
+//! What clients and operators may rely on, against a whole cluster: the protocol over real sockets, on the
+//! embedded back end and on Kafka and Redis.
+//!
+//! Each test opens with the promise it is about and how it is provoked. On services it is skipped, and says so,
+//! where they are missing; `ROOST_REQUIRE_SERVICES=1` makes that a failure.
+
+#[path = "conformance/bad_input.rs"]
+mod bad_input;
+#[path = "conformance/configuration.rs"]
+mod configuration;
+#[path = "conformance/gate.rs"]
+mod gate;
+#[path = "conformance/messages.rs"]
+mod messages;
+#[path = "conformance/operations.rs"]
+mod operations;
+#[path = "conformance/places.rs"]
+mod places;
+#[path = "conformance/presence.rs"]
+mod presence;
+#[path = "conformance/records.rs"]
+mod records;
+
+use std::ops::RangeInclusive;
+
+use roost_tests::wire::Wire;
+use serde_json::{Value, json};
+
+/// Sends in flight at once: less than a session may have unanswered.
+const IN_FLIGHT: u64 = 100;
+
+/// Sends one message for each number, as `{"i": number}` and some bytes of padding, and waits until all are
+/// confirmed.
+async fn pump(wire: &mut Wire, to: &str, numbers: RangeInclusive<u64>, padding: usize) {
+    let pad = "x".repeat(padding);
+    let (mut next, last) = numbers.into_inner();
+    while next <= last {
+        let batch = next..=last.min(next + IN_FLIGHT - 1);
+        let frames = batch
+            .clone()
+            .map(|i| json!({"type": "send", "id": format!("m-{i}"), "to": to, "data": {"i": i, "pad": pad}}));
+        wire.send_all(frames).await;
+        next = batch.end() + 1;
+        for i in batch {
+            let reply = wire.reply(&format!("m-{i}")).await;
+            assert!(reply["ok"]["at"].is_string(), "{reply}");
+        }
+    }
+}
+
+fn cursor_of(message: &Value) -> Value {
+    json!({"generation": message["generation"], "offset": message["offset"]})
+}
+
+/// Runs each test on both back ends.
+macro_rules! on_each_backend {
+    ($($module:ident::$name:ident,)*) => {
+        mod memory {
+            $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn $name() {
+                super::$module::$name(roost_tests::cluster::Backend::Memory).await;
+            })*
+        }
+        mod services {
+            $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn $name() {
+                super::$module::$name(roost_tests::cluster::Backend::Services).await;
+            })*
+        }
+    };
+}
+
+on_each_backend! {
+    messages::two_users_on_different_nodes_exchange_messages_both_ways_with_replies,
+    messages::sends_of_one_session_arrive_in_order_without_waiting_for_replies,
+    messages::a_reconnect_with_the_cursor_gets_exactly_what_was_missed_in_order,
+    messages::a_known_device_without_a_cursor_resumes_from_what_it_acked,
+    messages::a_new_device_starts_at_the_tail,
+    messages::a_repeated_id_gets_the_same_answer_and_is_not_delivered_twice,
+    messages::every_session_of_a_user_gets_the_message,
+    messages::a_cursor_that_cannot_be_honoured_is_answered_recovered_false,
+    messages::a_reader_that_pauses_within_the_hot_window_gets_everything_in_order,
+    messages::a_reader_that_sleeps_through_the_hot_window_is_told,
+    messages::a_send_right_behind_connect_is_answered_and_keeps_its_place,
+    messages::a_client_that_closes_is_answered_with_a_close_frame,
+    places::a_node_that_is_not_home_names_the_one_that_is,
+    places::while_a_user_has_no_home_route_says_when_to_come_again,
+    places::a_planned_stop_tells_sessions_where_to_go_and_loses_nothing,
+    places::the_last_node_that_stops_gives_everything_up_and_tells_its_sessions_to_come_again,
+    places::after_a_crash_of_a_node_nothing_that_was_acknowledged_is_lost,
+    presence::a_user_is_online_from_the_first_session_and_offline_after_the_last,
+    presence::a_quick_reconnect_is_not_seen_by_anybody,
+    presence::a_user_shows_what_it_chose,
+    presence::a_status_is_not_acknowledged_before_it_is_kept,
+    presence::five_hundred_users_are_answered_at_once_and_in_order,
+    records::chat_events_has_every_acknowledged_message_as_its_reader_got_it,
+    records::user_status_events_has_every_change_with_its_cause,
+    records::the_topic_of_each_node_has_items_and_confirms_keyed_by_vnode,
+    operations::every_promised_metric_is_there_and_counts,
+    operations::every_process_says_whether_it_lives_and_is_ready,
+    operations::ring_and_nodes_say_who_has_what,
+    bad_input::every_bad_input_gets_its_documented_answer,
+    bad_input::a_token_is_taken_from_connect_authorization_or_subprotocol,
+    bad_input::the_seventeenth_session_of_a_user_is_closed_with_3504,
+    bad_input::more_than_256_unanswered_sends_are_refused_and_keep_their_order,
+    bad_input::commands_beyond_the_burst_are_refused_with_a_time_and_keep_their_order,
+    bad_input::a_node_says_when_an_address_comes_too_often_or_all_places_are_taken,
+}

@@ -1,0 +1,93 @@
+//! What consumers of the log read: keys, values and partitions of every topic.
+
+use roost_tests::cluster::{Backend, Cluster};
+use serde_json::json;
+
+/// Partitions of every topic.
+const PARTITIONS: u64 = 8;
+
+/// P2: an acknowledged message is in `chat_events`, under its stream's key, equal to what its reader got.
+/// Three messages from another node; the topic is read as any consumer would.
+pub async fn chat_events_has_every_acknowledged_message_as_its_reader_got_it(backend: Backend) {
+    let Some(cluster) = Cluster::start(backend, 2).await else { return };
+    let mut events = cluster.tail("chat_events").await;
+    let (alice, bob) = (cluster.user_at(0).await, cluster.user_at(1).await);
+    let (mut a, _) = cluster.connect(&alice, json!({})).await;
+    let (mut b, _) = cluster.connect(&bob, json!({})).await;
+    let datas = [json!({"text": "héllo \u{1f980}"}), json!(null), json!([1, 2.5, {"deep": ["er"]}])];
+    for (i, data) in datas.iter().enumerate() {
+        let reply = a.ask(&format!("m-{i}"), &bob, data.clone()).await;
+        assert!(reply["ok"].is_object(), "{reply}");
+    }
+    let stream = format!("user:{bob}");
+    let records = events.records(&stream, datas.len()).await;
+    let vnode = cluster.route(&bob).await.vnode;
+    for (i, (record, data)) in records.iter().zip(&datas).enumerate() {
+        assert_eq!(record.value, b.message().await);
+        assert_eq!(u64::from(record.partition), vnode % PARTITIONS);
+        let value = &record.value;
+        assert_eq!((&value["stream"], &value["offset"]), (&json!(stream), &json!(i + 1)));
+        assert_eq!(
+            (&value["from"], &value["data"], &value["kind"]),
+            (&json!(alice), data, &json!("message"))
+        );
+        assert!(value["generation"].is_u64() && value["at"].as_str().is_some_and(|at| at.ends_with('Z')));
+    }
+}
+
+/// P6: every change of a status is in `user_status_events`, under the user's key, unique by vnode, epoch and seq.
+/// A user comes, chooses, and goes.
+pub async fn user_status_events_has_every_change_with_its_cause(backend: Backend) {
+    let Some(cluster) = Cluster::start(backend, 2).await else { return };
+    let mut events = cluster.tail("user_status_events").await;
+    let bob = cluster.user_at(1).await;
+    let (mut b, welcome) = cluster.connect(&bob, json!({})).await;
+    b.choose("s-1", "away").await;
+    b.close().await;
+    let home = cluster.route(&bob).await;
+    let records = events.records(&bob, 3).await;
+    let mut last_seq = 0;
+    let expected = [("online", "connected"), ("away", "chosen"), ("offline", "disconnected")];
+    for (record, (status, cause)) in records.iter().zip(expected) {
+        let value = &record.value;
+        let seq = value["seq"].as_u64().expect("a number");
+        assert!(seq > last_seq, "{value}");
+        last_seq = seq;
+        let at = value["at"].clone();
+        let last_seen = if status == "offline" { at.clone() } else { json!(null) };
+        let whole = json!({
+            "vnode": home.vnode, "epoch": welcome["epoch"], "seq": seq, "user": bob, "status": status,
+            "cause": cause, "at": at, "since": at, "last_seen": last_seen,
+        });
+        assert_eq!(*value, whole);
+        assert_eq!(u64::from(record.partition), home.vnode % PARTITIONS);
+    }
+}
+
+/// Between nodes: items go to the topic of the home, confirms to that of the sender, keyed by vnode.
+/// One message crosses.
+pub async fn the_topic_of_each_node_has_items_and_confirms_keyed_by_vnode(backend: Backend) {
+    let Some(cluster) = Cluster::start(backend, 2).await else { return };
+    let mut to_home = cluster.tail(&format!("messages-{}", cluster.name(1))).await;
+    let mut to_sender = cluster.tail(&format!("messages-{}", cluster.name(0))).await;
+    let (alice, bob) = (cluster.user_at(0).await, cluster.user_at(1).await);
+    let (mut a, _) = cluster.connect(&alice, json!({})).await;
+    a.ask("m-1", &bob, json!({"text": "hi"})).await;
+    let home = cluster.route(&bob).await;
+    let key = home.vnode.to_string();
+    let item = to_home.records(&key, 1).await.remove(0);
+    assert_eq!(u64::from(item.partition), home.vnode % PARTITIONS);
+    let body = json!({"append": {
+        "stream": format!("user:{bob}"), "from": alice, "id": "m-1", "kind": "message", "data": {"text": "hi"},
+    }});
+    let item = &item.value["item"];
+    assert_eq!((&item["vnode"], &item["epoch"]), (&json!(home.vnode), &json!(home.epoch)));
+    assert_eq!((&item["n"], &item["body"]), (&json!(1), &body));
+    assert!(
+        item["sid"].as_str().is_some_and(|sid| sid.starts_with(&format!("{}/", cluster.name(0)))),
+        "{item}"
+    );
+    let confirm = &to_sender.records(&key, 1).await.remove(0).value["confirm"];
+    assert_eq!((&confirm["sid"], &confirm["from"]), (&item["sid"], &json!(1)));
+    assert!(confirm["results"][0]["ok"]["at"].is_u64(), "{confirm}");
+}

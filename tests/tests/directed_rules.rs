@@ -1,0 +1,17 @@
+//! Rules that random schedules reach too rarely, each with the interleaving it is there for.
+//!
+//! A scenario takes the rule to switch off: it must keep its promise with `None`, and break it with the rule off,
+//! or the scenario proves nothing. Numbers are those of `docs/decisions/0001-protocol-core.md`.
+
+#![allow(clippy::unwrap_used, reason = "what breaks here is the test")]
+
+#[path = "directed_rules/homes.rs"]
+mod homes;
+#[path = "directed_rules/ownership.rs"]
+mod ownership;
+#[path = "directed_rules/rig.rs"]
+mod rig;
+#[path = "directed_rules/sending.rs"]
+mod sending;
+#[path = "directed_rules/sessions.rs"]
+mod sessions;

@@ -1,0 +1,161 @@
+//! What the cores ask, done to the store model and the log, or kept from them.
+
+use roost_backend::log::{Lane, Outgoing};
+use roost_backend::store::ActivateAnswer;
+use roost_proto::events::CHAT_EVENTS;
+use roost_proto::frames::ServerFrame;
+use roost_proto::records::Record;
+use roost_ws_node::core::Rule;
+use roost_ws_node::core::events::{Action, Event};
+
+use super::{LEASE_TTL_MS, LateWrite, ROAD_MS, Reach, Rig, Road, STORE_MS};
+
+const STORE_TIMEOUT_MS: u64 = 400;
+const LOG_MS: u64 = 2;
+
+impl Rig {
+    pub(super) fn later(&mut self, ms: u64, node: usize, event: Event) {
+        self.next += 1;
+        self.pending.insert((self.now + ms, self.next), (node, event));
+    }
+
+    pub(super) fn act(&mut self, node: usize, action: Action) {
+        match action {
+            Action::Produce { lane: Lane::Transport, record } => self.send(node, &record),
+            Action::Produce { lane: Lane::Outbox, record } if self.no_log.contains(&node) => {
+                self.unlogged.push((node, record));
+            }
+            Action::Produce { lane: Lane::Outbox, record } => self.log(node, record),
+            Action::LogEnd { session, ask, partition } => {
+                self.log_end_asked += 1;
+                let answer = self.log_end_known.then(|| self.chat[partition as usize].len() as u64);
+                self.later(LOG_MS, node, Event::LogEnd { session, ask, partition, answer });
+            }
+            Action::Frame { session, frame, counted } => {
+                let frame = ServerFrame::parse(std::str::from_utf8(&frame).unwrap()).unwrap();
+                self.frames.push((session.0, frame));
+                if counted && self.stalled.contains(&session.0) {
+                    *self.undrained.entry(session.0).or_default() += 1;
+                } else if counted {
+                    self.later(1, node, Event::Drained { session, frames: 1 });
+                }
+            }
+            Action::Close { session, code, .. } => {
+                self.closes.push((session.0, code));
+                self.later(1, node, Event::Closed { session });
+            }
+            Action::Observe(..) => {}
+            Action::Replaced => self.replaced.push(node),
+            Action::Refresh => self.look(node),
+            asked => self.ask_store(node, asked),
+        }
+    }
+
+    fn send(&mut self, from: usize, record: &Outgoing) {
+        let told = Event::Reported { token: record.token, ok: true };
+        let to = record.topic.strip_prefix("messages-").unwrap();
+        let to: Vec<_> =
+            (0..self.nodes.len()).filter(|n| self.nodes[*n].sid().node().as_str() == to).collect();
+        let size = record.payload.len();
+        let record: Record = serde_json::from_slice(&record.payload).unwrap();
+        self.sent.push((self.now, from, size, record.clone()));
+        let arrives = match (self.road)(from, &record) {
+            Road::Goes => Event::Record(record),
+            Road::Lost => return self.later(ROAD_MS, from, told),
+            Road::Held => {
+                self.on_road.extend(to.iter().map(|to| (*to, Event::Record(record.clone()))));
+                return self.later(ROAD_MS, from, told);
+            }
+            Road::Garbled => Event::Undecodable,
+            Road::As(other) => Event::Record(*other),
+        };
+        for to in to {
+            let copy =
+                if let Event::Record(r) = &arrives { Event::Record(r.clone()) } else { Event::Undecodable };
+            self.later(ROAD_MS, to, copy);
+        }
+        self.later(ROAD_MS, from, told);
+    }
+
+    pub(super) fn log(&mut self, node: usize, record: Outgoing) {
+        if &*record.topic == CHAT_EVENTS {
+            let message = serde_json::from_slice(&record.payload).unwrap();
+            self.chat[record.partition as usize].push((self.now, message));
+        }
+        self.later(LOG_MS, node, Event::Reported { token: record.token, ok: true });
+    }
+
+    fn ask_store(&mut self, node: usize, asked: Action) {
+        let cut = self.no_store.contains(&node);
+        let mut wait = if cut { STORE_TIMEOUT_MS } else { 2 * STORE_MS };
+        let (now, sent) = (self.store_now(), self.now);
+        let event = match asked {
+            Action::Register(r) => Event::Registered((!cut).then(|| self.control.register(&r))),
+            Action::Claim(c) => {
+                if self.off == Some(Rule::HeldWhileSettling) && c.held.is_none() {
+                    self.control.settling_until = 0;
+                }
+                let answer = (!cut).then(|| self.control.claim(&c, now, LEASE_TTL_MS));
+                Event::Claimed { vnode: c.vnode, sent, answer }
+            }
+            Action::Activate(a) => {
+                let (vnode, epoch) = (a.vnode, a.epoch);
+                let current = a.data_set == self.control.data_set;
+                let mut answer = match cut {
+                    true => None,
+                    false if current => Some(self.data[vnode.index()].activate(&a)),
+                    false => Some(ActivateAnswer::NewData(self.control.data_set.clone())),
+                };
+                if self.activations_untold > 0 {
+                    self.activations_untold -= 1;
+                    (answer, wait) = (None, STORE_TIMEOUT_MS);
+                }
+                Event::Activated { vnode, epoch, answer }
+            }
+            Action::Ready(r) => {
+                let (vnode, epoch) = r.rows[0];
+                let answer = (!cut).then(|| self.control.set_ready(&r, now)[0]);
+                Event::Readied { vnode, epoch, answer }
+            }
+            Action::Release(r) => {
+                if !cut {
+                    self.control.release(&r, now);
+                }
+                let (vnode, epoch) = r.rows[0];
+                Event::Released { vnode, epoch }
+            }
+            Action::Renew(r) => {
+                let answer = (!cut).then(|| self.control.renew(&r, now, LEASE_TTL_MS));
+                Event::Renewed { sent, rows: r.rows, answer }
+            }
+            Action::Write { call, write } => {
+                let vnode = write.fence.vnode;
+                let reach = if cut { Reach::Answered } else { (self.writes)(&write) };
+                let answered = reach == Reach::Underway;
+                let mut write_now = || self.data[vnode.index()].write(&write, &self.store);
+                let answer = match reach {
+                    Reach::Answered => (!cut).then(write_now),
+                    Reach::Untold => {
+                        write_now();
+                        None
+                    }
+                    Reach::Late | Reach::Underway => {
+                        self.late_writes.push(LateWrite { node, call, write: *write, answered });
+                        None
+                    }
+                };
+                if answered {
+                    return;
+                }
+                wait = if answer.is_none() { STORE_TIMEOUT_MS } else { wait };
+                Event::Written { vnode, call, answer }
+            }
+            Action::Read { session, vnode, stream, generation, after, limit } => {
+                let answer = (!cut).then(|| self.data[vnode.index()].read(&stream, generation, after, limit));
+                Event::Read { session, generation, after, answer }
+            }
+            other => unreachable!("not a question to the store: {other:?}"),
+        };
+        self.later(wait, node, event);
+    }
+}

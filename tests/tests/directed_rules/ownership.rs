@@ -1,0 +1,276 @@
+//! Who has a vnode: rules 19 to 22.
+
+use roost_backend::store::DataSet;
+use roost_backend::store::model::VnodeData;
+use roost_proto::ids::Epoch;
+use roost_proto::records::{Record, Took};
+use roost_ws_node::core::Rule;
+use roost_ws_node::core::events::Event;
+
+use super::rig::{LEASE_TTL_MS, Rig, Road};
+
+/// The store comes up as another data set; the first connection says so.
+fn another_data_set(rig: &mut Rig) {
+    let settling = rig.store_now() + LEASE_TTL_MS;
+    rig.control.new_data_set(rig.data.len() as u32, DataSet("d1".into()), settling);
+}
+
+/// Rule 19: node 1 has the vnode of `bob`; the store goes back to when node 0 had it. Node 0 hears of that first,
+/// while node 1, within its lease, confirms what the log has only now.
+///
+/// Returns what the sender was told, and what `bob` knows who had been away.
+fn the_store_goes_back_to_an_earlier_owner(off: Option<Rule>) -> (Vec<&'static str>, Vec<String>) {
+    let mut rig = Rig::new(&[0, 0, 1, 1], off);
+    let (alice, bob) = (rig.user(2, 0), rig.user(1, 0));
+    let snapshot = (rig.control.clone(), rig.data.clone());
+    rig.assign(1, 1);
+    rig.run(2000);
+    let (sender, reader) = (rig.connect(1, &alice), rig.connect(1, &bob));
+    rig.say(sender, &bob, "m1");
+    rig.run(100);
+    let shown = Some(rig.cursor(reader));
+    rig.hang_up(reader);
+    rig.no_log.insert(1);
+    rig.say(sender, &bob, "m2");
+    rig.run(100);
+    assert_eq!(rig.told(sender, "m1"), ["ok"]);
+    assert!(rig.now % 1000 < 500, "node 1 neither renews nor reads the table in what follows");
+    (rig.control, rig.data) = snapshot;
+    another_data_set(&mut rig);
+    rig.look(0);
+    rig.run(50);
+    let mut reader = rig.connect_at(0, &bob, Some("phone"), shown);
+    rig.log_again();
+    rig.run(50);
+    assert_eq!(rig.told(sender, "m2"), ["ok"], "node 1 knows nothing yet, and the log has it");
+    for _ in 0..10 {
+        rig.run(1000);
+        if let Some(moved) = rig.moved(reader).cloned() {
+            let node = usize::from(moved.node.as_str() == "n1");
+            reader = rig.connect_at(node, &bob, Some("phone"), shown);
+        }
+    }
+    rig.say(sender, &bob, "m3");
+    rig.run(30_000);
+    (rig.told(sender, "m2"), rig.history_and_inbox(reader, &bob))
+}
+
+#[test]
+fn while_settling_nobody_gets_a_vnode_that_another_holds_now() {
+    let all = |ids: &[&str]| ids.iter().map(|id| (*id).to_owned()).collect::<Vec<_>>();
+    assert_eq!(the_store_goes_back_to_an_earlier_owner(None), (vec!["ok"], all(&["m1", "m2", "m3"])));
+    let off = the_store_goes_back_to_an_earlier_owner(Some(Rule::HeldWhileSettling));
+    assert_eq!(off, (vec!["ok"], all(&["m1", "m3"])), "m2 was acknowledged, and is skipped in silence");
+}
+
+/// Rules 18 and 19: the store was away for less than a lease and lost nothing.
+#[test]
+fn a_restart_of_the_store_without_loss_resets_nobody() {
+    let mut rig = Rig::new(&[0, 1], None);
+    let (alice, bob) = (rig.user(0, 0), rig.user(1, 0));
+    let (sender, reader) = (rig.connect(0, &alice), rig.connect(1, &bob));
+    rig.say(sender, &bob, "m1");
+    rig.run(100);
+    let generation = rig.data[1].head().unwrap().2;
+    rig.control.expire_all_rows();
+    another_data_set(&mut rig);
+    rig.run(3000);
+    rig.say(sender, &bob, "m2");
+    rig.run(1000);
+    assert_eq!(rig.inbox(reader), ["m1", "m2"]);
+    assert_eq!((rig.resets(reader).len(), rig.closed(reader)), (0, vec![]));
+    assert_eq!(rig.data[1].head().unwrap().2, generation);
+}
+
+/// Rule 18: the data is gone under a home that holds its lease.
+#[test]
+fn a_home_whose_data_is_gone_begins_a_new_generation_and_says_reset() {
+    let mut rig = Rig::new(&[0, 1], None);
+    let (alice, bob) = (rig.user(0, 0), rig.user(1, 0));
+    let (sender, reader) = (rig.connect(0, &alice), rig.connect(1, &bob));
+    rig.say(sender, &bob, "m1");
+    rig.run(2000);
+    rig.data[1] = VnodeData::default();
+    rig.say(sender, &bob, "m2");
+    rig.run(3000);
+    assert_eq!(rig.nodes[1].counters().writes_fenced, 1);
+    assert_eq!(rig.told(sender, "m2"), ["ok"]);
+    assert_eq!(rig.inbox(reader), ["m1", "m2"]);
+    let [reset] = rig.resets(reader)[..] else { panic!("one reset") };
+    let head = rig.data[1].head().unwrap();
+    assert_eq!((reset.cursor.generation, head.2), (head.0, head.0));
+    assert_eq!(rig.cursor(reader).generation, head.0);
+    assert!(reset.through.is_some(), "the history has what came before");
+    assert_eq!(rig.logged(&bob), ["m1", "m2"]);
+}
+
+/// Rule 22: the home is cut off from the store alone, and another node takes its vnode.
+#[test]
+fn took_ends_a_home_without_the_store_and_its_sessions_are_told_to_move() {
+    let mut rig = Rig::new(&[0, 1], None);
+    let (alice, bob) = (rig.user(0, 0), rig.user(1, 0));
+    let (sender, reader) = (rig.connect(0, &alice), rig.connect(1, &bob));
+    rig.no_store.insert(1);
+    rig.revoke(1);
+    rig.assign(1, 0);
+    rig.run(2000);
+    assert_eq!(rig.nodes[1].gauges(rig.clock()).owned, 0);
+    assert!(rig.nodes[1].counters().suspensions == 0, "before its lease was over");
+    let moved = rig.moved(reader).expect("it knows where to");
+    let head = rig.data[1].head().unwrap();
+    assert_eq!((moved.node.as_str(), &*moved.url, moved.epoch), ("n0", "ws://n0", head.0));
+    assert_eq!(rig.closed(reader), [0; 0]);
+
+    // The other way round it says nothing: what is older ends nobody.
+    let vnode = roost_ring::vnode(&bob, 2);
+    let sid = rig.nodes[1].sid().clone();
+    let (node, url) = (sid.node(), "ws://n1".to_owned());
+    let old = Took { vnode, epoch: Epoch(head.0.0 - 1), node, sid, url };
+    let epoch = head.0;
+    rig.give(0, Event::Record(Record::Took(old)));
+    rig.say(sender, &bob, "m1");
+    rig.run(100);
+    assert_eq!(rig.told(sender, "m1"), ["ok"]);
+    assert_eq!(rig.data[1].head().unwrap().0, epoch);
+}
+
+/// Rule 22, with the answer to the activation lost: its repeat finds the new owner in the head.
+#[test]
+fn took_is_sent_even_if_the_answer_to_the_activation_was_lost() {
+    let mut rig = Rig::new(&[0, 1], None);
+    let bob = rig.user(1, 0);
+    let reader = rig.connect(1, &bob);
+    rig.no_store.insert(1);
+    rig.revoke(1);
+    rig.assign(1, 0);
+    rig.activations_untold = 1;
+    rig.run(5000);
+    assert_eq!(rig.data[1].head().unwrap().1.node().as_str(), "n0");
+    assert_eq!(rig.moved(reader).map(|m| m.node.as_str()), Some("n0"));
+}
+
+/// Rule 20.
+#[test]
+fn an_epoch_only_grows_in_a_view_except_after_a_new_data_set() {
+    let mut rig = Rig::new(&[0, 1, 2, 2], None);
+    let (alice, bob) = (rig.user(0, 0), rig.user(1, 0));
+    let sender = rig.connect(0, &alice);
+    let mut stale = rig.control.table(rig.store_now());
+    rig.assign(1, 2);
+    rig.run(3000);
+    let epoch_of_next_item = |rig: &mut Rig, id: &str| {
+        rig.say(sender, &bob, id);
+        let Some((.., Record::Item(item))) = rig.sent.last() else { panic!("an item is the last") };
+        item.channel.epoch
+    };
+    let current = rig.data[1].head().unwrap().0;
+    rig.give(0, Event::View(Box::new(stale.clone())));
+    assert_eq!(epoch_of_next_item(&mut rig, "m1"), current);
+    let old = stale.rows.values().find(|r| r.node().as_str() == "n1").unwrap().epoch;
+    assert!(old < current);
+    stale.data_set = DataSet("d1".into());
+    rig.road = Box::new(|_, _| Road::Lost);
+    rig.give(0, Event::View(Box::new(stale)));
+    assert_eq!(epoch_of_next_item(&mut rig, "m2"), old);
+}
+
+/// Rule 21: the leader declares a living node dead.
+#[test]
+fn a_revoked_node_goes_on_as_another_sid_and_keeps_its_sockets() {
+    let mut rig = Rig::new(&[0, 1], None);
+    let (alice, bob) = (rig.user(0, 0), rig.user(1, 0));
+    let (reader, both) = (rig.connect(0, &alice), rig.connect(1, &bob));
+    let old = rig.nodes[1].sid().clone();
+    rig.road = Box::new(|from, record| match record {
+        Record::Item(_) if from == 1 => Road::Held,
+        _ => Road::Goes,
+    });
+    for id in ["x1", "x2"] {
+        rig.say(both, &alice, id);
+    }
+    rig.revoke(1);
+    rig.run(2000);
+    assert_eq!((rig.told(both, "x1"), rig.told(both, "x2")), (vec!["unknown"], vec!["unknown"]));
+    let new = rig.nodes[1].sid().clone();
+    assert!(new != old && new.born() > old.born());
+    assert_eq!(rig.control.sid_of(&new.node()), Some(&new), "it registered again");
+    assert_eq!((rig.replaced.len(), rig.closed(both), rig.moved(both)), (0, vec![], None));
+
+    // What the ended sid sent is void, wherever it was.
+    let void = rig.nodes[0].counters().void_records;
+    rig.clear_road();
+    rig.run(100);
+    assert_eq!(rig.nodes[0].counters().void_records, void + 2);
+    assert_eq!(rig.logged(&alice), [""; 0]);
+
+    // The same socket goes on, both ways, and rule 1 holds across the two lives.
+    rig.say(both, &alice, "x2");
+    assert_eq!(rig.told(both, "x2"), ["unknown", "rate_limited"], "x1 comes first");
+    for id in ["x1", "x2"] {
+        rig.say(both, &alice, id);
+        rig.run(100);
+        assert_eq!(rig.told(both, id).last(), Some(&"ok"));
+    }
+    rig.say(reader, &bob, "y1");
+    rig.run(100);
+    assert_eq!((rig.inbox(reader), rig.inbox(both)), (vec!["x1".into(), "x2".into()], vec!["y1".to_owned()]));
+    assert_eq!((rig.resets(both).len(), rig.closed(both)), (0, vec![]));
+}
+
+#[test]
+fn a_revoked_node_tells_its_sessions_to_move_when_another_has_the_vnode() {
+    let mut rig = Rig::new(&[0, 1], None);
+    let bob = rig.user(1, 0);
+    let reader = rig.connect(1, &bob);
+    rig.revoke(1);
+    rig.assign(1, 0);
+    rig.run(3000);
+    assert_eq!(rig.moved(reader).map(|m| m.node.as_str()), Some("n0"));
+    assert_eq!(rig.closed(reader), [0; 0], "the client goes by itself");
+    rig.run(10_000);
+    assert_eq!(rig.closed(reader), [3000], "or is closed later");
+}
+
+/// Rule 21, with a successor whose clock is behind by `behind_ms`.
+fn a_later_process_of_the_node_starts(behind_ms: u64) {
+    let mut rig = Rig::new(&[0, 1], None);
+    let bob = rig.user(1, 0);
+    let reader = rig.connect(1, &bob);
+    let later = rig.start(1, behind_ms, &|_| {});
+    rig.run(1500);
+    assert_eq!(rig.replaced.first(), Some(&1));
+    assert!(!rig.replaced.contains(&later), "only a later one replaces");
+    rig.freeze(1);
+    rig.run(8000);
+    let row = rig.control.table(rig.store_now()).rows.values().find(|r| r.node().as_str() == "n1").cloned();
+    assert_eq!(&row.unwrap().sid, rig.nodes[later].sid());
+    let again = rig.connect(later, &bob);
+    assert!(rig.is_welcome(again));
+    assert_eq!(rig.inbox(reader), [""; 0]);
+}
+
+#[test]
+fn a_later_process_of_a_node_replaces_the_earlier_one_even_if_its_clock_is_behind() {
+    a_later_process_of_the_node_starts(0);
+    a_later_process_of_the_node_starts(3_600_000);
+}
+
+/// Rule 27, with the home dead and nobody else in its place yet.
+#[test]
+fn nobody_is_sent_to_a_life_that_is_over() {
+    let mut rig = Rig::new(&[0, 1], None);
+    let (alice, bob) = (rig.user(0, 0), rig.user(1, 0));
+    let sender = rig.connect(0, &alice);
+    rig.freeze(1);
+    rig.revoke(1);
+    rig.run(1000);
+    let reader = rig.connect(0, &bob);
+    rig.run(1000);
+    assert_eq!(rig.moved(reader), None, "n1 is dead, and n0 knows it");
+    rig.assign(1, 0);
+    rig.run(2000);
+    assert!(rig.is_welcome(reader));
+    rig.say(sender, &bob, "m1");
+    rig.run(100);
+    assert_eq!(rig.inbox(reader), ["m1"]);
+}

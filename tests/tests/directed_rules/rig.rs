@@ -1,0 +1,334 @@
+//! A cluster in the hand: protocol cores, the store model and a log, where every fault is put by a test.
+//!
+//! Nothing is random and nothing waits: time is a number, each kind of step takes a fixed time, and what a test
+//! holds back stays back until it lets go.
+
+#[path = "carry.rs"]
+mod carry;
+#[path = "sight.rs"]
+mod sight;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use roost_backend::log::Outgoing;
+use roost_backend::store::model::{Control, VnodeData};
+use roost_backend::store::*;
+use roost_proto::codes::CloseCode;
+use roost_proto::events::Message;
+use roost_proto::frames::{Send, ServerFrame};
+use roost_proto::ids::{Cursor, DeviceId, MessageId, NodeId, UserId, VnodeId};
+use roost_proto::records::Record;
+use roost_ws_node::core::events::{Connecting, Event, Now, SessionKey};
+use roost_ws_node::core::{CoreConfig, NodeCore, Rule};
+use serde_json::value::RawValue;
+
+pub const LEASE_TTL_MS: u64 = 6000;
+const WALL: u64 = 1_795_000_000_000;
+const LEADER: &str = "hand";
+const STORE_MS: u64 = 1;
+const ROAD_MS: u64 = 5;
+
+/// What becomes of a record between nodes. Its producer is told that it arrived, whatever happens.
+pub enum Road {
+    Goes,
+    /// Retention or a reader's restart took it.
+    Lost,
+    /// Kept in [`Rig::on_road`].
+    Held,
+    /// Arrives as something nobody can read.
+    Garbled,
+    /// Arrives as another record.
+    As(Box<Record>),
+}
+
+/// Decides for each record, knowing which node it comes from.
+pub type Roads = Box<dyn FnMut(usize, &Record) -> Road>;
+
+/// What becomes of a write.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reach {
+    Answered,
+    /// It takes effect at once; nobody is told.
+    Untold,
+    /// The writer gives up waiting; the write stays in [`Rig::late_writes`].
+    Late,
+    /// On its way for long; it is answered when [`Rig::land`] lets it arrive.
+    Underway,
+}
+
+/// A write that has not arrived yet.
+pub struct LateWrite {
+    node: usize,
+    call: u64,
+    write: Write,
+    answered: bool,
+}
+
+pub struct Rig {
+    pub now: u64,
+    pub tick_ms: u64,
+    pub nodes: Vec<NodeCore>,
+    pub control: Control,
+    pub data: Vec<VnodeData>,
+    pub store: StoreConfig,
+    off: Option<Rule>,
+    /// Stopped by the scheduler: what arrives waits.
+    asleep: BTreeSet<usize>,
+    backlog: BTreeMap<usize, Vec<Event>>,
+    /// Cut off from the store.
+    pub no_store: BTreeSet<usize>,
+    pub road: Roads,
+    pub on_road: Vec<(usize, Event)>,
+    /// So many activations take effect without the caller being told.
+    pub activations_untold: usize,
+    /// Every record between nodes: when, from whom, how many bytes, what.
+    pub sent: Vec<(u64, usize, usize, Record)>,
+    pub writes: Box<dyn FnMut(&Write) -> Reach>,
+    pub late_writes: Vec<LateWrite>,
+    /// The log takes nothing from these nodes' outboxes for now.
+    pub no_log: BTreeSet<usize>,
+    unlogged: Vec<(usize, Outgoing)>,
+    pub log_end_known: bool,
+    pub log_end_asked: u64,
+    /// `chat_events` by partition, with the time of arrival.
+    pub chat: Vec<Vec<(u64, Message)>>,
+    sessions: BTreeMap<u64, usize>,
+    /// Sessions whose sockets take nothing.
+    pub stalled: BTreeSet<u64>,
+    undrained: BTreeMap<u64, usize>,
+    pub frames: Vec<(u64, ServerFrame)>,
+    pub closes: Vec<(u64, CloseCode)>,
+    pub replaced: Vec<usize>,
+    pending: BTreeMap<(u64, u64), (usize, Event)>,
+    next: u64,
+}
+
+impl Rig {
+    /// Vnode `v` is assigned to node `homes[v]`, and ready there.
+    pub fn new(homes: &[usize], off: Option<Rule>) -> Self {
+        Self::with(homes, off, |_| {})
+    }
+
+    pub fn with(homes: &[usize], off: Option<Rule>, set: impl Fn(&mut CoreConfig)) -> Self {
+        let vnodes = homes.len() as u32;
+        let mut control = Control::default();
+        let data_set = control.open_ring(vnodes, DataSet("d0".into())).unwrap();
+        control.lead(&Lead { data_set, token: LEADER.into(), frozen: None });
+        let mut rig = Self {
+            now: 0,
+            tick_ms: 50,
+            nodes: Vec::new(),
+            control,
+            data: vec![VnodeData::default(); homes.len()],
+            store: StoreConfig { lease_ttl_ms: LEASE_TTL_MS, ..StoreConfig::default() },
+            off,
+            asleep: BTreeSet::new(),
+            backlog: BTreeMap::new(),
+            no_store: BTreeSet::new(),
+            road: Box::new(|_, _| Road::Goes),
+            on_road: Vec::new(),
+            activations_untold: 0,
+            sent: Vec::new(),
+            writes: Box::new(|_| Reach::Answered),
+            late_writes: Vec::new(),
+            no_log: BTreeSet::new(),
+            unlogged: Vec::new(),
+            log_end_known: true,
+            log_end_asked: 0,
+            chat: (0..vnodes).map(|_| Vec::new()).collect(),
+            sessions: BTreeMap::new(),
+            stalled: BTreeSet::new(),
+            undrained: BTreeMap::new(),
+            frames: Vec::new(),
+            closes: Vec::new(),
+            replaced: Vec::new(),
+            pending: BTreeMap::new(),
+            next: 0,
+        };
+        for (v, node) in homes.iter().enumerate() {
+            rig.assign(v, *node);
+        }
+        for i in 0..=homes.iter().copied().max().unwrap_or(0) {
+            rig.start(i, 0, &set);
+        }
+        rig.run(2000);
+        let table = rig.control.table(rig.store_now());
+        assert_eq!(table.rows.values().filter(|r| r.ready).count(), homes.len(), "everything is ready");
+        rig
+    }
+
+    /// A process of node `i`, its clock so much behind; it is known by the index that is returned.
+    pub fn start(&mut self, i: usize, behind_ms: u64, set: &impl Fn(&mut CoreConfig)) -> usize {
+        let mut cfg = CoreConfig::new(node(i));
+        cfg.url = format!("ws://n{i}");
+        (cfg.vnodes, cfg.partitions) = (self.data.len() as u32, self.data.len() as u32);
+        cfg.lease_ttl_ms = LEASE_TTL_MS;
+        (cfg.commands_per_s, cfg.commands_burst) = (100_000, 100_000);
+        cfg.random = self.nodes.len() as u32;
+        cfg.off = self.off;
+        set(&mut cfg);
+        let now = self.clock();
+        self.nodes.push(NodeCore::new(cfg, Now { wall: now.wall - behind_ms, ..now }));
+        let at = self.nodes.len() - 1;
+        self.look(at);
+        at
+    }
+
+    pub fn clock(&self) -> Now {
+        Now { mono: self.now, wall: WALL + self.now, us: self.now * 1000 }
+    }
+
+    pub fn store_now(&self) -> u64 {
+        WALL + self.now
+    }
+
+    /// Lets time pass.
+    pub fn run(&mut self, ms: u64) {
+        let end = self.now + ms;
+        loop {
+            let tick = (self.now / self.tick_ms + 1) * self.tick_ms;
+            let due = self.pending.first_key_value().map_or(u64::MAX, |((at, _), _)| *at);
+            if due <= end && due <= tick {
+                self.now = due.max(self.now);
+                let (_, (node, event)) = self.pending.pop_first().unwrap();
+                self.give(node, event);
+            } else if tick <= end {
+                self.now = tick;
+                self.tick();
+            } else {
+                self.now = end;
+                return;
+            }
+        }
+    }
+
+    fn tick(&mut self) {
+        for node in 0..self.nodes.len() {
+            if self.asleep.contains(&node) {
+                continue;
+            }
+            if self.now.is_multiple_of(1000) {
+                self.look(node);
+            }
+            self.give(node, Event::Tick);
+        }
+    }
+
+    /// Node `node` reads the table.
+    pub fn look(&mut self, node: usize) {
+        if !self.no_store.contains(&node) {
+            let table = Box::new(self.control.table(self.store_now()));
+            self.later(STORE_MS, node, Event::View(table));
+        }
+    }
+
+    pub fn give(&mut self, node: usize, event: Event) {
+        if self.asleep.contains(&node) {
+            return self.backlog.entry(node).or_default().push(event);
+        }
+        let now = self.clock();
+        for action in self.nodes[node].step(event, now) {
+            self.act(node, action);
+        }
+    }
+
+    /// The scheduler stops a process, and lets it go on with all that came in the meantime.
+    pub fn freeze(&mut self, node: usize) {
+        self.asleep.insert(node);
+    }
+
+    pub fn thaw(&mut self, node: usize) {
+        self.asleep.remove(&node);
+        for event in self.backlog.remove(&node).unwrap_or_default() {
+            self.give(node, event);
+        }
+    }
+
+    /// Lets everything held on the road arrive, and holds no more.
+    pub fn clear_road(&mut self) {
+        self.road = Box::new(|_, _| Road::Goes);
+        for (node, event) in std::mem::take(&mut self.on_road) {
+            self.later(ROAD_MS, node, event);
+        }
+    }
+
+    /// The writes that were under way or late arrive.
+    pub fn land(&mut self) {
+        for w in std::mem::take(&mut self.late_writes) {
+            let vnode = w.write.fence.vnode;
+            let answer = self.data[vnode.index()].write(&w.write, &self.store);
+            if w.answered {
+                self.later(STORE_MS, w.node, Event::Written { vnode, call: w.call, answer: Some(answer) });
+            }
+        }
+    }
+
+    /// The log takes what it was given, and more.
+    pub fn log_again(&mut self) {
+        self.no_log.clear();
+        for (node, record) in std::mem::take(&mut self.unlogged) {
+            self.log(node, record);
+        }
+    }
+
+    pub fn assign(&mut self, vnode: usize, to: usize) {
+        let from_version = self.control.table(0).assignment.version;
+        let targets = vec![(VnodeId(vnode as u16), node(to))];
+        let data_set = self.control.data_set.clone();
+        assert!(self.control.assign(&Assign { data_set, token: LEADER.into(), from_version, targets }));
+    }
+
+    /// The leader declares the node dead.
+    pub fn revoke(&mut self, i: usize) {
+        let row = self.control.table(0).nodes[&node(i)].clone();
+        let data_set = self.control.data_set.clone();
+        let revoke = Revoke { data_set, token: LEADER.into(), sid: row.sid, beat: row.beat };
+        assert!(self.control.revoke(&revoke));
+    }
+
+    pub fn connect(&mut self, node: usize, user: &str) -> u64 {
+        self.connect_at(node, user, None, None)
+    }
+
+    /// Returns the session's key; it is placed when time passes.
+    pub fn connect_at(
+        &mut self,
+        node: usize,
+        user: &str,
+        device: Option<&str>,
+        cursor: Option<Cursor>,
+    ) -> u64 {
+        let key = self.sessions.len() as u64 + 1;
+        self.sessions.insert(key, node);
+        let device = device.map(|d| DeviceId::new(d).unwrap());
+        let (session, user) = (SessionKey(key), UserId::new(user).unwrap());
+        self.give(node, Event::Connect(Box::new(Connecting { session, user, device, epoch: None, cursor })));
+        self.run(50);
+        key
+    }
+
+    pub fn hang_up(&mut self, session: u64) {
+        self.give(self.sessions[&session], Event::Closed { session: SessionKey(session) });
+    }
+
+    pub fn say(&mut self, session: u64, to: &str, id: &str) {
+        self.say_this(session, to, id, "{}");
+    }
+
+    pub fn say_this(&mut self, session: u64, to: &str, id: &str, data: &str) {
+        let data = RawValue::from_string(data.into()).unwrap();
+        let send = Send { id: MessageId::new(id).unwrap(), to: UserId::new(to).unwrap(), data };
+        self.give(self.sessions[&session], Event::Send { session: SessionKey(session), send });
+    }
+
+    /// The socket takes everything it was handed.
+    pub fn drain(&mut self, session: u64) {
+        self.stalled.remove(&session);
+        let frames = self.undrained.remove(&session).unwrap_or(0);
+        self.give(self.sessions[&session], Event::Drained { session: SessionKey(session), frames });
+    }
+}
+
+fn node(i: usize) -> NodeId {
+    NodeId::new(format!("n{i}")).unwrap()
+}

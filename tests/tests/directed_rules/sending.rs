@@ -1,0 +1,256 @@
+//! The sender's side: rules 1, 3, 6 and 9.
+
+use roost_proto::ids::{Epoch, Sid};
+use roost_proto::records::{Confirm, ItemResult, Record};
+use roost_ws_node::core::Rule;
+use roost_ws_node::core::events::Event;
+
+use super::rig::{Rig, Road, Roads};
+
+fn is_item(record: &Record) -> bool {
+    matches!(record, Record::Item(_))
+}
+
+fn is_confirm(record: &Record) -> bool {
+    matches!(record, Record::Confirm(_))
+}
+
+/// Takes the first record away that `what` is true of.
+fn lose_one(what: fn(&Record) -> bool) -> Roads {
+    let mut lost = false;
+    Box::new(move |_, record| {
+        if !lost && what(record) {
+            lost = true;
+            return Road::Lost;
+        }
+        Road::Goes
+    })
+}
+
+fn items_from(rig: &Rig, node: usize) -> Vec<u64> {
+    let items = rig.sent.iter().filter(|(_, from, ..)| *from == node);
+    items.filter_map(|(.., r)| if let Record::Item(i) = r { Some(i.n) } else { None }).collect()
+}
+
+/// Rule 1. [m2 refused, m3 accepted, m2 repeated: order broken]
+#[test]
+fn after_a_refusal_the_stream_waits_until_the_refused_message_is_accepted() {
+    let mut rig = Rig::with(&[0, 1], None, |cfg| cfg.channel_items_max = 1);
+    let (bob, carol) = (rig.user(1, 0), rig.user(1, 1));
+    let (alice, tablet) = (rig.user(0, 0), rig.user(0, 0));
+    let (alice, tablet) = (rig.connect(0, &alice), rig.connect(0, &tablet));
+    rig.road = Box::new(|_, record| if is_item(record) { Road::Held } else { Road::Goes });
+    for id in ["m1", "m2", "m3", "m2"] {
+        rig.say(alice, &bob, id);
+    }
+    assert_eq!(rig.told(alice, "m2"), ["rate_limited"; 2]);
+    assert_eq!(rig.told(alice, "m3"), ["rate_limited"]);
+    rig.clear_road();
+    rig.run(100);
+    assert_eq!(rig.told(alice, "m1"), ["ok"]);
+    rig.say(alice, &bob, "m3");
+    rig.run(100);
+    assert_eq!(rig.told(alice, "m3"), ["rate_limited"; 2], "there is room, but it would overtake m2");
+    for (session, to, id) in
+        [(alice, &carol, "c1"), (tablet, &bob, "t1"), (alice, &bob, "m2"), (alice, &bob, "m3")]
+    {
+        rig.say(session, to, id);
+        rig.run(100);
+        assert_eq!(rig.told(session, id).last(), Some(&"ok"), "{id}");
+    }
+    assert_eq!(rig.logged(&bob), ["m1", "t1", "m2", "m3"]);
+}
+
+/// Rule 3: one record is lost and nothing follows it. Returns what the sender heard and what the reader got.
+fn the_last_one_is_lost(what: fn(&Record) -> bool, off: Option<Rule>) -> (Vec<&'static str>, Vec<String>) {
+    let mut rig = Rig::new(&[0, 1], off);
+    let (alice, bob) = (rig.user(0, 0), rig.user(1, 0));
+    let (sender, reader) = (rig.connect(0, &alice), rig.connect(1, &bob));
+    rig.road = lose_one(what);
+    rig.say(sender, &bob, "m1");
+    rig.run(1200);
+    if off.is_some() {
+        rig.run(120_000);
+        assert!(rig.nodes[0].has_unconfirmed(), "it will wait for ever, although everyone is well");
+    }
+    (rig.told(sender, "m1"), rig.inbox(reader))
+}
+
+#[test]
+fn a_lost_last_record_or_confirm_is_noticed_within_a_second() {
+    for what in [is_item, is_confirm] {
+        assert_eq!(the_last_one_is_lost(what, None), (vec!["ok"], vec!["m1".to_owned()]));
+    }
+    assert_eq!(the_last_one_is_lost(is_item, Some(Rule::Probe)), (vec!["unknown"], vec![]));
+    assert_eq!(the_last_one_is_lost(is_confirm, Some(Rule::Probe)), (vec!["unknown"], vec!["m1".to_owned()]));
+}
+
+#[test]
+fn a_silent_home_is_probed_after_1_2_4_and_8_seconds_and_gets_no_item_twice() {
+    let mut rig = Rig::new(&[0, 1], None);
+    let (alice, bob) = (rig.user(0, 0), rig.user(1, 0));
+    let (sender, reader) = (rig.connect(0, &alice), rig.connect(1, &bob));
+    rig.road = Box::new(|_, _| Road::Lost);
+    let start = rig.now;
+    for id in ["m1", "m2", "m3"] {
+        rig.say(sender, &bob, id);
+    }
+    rig.run(32_000);
+    let probes: Vec<_> = rig.sent.iter().filter(|(.., r)| matches!(r, Record::Probe(_))).collect();
+    let at: Vec<_> = probes.iter().map(|(at, ..)| at - start).collect();
+    assert_eq!(at, [1000, 3000, 7000, 15_000, 23_000, 31_000]);
+    assert!(probes.iter().all(|p| p.2 == probes[0].2 && p.2 < 200), "of constant size");
+    assert_eq!(items_from(&rig, 0), [1, 2, 3], "nothing is repeated on a timer");
+    rig.clear_road();
+    rig.run(9000);
+    assert_eq!(rig.inbox(reader), ["m1", "m2", "m3"]);
+    assert!(!rig.nodes[0].has_unconfirmed());
+}
+
+/// Rule 6: the home appends, its confirms do not arrive, the sender's client has gone away; much later, when the
+/// store has forgotten the id, the vnode gets another home. Returns what the log has.
+fn a_late_copy_after_the_dedup_window(off: Option<Rule>) -> Vec<String> {
+    let mut rig = Rig::new(&[0, 1], off);
+    let (alice, bob) = (rig.user(0, 0), rig.user(1, 0));
+    let sender = rig.connect(0, &alice);
+    rig.road = Box::new(|from, _| if from == 1 { Road::Lost } else { Road::Goes });
+    rig.say(sender, &bob, "m1");
+    rig.run(1000);
+    assert_eq!(rig.logged(&bob), ["m1"]);
+    rig.hang_up(sender);
+    rig.tick_ms = 500;
+    rig.run(44 * 60_000);
+    assert!(rig.nodes[0].has_unconfirmed(), "a number is never left out");
+    rig.assign(1, 0);
+    rig.run(5000);
+    assert!(!rig.nodes[0].has_unconfirmed());
+    let sender = rig.connect(0, &alice);
+    rig.say(sender, &bob, "m2");
+    rig.run(1000);
+    assert_eq!(rig.told(sender, "m2"), ["ok"], "the channel goes on after the void");
+    rig.logged(&bob)
+}
+
+#[test]
+fn an_item_that_nobody_renews_for_5_minutes_becomes_a_void_and_never_a_second_message() {
+    assert_eq!(a_late_copy_after_the_dedup_window(None), ["m1", "m2"]);
+    assert_eq!(a_late_copy_after_the_dedup_window(Some(Rule::VoidAge)), ["m1", "m1", "m2"]);
+}
+
+/// Rule 6: a home is away for `away` ms; its sender repeats at the times given. Returns what the reader got, and
+/// what the sender heard.
+fn the_home_is_away(away: u64, repeats: &[u64]) -> (Vec<String>, Vec<&'static str>) {
+    let mut rig = Rig::new(&[0, 1], None);
+    let (alice, bob) = (rig.user(0, 0), rig.user(1, 0));
+    let (sender, reader) = (rig.connect(0, &alice), rig.connect(1, &bob));
+    rig.road = Box::new(|_, _| Road::Lost);
+    rig.say(sender, &bob, "m1");
+    let start = rig.now;
+    for at in repeats {
+        rig.run(start + at - rig.now);
+        rig.say(sender, &bob, "m1");
+        assert_eq!(rig.nodes[0].gauges(rig.clock()).channel_items, 1, "a repeat is no second item");
+    }
+    rig.run(start + away - rig.now);
+    rig.clear_road();
+    rig.run(20_000);
+    assert!(!rig.nodes[0].has_unconfirmed());
+    (rig.inbox(reader), rig.told(sender, "m1"))
+}
+
+#[test]
+fn unknown_alone_removes_nothing_and_a_repeat_renews() {
+    let m1 = || vec!["m1".to_owned()];
+    assert_eq!(the_home_is_away(60_000, &[]), (m1(), vec!["unknown"]));
+    assert_eq!(the_home_is_away(60_000, &[50_000]), (m1(), vec!["unknown", "ok"]));
+    assert_eq!(the_home_is_away(290_000, &[]), (m1(), vec!["unknown"]));
+    assert_eq!(the_home_is_away(301_000, &[]), (vec![], vec!["unknown"]), "5 minutes are over: a void");
+    assert_eq!(the_home_is_away(530_000, &[240_000]), (m1(), vec!["unknown"; 2]), "240 s + 5 min are not");
+    assert_eq!(the_home_is_away(541_000, &[240_000]), (vec![], vec!["unknown"; 2]));
+}
+
+#[test]
+fn a_repeat_of_a_queued_message_is_never_refused() {
+    let mut rig = Rig::with(&[0, 1], None, |cfg| (cfg.channel_items_max, cfg.unanswered_max) = (1, 2));
+    let (alice, bob) = (rig.user(0, 0), rig.user(1, 0));
+    let alice = rig.connect(0, &alice);
+    rig.road = Box::new(|_, record| if is_item(record) { Road::Held } else { Road::Goes });
+    for id in ["m1", "m2", "m1", "m1"] {
+        rig.say(alice, &bob, id);
+    }
+    rig.say_this(alice, &bob, "m1", "{\"another\":1}");
+    assert_eq!(rig.told(alice, "m2"), ["rate_limited"]);
+    assert_eq!(rig.told(alice, "m1"), ["conflict"], "only of the one with another body");
+    rig.clear_road();
+    rig.run(100);
+    assert_eq!(rig.told(alice, "m1"), ["conflict", "ok"]);
+}
+
+/// Rule 9: a confirm of the old epoch comes when its number means another message under the new one. Returns what
+/// the sender heard about that message, and what the log has.
+fn a_confirm_of_the_old_epoch_comes_late(off: Option<Rule>) -> (Vec<&'static str>, Vec<String>) {
+    let mut rig = Rig::new(&[0, 1, 2, 2], off);
+    let (alice, bob) = (rig.user(0, 0), rig.user(1, 0));
+    let sender = rig.connect(0, &alice);
+    rig.say(sender, &bob, "m1");
+    rig.run(100);
+    rig.road = Box::new(|from, r| if from == 1 && is_confirm(r) { Road::Held } else { Road::Goes });
+    rig.say(sender, &bob, "m2");
+    rig.run(100);
+    rig.assign(1, 2);
+    rig.run(3000);
+    assert_eq!((rig.told(sender, "m1"), rig.told(sender, "m2")), (vec!["ok"], vec!["ok"]));
+    // m2 was number 2 for the old home and number 1 for the new one; m3 is number 2 now, and is lost.
+    let held = std::mem::take(&mut rig.on_road);
+    rig.road = lose_one(is_item);
+    rig.say(sender, &bob, "m3");
+    rig.on_road = held
+        .into_iter()
+        .filter(|(_, e)| matches!(e, Event::Record(Record::Confirm(c)) if c.from == 2))
+        .collect();
+    assert!(!rig.on_road.is_empty());
+    for (node, event) in std::mem::take(&mut rig.on_road) {
+        rig.give(node, event);
+    }
+    rig.run(60_000);
+    (rig.told(sender, "m3"), rig.logged(&bob))
+}
+
+#[test]
+fn a_late_confirm_of_another_epoch_confirms_nothing() {
+    let all = |ids: &[&str]| ids.iter().map(|id| (*id).to_owned()).collect::<Vec<_>>();
+    assert_eq!(a_confirm_of_the_old_epoch_comes_late(None), (vec!["ok"], all(&["m1", "m2", "m3"])));
+    let off = a_confirm_of_the_old_epoch_comes_late(Some(Rule::ConfirmIdentity));
+    assert_eq!(off, (vec!["ok"], all(&["m1", "m2"])), "acknowledged, and nowhere");
+}
+
+/// Rule 9, each part by itself. Returns what the sender heard.
+fn a_foreign_confirm_comes(change: fn(&mut Confirm), off: Option<Rule>) -> Vec<&'static str> {
+    let mut rig = Rig::new(&[0, 1], off);
+    let (alice, bob) = (rig.user(0, 0), rig.user(1, 0));
+    let sender = rig.connect(0, &alice);
+    rig.road = Box::new(|_, _| Road::Lost);
+    rig.say(sender, &bob, "m1");
+    let Some((.., Record::Item(item))) = rig.sent.last() else { panic!("an item is the last") };
+    let results = vec![ItemResult::Ok { at: 1 }];
+    let channel = item.channel.clone();
+    let mut confirm = Confirm { channel, from: 1, results, ask: None, unreadable: false };
+    change(&mut confirm);
+    rig.give(0, Event::Record(Record::Confirm(confirm)));
+    assert_eq!(rig.logged(&bob), [""; 0]);
+    rig.told(sender, "m1")
+}
+
+#[test]
+fn a_confirm_counts_only_for_its_own_sid_epoch_and_channel() {
+    let foreign: [fn(&mut Confirm); 3] = [
+        |c| c.channel.sid = Sid::new(&c.channel.sid.node(), c.channel.sid.born() - 1, 7),
+        |c| c.channel.epoch = Epoch(c.channel.epoch.0 - 1),
+        |c| c.channel.chan -= 1,
+    ];
+    for change in foreign {
+        assert_eq!(a_foreign_confirm_comes(change, None), [""; 0]);
+        assert_eq!(a_foreign_confirm_comes(change, Some(Rule::ConfirmIdentity)), ["ok"]);
+    }
+    assert_eq!(a_foreign_confirm_comes(|_| {}, None), ["ok"], "its own does count");
+}

@@ -1,0 +1,90 @@
+//! What a test sees of a [`Rig`].
+
+use std::collections::BTreeMap;
+
+use roost_proto::events::Message;
+use roost_proto::frames::{Moved, Reset, ServerFrame, Welcome};
+use roost_proto::ids::Cursor;
+
+use super::Rig;
+
+impl Rig {
+    fn seen<'a, T: 'a>(
+        &'a self,
+        session: u64,
+        pick: impl Fn(&'a ServerFrame) -> Option<T> + 'a,
+    ) -> impl Iterator<Item = T> {
+        self.frames.iter().filter(move |(s, _)| *s == session).filter_map(move |(_, f)| pick(f))
+    }
+
+    /// Ids of the messages that a session was handed.
+    pub fn inbox(&self, session: u64) -> Vec<String> {
+        self.seen(session, |f| if let ServerFrame::Message(m) = f { Some(m.id.to_string()) } else { None })
+            .collect()
+    }
+
+    /// Every answer to a command: `ok` or the code.
+    pub fn told(&self, session: u64, id: &str) -> Vec<&'static str> {
+        let answer = |f: &ServerFrame| match f {
+            ServerFrame::Reply(r) if r.id.as_deref() == Some(id) => {
+                Some(r.error.as_ref().map_or("ok", |e| e.code.as_str()))
+            }
+            _ => None,
+        };
+        self.seen(session, answer).collect()
+    }
+
+    pub fn is_welcome(&self, session: u64) -> bool {
+        self.seen(session, |f| matches!(f, ServerFrame::Welcome(_)).then_some(())).count() == 1
+    }
+
+    pub fn welcome(&self, session: u64) -> &Welcome {
+        self.seen(session, |f| if let ServerFrame::Welcome(w) = f { Some(w) } else { None }).last().unwrap()
+    }
+
+    /// Where a session that reads everything is.
+    pub fn cursor(&self, session: u64) -> Cursor {
+        let last =
+            self.seen(session, |f| if let ServerFrame::Message(m) = f { Some(m) } else { None }).last();
+        last.map_or(self.welcome(session).cursor, Message::cursor)
+    }
+
+    pub fn moved(&self, session: u64) -> Option<&Moved> {
+        self.seen(session, |f| if let ServerFrame::Moved(m) = f { Some(m) } else { None }).last()
+    }
+
+    pub fn resets(&self, session: u64) -> Vec<&Reset> {
+        self.seen(session, |f| if let ServerFrame::Reset(r) = f { Some(r) } else { None }).collect()
+    }
+
+    pub fn closed(&self, session: u64) -> Vec<u16> {
+        self.closes.iter().filter(|(s, _)| *s == session).map(|(_, c)| c.code()).collect()
+    }
+
+    /// What a client knows that was told to read the history, and read it: that, and what it was handed.
+    pub fn history_and_inbox(&self, session: u64, user: &str) -> Vec<String> {
+        let through = self.welcome(session).through.as_ref().expect("only if not recovered");
+        let (partition, end) = through.split_once(':').unwrap();
+        let (partition, end): (usize, usize) = (partition.parse().unwrap(), end.parse().unwrap());
+        let stream = format!("user:{user}");
+        let history = self.chat[partition][..end].iter().filter(|(_, m)| m.stream.as_str() == stream);
+        history.map(|(_, m)| m.id.to_string()).chain(self.inbox(session)).collect()
+    }
+
+    /// What the log has of a user's inbox, read as consumers do: once per place.
+    pub fn logged(&self, user: &str) -> Vec<String> {
+        let stream = format!("user:{user}");
+        let mut places = BTreeMap::new();
+        for (_, m) in self.chat.iter().flatten().filter(|(_, m)| m.stream.as_str() == stream) {
+            let id = places.entry(m.cursor()).or_insert_with(|| m.id.to_string());
+            assert_eq!(id, m.id.as_str(), "a place names one message");
+        }
+        places.into_values().collect()
+    }
+
+    /// The `k`-th user whose home is vnode `v`.
+    pub fn user(&self, v: usize, k: usize) -> String {
+        let names = (0..).map(|i| format!("u{i}"));
+        names.filter(|n| roost_ring::vnode(n, self.data.len() as u32).index() == v).nth(k).unwrap()
+    }
+}

@@ -1,0 +1,29 @@
+//! What happens to a conversation when processes of the cluster are stopped, killed, paused or doubled, when Redis
+//! forgets everything, and when nobody coordinates: on real Kafka and Redis, with the programs themselves.
+//!
+//! Each test has a cluster of its own, and they take turns: their clusters are timed for a machine that they have
+//! to themselves. Sleeps here are the pace of a conversation; whatever must have happened is waited for.
+
+#[path = "failover/conversation.rs"]
+mod conversation;
+#[path = "failover/gate.rs"]
+mod gate;
+#[path = "failover/judge.rs"]
+mod judge;
+#[path = "failover/ledger.rs"]
+mod ledger;
+#[path = "failover/lost.rs"]
+mod lost;
+#[path = "failover/pause.rs"]
+mod pause;
+#[path = "failover/presence.rs"]
+mod presence;
+#[path = "failover/services.rs"]
+mod services;
+#[path = "failover/talk.rs"]
+mod talk;
+#[path = "failover/witness.rs"]
+mod witness;
+
+/// One cluster at a time.
+static TURN: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());

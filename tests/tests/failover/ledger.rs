@@ -1,0 +1,187 @@
+//! What was sent, confirmed and received, and what follows from it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use roost_client::{Message, State};
+use tokio::time::Instant;
+
+/// One message, from the moment the application gave it to the SDK.
+#[derive(Debug, Clone)]
+pub struct Sent {
+    pub from: usize,
+    pub to: usize,
+    /// 1, 2, 3… of this sender to this receiver.
+    pub n: u64,
+    pub at: Instant,
+    pub acked: Option<Instant>,
+    /// For the first time.
+    pub arrived: Option<Instant>,
+}
+
+/// One message that the SDK handed to the application.
+#[derive(Debug, Clone)]
+pub struct Arrived {
+    pub at: Instant,
+    /// Whose inbox.
+    pub user: usize,
+    pub generation: u64,
+    pub offset: u64,
+    pub id: String,
+}
+
+/// Everything that the users of one test saw. Users are indices.
+#[derive(Debug, Default)]
+pub struct Ledger {
+    /// By message id.
+    pub sent: BTreeMap<String, Sent>,
+    pub arrived: Vec<Arrived>,
+    /// Connections lost and won.
+    pub states: Vec<(Instant, usize, State)>,
+    /// Who was told that messages were missed, or that the stream began anew, and when.
+    pub missed: Vec<(Instant, usize)>,
+    /// Sends that the SDK did not confirm in its time, and that the application repeated.
+    pub repeated: usize,
+    /// Answers that must not be: refusals, and sends withdrawn.
+    pub refused: Vec<String>,
+    /// From whom, to whom: the last number.
+    last_n: BTreeMap<(usize, usize), u64>,
+}
+
+/// What is wrong with what arrived. Empty lists are what is wanted.
+#[derive(Debug, Default)]
+pub struct Flaws {
+    pub lost: Vec<String>,
+    pub doubled: Vec<String>,
+    pub disordered: Vec<String>,
+}
+
+impl Flaws {
+    /// # Panics
+    /// If there are any.
+    pub fn refuse(&self, what: &str) {
+        assert!(
+            self.lost.is_empty() && self.doubled.is_empty() && self.disordered.is_empty(),
+            "{what}: {self:#?}"
+        );
+    }
+}
+
+impl Ledger {
+    /// Notes the next message of one to another, under an id that begins with `prefix`; its number and its id.
+    pub fn send(&mut self, prefix: &str, from: usize, to: usize) -> (u64, String) {
+        let n = self.last_n.entry((from, to)).or_default();
+        *n += 1;
+        let id = format!("{prefix}-{to}-{n}");
+        let sent = Sent { from, to, n: *n, at: Instant::now(), acked: None, arrived: None };
+        self.sent.insert(id.clone(), sent);
+        (*n, id)
+    }
+
+    pub fn acked(&mut self, id: &str) {
+        if let Some(sent) = self.sent.get_mut(id) {
+            sent.acked = Some(Instant::now());
+        }
+    }
+
+    pub fn receive(&mut self, user: usize, message: &Message) {
+        let at = Instant::now();
+        if let Some(sent) = self.sent.get_mut(message.id.as_str()) {
+            sent.arrived.get_or_insert(at);
+        }
+        self.arrived.push(Arrived {
+            at,
+            user,
+            generation: message.generation.0,
+            offset: message.offset.0,
+            id: message.id.to_string(),
+        });
+    }
+
+    /// How many confirmed messages, of those given to the SDK since `since`, have not arrived.
+    pub fn missing(&self, since: Instant) -> usize {
+        let missing = |s: &&Sent| s.at >= since && s.acked.is_some() && s.arrived.is_none();
+        self.sent.values().filter(missing).count()
+    }
+
+    /// Confirmed messages given to the SDK since then.
+    pub fn acked_since(&self, since: Instant) -> usize {
+        self.sent.values().filter(|s| s.at >= since && s.acked.is_some()).count()
+    }
+
+    /// Each confirmed message, of those given to the SDK since `since`, arrived; and each one at its receiver, once, in
+    /// the order of its sender and of its inbox.
+    pub fn flaws(&self, since: Instant) -> Flaws {
+        let mut flaws = Flaws::default();
+        let mut seen: BTreeSet<&str> = BTreeSet::new();
+        let mut last_n: BTreeMap<(usize, usize), u64> = BTreeMap::new();
+        let mut last_cursor: BTreeMap<usize, (u64, u64)> = BTreeMap::new();
+        for a in &self.arrived {
+            let cursor = (a.generation, a.offset);
+            if let Some(last) = last_cursor.insert(a.user, cursor)
+                && cursor <= last
+            {
+                flaws.disordered.push(format!("inbox of {}: {cursor:?} after {last:?}", a.user));
+            }
+            let Some(s) = self.sent.get(&a.id).filter(|s| s.to == a.user) else {
+                flaws.disordered.push(format!("{} came to {}, who was not meant", a.id, a.user));
+                continue;
+            };
+            if !seen.insert(&a.id) {
+                flaws.doubled.push(a.id.clone());
+            }
+            let last = last_n.insert((s.from, s.to), s.n).unwrap_or(0);
+            if s.n <= last {
+                flaws.disordered.push(format!("{} after number {last} of its sender", a.id));
+            }
+        }
+        let due = self.sent.iter().filter(|(_, s)| s.at >= since && s.acked.is_some());
+        flaws.lost = due.filter(|(id, _)| !seen.contains(id.as_str())).map(|(id, _)| id.clone()).collect();
+        flaws
+    }
+
+    /// How long each send took to be confirmed.
+    pub fn reply_times(&self) -> Vec<Duration> {
+        self.sent.values().filter_map(|s| Some(s.acked? - s.at)).collect()
+    }
+
+    /// How long each message took to arrive.
+    pub fn delivery_times(&self) -> Vec<Duration> {
+        self.sent.values().filter_map(|s| Some(s.arrived? - s.at)).collect()
+    }
+
+    /// For each of these users, the longest that nothing arrived in the given span, counted from the last arrival
+    /// before it and to the first one after it.
+    pub fn gaps(&self, users: &[usize], from: Instant, to: Instant) -> Vec<Duration> {
+        let gap = |user: &usize| {
+            let at: Vec<Instant> = self.arrived.iter().filter(|a| a.user == *user).map(|a| a.at).collect();
+            let pairs = at.windows(2).filter(|pair| pair[1] > from && pair[0] < to);
+            pairs.map(|pair| pair[1] - pair[0]).max()
+        };
+        users.iter().filter_map(gap).collect()
+    }
+
+    /// The longest that this user was without a connection after the first one.
+    pub fn longest_absence(&self, user: usize) -> Duration {
+        let mut lost: Option<Instant> = None;
+        let mut connected_before = false;
+        let mut longest = Duration::ZERO;
+        for (at, _, state) in self.states.iter().filter(|(_, u, _)| *u == user) {
+            if state.is_connected() {
+                longest = longest.max(lost.take().map_or(Duration::ZERO, |lost| *at - lost));
+                connected_before = true;
+            } else if connected_before {
+                lost.get_or_insert(*at);
+            }
+        }
+        longest
+    }
+}
+
+/// The `q`-th part of a list, such as 0.95; zero of an empty one.
+pub fn quantile(times: &[Duration], q: f64) -> Duration {
+    let mut sorted = times.to_vec();
+    sorted.sort_unstable();
+    let last = sorted.len().saturating_sub(1);
+    sorted.get((last as f64 * q).round() as usize).copied().unwrap_or_default()
+}

@@ -1,0 +1,154 @@
+//! What a ws-node is told: by the environment for the program, by a struct for whoever embeds one.
+
+use std::net::{Ipv4Addr, SocketAddr};
+
+use roost_backend::kafka::KafkaConfig;
+use roost_backend::log::LogError;
+use roost_backend::store::{StoreConfig, StoreError};
+use roost_proto::NodeId;
+use roost_ring::Pins;
+use roost_service::config::{Backends, Defaults, SecurityProtocol, field, number, read, required};
+use roost_service::tokens::Verifier;
+use roost_service::{CommonConfig, ConfigError, HttpLimits, Secret};
+use serde::Deserialize;
+
+use crate::core::CoreConfig;
+use crate::error::BindError;
+
+/// Partitions of `messages-*`, `chat_events` and `user_status_events`: enough for as many consumers of a group,
+/// few enough for a thousand nodes (1,000 × 8 is well below what one Kafka cluster carries). Never changes.
+pub const PARTITIONS: u32 = 8;
+/// How long records of `messages-*` are kept: transport, not storage.
+pub const MESSAGES_RETENTION_MS: u64 = 3_600_000;
+
+/// The settings of one node.
+#[derive(Clone)]
+pub struct WsNodeConfig {
+    pub core: CoreConfig,
+    pub verifier: Verifier,
+    /// Of the public listener.
+    pub http: HttpLimits,
+}
+
+impl WsNodeConfig {
+    /// With the defaults of the protocol; `pins` has been checked.
+    pub fn new(node: NodeId, vnodes: u32, pins: &Pins, verifier: Verifier) -> Self {
+        let core = CoreConfig {
+            vnodes,
+            partitions: PARTITIONS,
+            pins: pins.to_string(),
+            pinned: pins.vnodes().to_vec(),
+            random: rand::random(),
+            ..CoreConfig::new(node)
+        };
+        Self { core, verifier, http: HttpLimits::default() }
+    }
+}
+
+/// What the program reads from the environment.
+pub struct Settings {
+    pub common: CommonConfig,
+    pub redis_url: Secret,
+    pub kafka: KafkaConfig,
+    pub node: WsNodeConfig,
+}
+
+/// The variables of a ws-node alone.
+#[derive(Deserialize)]
+struct Raw {
+    node_id: Option<String>,
+    assigned_vnodes: Option<String>,
+    node_weight: Option<String>,
+    kafka_partitions: Option<String>,
+    kafka_replication: Option<String>,
+}
+
+impl Settings {
+    /// Reads and checks the environment, or a table in a test.
+    ///
+    /// # Errors
+    /// The first wrong variable, by name.
+    pub fn from_vars(vars: impl IntoIterator<Item = (String, String)>) -> Result<Self, ConfigError> {
+        let vars: Vec<(String, String)> = vars.into_iter().collect();
+        let raw: Raw = read(vars.iter().cloned())?;
+        let node = required("NODE_ID", raw.node_id, "a stable name such as ws-1", |s| {
+            NodeId::new(s).map_err(|e| e.to_string())
+        })?;
+        let local = |port| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+        let defaults = Defaults { listen_addr: local(7001), admin_addr: local(7101), embedded: false };
+        let common = CommonConfig::from_vars(vars, defaults)?;
+        let Backends::Services { kafka, redis_url } = common.backends.clone() else {
+            return Err(ConfigError::missing("KAFKA_BROKERS", "host:9092; without Kafka run `roost dev`"));
+        };
+        let vnodes = common.tuning.vnodes;
+        let pins = field("ASSIGNED_VNODES", raw.assigned_vnodes, Pins::Auto, |s| {
+            Pins::parse(s, vnodes).map_err(|e| e.to_string())
+        })?;
+        let mut config = WsNodeConfig::new(node, vnodes, &pins, common.jwt.verifier());
+        let core = &mut config.core;
+        core.weight = field("NODE_WEIGHT", raw.node_weight, 1, number(1..=1000))?;
+        core.partitions = field("KAFKA_PARTITIONS", raw.kafka_partitions, PARTITIONS, number(1..=1024))?;
+        core.lease_ttl_ms = common.tuning.lease_ttl_ms;
+        core.linger_ms = common.tuning.presence_linger_ms;
+        core.grace_ms = common.tuning.presence_grace_ms;
+        core.url.clone_from(&url(&common));
+        config.http = common.http.clone();
+        let kafka = KafkaConfig {
+            brokers: kafka.brokers,
+            security_protocol: match kafka.security_protocol {
+                SecurityProtocol::Plaintext => "plaintext".into(),
+                other => other.as_str().to_lowercase(),
+            },
+            sasl_mechanism: kafka.sasl.as_ref().map(|s| s.mechanism.as_str().to_owned()),
+            sasl_username: kafka.sasl.as_ref().map(|s| s.username.clone()),
+            sasl_password: kafka.sasl.as_ref().map(|s| s.password.expose().to_owned()),
+            ssl_ca_file: kafka.ssl_ca_file.map(|p| p.display().to_string()),
+            replication: field("KAFKA_REPLICATION", raw.kafka_replication, -1, number(-1..=15))?,
+            client_id: format!("roost-{}", config.core.node),
+            ..KafkaConfig::default()
+        };
+        // Refused here, where the variable can still be named.
+        kafka.check().map_err(|e| {
+            ConfigError::invalid("KAFKA_SECURITY_PROTOCOL", &kafka.security_protocol, &e.to_string())
+        })?;
+        Ok(Self { common, redis_url, kafka, node: config })
+    }
+
+    pub fn store(&self) -> StoreConfig {
+        let tuning = &self.common.tuning;
+        StoreConfig {
+            lease_ttl_ms: tuning.lease_ttl_ms,
+            stream_max_len: tuning.stream_max_len as usize,
+            stream_max_age_ms: tuning.stream_max_age_s * 1000,
+        }
+    }
+}
+
+impl Settings {
+    /// The variable to blame for what a back end said, if one is.
+    pub fn blame(&self, error: &BindError) -> Option<ConfigError> {
+        match error {
+            BindError::Store(StoreError::Vnodes { found, wanted }) => {
+                let reason = format!("this cluster's ring has {found} vnodes, and the number never changes");
+                Some(ConfigError::invalid("VNODES", &wanted.to_string(), &reason))
+            }
+            BindError::Store(StoreError::Config(reason)) => {
+                let reason = format!("cannot be used: {reason}");
+                Some(ConfigError::invalid("REDIS_URL", self.redis_url.expose(), &reason))
+            }
+            BindError::Log { topic, source: LogError::Partitions { found, wanted, .. } } => {
+                let reason =
+                    format!("the topic {topic} has {found} partitions, and the number never changes");
+                Some(ConfigError::invalid("KAFKA_PARTITIONS", &wanted.to_string(), &reason))
+            }
+            BindError::Store(_) | BindError::Log { .. } | BindError::Metrics(_) | BindError::Address(_) => {
+                None
+            }
+        }
+    }
+}
+
+/// What clients dial: `PUBLIC_URL`, else the address listened on.
+fn url(common: &CommonConfig) -> String {
+    common.public_url.clone().unwrap_or_else(|| format!("ws://{}/socket", common.listen_addr))
+}

@@ -1,0 +1,304 @@
+//! What this node has for one vnode: items in order, kept until their home confirms them (rules 1–6).
+
+use std::collections::{HashMap, VecDeque};
+
+use roost_proto::ids::{Epoch, MessageId, NodeId, Sid, StreamId, VnodeId};
+use roost_proto::limits::VOID_AFTER_MS;
+use roost_proto::records::{ChannelId, Confirm, Item, ItemResult, Probe};
+use serde_json::value::RawValue;
+
+use super::events::SessionKey;
+
+/// First wait before a silent channel probes, and the longest, in milliseconds (rule 3).
+const PROBE_MIN_MS: u64 = 1000;
+const PROBE_MAX_MS: u64 = 8000;
+/// Pause before items are repeated because the transport did not take one, in milliseconds.
+const SEND_AGAIN_MS: u64 = 500;
+
+/// Who waits for an item's result.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Waiter {
+    pub session: SessionKey,
+    /// Counts what this node's sessions sent.
+    pub arrival: u64,
+    pub since: u64,
+    pub since_us: u64,
+}
+
+/// What makes an item a repeat of another.
+pub type ItemKey = (StreamId, String, MessageId);
+
+#[derive(Debug)]
+pub struct Pending {
+    pub key: ItemKey,
+    /// `None` is a void.
+    body: Option<Box<RawValue>>,
+    hash: u64,
+    pub waiters: Vec<Waiter>,
+    /// Whose it is and when it came: of who asked for it last, even if told `unknown` since.
+    session: SessionKey,
+    arrival: u64,
+    renewed: u64,
+}
+
+/// An item that left the queue without a result.
+#[derive(Debug)]
+pub struct Dropped {
+    pub key: ItemKey,
+    /// Its later sends to the stream must wait until this one is repeated (rule 1).
+    pub session: SessionKey,
+    pub arrival: u64,
+    pub waiters: Vec<Waiter>,
+}
+
+impl From<Pending> for Dropped {
+    fn from(item: Pending) -> Self {
+        Self { key: item.key, session: item.session, arrival: item.arrival, waiters: item.waiters }
+    }
+}
+
+impl Pending {
+    pub fn new(key: ItemKey, body: Box<RawValue>, hash: u64, waiter: Waiter) -> Self {
+        let (session, arrival, renewed) = (waiter.session, waiter.arrival, waiter.since);
+        Self { key, body: Some(body), hash, waiters: vec![waiter], session, arrival, renewed }
+    }
+}
+
+/// Whether an item is already queued.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Attached {
+    No,
+    /// `again`: this session waited for it already.
+    Yes {
+        again: bool,
+    },
+    Conflict,
+}
+
+/// See the module's text. Item `i` of the queue has the number `first + i`.
+#[derive(Debug)]
+pub struct Channel {
+    id: ChannelId,
+    home: Option<NodeId>,
+    items: VecDeque<Pending>,
+    first: u64,
+    /// The next number to hand to the transport.
+    next: u64,
+    /// Where each queued key is, counted from the first item ever.
+    index: HashMap<ItemKey, u64>,
+    base: u64,
+    heard: u64,
+    probe_wait: u64,
+    again_at: Option<u64>,
+}
+
+impl Channel {
+    pub fn new(vnode: VnodeId, sid: Sid, now: u64) -> Self {
+        Self {
+            id: ChannelId { vnode, epoch: Epoch(0), sid, chan: 0, round: 0 },
+            home: None,
+            items: VecDeque::new(),
+            first: 1,
+            next: 1,
+            index: HashMap::new(),
+            base: 0,
+            heard: now,
+            probe_wait: PROBE_MIN_MS,
+            again_at: None,
+        }
+    }
+
+    pub fn len(&self) -> usize {
+        self.items.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.items.is_empty()
+    }
+
+    pub fn home(&self) -> Option<&NodeId> {
+        self.home.as_ref()
+    }
+
+    pub fn epoch(&self) -> Epoch {
+        self.id.epoch
+    }
+
+    pub fn is(&self, chan: u64) -> bool {
+        self.id.chan == chan
+    }
+
+    /// The home is known under a new epoch: everything unconfirmed is numbered again (rule 2).
+    pub fn move_to(&mut self, epoch: Epoch, home: NodeId, chan: u64, now: u64) {
+        self.id.epoch = epoch;
+        self.id.chan = chan;
+        self.id.round = 0;
+        self.home = Some(home);
+        (self.first, self.next) = (1, 1);
+        self.heard = now;
+        self.probe_wait = PROBE_MIN_MS;
+        self.again_at = None;
+    }
+
+    /// A repeat of what is queued waits for the same result and renews its age (rule 6).
+    pub fn attach(&mut self, key: &ItemKey, hash: u64, waiter: &Waiter) -> Attached {
+        let Some(at) = self.index.get(key) else { return Attached::No };
+        let item = &mut self.items[(at - self.base) as usize];
+        if item.hash != hash {
+            return Attached::Conflict;
+        }
+        (item.renewed, item.session, item.arrival) = (waiter.since, waiter.session, waiter.arrival);
+        let waiting = item.waiters.len();
+        item.waiters.retain(|w| w.session != waiter.session);
+        let again = item.waiters.len() < waiting;
+        item.waiters.push(waiter.clone());
+        Attached::Yes { again }
+    }
+
+    pub fn push(&mut self, item: Pending, now: u64) {
+        if self.items.is_empty() {
+            self.heard = now;
+            self.probe_wait = PROBE_MIN_MS;
+        }
+        self.index.insert(item.key.clone(), self.base + self.items.len() as u64);
+        self.items.push_back(item);
+    }
+
+    /// The next item to hand to the transport, if the home is known.
+    pub fn next_item(&mut self, now: u64) -> Option<Item> {
+        self.home.as_ref()?;
+        if self.again_at.is_some_and(|at| now < at) {
+            return None;
+        }
+        self.again_at = None;
+        let item = self.items.get((self.next - self.first) as usize)?;
+        let n = self.next;
+        self.next += 1;
+        Some(Item { channel: self.id.clone(), n, acked: self.first - 1, body: item.body.clone() })
+    }
+
+    fn go_back(&mut self, to: u64) {
+        self.next = to.max(self.first);
+        self.id.round += 1;
+    }
+
+    /// The transport did not take a record of this round: everything from the first on again (rule 3).
+    pub fn failed(&mut self, chan: u64, round: u32, now: u64) {
+        if self.id.chan == chan && self.id.round == round && self.again_at.is_none() && !self.is_empty() {
+            self.go_back(self.first);
+            self.again_at = Some(now + SEND_AGAIN_MS);
+        }
+    }
+
+    /// Whether a confirm is for this channel as it is now (rule 9).
+    pub fn owns(&self, confirm: &Confirm) -> bool {
+        let (a, b) = (&self.id, &confirm.channel);
+        (a.vnode, a.epoch, &a.sid, a.chan) == (b.vnode, b.epoch, &b.sid, b.chan)
+    }
+
+    /// Takes the home's answer; returns what is done now, first first.
+    pub fn confirm(&mut self, confirm: &Confirm, now: u64) -> Vec<(Pending, ItemResult)> {
+        self.heard = now;
+        if !confirm.results.is_empty() && confirm.from > self.first {
+            // A confirm before this one was lost: ask for all of it.
+            self.probe_wait = 0;
+            return Vec::new();
+        }
+        let mut done = Vec::new();
+        for (n, result) in (confirm.from..).zip(&confirm.results) {
+            if n == self.first {
+                match self.pop() {
+                    Some(item) => {
+                        self.probe_wait = PROBE_MIN_MS;
+                        done.push((item, result.clone()));
+                    }
+                    None => break,
+                }
+            }
+        }
+        self.next = self.next.max(self.first);
+        // Once per round trip: an ask that answers an older round was overtaken by going back (rule 3).
+        if let Some(ask) = confirm.ask
+            && confirm.channel.round == self.id.round
+            && ask < self.next
+            && ask >= self.first
+        {
+            self.go_back(ask);
+        }
+        done
+    }
+
+    fn pop(&mut self) -> Option<Pending> {
+        let item = self.items.pop_front()?;
+        if self.index.get(&item.key) == Some(&self.base) {
+            self.index.remove(&item.key);
+        }
+        self.base += 1;
+        self.first += 1;
+        Some(item)
+    }
+
+    /// For the mutant of rule 1: forgets items when the transport has them.
+    pub fn forget_through(&mut self, n: u64) {
+        while self.first <= n && self.pop().is_some() {}
+    }
+
+    /// The home cannot read item `n` (rule 15): it leaves the queue, and so does what the same sender has for the
+    /// same stream behind it, or the order would break when it is repeated. What stays is numbered again, since
+    /// copies under the old numbers may still be on their way.
+    pub fn unreadable(&mut self, n: u64, chan: u64, now: u64) -> Vec<Dropped> {
+        if n != self.first {
+            return Vec::new();
+        }
+        let (Some(first), Some(home)) = (self.items.front(), self.home.clone()) else { return Vec::new() };
+        let (stream, from) = (first.key.0.clone(), first.key.1.clone());
+        let (gone, stay): (VecDeque<_>, VecDeque<_>) =
+            self.items.drain(..).partition(|i| i.key.0 == stream && i.key.1 == from);
+        self.items = stay;
+        self.index = (self.base..)
+            .zip(&self.items)
+            .filter(|(_, i)| i.body.is_some())
+            .map(|(n, i)| (i.key.clone(), n))
+            .collect();
+        self.move_to(self.id.epoch, home, chan, now);
+        gone.into_iter().map(Dropped::from).collect()
+    }
+
+    /// Asks the home, if it has been silent for too long (rule 3).
+    pub fn probe(&mut self, now: u64) -> Option<Probe> {
+        if self.is_empty() || self.home.is_none() || now < self.heard + self.probe_wait {
+            return None;
+        }
+        self.heard = now;
+        self.probe_wait = (self.probe_wait * 2).clamp(PROBE_MIN_MS, PROBE_MAX_MS);
+        (self.next > 1).then(|| Probe { channel: self.id.clone(), first: self.first, last: self.next - 1 })
+    }
+
+    /// Waiters that waited longer than `limit` are told `unknown` and wait no more; the item stays (rule 6).
+    pub fn overdue(&mut self, now: u64, limit: u64) -> Vec<(ItemKey, Waiter)> {
+        let mut late = Vec::new();
+        for item in &mut self.items {
+            if item.waiters.iter().any(|w| now >= w.since + limit) {
+                let (gone, stay) = item.waiters.drain(..).partition(|w| now >= w.since + limit);
+                item.waiters = stay;
+                late.extend(Vec::<Waiter>::into_iter(gone).map(|w| (item.key.clone(), w)));
+            }
+        }
+        late
+    }
+
+    /// An item that nobody asked for in [`VOID_AFTER_MS`] keeps its number and loses its body (rule 6): a copy
+    /// that came later than the dedup window would be a second message.
+    pub fn void_aged(&mut self, now: u64) {
+        for item in self.items.iter_mut().filter(|i| i.body.is_some() && now >= i.renewed + VOID_AFTER_MS) {
+            item.body = None;
+            // A repeat of the id from now on is a new item.
+            self.index.remove(&item.key);
+        }
+    }
+
+    /// Ends the channel.
+    pub fn into_dropped(self) -> impl Iterator<Item = Dropped> {
+        self.items.into_iter().map(Dropped::from)
+    }
+}

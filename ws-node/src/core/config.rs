@@ -1,0 +1,122 @@
+//! What the core is told once, and the rules that a test may switch off.
+
+use roost_proto::ids::{NodeId, VnodeId};
+use roost_proto::limits;
+
+/// A rule of the protocol core that the project's own tests switch off to see that they would notice.
+/// The numbers are those of `docs/decisions/0001-protocol-core.md`. Nothing but tests sets one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Rule {
+    /// 1: items are kept until confirmed.
+    KeepUntilConfirmed,
+    /// 3: a silent channel probes.
+    Probe,
+    /// 6: an item nobody renews becomes a void.
+    VoidAge,
+    /// 9: only the next number is applied.
+    NextOnly,
+    /// 9: a confirm counts only for its own sid, epoch and channel.
+    ConfirmIdentity,
+    /// 10: a write applies only on the seq it was made for.
+    SeqFence,
+    /// 11: ids are kept by time, not by what is in the window.
+    IdsByTime,
+    /// 13: confirmed only when the log has it.
+    ConfirmAfterLog,
+    /// 17: the inherited outbox goes out first.
+    InheritFirst,
+    /// 18: an owner notices that the data went back.
+    Rewound,
+    /// 19: claims and renewals name the data set they know.
+    DataSetNamed,
+    /// 19: while settling only an epoch held now is served.
+    HeldWhileSettling,
+    /// 26: the tail is read when nothing is in flight, and told when the outbox is out.
+    TailWhenQuiet,
+}
+
+/// The core's settings. Times in milliseconds.
+#[derive(Debug, Clone)]
+pub struct CoreConfig {
+    pub node: NodeId,
+    /// What clients dial.
+    pub url: String,
+    /// Where health and metrics are.
+    pub admin: String,
+    pub weight: u32,
+    /// `ASSIGNED_VNODES` as written, and read.
+    pub pins: String,
+    pub pinned: Vec<VnodeId>,
+    pub vnodes: u32,
+    pub partitions: u32,
+    pub lease_ttl_ms: u64,
+    pub linger_ms: u64,
+    pub grace_ms: u64,
+    /// A part of the sid and of session ids.
+    pub random: u32,
+    /// Unconfirmed items in one channel: ten times what the transport acknowledges in one round trip of 1 ms
+    /// at 100,000 records/s.
+    pub channel_items_max: usize,
+    /// Items queued at one home.
+    pub queue_max: usize,
+    /// Events of one vnode that the log has not confirmed; at this many, appends of the vnode stop.
+    pub outbox_max: usize,
+    /// Operations in one write: bounds how long a store script runs (128 × about 10 µs).
+    pub batch_max: usize,
+    /// Frames handed to one session's socket and not yet written.
+    pub credit: usize,
+    /// Vnodes being claimed or activated at once.
+    pub claims_max: usize,
+    /// Sessions told to move, per second.
+    pub moved_per_s: u64,
+    pub unanswered_max: usize,
+    pub sessions_per_user_max: usize,
+    pub commands_per_s: u32,
+    pub commands_burst: u32,
+    pub off: Option<Rule>,
+}
+
+impl CoreConfig {
+    pub fn new(node: NodeId) -> Self {
+        Self {
+            node,
+            url: String::new(),
+            admin: String::new(),
+            weight: 1,
+            pins: "auto".into(),
+            pinned: Vec::new(),
+            vnodes: 1024,
+            partitions: 8,
+            lease_ttl_ms: 6000,
+            linger_ms: 10_000,
+            grace_ms: 20_000,
+            random: 0,
+            channel_items_max: 1000,
+            queue_max: 1000,
+            outbox_max: 1000,
+            batch_max: 128,
+            credit: 256,
+            claims_max: 64,
+            moved_per_s: 500,
+            unanswered_max: limits::UNANSWERED_MAX,
+            sessions_per_user_max: limits::SESSIONS_PER_USER_MAX,
+            commands_per_s: limits::COMMANDS_PER_S,
+            commands_burst: limits::COMMANDS_BURST,
+            off: None,
+        }
+    }
+
+    pub fn on(&self, rule: Rule) -> bool {
+        self.off != Some(rule)
+    }
+
+    /// Core rule 4: set explicitly, the same for every topic.
+    pub fn partition(&self, vnode: VnodeId) -> u32 {
+        u32::from(vnode.0) % self.partitions
+    }
+
+    /// Core rule 23.
+    pub fn renew_every_ms(&self) -> u64 {
+        self.lease_ttl_ms / 6
+    }
+}

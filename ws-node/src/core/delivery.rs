@@ -1,0 +1,138 @@
+//! Messages to sessions: each is sent the offset after its own and nothing else (rule 25). That one rule serves
+//! replay, live delivery and slow readers.
+
+use bytes::Bytes;
+use roost_backend::store::Window;
+use roost_proto::codes::CloseCode;
+use roost_proto::ids::{Cursor, Epoch, Offset, StreamId, VnodeId};
+
+use super::events::{Maybe, Now, Observation, SessionKey};
+use super::session::State;
+use super::{Action, NodeCore};
+
+/// Entries asked of the store at once: half the credit, so that a reader that keeps up is never idle.
+const READ_MAX: usize = 128;
+
+impl NodeCore {
+    /// An append took effect: sessions that are just before it get it at once, the others read up to it.
+    pub(super) fn deliver(
+        &mut self,
+        vnode: VnodeId,
+        stream: &StreamId,
+        at: Cursor,
+        frame: &Bytes,
+        arrived_us: u64,
+        now: Now,
+    ) {
+        let leased = self.homes.get(&vnode).is_some_and(|h| h.leased(now));
+        let Some(keys) = self.by_vnode.get(&vnode).and_then(|s| s.get(stream)) else { return };
+        let mut behind = Vec::new();
+        for key in keys {
+            let known = |s: &&mut super::session::Session| s.tail.generation == at.generation;
+            let Some(session) = self.sessions.get_mut(key).filter(known) else { continue };
+            session.tail = session.tail.max(at);
+            if session.state != State::Live {
+                continue;
+            }
+            if session.sent.0 + 1 == at.offset.0 && !session.reading && session.credit > 0 && leased {
+                session.sent = at.offset;
+                session.credit -= 1;
+                self.counters.delivered += 1;
+                self.out.push(Action::Frame { session: *key, frame: frame.clone(), counted: true });
+                self.out.push(Action::Observe(Observation::Delivery, now.us.saturating_sub(arrived_us)));
+            } else {
+                behind.push(*key);
+            }
+        }
+        for key in behind {
+            self.feed(key, now);
+        }
+    }
+
+    /// The stream is known to reach at least this far.
+    pub(super) fn tail_is(&mut self, vnode: VnodeId, stream: &StreamId, at: Cursor, now: Now) {
+        let keys = self.by_vnode.get(&vnode).and_then(|s| s.get(stream)).cloned().unwrap_or_default();
+        for key in keys {
+            if let Some(session) = self.sessions.get_mut(&key).filter(|s| s.tail.generation == at.generation)
+            {
+                session.tail = session.tail.max(at);
+            }
+            self.feed(key, now);
+        }
+    }
+
+    /// Something may have been appended without this node hearing of it: every session of the vnode looks.
+    pub(super) fn look_again(&mut self, vnode: VnodeId, now: Now) {
+        let keys: Vec<_> =
+            self.by_vnode.get(&vnode).map(|s| s.values().flatten().copied().collect()).unwrap_or_default();
+        for key in keys {
+            if let Some(session) = self.sessions.get_mut(&key) {
+                session.look = true;
+            }
+            self.feed(key, now);
+        }
+    }
+
+    /// Reads on for a session that is behind, as far as its socket takes it.
+    pub(super) fn feed(&mut self, key: SessionKey, now: Now) {
+        let Some(session) = self.sessions.get_mut(&key) else { return };
+        let behind = session.tail > session.place() || session.look;
+        let leased = self.homes.get(&session.vnode).is_some_and(|h| h.leased(now));
+        if session.state != State::Live || session.reading || session.credit == 0 || !behind || !leased {
+            return;
+        }
+        session.reading = true;
+        session.look = false;
+        self.out.push(Action::Read {
+            session: key,
+            vnode: session.vnode,
+            stream: session.stream.clone(),
+            generation: session.generation,
+            after: session.sent,
+            limit: session.credit.min(READ_MAX),
+        });
+    }
+
+    pub(super) fn on_read(
+        &mut self,
+        key: SessionKey,
+        generation: Epoch,
+        after: Offset,
+        answer: Maybe<Window>,
+        now: Now,
+    ) {
+        let Some(session) = self.sessions.get_mut(&key) else { return };
+        session.reading = false;
+        if session.state != State::Live || session.generation != generation || session.sent != after {
+            session.look = true;
+            return;
+        }
+        let Some(window) = answer else {
+            // Tried again on the next tick.
+            session.look = true;
+            return;
+        };
+        for (offset, frame) in window.entries {
+            if offset.0 != session.sent.0 + 1 || session.credit == 0 {
+                break;
+            }
+            session.sent = offset;
+            session.tail = session.tail.max(session.place());
+            session.credit -= 1;
+            self.counters.delivered += 1;
+            self.out.push(Action::Frame { session: key, frame, counted: true });
+        }
+        if session.sent == after && session.tail > session.place() {
+            // What comes next is not in the window any more: never skip it silently.
+            return self.close(key, CloseCode::TooSlow, "what was missed has left the hot window");
+        }
+        self.feed(key, now);
+    }
+
+    pub(super) fn on_drained(&mut self, key: SessionKey, frames: usize, now: Now) {
+        if let Some(session) = self.sessions.get_mut(&key) {
+            session.credit = (session.credit + frames).min(self.cfg.credit);
+        }
+        self.feed(key, now);
+    }
+}

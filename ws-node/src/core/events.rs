@@ -1,0 +1,193 @@
+//! What happens to the core, and what it wants done.
+
+use bytes::Bytes;
+use roost_backend::log::{Lane, Outgoing};
+use roost_backend::store::*;
+use roost_proto::codes::CloseCode;
+use roost_proto::frames::{ChosenStatus, Send};
+use roost_proto::ids::{Cursor, DeviceId, Epoch, MessageId, Offset, StreamId, UserId, VnodeId};
+use roost_proto::records::Record;
+
+/// The time of a step.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Now {
+    /// Milliseconds on a monotonic clock: all deadlines.
+    pub mono: u64,
+    /// Milliseconds since 1970: what is shown, and ages of ids.
+    pub wall: u64,
+    /// Microseconds on the monotonic clock: for the histograms only.
+    pub us: u64,
+}
+
+/// One connection, unique in this process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct SessionKey(pub u64);
+
+/// An authenticated `connect`.
+#[derive(Debug, Clone)]
+pub struct Connecting {
+    pub session: SessionKey,
+    pub user: UserId,
+    pub device: Option<DeviceId>,
+    pub epoch: Option<Epoch>,
+    pub cursor: Option<Cursor>,
+}
+
+/// An answer that may not have come: `None` means unknown, the request may take effect even later.
+pub type Maybe<T> = Option<T>;
+
+#[derive(Debug)]
+pub enum Event {
+    Tick,
+    View(Box<Table>),
+    Registered(Maybe<RegisterAnswer>),
+    /// `sent` is when the request left, on the monotonic clock.
+    Renewed {
+        sent: u64,
+        rows: Vec<(VnodeId, Epoch)>,
+        answer: Maybe<RenewAnswer>,
+    },
+    Claimed {
+        vnode: VnodeId,
+        sent: u64,
+        answer: Maybe<ClaimAnswer>,
+    },
+    Activated {
+        vnode: VnodeId,
+        epoch: Epoch,
+        answer: Maybe<ActivateAnswer>,
+    },
+    Readied {
+        vnode: VnodeId,
+        epoch: Epoch,
+        answer: Maybe<bool>,
+    },
+    Released {
+        vnode: VnodeId,
+        epoch: Epoch,
+    },
+    Written {
+        vnode: VnodeId,
+        call: u64,
+        answer: Maybe<WriteAnswer>,
+    },
+    Read {
+        session: SessionKey,
+        generation: Epoch,
+        after: Offset,
+        answer: Maybe<Window>,
+    },
+    LogEnd {
+        session: SessionKey,
+        ask: u64,
+        partition: u32,
+        answer: Maybe<u64>,
+    },
+    Reported {
+        token: u64,
+        ok: bool,
+    },
+    Record(Record),
+    /// A record of the node's topic that is not a [`Record`].
+    Undecodable,
+    /// Whether the log answers, whenever that was asked.
+    LogAnswers(bool),
+    Connect(Box<Connecting>),
+    Send {
+        session: SessionKey,
+        send: Send,
+    },
+    Ack {
+        session: SessionKey,
+        cursor: Cursor,
+    },
+    Status {
+        session: SessionKey,
+        id: MessageId,
+        status: ChosenStatus,
+    },
+    /// The session's socket took this many message frames.
+    Drained {
+        session: SessionKey,
+        frames: usize,
+    },
+    Closed {
+        session: SessionKey,
+    },
+    /// The process was asked to stop: hand everything over.
+    Drain,
+    /// Nobody plans, or time is short: give everything up in good order.
+    ReleaseAll,
+}
+
+#[derive(Debug)]
+pub enum Action {
+    Register(Box<Register>),
+    Claim(Claim),
+    Activate(Activate),
+    Ready(OwnRows),
+    Release(OwnRows),
+    Renew(Renew),
+    Write {
+        call: u64,
+        write: Box<Write>,
+    },
+    Read {
+        session: SessionKey,
+        vnode: VnodeId,
+        stream: StreamId,
+        generation: Epoch,
+        after: Offset,
+        limit: usize,
+    },
+    LogEnd {
+        session: SessionKey,
+        ask: u64,
+        partition: u32,
+    },
+    /// Read the table now.
+    Refresh,
+    Produce {
+        lane: Lane,
+        record: Outgoing,
+    },
+    /// A frame for a session's socket; `counted` ones come back as [`Event::Drained`].
+    Frame {
+        session: SessionKey,
+        frame: Bytes,
+        counted: bool,
+    },
+    Close {
+        session: SessionKey,
+        code: CloseCode,
+        reason: &'static str,
+    },
+    Observe(Observation, u64),
+    /// A later process of this NODE_ID took over: stop.
+    Replaced,
+}
+
+/// A duration in microseconds for a histogram.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Observation {
+    /// A write of one batch: sent → answered.
+    Append,
+    /// An item: arrived at its home → handed to a live session.
+    Delivery,
+    /// A send: read from the socket → reply handed to it.
+    Reply,
+}
+
+/// What the gauges show.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Gauges {
+    pub sessions: usize,
+    pub owned: usize,
+    pub ready: usize,
+    pub lease_left_ms: Option<u64>,
+    pub outbox: usize,
+    pub channel_items: usize,
+    pub view_age_ms: u64,
+    pub leads: bool,
+    pub registered: bool,
+}

@@ -1,0 +1,85 @@
+//! Giving vnodes up in good order: to the node that should have them, or to nobody in particular (rules 16, 22).
+
+use roost_backend::store::*;
+use roost_proto::ids::{Epoch, VnodeId};
+
+use super::events::Now;
+use super::home::{Home, Phase};
+use super::{Action, NodeCore, Registration};
+
+impl NodeCore {
+    /// Vnodes whose target is another living node: stop, empty the outbox, release.
+    pub(super) fn hand_over_what_is_not(&mut self, now: Now) {
+        let leaving = |home: &&Home| {
+            let target = self.view.assignment.targets.get(&home.vnode);
+            home.phase == Phase::Ready && target.is_some_and(|t| *t != self.cfg.node && self.is_up(t))
+        };
+        let stopping: Vec<_> = self.homes.values().filter(leaving).map(|h| h.vnode).collect();
+        for vnode in stopping {
+            self.counters.handoffs += 1;
+            self.stop_home(vnode, now);
+        }
+    }
+
+    pub(super) fn is_up(&self, node: &roost_proto::NodeId) -> bool {
+        self.view.nodes.get(node).is_some_and(|row| row.state == NodeState::Up)
+    }
+
+    pub(super) fn stop_home(&mut self, vnode: VnodeId, now: Now) {
+        if let Some(home) = self.homes.get_mut(&vnode) {
+            home.phase = Phase::Stopping;
+            let queue = std::mem::take(&mut home.queue);
+            self.drop_work(queue);
+            self.hold_sessions(vnode, now);
+            self.dirty.insert(vnode);
+        }
+    }
+
+    /// A stopping home with nothing in flight and nothing left for the log gives its row up.
+    pub(super) fn release_if_done(&mut self, vnode: VnodeId, now: Now) {
+        let Some(home) = self.homes.get_mut(&vnode) else { return };
+        let done = home.call.is_none() && home.outbox.is_empty() && home.held.is_empty();
+        if home.phase == Phase::Stopping && done && home.trimmed >= home.outbox.reported() {
+            home.phase = Phase::Releasing;
+            home.asked_at = Some(now.mono);
+            let rows = vec![(vnode, home.epoch)];
+            self.out.push(Action::Release(OwnRows {
+                data_set: self.view.data_set.clone(),
+                sid: self.sid.clone(),
+                rows,
+            }));
+        }
+    }
+
+    /// Whatever the answer was, the row counts as given up (rule 16).
+    pub(super) fn on_released(&mut self, vnode: VnodeId, epoch: Epoch, now: Now) {
+        if self.homes.get(&vnode).is_some_and(|h| h.epoch == epoch && h.phase == Phase::Releasing) {
+            self.homes.remove(&vnode);
+            if self.view.rows.get(&vnode).is_some_and(|r| r.sid == self.sid) {
+                self.view.rows.remove(&vnode);
+            }
+            self.set_adrift(vnode, now);
+            self.refresh(now);
+        }
+    }
+
+    pub(super) fn on_drain(&mut self, now: Now) {
+        self.state = NodeState::Draining;
+        self.claims.retain(|_, c| c.held(now).is_some());
+        if self.registration == Registration::Yes {
+            self.renew(now);
+        }
+    }
+
+    pub(super) fn release_all(&mut self, now: Now) {
+        self.state = NodeState::Draining;
+        self.claims.clear();
+        for vnode in self.homes.keys().copied().collect::<Vec<_>>() {
+            match self.homes[&vnode].phase {
+                Phase::Ready | Phase::Inheriting => self.stop_home(vnode, now),
+                Phase::Activating => self.end_home(vnode, now),
+                Phase::Stopping | Phase::Releasing => {}
+            }
+        }
+    }
+}

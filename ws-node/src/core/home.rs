@@ -1,0 +1,386 @@
+//! One vnode that lives here: what senders have given, the one write in flight, what waits for the log
+//! (rules 8–15).
+
+use std::collections::{BTreeMap, VecDeque};
+
+use roost_backend::store::{Fence, Op, OutboxEvent, Write};
+use roost_proto::frames::ReplyOk;
+use roost_proto::ids::{Cursor, DeviceId, Epoch, MessageId, Seq, Sid, UserId, VnodeId};
+use roost_proto::records::{ChannelId, Confirm, ItemResult};
+
+use super::config::{CoreConfig, Rule};
+use super::events::{Now, SessionKey};
+use super::outbox::Outbox;
+use super::presence::Member;
+
+/// How far the vnode's takeover has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Phase {
+    /// The row is ours; the head is not raised yet.
+    Activating,
+    /// The inherited outbox is on its way to the log; then the row is set ready (rule 17).
+    Inheriting,
+    Ready,
+    /// Being handed over: nothing new, the outbox empties.
+    Stopping,
+    /// Handed over; the store's answer is awaited.
+    Releasing,
+}
+
+/// Something to be done in the next write.
+#[derive(Debug)]
+pub enum Work {
+    /// An item of a channel, with the op it becomes.
+    Item {
+        sid: Sid,
+        chan: u64,
+        n: u64,
+        op: Op,
+        at: u64,
+        arrived_us: u64,
+    },
+    Open {
+        session: SessionKey,
+        user: UserId,
+        device: Option<DeviceId>,
+    },
+    Presence {
+        op: roost_backend::store::PresenceOp,
+        reply: Option<(SessionKey, MessageId)>,
+    },
+}
+
+/// The write in flight, kept until it is answered for certain.
+#[derive(Debug)]
+pub struct Call {
+    pub id: u64,
+    pub work: Vec<Work>,
+    /// Acks come first in the write, so that an opening behind them sees them; nobody waits for their results.
+    pub acks: usize,
+    pub write: Write,
+    pub sent_us: u64,
+    /// When to try again after an unknown outcome.
+    pub again_at: Option<u64>,
+    pub tries: u32,
+}
+
+/// What is told when the log has everything up to a seq.
+#[derive(Debug)]
+pub enum Held {
+    Result { sid: Sid, chan: u64, n: u64, result: ItemResult },
+    Opened { session: SessionKey },
+    Reply { session: SessionKey, id: MessageId, ok: ReplyOk },
+}
+
+/// What one sender has got through.
+#[derive(Debug, Default)]
+pub struct Sender {
+    pub chan: u64,
+    pub round: u32,
+    /// The highest number taken.
+    pub last: u64,
+    /// The highest number seen: more than `last` when something was dropped or lost (rule 14).
+    pub seen: u64,
+    /// Results of `kept_from`, `kept_from + 1`, …, until the sender knows them.
+    kept_from: u64,
+    results: VecDeque<Option<ItemResult>>,
+    /// The highest number confirmed so far.
+    confirmed: u64,
+    /// Tell again what is kept; ask for what is missing.
+    answer: bool,
+    pub ask: bool,
+    /// Something was dropped for want of room: asked for when there is some.
+    pub dropped: bool,
+    /// The missing number last asked for because of a gap: once, the next time by a probe.
+    asked: u64,
+    /// The number last found missing by a probe, the unreadable records counted then, and how often in a row
+    /// (rule 15).
+    stuck: (u64, u64, u32),
+}
+
+impl Sender {
+    fn of(chan: u64) -> Self {
+        Self { chan, kept_from: 1, ..Self::default() }
+    }
+
+    fn prune(&mut self, acked: u64) {
+        while self.kept_from <= acked && self.results.front().is_some_and(Option::is_some) {
+            self.results.pop_front();
+            self.kept_from += 1;
+        }
+        self.confirmed = self.confirmed.max(self.kept_from - 1);
+    }
+
+    pub fn take(&mut self, n: u64, result: Option<ItemResult>) {
+        // More than one step only in the mutant of rule 9.
+        while self.kept_from + (self.results.len() as u64) < n {
+            self.results.push_back(Some(ItemResult::Void));
+        }
+        self.last = n;
+        self.seen = self.seen.max(n);
+        self.results.push_back(result);
+    }
+
+    /// Something after the next number came: asks for what is missing, once. What is lost again is found by a probe,
+    /// or a record that nobody can read would have everything behind it sent in a circle.
+    pub fn gap(&mut self) {
+        if self.asked <= self.last {
+            self.asked = self.last + 1;
+            self.ask = true;
+        }
+    }
+
+    pub fn repeat(&mut self) {
+        self.answer = true;
+    }
+
+    pub fn set(&mut self, n: u64, result: ItemResult) {
+        if let Some(slot) = n.checked_sub(self.kept_from).and_then(|i| self.results.get_mut(i as usize)) {
+            *slot = Some(result);
+        }
+    }
+
+    /// True on the second probe in a row that finds the same number missing although records came in between that
+    /// nobody could read.
+    pub fn is_stuck(&mut self, undecodable: u64) -> bool {
+        let missing = self.last + 1;
+        let again = self.stuck.0 == missing && undecodable > self.stuck.1 && self.last < self.seen;
+        let probes = if again { self.stuck.2 + 1 } else { 0 };
+        self.stuck = (missing, undecodable, probes);
+        probes >= 2
+    }
+
+    /// What to tell the sender now, if anything.
+    fn confirm(&mut self, vnode: VnodeId, epoch: Epoch, sid: &Sid) -> Option<Confirm> {
+        let known = self.results.iter().take_while(|r| r.is_some()).count() as u64;
+        let to = self.kept_from + known - 1;
+        let ask = (self.ask && self.seen > self.last).then_some(self.last + 1);
+        if to <= self.confirmed && !self.answer && ask.is_none() {
+            return None;
+        }
+        let from = if self.answer { self.kept_from } else { self.confirmed + 1 };
+        let skip = (from - self.kept_from) as usize;
+        let results = self.results.iter().take(known as usize).skip(skip).flatten().cloned().collect();
+        self.confirmed = self.confirmed.max(to);
+        (self.answer, self.ask) = (false, false);
+        let channel = ChannelId { vnode, epoch, sid: sid.clone(), chan: self.chan, round: self.round };
+        Some(Confirm { channel, from, results, ask, unreadable: false })
+    }
+}
+
+/// See the module's text.
+#[derive(Debug)]
+pub struct Home {
+    pub vnode: VnodeId,
+    pub epoch: Epoch,
+    pub phase: Phase,
+    pub generation: Epoch,
+    pub seq: Seq,
+    /// On the monotonic clock; counted from before the request that earned it was sent.
+    pub lease_until: u64,
+    pub suspended: bool,
+    pub previous: Option<Sid>,
+    pub asked_at: Option<u64>,
+    pub queue: VecDeque<Work>,
+    pub acks: BTreeMap<(UserId, DeviceId), Cursor>,
+    ack_at: Option<u64>,
+    pub call: Option<Call>,
+    pub outbox: Outbox,
+    pub senders: BTreeMap<Sid, Sender>,
+    pub held: VecDeque<(Seq, Held)>,
+    pub members: BTreeMap<UserId, Member>,
+    /// Outbox events up to here are gone from the store.
+    pub trimmed: Seq,
+    pub reported_at: u64,
+}
+
+/// An idle vnode's outbox is trimmed in the store this long after the last report, in milliseconds: later than
+/// the next message of a conversation, so that trimming rides on it.
+const TRIM_IDLE_MS: u64 = 1000;
+
+/// How long an ack waits for a write to ride on, in milliseconds.
+const ACK_WAIT_MS: u64 = 200;
+
+impl Home {
+    pub fn claimed(vnode: VnodeId, epoch: Epoch, lease_until: u64) -> Self {
+        Self {
+            vnode,
+            epoch,
+            phase: Phase::Activating,
+            generation: Epoch(0),
+            seq: Seq(0),
+            lease_until,
+            suspended: false,
+            previous: None,
+            asked_at: None,
+            queue: VecDeque::new(),
+            acks: BTreeMap::new(),
+            ack_at: None,
+            call: None,
+            outbox: Outbox::default(),
+            senders: BTreeMap::new(),
+            held: VecDeque::new(),
+            members: BTreeMap::new(),
+            trimmed: Seq(0),
+            reported_at: 0,
+        }
+    }
+
+    pub fn outbox_len(&self) -> usize {
+        self.outbox.len()
+    }
+
+    pub fn leased(&self, now: Now) -> bool {
+        now.mono < self.lease_until
+    }
+
+    /// Whether it takes sessions and answers.
+    pub fn serving(&self, now: Now) -> bool {
+        self.phase == Phase::Ready && self.leased(now)
+    }
+
+    /// The activated phases: items are taken.
+    pub fn takes_items(&self) -> bool {
+        matches!(self.phase, Phase::Inheriting | Phase::Ready)
+    }
+
+    pub fn sender(&mut self, channel: &ChannelId) -> Option<&mut Sender> {
+        let sender = self.senders.entry(channel.sid.clone()).or_insert_with(|| Sender::of(channel.chan));
+        if channel.chan > sender.chan {
+            *sender = Sender::of(channel.chan);
+        }
+        if channel.chan < sender.chan {
+            return None;
+        }
+        sender.round = sender.round.max(channel.round);
+        Some(sender)
+    }
+
+    pub fn acked(&mut self, sid: &Sid, acked: u64) {
+        if let Some(sender) = self.senders.get_mut(sid) {
+            sender.prune(acked);
+        }
+    }
+
+    pub fn has_room(&self, cfg: &CoreConfig) -> bool {
+        self.queue.len() < cfg.queue_max && self.outbox.len() < cfg.outbox_max
+    }
+
+    /// Half empty: asking for the rest at the first free place would have it all sent for one place.
+    fn has_ample_room(&self, cfg: &CoreConfig) -> bool {
+        self.queue.len() <= cfg.queue_max / 2 && self.outbox.len() <= cfg.outbox_max / 2
+    }
+
+    /// Keeps an ack for the next write; acks alone wait [`ACK_WAIT_MS`] for company.
+    pub fn ack(&mut self, user: UserId, device: DeviceId, cursor: Cursor, now: Now) {
+        let acked = self.acks.entry((user, device)).or_default();
+        *acked = (*acked).max(cursor);
+        self.ack_at.get_or_insert(now.mono + ACK_WAIT_MS);
+    }
+
+    /// The next write, if one may go out now (rule 10: at most one).
+    pub fn next_write(&mut self, sid: &Sid, cfg: &CoreConfig, now: Now, call_id: u64) -> Option<Write> {
+        if !self.leased(now) || self.phase == Phase::Activating || self.phase == Phase::Releasing {
+            return None;
+        }
+        if let Some(call) = &mut self.call {
+            if call.again_at.is_none_or(|at| now.mono < at) {
+                return None;
+            }
+            (call.id, call.again_at, call.sent_us) = (call_id, None, now.us);
+            (call.write.fence.seq, call.write.now_ms) = (self.seq, now.wall);
+            return Some(call.write.clone());
+        }
+        if self.phase == Phase::Inheriting {
+            return None;
+        }
+        let (work, acks, ops) = self.batch(cfg, now);
+        let trim = self.outbox.reported();
+        let trim_due = trim > self.trimmed
+            && (self.phase == Phase::Stopping || now.mono >= self.reported_at + TRIM_IDLE_MS);
+        if ops.is_empty() && !trim_due {
+            return None;
+        }
+        let fence = Fence { vnode: self.vnode, epoch: self.epoch, sid: sid.clone(), seq: self.seq };
+        let write = Write { fence, now_ms: now.wall, trim, ops };
+        self.call = Some(Call {
+            id: call_id,
+            work,
+            acks,
+            write: write.clone(),
+            sent_us: now.us,
+            again_at: None,
+            tries: 0,
+        });
+        Some(write)
+    }
+
+    fn batch(&mut self, cfg: &CoreConfig, now: Now) -> (Vec<Work>, usize, Vec<Op>) {
+        let (mut work, mut ops) = (Vec::new(), Vec::new());
+        if self.phase == Phase::Stopping {
+            return (work, 0, ops);
+        }
+        let room = cfg.batch_max.min(cfg.outbox_max.saturating_sub(self.outbox.len()));
+        if (room > 0 && !self.queue.is_empty()) || self.ack_at.is_some_and(|at| now.mono >= at) {
+            self.ack_at = None;
+            let acks = std::mem::take(&mut self.acks).into_iter();
+            ops.extend(acks.map(|((user, device), cursor)| Op::Ack { user, device, cursor }));
+        }
+        let acks = ops.len();
+        while work.len() < room {
+            let Some(next) = self.queue.pop_front() else { break };
+            ops.push(match &next {
+                Work::Item { op, .. } => op.clone(),
+                Work::Open { user, device, .. } => Op::Open { user: user.clone(), device: device.clone() },
+                Work::Presence { op, .. } => Op::Presence(op.clone()),
+            });
+            work.push(next);
+        }
+        (work, acks, ops)
+    }
+
+    /// Puts off what is to be told until the log has everything up to `need` (rule 13).
+    pub fn hold(&mut self, need: Seq, held: Held) {
+        self.held.push_back((need, held));
+    }
+
+    /// What may be told now.
+    pub fn release_held(&mut self, cfg: &CoreConfig) -> Vec<Held> {
+        let reported = self.outbox.reported();
+        let mut released = Vec::new();
+        while let Some((need, held)) = self.held.front() {
+            let early = match held {
+                Held::Result { .. } | Held::Reply { .. } => !cfg.on(Rule::ConfirmAfterLog),
+                Held::Opened { .. } => false,
+            };
+            if *need > reported && !early {
+                break;
+            }
+            released.extend(self.held.pop_front().map(|(_, held)| held));
+        }
+        released
+    }
+
+    /// Confirms for all senders that have something to hear; none past the lease deadline (rule 13).
+    pub fn confirms(&mut self, cfg: &CoreConfig, now: Now) -> Vec<Confirm> {
+        if !self.leased(now) {
+            return Vec::new();
+        }
+        if self.takes_items() && self.has_ample_room(cfg) {
+            // What was dropped while there was no room is asked for (rule 14).
+            for sender in self.senders.values_mut().filter(|s| s.dropped) {
+                (sender.ask, sender.dropped) = (true, false);
+            }
+        }
+        let (vnode, epoch) = (self.vnode, self.epoch);
+        self.senders.iter_mut().filter_map(|(sid, s)| s.confirm(vnode, epoch, sid)).collect()
+    }
+
+    /// Merges what an answer `behind` brought (rule 18).
+    pub fn catch_up(&mut self, seq: Seq, events: Vec<OutboxEvent>) {
+        self.seq = seq;
+        for event in events {
+            self.outbox.push(event);
+        }
+    }
+}

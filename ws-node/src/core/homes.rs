@@ -1,0 +1,385 @@
+//! The vnodes that live here: items come in, writes go out, answers and reports come back (rules 8–15, 18).
+
+use roost_backend::log::{Lane, Outgoing};
+use roost_backend::store::*;
+use roost_proto::codes::CloseCode;
+use roost_proto::events::{CHAT_EVENTS, USER_STATUS_EVENTS, message_bytes, message_rest, status_bytes};
+use roost_proto::frames::ReplyOk;
+use roost_proto::ids::{Cursor, Epoch, Seq, VnodeId};
+use roost_proto::records::{Append, Confirm, Item, ItemBody, ItemResult, Probe, Record};
+use roost_proto::time::rfc3339;
+use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
+
+use super::channel::Waiter;
+use super::config::Rule;
+use super::events::{Maybe, Now, Observation};
+use super::home::{Call, Held, Home, Phase, Work};
+use super::{Action, NodeCore, Token};
+
+/// First wait before a write of unknown outcome is tried again, doubled up to the second, in milliseconds.
+const WRITE_AGAIN_MS: u64 = 50;
+const WRITE_AGAIN_MAX_MS: u64 = 1000;
+
+/// How often every user of every home is looked at: the precision of linger and grace, in milliseconds.
+pub(super) const SWEEP_MS: u64 = 250;
+
+/// Tells a repeat from a conflict: of what the application gave, kind and payload.
+pub(super) fn body_hash(kind: &str, data: &str) -> u64 {
+    xxh3_64_with_seed(data.as_bytes(), xxh3_64(kind.as_bytes()))
+}
+
+fn append_op(append: Append, at: u64) -> Op {
+    Op::Append(AppendOp {
+        hash: body_hash(&append.kind, append.data.get()),
+        rest: message_rest(&append.id, &append.kind, &append.from, at, &append.data),
+        stream: append.stream,
+        from: append.from,
+        id: append.id,
+        at,
+    })
+}
+
+impl NodeCore {
+    /// Rules 8, 9, 14, 15.
+    pub(super) fn on_item(&mut self, item: Item, now: Now) {
+        let channel = &item.channel;
+        let vnode = channel.vnode;
+        let ended = self.view.ended(&channel.sid);
+        let Some(home) = self.homes.get_mut(&vnode).filter(|h| h.epoch == channel.epoch && !ended) else {
+            self.counters.void_records += 1;
+            return;
+        };
+        let (takes, room) = (home.takes_items(), home.has_room(&self.cfg));
+        home.acked(&channel.sid, item.acked);
+        let Some(sender) = home.sender(channel) else { return };
+        sender.seen = sender.seen.max(item.n);
+        let expected = sender.last + 1;
+        let skip = !self.cfg.on(Rule::NextOnly) && item.n > expected;
+        if !takes {
+            return;
+        }
+        if item.n < expected {
+            sender.repeat();
+        } else if !room {
+            sender.dropped = true;
+        } else if item.n > expected && !skip {
+            sender.gap();
+        } else {
+            let body = item.body.as_ref().map(|b| serde_json::from_str::<ItemBody>(b.get()));
+            match body {
+                None => sender.take(item.n, Some(ItemResult::Void)),
+                Some(Err(_)) => {
+                    self.counters.undecodable += 1;
+                    sender.take(item.n, Some(ItemResult::Bad));
+                }
+                Some(Ok(ItemBody::Append(append))) => {
+                    sender.take(item.n, None);
+                    let (sid, chan, n) = (channel.sid.clone(), channel.chan, item.n);
+                    let op = append_op(append, now.wall);
+                    home.queue.push_back(Work::Item { sid, chan, n, op, at: now.wall, arrived_us: now.us });
+                }
+            }
+        }
+        self.dirty.insert(vnode);
+    }
+
+    /// A sender heard nothing for a while (rule 3).
+    pub(super) fn on_probe(&mut self, probe: &Probe) {
+        let channel = &probe.channel;
+        let undecodable = self.counters.undecodable;
+        let Some(home) = self.homes.get_mut(&channel.vnode) else { return };
+        if home.epoch != channel.epoch || !home.takes_items() {
+            return;
+        }
+        home.acked(&channel.sid, probe.first - 1);
+        let room = home.has_room(&self.cfg);
+        let Some(sender) = home.sender(channel) else { return };
+        sender.seen = sender.seen.max(probe.last);
+        sender.repeat();
+        // Without room it would only be dropped again: asked for when there is some (rule 14).
+        (sender.ask, sender.dropped) = (room, sender.dropped || !room);
+        if sender.is_stuck(undecodable) {
+            let confirm = Confirm {
+                channel: channel.clone(),
+                from: sender.last + 1,
+                results: vec![],
+                ask: None,
+                unreadable: true,
+            };
+            let to = channel.sid.node();
+            self.transport(&to, channel.vnode, Record::Confirm(confirm), Token::Other);
+        }
+        self.dirty.insert(channel.vnode);
+    }
+
+    pub(super) fn on_undecodable(&mut self) {
+        self.counters.undecodable += 1;
+    }
+
+    /// What a home does after anything about it changed: write, emit, tell.
+    pub(super) fn settle_home(&mut self, vnode: VnodeId, now: Now) {
+        let (next_call, sid) = (self.next_call, self.sid.clone());
+        let Some(home) = self.homes.get_mut(&vnode) else { return };
+        if let Some(write) = home.next_write(&sid, &self.cfg, now, next_call) {
+            self.next_call += 1;
+            self.counters.writes += 1;
+            self.out.push(Action::Write { call: next_call, write: Box::new(write) });
+        }
+        self.emit(vnode, now);
+        self.ask_ready(vnode, now);
+        self.tell(vnode, now);
+        self.release_if_done(vnode, now);
+    }
+
+    /// Hands new outbox events to the producer, in order (rule 12).
+    pub(super) fn emit(&mut self, vnode: VnodeId, now: Now) {
+        let Some(home) = self.homes.get_mut(&vnode) else { return };
+        let epoch = home.epoch;
+        let mut outbox = std::mem::take(&mut home.outbox);
+        self.emit_from(&mut outbox, vnode, epoch, now);
+        if let Some(home) = self.homes.get_mut(&vnode) {
+            home.outbox = outbox;
+        }
+    }
+
+    pub(super) fn emit_leftovers(&mut self, now: Now) {
+        let mut leftovers = std::mem::take(&mut self.leftovers);
+        for ((vnode, epoch), outbox) in &mut leftovers {
+            self.emit_from(outbox, *vnode, *epoch, now);
+        }
+        self.leftovers = leftovers;
+    }
+
+    fn emit_from(&mut self, outbox: &mut super::outbox::Outbox, vnode: VnodeId, epoch: Epoch, now: Now) {
+        while let Some(event) = outbox.next(now.mono) {
+            let topic = match event.topic {
+                EventTopic::Chat => CHAT_EVENTS,
+                EventTopic::Status => USER_STATUS_EVENTS,
+            };
+            let (key, payload) = (event.key.clone().into(), event.payload.clone());
+            let token = self.next_token;
+            self.next_token += 1;
+            self.tokens.insert(token, Token::Event { vnode, epoch, seq: event.seq.0 });
+            let partition = self.cfg.partition(vnode);
+            let record = Outgoing { topic: topic.into(), partition, key, payload, token };
+            self.out.push(Action::Produce { lane: Lane::Outbox, record });
+        }
+    }
+
+    /// A delivery report.
+    pub(super) fn on_reported(&mut self, token: u64, ok: bool, now: Now) {
+        match self.tokens.remove(&token) {
+            Some(Token::Item { vnode, chan, round, n }) => self.item_reported(vnode, chan, round, n, ok, now),
+            Some(Token::Event { vnode, epoch, seq }) => {
+                if let Some(home) = self.homes.get_mut(&vnode).filter(|h| h.epoch == epoch) {
+                    if home.outbox.report(Seq(seq), ok, now.mono) {
+                        home.reported_at = now.mono;
+                    }
+                    self.dirty.insert(vnode);
+                } else if let Some(outbox) = self.leftovers.get_mut(&(vnode, epoch)) {
+                    outbox.report(Seq(seq), ok, now.mono);
+                    if outbox.is_empty() {
+                        self.leftovers.remove(&(vnode, epoch));
+                    }
+                }
+            }
+            Some(Token::Other) | None => {}
+        }
+    }
+
+    /// Sends what the log's progress allows to be told.
+    fn tell(&mut self, vnode: VnodeId, now: Now) {
+        let Some(home) = self.homes.get_mut(&vnode) else { return };
+        if !home.leased(now) {
+            return;
+        }
+        for held in home.release_held(&self.cfg) {
+            match held {
+                Held::Result { sid, chan, n, result } => {
+                    let sender = self.homes.get_mut(&vnode).and_then(|h| h.senders.get_mut(&sid));
+                    if let Some(sender) = sender.filter(|s| s.chan == chan) {
+                        sender.set(n, result);
+                    }
+                }
+                Held::Opened { session } => self.located(session, now),
+                Held::Reply { session, id, ok } => self.reply_ok(session, id.as_str(), ok),
+            }
+        }
+        let Some(home) = self.homes.get_mut(&vnode) else { return };
+        for confirm in home.confirms(&self.cfg, now) {
+            self.counters.confirms += 1;
+            self.counters.asks += u64::from(confirm.ask.is_some());
+            let to = confirm.channel.sid.node();
+            self.transport(&to, vnode, Record::Confirm(confirm), Token::Other);
+        }
+    }
+
+    /// The answer to a write (rule 18).
+    pub(super) fn on_written(&mut self, vnode: VnodeId, call: u64, answer: Maybe<WriteAnswer>, now: Now) {
+        let is_it = |h: &&mut Home| h.call.as_ref().is_some_and(|c| c.id == call);
+        let Some(home) = self.homes.get_mut(&vnode).filter(is_it) else { return };
+        self.dirty.insert(vnode);
+        match answer {
+            None => {
+                self.counters.writes_unknown += 1;
+                if let Some(call) = &mut home.call {
+                    let wait = (WRITE_AGAIN_MS << call.tries.min(8)).min(WRITE_AGAIN_MAX_MS);
+                    (call.again_at, call.tries) = (Some(now.mono + wait), call.tries + 1);
+                }
+            }
+            Some(WriteAnswer::Done { seq, results }) => {
+                let Some(call) = home.call.take() else { return };
+                self.out.push(Action::Observe(Observation::Append, now.us.saturating_sub(call.sent_us)));
+                self.apply(vnode, call, seq, results, now);
+            }
+            Some(WriteAnswer::Behind { seq, outbox }) => {
+                home.catch_up(seq, outbox);
+                if let Some(call) = &mut home.call {
+                    call.again_at = Some(now.mono);
+                }
+                self.look_again(vnode, now);
+            }
+            Some(WriteAnswer::Deposed) => {
+                self.counters.writes_fenced += 1;
+                self.refresh(now);
+                self.end_home(vnode, now);
+            }
+            Some(WriteAnswer::Lost | WriteAnswer::Rewound) => {
+                self.counters.writes_fenced += 1;
+                self.claim_again(vnode, true, now);
+            }
+        }
+    }
+
+    /// Every operation of a write took effect, in order.
+    fn apply(&mut self, vnode: VnodeId, call: Call, seq: Seq, results: Vec<OpResult>, now: Now) {
+        let Some(home) = self.homes.get_mut(&vnode) else { return };
+        let mut event = call.write.fence.seq;
+        home.seq = seq;
+        home.trimmed = home.trimmed.max(call.write.trim);
+        let (epoch, generation) = (home.epoch, home.generation);
+        for (work, result) in call.work.into_iter().zip(results.into_iter().skip(call.acks)) {
+            match (work, result) {
+                (
+                    Work::Item { sid, chan, n, op: Op::Append(op), arrived_us, .. },
+                    OpResult::Appended { offset },
+                ) => {
+                    event.0 += 1;
+                    let cursor = Cursor::new(generation, offset);
+                    let payload = message_bytes(&op.stream, cursor, &op.rest);
+                    let key = op.stream.to_string();
+                    let Some(home) = self.homes.get_mut(&vnode) else { return };
+                    home.outbox.push(OutboxEvent {
+                        seq: event,
+                        topic: EventTopic::Chat,
+                        key,
+                        payload: payload.clone(),
+                    });
+                    let result = ItemResult::Ok { at: op.at };
+                    home.hold(event, Held::Result { sid, chan, n, result });
+                    self.counters.appended += 1;
+                    self.deliver(vnode, &op.stream, cursor, &payload, arrived_us, now);
+                }
+                (Work::Item { sid, chan, n, op: Op::Append(op), .. }, OpResult::Duplicate { offset, at }) => {
+                    self.counters.duplicates += 1;
+                    self.hold_result(vnode, Held::Result { sid, chan, n, result: ItemResult::Ok { at } });
+                    self.tail_is(vnode, &op.stream, Cursor::new(generation, offset), now);
+                }
+                (Work::Item { sid, chan, n, .. }, OpResult::Conflict) => {
+                    self.counters.conflicts += 1;
+                    self.hold_result(vnode, Held::Result { sid, chan, n, result: ItemResult::Conflict });
+                }
+                (Work::Open { session, .. }, OpResult::Opened(opened)) => {
+                    self.opened(vnode, session, opened, now);
+                    if !self.cfg.on(Rule::TailWhenQuiet) {
+                        self.located(session, now);
+                    }
+                    self.hold_result(vnode, Held::Opened { session });
+                }
+                (Work::Presence { op, reply }, OpResult::Presence { changed }) => {
+                    if let Some(rest) = op.event.as_ref().filter(|_| changed) {
+                        event.0 += 1;
+                        let payload = status_bytes(vnode, epoch, event, rest);
+                        let (topic, key) = (EventTopic::Status, op.user.to_string());
+                        let Some(home) = self.homes.get_mut(&vnode) else { return };
+                        home.outbox.push(OutboxEvent { seq: event, topic, key, payload });
+                    }
+                    if let Some((session, id)) = reply {
+                        self.hold_result(vnode, Held::Reply { session, id, ok: ReplyOk::default() });
+                    }
+                    self.presence_written(vnode, &op, now);
+                }
+                (work, result) => unreachable!("the store answered {result:?} to {work:?}"),
+            }
+        }
+    }
+
+    /// Told when everything now in the outbox is in the log (rule 13).
+    fn hold_result(&mut self, vnode: VnodeId, held: Held) {
+        if let Some(home) = self.homes.get_mut(&vnode) {
+            let need = home.outbox.last();
+            home.hold(need, held);
+        }
+    }
+
+    /// Work that will not be done here: items are repeated by their senders, openings by their sessions' state;
+    /// only a reply must be given.
+    pub(super) fn drop_work(&mut self, work: impl IntoIterator<Item = Work>) {
+        for work in work {
+            if let Work::Presence { reply: Some((session, id)), .. } = work {
+                self.reply_unavailable(session, id.as_str());
+            }
+        }
+    }
+
+    pub(super) fn tick_homes(&mut self, now: Now) {
+        let sweep = now.mono >= self.swept_at + SWEEP_MS;
+        if sweep {
+            self.swept_at = now.mono;
+        }
+        for vnode in self.homes.keys().copied().collect::<Vec<_>>() {
+            self.ask_again(vnode, now);
+            let Some(home) = self.homes.get_mut(&vnode) else { continue };
+            let suspended = home.phase != Phase::Activating && !home.leased(now);
+            if suspended && !home.suspended {
+                self.counters.suspensions += 1;
+            }
+            home.suspended = suspended;
+            let over = home.lease_until + self.cfg.grace_ms;
+            if sweep {
+                let view = &self.view;
+                home.senders.retain(|sid, _| !view.ended(sid));
+            }
+            let cut_off = self.no_log_since.is_some_and(|at| now.mono >= at + self.cfg.grace_ms);
+            if suspended && cut_off && now.mono >= over {
+                self.give_up_sessions(vnode, now);
+            }
+            self.dirty.insert(vnode);
+            if sweep {
+                self.sweep_presence(vnode, now);
+            }
+        }
+        self.emit_leftovers(now);
+    }
+
+    /// The result of an item, told to whoever waits for it.
+    pub(super) fn answer(&mut self, waiter: &Waiter, id: &str, result: &ItemResult, now: Now) {
+        match result {
+            ItemResult::Ok { at } => {
+                self.out.push(Action::Observe(Observation::Reply, now.us.saturating_sub(waiter.since_us)));
+                self.counters.replies_ok += 1;
+                self.reply_ok(waiter.session, id, ReplyOk { at: Some(rfc3339(*at)) });
+            }
+            ItemResult::Conflict => self.reply_conflict(waiter.session, id),
+            ItemResult::Bad => {
+                self.reply_bad(waiter.session, id, "the home node could not read this message")
+            }
+            ItemResult::Void => self.reply_unavailable(waiter.session, id),
+        }
+    }
+
+    /// Closes a session that cannot be served any more.
+    pub(super) fn close(&mut self, session: super::SessionKey, code: CloseCode, reason: &'static str) {
+        self.out.push(Action::Close { session, code, reason });
+    }
+}

@@ -1,0 +1,283 @@
+//! Who is there: what the roster should say of each user of a home, and when (rules 29, 30).
+//!
+//! Presence is kept by comparing what the store has with what is true and writing the difference; a change that
+//! got lost is found by the next comparison.
+
+use roost_backend::store::{PresenceOp, PresenceRow, RosterEntry, Seen};
+use roost_proto::events::{Status, StatusCause, status_rest};
+use roost_proto::frames::{ChosenStatus, ReplyOk};
+use roost_proto::ids::{MessageId, UserId, VnodeId};
+
+use super::NodeCore;
+use super::events::{Now, SessionKey};
+use super::home::{Held, Phase, Work};
+use super::session::Early;
+
+/// One user of a home.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Member {
+    /// What the store has.
+    pub stored: Option<RosterEntry>,
+    pub chosen: ChosenStatus,
+    /// What the store kept of the user while offline: who comes back invisible still looks like that.
+    pub seen: Option<Seen>,
+    pub sessions: u32,
+    /// When to publish offline if nobody comes back, and why.
+    pub due: Option<(u64, StatusCause)>,
+    /// A write about this user is queued or in flight.
+    pub pending: bool,
+    /// The store went back: what was last published may be something else than what it has.
+    pub unsure: bool,
+}
+
+impl Member {
+    /// Known from the roster only: the sessions were somewhere else.
+    pub fn inherited(entry: RosterEntry, until: u64) -> Self {
+        let chosen = entry.chosen;
+        Self { stored: Some(entry), chosen, due: Some((until, StatusCause::Lost)), ..Self::default() }
+    }
+
+    fn visible(entry: Option<&RosterEntry>) -> Status {
+        entry.map_or(Status::Offline, |e| e.chosen.visible())
+    }
+
+    /// The write that makes the store say what is true, if it does not.
+    pub fn difference(&self, user: &UserId, now: Now) -> Option<PresenceOp> {
+        let waits = self.sessions == 0 && self.due.is_some_and(|(at, _)| now.mono < at);
+        if self.unsure && waits {
+            return self.again(user, now);
+        }
+        let gone = self.sessions == 0;
+        if waits || (gone && self.stored.is_none()) {
+            return None;
+        }
+        let before = (!self.unsure).then(|| Self::visible(self.stored.as_ref()));
+        let after = if gone { Status::Offline } else { self.chosen.visible() };
+        let since = match &self.stored {
+            Some(stored) if before == Some(after) => stored.since,
+            None if after == Status::Offline => self.seen.map_or(now.wall, |s| s.since),
+            _ => now.wall,
+        };
+        let last_seen = match &self.stored {
+            Some(stored) if after == Status::Offline && before == Some(after) => stored.last_seen,
+            None if after == Status::Offline => Some(self.seen.map_or(now.wall, |s| s.last_seen)),
+            _ => (after == Status::Offline).then_some(now.wall),
+        };
+        let roster =
+            (!gone).then_some(RosterEntry { chosen: self.chosen, since, last_seen, sessions: self.sessions });
+        if roster == self.stored {
+            return None;
+        }
+        let cause = match (&self.stored, gone) {
+            (_, true) => self.due.map_or(StatusCause::Disconnected, |(_, cause)| cause),
+            (None, _) => StatusCause::Connected,
+            (Some(_), _) => StatusCause::Chosen,
+        };
+        let event =
+            (before != Some(after)).then(|| status_rest(user, after, cause, now.wall, since, last_seen));
+        let seen =
+            gone.then(|| Seen { chosen: self.chosen, since, last_seen: last_seen.unwrap_or(now.wall) });
+        Some(PresenceOp { user: user.clone(), roster, seen, event })
+    }
+    /// What the store has, written and published once more.
+    fn again(&self, user: &UserId, now: Now) -> Option<PresenceOp> {
+        let stored = self.stored.as_ref()?;
+        let roster = RosterEntry { since: now.wall, ..stored.clone() };
+        let visible = stored.chosen.visible();
+        let event = status_rest(user, visible, StatusCause::Connected, now.wall, now.wall, stored.last_seen);
+        Some(PresenceOp { user: user.clone(), roster: Some(roster), seen: None, event: Some(event) })
+    }
+}
+
+impl NodeCore {
+    /// Queues the write that makes the store say what is true of `user`, if it does not.
+    pub(super) fn reconcile(&mut self, vnode: VnodeId, user: &UserId, now: Now) {
+        self.reconcile_replying(vnode, user, None, now);
+    }
+
+    fn reconcile_replying(
+        &mut self,
+        vnode: VnodeId,
+        user: &UserId,
+        reply: Option<(SessionKey, MessageId)>,
+        now: Now,
+    ) {
+        let Some(home) = self.homes.get_mut(&vnode) else { return };
+        let Some(member) = home.members.get_mut(user) else { return };
+        if home.phase != Phase::Ready || now.mono >= home.lease_until {
+            return;
+        }
+        let op = if member.pending { None } else { member.difference(user, now) };
+        match (op, reply) {
+            (Some(op), reply) => {
+                member.pending = true;
+                home.queue.push_back(Work::Presence { op, reply });
+                self.dirty.insert(vnode);
+            }
+            // Nothing to write, or a write under way that may lack this change: told when all known is out, and
+            // compared again when that write is answered.
+            (None, Some((session, id))) => {
+                let need = home.outbox.last();
+                home.hold(need, Held::Reply { session, id, ok: ReplyOk::default() });
+                self.dirty.insert(vnode);
+            }
+            (None, None) if member.is_idle(now) && !member.pending => {
+                home.members.remove(user);
+            }
+            (None, None) => {}
+        }
+    }
+
+    /// The store did what a presence write asked.
+    pub(super) fn presence_written(&mut self, vnode: VnodeId, op: &PresenceOp, now: Now) {
+        if op.event.is_some() {
+            self.counters.status_events += 1;
+        }
+        if let Some(member) = self.homes.get_mut(&vnode).and_then(|h| h.members.get_mut(&op.user)) {
+            member.stored.clone_from(&op.roster);
+            (member.pending, member.unsure) = (false, false);
+            if op.roster.is_none() {
+                member.due = None;
+            }
+        }
+        self.reconcile(vnode, &op.user, now);
+    }
+
+    /// A session of `user` is at home here now.
+    pub(super) fn session_came(&mut self, vnode: VnodeId, user: &UserId, row: PresenceRow, now: Now) {
+        let Some(home) = self.homes.get_mut(&vnode) else { return };
+        let member = home.members.entry(user.clone()).or_insert_with(|| {
+            let chosen =
+                row.roster.as_ref().map(|r| r.chosen).or(row.seen.map(|s| s.chosen)).unwrap_or_default();
+            Member { stored: row.roster, seen: row.seen, chosen, ..Member::default() }
+        });
+        member.sessions += 1;
+        member.due = None;
+        self.reconcile(vnode, user, now);
+    }
+
+    /// A session of `user` that was at home here is gone.
+    pub(super) fn session_went(&mut self, vnode: VnodeId, user: &UserId, now: Now) {
+        let linger = now.mono + self.cfg.linger_ms;
+        let Some(member) = self.homes.get_mut(&vnode).and_then(|h| h.members.get_mut(user)) else { return };
+        member.sessions = member.sessions.saturating_sub(1);
+        if member.sessions == 0 {
+            member.due = Some((linger, StatusCause::Disconnected));
+        } else {
+            self.reconcile(vnode, user, now);
+        }
+    }
+
+    /// Everyone whose time has come, and whoever differs from the store for any other reason.
+    pub(super) fn sweep_presence(&mut self, vnode: VnodeId, now: Now) {
+        let Some(home) = self.homes.get(&vnode) else { return };
+        let users: Vec<_> = home
+            .members
+            .iter()
+            .filter(|(user, m)| !m.pending && (m.difference(user, now).is_some() || m.is_idle(now)))
+            .map(|(user, _)| user.clone())
+            .collect();
+        for user in users {
+            self.reconcile(vnode, &user, now);
+        }
+    }
+
+    pub(super) fn on_status(&mut self, session: SessionKey, id: MessageId, status: ChosenStatus, now: Now) {
+        let Some(s) = self.sessions.get_mut(&session) else { return };
+        if !s.welcomed {
+            return self.keep_early(session, Early::Status(id, status));
+        }
+        if let Err(wait) = s.bucket.take(now.mono) {
+            self.refuse(session, id.as_str(), "too many commands", wait);
+            return;
+        }
+        let (vnode, user) = (s.vnode, s.user.clone());
+        self.count_waiters(session);
+        let home =
+            self.homes.get_mut(&vnode).filter(|h| h.serving(now) && h.queue.len() < self.cfg.queue_max);
+        match home.and_then(|h| h.members.get_mut(&user)) {
+            Some(member) => {
+                member.chosen = status;
+                self.reconcile_replying(vnode, &user, Some((session, id)), now);
+            }
+            None => self.reply_unavailable(session, id.as_str()),
+        }
+    }
+}
+
+impl Member {
+    /// Nothing about this user needs to be remembered here.
+    fn is_idle(&self, now: Now) -> bool {
+        self.stored.is_none() && self.sessions == 0 && self.due.is_none_or(|(at, _)| now.mono >= at)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const USER: &str = "bob";
+
+    fn now(mono: u64) -> Now {
+        Now { mono, wall: 1_000_000 + mono, us: 0 }
+    }
+
+    fn event_of(op: &PresenceOp) -> Option<(String, String)> {
+        let json = format!("{{{}", std::str::from_utf8(op.event.as_deref()?).unwrap());
+        let v: serde_json::Value = serde_json::from_str(&json).unwrap();
+        Some((v["status"].as_str().unwrap().into(), v["cause"].as_str().unwrap().into()))
+    }
+
+    fn step(member: &mut Member, at: u64) -> Option<(String, String)> {
+        let op = member.difference(&UserId::new(USER).unwrap(), now(at))?;
+        member.stored = op.roster.clone();
+        event_of(&op)
+    }
+
+    #[test]
+    fn a_user_comes_lingers_and_goes() {
+        let mut m = Member { sessions: 1, ..Member::default() };
+        assert_eq!(step(&mut m, 0), Some(("online".into(), "connected".into())));
+        m.sessions = 2;
+        assert_eq!(step(&mut m, 1), None, "a second device is no news to others");
+        assert_eq!(m.stored.as_ref().unwrap().sessions, 2);
+        (m.sessions, m.due) = (0, Some((50, StatusCause::Disconnected)));
+        assert!(m.difference(&UserId::new(USER).unwrap(), now(49)).is_none());
+        assert_eq!(step(&mut m, 50), Some(("offline".into(), "disconnected".into())));
+        assert_eq!(m.stored, None);
+    }
+
+    #[test]
+    fn an_invisible_user_looks_offline_and_stays_so() {
+        let mut m = Member { sessions: 1, ..Member::default() };
+        step(&mut m, 0);
+        m.chosen = ChosenStatus::Invisible;
+        assert_eq!(step(&mut m, 5), Some(("offline".into(), "chosen".into())));
+        m.sessions = 0;
+        let op = m.difference(&UserId::new(USER).unwrap(), now(9)).unwrap();
+        assert_eq!(event_of(&op), None, "going while invisible shows nothing");
+        assert_eq!(op.seen.unwrap().last_seen, 1_000_005, "last seen when last visible");
+    }
+
+    #[test]
+    fn who_comes_back_invisible_looks_as_after_going() {
+        let seen = Seen { chosen: ChosenStatus::Invisible, since: 5, last_seen: 4 };
+        let m = Member { sessions: 1, chosen: seen.chosen, seen: Some(seen), ..Member::default() };
+        let op = m.difference(&UserId::new(USER).unwrap(), now(9)).unwrap();
+        assert_eq!(event_of(&op), None);
+        let entry = op.roster.unwrap();
+        assert_eq!((entry.since, entry.last_seen), (5, Some(4)));
+    }
+
+    #[test]
+    fn an_inherited_user_has_the_grace_and_then_is_lost() {
+        let entry = RosterEntry { chosen: ChosenStatus::Away, since: 7, last_seen: None, sessions: 1 };
+        let mut m = Member::inherited(entry.clone(), 100);
+        assert_eq!(step(&mut m, 99), None);
+        let mut back = m.clone();
+        (back.sessions, back.due) = (1, None);
+        assert_eq!(step(&mut back, 99), None, "who comes back within the grace never flaps");
+        assert_eq!(back.stored, Some(entry));
+        assert_eq!(step(&mut m, 100), Some(("offline".into(), "lost".into())));
+    }
+}

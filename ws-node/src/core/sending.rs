@@ -1,0 +1,271 @@
+//! Sends of this node's sessions, and the channels they go through (rules 1–7).
+
+use roost_backend::store::Row;
+use roost_proto::codes::{CloseCode, ErrorBody, ErrorCode};
+use roost_proto::frames::{Reply, ReplyOk, Send, ServerFrame};
+use roost_proto::ids::{StreamId, VnodeId};
+use roost_proto::limits::UNKNOWN_AFTER_MS;
+use roost_proto::records::{Append, Confirm, ItemBody, Record};
+
+use super::channel::{Attached, Channel, Dropped, ItemKey, Pending, Waiter};
+use super::config::Rule;
+use super::events::{Now, SessionKey};
+use super::homes::body_hash;
+use super::session::Early;
+use super::{Action, NodeCore, Token};
+
+/// How long to wait before a refused send is repeated, when nothing better is known, in milliseconds.
+const RETRY_AFTER_MS: u64 = 250;
+/// Streams of one session that wait for the repeat of a refused send: more than anyone writes to at once.
+const BLOCKED_MAX: usize = 1024;
+/// The kind of a message that a user sent.
+const MESSAGE: &str = "message";
+
+impl NodeCore {
+    pub(super) fn on_send(&mut self, key: SessionKey, send: Send, now: Now) {
+        let Some(session) = self.sessions.get(&key) else { return };
+        if !session.welcomed {
+            return self.keep_early(key, Early::Send(send));
+        }
+        self.counters.sends += 1;
+        let id = send.id.clone();
+        if session.blocked.len() > BLOCKED_MAX {
+            return self.close(
+                key,
+                CloseCode::Overload,
+                "too many streams wait for the repeat of a refused message",
+            );
+        }
+        let stream = StreamId::inbox(&send.to);
+        let hash = body_hash(MESSAGE, send.data.get());
+        let item: ItemKey = (stream.clone(), session.user.to_string(), id.clone());
+        let arrival = self.next_arrival;
+        self.next_arrival += 1;
+        let waiter = Waiter { session: key, arrival, since: now.mono, since_us: now.us };
+        let vnode = self.vnode_of(&stream);
+        // A repeat of what is queued comes before any refusal (rule 6).
+        let attached = self.channels.get_mut(&vnode).map_or(Attached::No, |c| c.attach(&item, hash, &waiter));
+        match attached {
+            Attached::Yes { again } => {
+                self.unblock(key, &stream, &id);
+                if !again {
+                    self.count_waiters(key);
+                }
+                return;
+            }
+            Attached::Conflict => {
+                self.count_waiters(key);
+                return self.reply_conflict(key, id.as_str());
+            }
+            Attached::No => {}
+        }
+        if let Err((why, wait)) = self.admit(key, &stream, &id, vnode, now) {
+            let session = self.sessions.get_mut(&key).expect("looked up above");
+            session.block(&stream, arrival, &id);
+            return self.refuse(key, id.as_str(), why, wait);
+        }
+        self.unblock(key, &stream, &id);
+        let append = Append { stream, from: item.1.clone(), id, kind: MESSAGE.into(), data: send.data };
+        let body = serde_json::value::to_raw_value(&ItemBody::Append(append)).expect("bodies always encode");
+        self.channel(vnode, now).push(Pending::new(item, body, hash, waiter), now.mono);
+        self.count_waiters(key);
+        self.pump(vnode, now);
+    }
+
+    /// Whether a new item may be queued; otherwise why not, and when to try again.
+    fn admit(
+        &mut self,
+        key: SessionKey,
+        stream: &StreamId,
+        id: &roost_proto::MessageId,
+        vnode: VnodeId,
+        now: Now,
+    ) -> Result<(), (&'static str, u64)> {
+        let full = self.channels.get(&vnode).is_some_and(|c| c.len() >= self.cfg.channel_items_max);
+        let unanswered_max = self.cfg.unanswered_max;
+        let session = self.sessions.get_mut(&key).expect("the caller looked it up");
+        if session.blocked.get(stream).is_some_and(|(_, blocked)| blocked != id) {
+            return Err((
+                "an earlier message to this stream was refused: repeat that one first",
+                RETRY_AFTER_MS,
+            ));
+        }
+        if session.unanswered >= unanswered_max {
+            return Err(("too many commands without an answer", RETRY_AFTER_MS));
+        }
+        if full {
+            return Err(("too much is queued for this receiver's home", RETRY_AFTER_MS));
+        }
+        session.bucket.take(now.mono).map_err(|wait| ("too many commands", wait))
+    }
+
+    fn unblock(&mut self, key: SessionKey, stream: &StreamId, id: &roost_proto::MessageId) {
+        if let Some(session) = self.sessions.get_mut(&key)
+            && session.blocked.get(stream).is_some_and(|(_, blocked)| blocked == id)
+        {
+            session.blocked.remove(stream);
+        }
+    }
+
+    /// Items left their queue without a result: what their sessions send to the same streams must wait until the
+    /// first of them is repeated (rule 1).
+    pub(super) fn drop_items(
+        &mut self,
+        items: impl IntoIterator<Item = Dropped>,
+        tell: fn(&mut Self, &ItemKey, &Waiter),
+    ) {
+        for item in items {
+            if let Some(session) = self.sessions.get_mut(&item.session) {
+                session.block(&item.key.0, item.arrival, &item.key.2);
+            }
+            for waiter in &item.waiters {
+                tell(self, &item.key, waiter);
+            }
+        }
+    }
+
+    fn reply_unavailable_to(&mut self, key: &ItemKey, waiter: &Waiter) {
+        self.reply_unavailable(waiter.session, key.2.as_str());
+    }
+
+    pub(super) fn count_waiters(&mut self, key: SessionKey) {
+        if let Some(session) = self.sessions.get_mut(&key) {
+            session.unanswered += 1;
+        }
+    }
+
+    fn channel(&mut self, vnode: VnodeId, now: Now) -> &mut Channel {
+        if !self.channels.contains_key(&vnode) {
+            self.channels.insert(vnode, Channel::new(vnode, self.sid.clone(), now.mono));
+            self.follow_row(vnode, now);
+        }
+        self.channels.get_mut(&vnode).expect("just put there")
+    }
+
+    /// The channel goes where the row says, if that changed (rule 2). Rows that are not ready yet may be used:
+    /// the home asks for what it could not take.
+    pub(super) fn follow_row(&mut self, vnode: VnodeId, now: Now) {
+        let Some(Row { epoch, sid, .. }) = self.view.rows.get(&vnode) else { return };
+        let Some(channel) = self.channels.get_mut(&vnode).filter(|c| c.epoch() != *epoch) else { return };
+        channel.move_to(*epoch, sid.node(), self.next_chan, now.mono);
+        self.next_chan += 1;
+        self.pump(vnode, now);
+    }
+
+    /// Hands everything not yet handed out to the transport.
+    pub(super) fn pump(&mut self, vnode: VnodeId, now: Now) {
+        while let Some(channel) = self.channels.get_mut(&vnode)
+            && let Some(item) = channel.next_item(now.mono)
+        {
+            let home = channel.home().cloned().expect("there is no next item without a home");
+            let token = Token::Item { vnode, chan: item.channel.chan, round: item.channel.round, n: item.n };
+            self.transport(&home, vnode, Record::Item(item), token);
+        }
+    }
+
+    pub(super) fn item_reported(
+        &mut self,
+        vnode: VnodeId,
+        chan: u64,
+        round: u32,
+        n: u64,
+        ok: bool,
+        now: Now,
+    ) {
+        let Some(channel) = self.channels.get_mut(&vnode) else { return };
+        if !ok {
+            channel.failed(chan, round, now.mono);
+        } else if !self.cfg.on(Rule::KeepUntilConfirmed) && channel.is(chan) {
+            channel.forget_through(n);
+        }
+    }
+
+    pub(super) fn on_confirm(&mut self, confirm: Confirm, now: Now) {
+        let vnode = confirm.channel.vnode;
+        let Some(channel) = self.channels.get_mut(&vnode) else { return };
+        if self.cfg.on(Rule::ConfirmIdentity) && !channel.owns(&confirm) {
+            return;
+        }
+        if confirm.unreadable {
+            let gone = channel.unreadable(confirm.from, self.next_chan, now.mono);
+            self.next_chan += 1;
+            self.drop_items(gone, Self::reply_unavailable_to);
+            return self.pump(vnode, now);
+        }
+        for (item, result) in channel.confirm(&confirm, now.mono) {
+            for waiter in &item.waiters {
+                self.answer(waiter, item.key.2.as_str(), &result, now);
+            }
+        }
+        self.pump(vnode, now);
+    }
+
+    pub(super) fn tick_channels(&mut self, now: Now) {
+        for vnode in self.channels.keys().copied().collect::<Vec<_>>() {
+            let Some(channel) = self.channels.get_mut(&vnode) else { continue };
+            if self.cfg.on(Rule::VoidAge) {
+                channel.void_aged(now.mono);
+            }
+            let overdue = channel.overdue(now.mono, UNKNOWN_AFTER_MS);
+            let probe = channel.probe(now.mono).filter(|_| self.cfg.on(Rule::Probe));
+            let home = channel.home().cloned();
+            for (key, waiter) in overdue {
+                self.reply_unknown(&key, &waiter);
+            }
+            if let (Some(probe), Some(home)) = (probe, home) {
+                self.counters.probes += 1;
+                self.transport(&home, vnode, Record::Probe(probe), Token::Other);
+            }
+            self.pump(vnode, now);
+        }
+    }
+
+    // Replies. A session that is gone gets none.
+
+    fn reply(&mut self, key: SessionKey, reply: Reply) {
+        let Some(session) = self.sessions.get_mut(&key) else { return };
+        session.unanswered = session.unanswered.saturating_sub(1);
+        let frame = ServerFrame::Reply(reply).to_json().into();
+        self.out.push(Action::Frame { session: key, frame, counted: false });
+    }
+
+    pub(super) fn reply_ok(&mut self, key: SessionKey, id: &str, ok: ReplyOk) {
+        self.reply(key, Reply::ok(id, ok));
+    }
+
+    fn reply_error(&mut self, key: SessionKey, id: &str, error: ErrorBody) {
+        self.reply(key, Reply::error(Some(id.to_owned()), error));
+    }
+
+    /// Refuses a command that was never counted as waiting.
+    pub(super) fn refuse(&mut self, key: SessionKey, id: &str, why: &'static str, wait_ms: u64) {
+        self.counters.refused += 1;
+        self.count_waiters(key);
+        self.reply_error(key, id, ErrorBody::new(ErrorCode::RateLimited, why).retry_after(wait_ms));
+    }
+
+    pub(super) fn reply_unknown(&mut self, key: &ItemKey, waiter: &Waiter) {
+        self.counters.replies_unknown += 1;
+        // Its repeat comes before anything later, also if the item is confirmed in the meantime.
+        if let Some(session) = self.sessions.get_mut(&waiter.session) {
+            session.block(&key.0, waiter.arrival, &key.2);
+        }
+        let why = "no answer in time: it may have been accepted; repeat with the same id";
+        self.reply_error(waiter.session, key.2.as_str(), ErrorBody::new(ErrorCode::Unknown, why));
+    }
+
+    pub(super) fn reply_unavailable(&mut self, key: SessionKey, id: &str) {
+        let why = "not accepted: repeat with the same id";
+        let error = ErrorBody::new(ErrorCode::Unavailable, why).retry_after(RETRY_AFTER_MS);
+        self.reply_error(key, id, error);
+    }
+
+    pub(super) fn reply_conflict(&mut self, key: SessionKey, id: &str) {
+        let why = "this id was used before with another body";
+        self.reply_error(key, id, ErrorBody::new(ErrorCode::Conflict, why));
+    }
+
+    pub(super) fn reply_bad(&mut self, key: SessionKey, id: &str, why: &'static str) {
+        self.reply_error(key, id, ErrorBody::new(ErrorCode::BadRequest, why));
+    }
+}

@@ -1,0 +1,109 @@
+//! One connection: a cursor into its user's inbox, and what it still owes or is owed (rule 25).
+
+use std::collections::{HashMap, VecDeque};
+
+use roost_proto::frames::{ChosenStatus, Send};
+use roost_proto::ids::{Cursor, DeviceId, Epoch, MessageId, Offset, SessionId, StreamId, UserId, VnodeId};
+use roost_service::ratelimit::Bucket;
+
+/// How far a session has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum State {
+    /// Waits for a ready home, here or elsewhere, until then.
+    Waiting {
+        until: u64,
+    },
+    /// Its place in the stream is being read, and the log awaited; a newcomer waits until then.
+    Opening {
+        until: u64,
+    },
+    /// Not recovered, or reset: asks the log how far it goes (rule 26).
+    Locating {
+        ask: u64,
+        again_at: u64,
+    },
+    Live,
+    /// Told to go elsewhere, or left without a home: gets no messages; closed at the given time.
+    Moved {
+        close_at: u64,
+    },
+    /// Home is no longer here and the new one is not known yet.
+    Adrift {
+        since: u64,
+    },
+}
+
+/// What a session's place in the stream allows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict {
+    /// Everything after this offset follows.
+    Resume(Offset),
+    /// It cannot be proved that what follows is all: the history has the rest.
+    NotRecovered,
+    /// A live session's stream began a new life.
+    Reset,
+    /// A live session fell behind the hot window.
+    TooSlow,
+}
+
+/// A command that came before the session was welcomed.
+#[derive(Debug)]
+pub enum Early {
+    Send(Send),
+    Status(MessageId, ChosenStatus),
+}
+
+#[derive(Debug)]
+pub struct Session {
+    pub user: UserId,
+    pub stream: StreamId,
+    pub vnode: VnodeId,
+    pub id: SessionId,
+    pub device: Option<DeviceId>,
+    /// What `connect` showed.
+    pub cursor: Option<Cursor>,
+    pub epoch: Option<Epoch>,
+    pub state: State,
+    pub welcomed: bool,
+    /// Commands that came before `welcome`: done after it, in order.
+    pub early: VecDeque<Early>,
+    /// Taken when the place was read, with the tail as of then.
+    pub verdict: (Verdict, Offset),
+    /// Counted among the sessions of its user at home.
+    pub counted: bool,
+    /// The generation the client knows, and the last offset of it handed to the socket.
+    pub generation: Epoch,
+    pub sent: Offset,
+    /// The highest place known to be in the stream: of another generation until the client is told of that.
+    pub tail: Cursor,
+    /// Message frames that may be handed to the socket now.
+    pub credit: usize,
+    pub reading: bool,
+    /// A read failed, or the tail may be higher than known: read on the next occasion.
+    pub look: bool,
+    /// Commands that wait for their reply.
+    pub unanswered: usize,
+    /// Per stream, the earliest id in order of arrival that was refused or told `unknown`: later sends wait for its
+    /// repeat (rule 1).
+    pub blocked: HashMap<StreamId, (u64, MessageId)>,
+    pub bucket: Bucket,
+}
+
+impl Session {
+    /// Where the client is, if it took what was handed to its socket.
+    pub fn place(&self) -> Cursor {
+        Cursor::new(self.generation, self.sent)
+    }
+
+    pub fn is_opening(&self) -> bool {
+        matches!(self.state, State::Opening { .. })
+    }
+
+    /// What arrived as number `arrival` must be repeated before anything later to the same stream is taken.
+    pub fn block(&mut self, stream: &StreamId, arrival: u64, id: &MessageId) {
+        let earliest = self.blocked.entry(stream.clone()).or_insert_with(|| (arrival, id.clone()));
+        if arrival < earliest.0 {
+            *earliest = (arrival, id.clone());
+        }
+    }
+}

@@ -1,0 +1,383 @@
+//! Sessions come, are placed at their home, told to move, and go (rules 25–27).
+
+use roost_backend::store::{Opened, Row};
+use roost_proto::codes::CloseCode;
+use roost_proto::frames::{Moved, Reset, ServerFrame, Welcome};
+use roost_proto::ids::{Cursor, Epoch, NodeId, Offset, SessionId, StreamId, VnodeId};
+use roost_proto::limits::PING_INTERVAL_MS;
+use roost_service::ratelimit::Bucket;
+
+use super::events::{Connecting, Maybe, Now, SessionKey};
+use super::home::Work;
+use super::homes::SWEEP_MS;
+use super::session::{Early, Session, State, Verdict};
+use super::{Action, NodeCore};
+
+/// How long a `connect` waits for a home that is on its way (rule 27), in milliseconds.
+const CONNECT_WAIT_MS: u64 = 5000;
+/// A session that was told to move is closed this long after it should have gone, in milliseconds.
+const MOVED_CLOSE_MS: u64 = 5000;
+/// Pause before the log is asked again where it ends, in milliseconds: longer than its own time limit.
+const LOG_AGAIN_MS: u64 = 3500;
+
+impl NodeCore {
+    pub(super) fn on_connect(&mut self, connect: Connecting, now: Now) {
+        let Connecting { session: key, user, device, epoch, cursor } = connect;
+        let stream = StreamId::inbox(&user);
+        let vnode = self.vnode_of(&stream);
+        let others = self.by_vnode.get(&vnode).and_then(|s| s.get(&stream)).map_or(0, Vec::len);
+        if others >= self.cfg.sessions_per_user_max {
+            return self.close(key, CloseCode::TooManySessions, "the user has too many sessions");
+        }
+        let id = SessionId::new(format!("{:08x}-{:x}", self.cfg.random, key.0)).expect("hex and a dash");
+        self.by_vnode.entry(vnode).or_default().entry(stream.clone()).or_default().push(key);
+        let session = Session {
+            user,
+            stream,
+            vnode,
+            id,
+            device,
+            cursor,
+            epoch,
+            state: State::Waiting { until: now.mono + CONNECT_WAIT_MS },
+            welcomed: false,
+            early: Default::default(),
+            verdict: (Verdict::NotRecovered, Offset(0)),
+            counted: false,
+            generation: Epoch(0),
+            sent: Offset(0),
+            tail: Cursor::default(),
+            credit: self.cfg.credit,
+            reading: false,
+            look: false,
+            unanswered: 0,
+            blocked: Default::default(),
+            bucket: Bucket::new(self.cfg.commands_per_s, self.cfg.commands_burst),
+        };
+        self.sessions.insert(key, session);
+        self.place(key, now);
+    }
+
+    /// Puts a session that has no home into the queue of its home, or tells it where that is.
+    fn place(&mut self, key: SessionKey, now: Now) {
+        let Some(session) = self.sessions.get_mut(&key) else { return };
+        if !matches!(session.state, State::Waiting { .. } | State::Adrift { .. }) {
+            return;
+        }
+        let vnode = session.vnode;
+        let full = self.cfg.queue_max;
+        if let Some(home) = self.homes.get_mut(&vnode).filter(|h| h.serving(now)) {
+            if home.queue.len() < full {
+                let (user, device) = (session.user.clone(), session.device.clone());
+                session.state = State::Opening { until: now.mono + CONNECT_WAIT_MS };
+                home.queue.push_back(Work::Open { session: key, user, device });
+                self.dirty.insert(vnode);
+            }
+            return;
+        }
+        // A client that was sent here by newer knowledge waits until this node has it too.
+        let stale = session.epoch.is_some_and(|e| e > self.epochs[vnode.index()]);
+        let ready = |r: &&Row| r.ready && r.sid != self.sid && !self.view.ended(&r.sid) && !stale;
+        let row = self.view.rows.get(&vnode).filter(ready);
+        let there =
+            row.and_then(|r| self.view.nodes.get(&r.node()).map(|n| (r.node(), n.url.clone(), r.epoch)));
+        match there {
+            Some((node, url, epoch)) if !self.homes.contains_key(&vnode) => {
+                self.tell_moved(key, &node, &url, epoch, now);
+            }
+            _ => self.refresh(now),
+        }
+    }
+
+    /// The table changed: sessions without a home may have one now.
+    pub(super) fn place_sessions(&mut self, now: Now) {
+        let keys: Vec<_> = self
+            .sessions
+            .iter()
+            .filter(|(_, s)| matches!(s.state, State::Waiting { .. } | State::Adrift { .. }))
+            .map(|(k, _)| *k)
+            .collect();
+        for key in keys {
+            self.place(key, now);
+        }
+    }
+
+    fn keys_of(&self, vnode: VnodeId) -> Vec<SessionKey> {
+        self.by_vnode.get(&vnode).map(|s| s.values().flatten().copied().collect()).unwrap_or_default()
+    }
+
+    /// The vnode's home is not ready for now: its sessions wait.
+    pub(super) fn hold_sessions(&mut self, vnode: VnodeId, now: Now) {
+        for key in self.keys_of(vnode) {
+            let Some(session) = self.sessions.get_mut(&key) else { continue };
+            session.counted = false;
+            match session.state {
+                State::Opening { .. } | State::Locating { .. } | State::Live if session.welcomed => {
+                    session.state = State::Adrift { since: now.mono };
+                }
+                State::Opening { .. } | State::Locating { .. } | State::Live => {
+                    session.state = State::Waiting { until: now.mono + CONNECT_WAIT_MS };
+                }
+                State::Waiting { .. } | State::Adrift { .. } | State::Moved { .. } => {}
+            }
+        }
+    }
+
+    /// The vnode is not here any more.
+    pub(super) fn set_adrift(&mut self, vnode: VnodeId, now: Now) {
+        self.hold_sessions(vnode, now);
+        for key in self.keys_of(vnode) {
+            self.place(key, now);
+        }
+    }
+
+    /// The vnode is ready here: sessions that waited are opened, those that were live are opened again.
+    pub(super) fn welcome_back(&mut self, vnode: VnodeId, now: Now) {
+        for key in self.keys_of(vnode) {
+            self.place(key, now);
+        }
+    }
+
+    /// Cut off from the store and from the log for longer than the grace: another has the vnode by now, and this
+    /// node will not hear of it. The sessions go and ask, spread.
+    pub(super) fn give_up_sessions(&mut self, vnode: VnodeId, now: Now) {
+        for key in self.keys_of(vnode) {
+            let Some(session) = self.sessions.get(&key) else { continue };
+            let slot = self.moved_slot.max(now.mono * 1000) + 1_000_000 / self.cfg.moved_per_s;
+            // As many as fit before the next sweep.
+            if slot / 1000 <= now.mono + SWEEP_MS && !matches!(session.state, State::Moved { .. }) {
+                self.moved_slot = slot;
+                self.close(key, CloseCode::LeaseLost, "this node does not know where home is");
+            }
+        }
+    }
+
+    pub(super) fn send_moved(&mut self, vnode: VnodeId, node: &NodeId, url: &str, epoch: Epoch, now: Now) {
+        if *node == self.cfg.node {
+            return;
+        }
+        for key in self.keys_of(vnode) {
+            let waits = |s: &Session| matches!(s.state, State::Waiting { .. } | State::Adrift { .. });
+            if self.sessions.get(&key).is_some_and(waits) {
+                self.tell_moved(key, node, url, epoch, now);
+            }
+        }
+    }
+
+    fn tell_moved(&mut self, key: SessionKey, node: &NodeId, url: &str, epoch: Epoch, now: Now) {
+        let Some(session) = self.sessions.get_mut(&key) else { return };
+        // Live sessions go at the pace the target can take; a newcomer costs it nothing more than it did here.
+        let after_ms = if session.welcomed {
+            self.moved_slot = self.moved_slot.max(now.mono * 1000) + 1_000_000 / self.cfg.moved_per_s;
+            self.moved_slot / 1000 - now.mono
+        } else {
+            0
+        };
+        session.state = State::Moved { close_at: now.mono + after_ms + MOVED_CLOSE_MS };
+        self.counters.moved += 1;
+        let moved = Moved { node: node.clone(), url: url.to_owned(), epoch, after_ms };
+        self.frame(key, ServerFrame::Moved(moved));
+    }
+
+    fn frame(&mut self, session: SessionKey, frame: ServerFrame) {
+        self.out.push(Action::Frame { session, frame: frame.to_json().into(), counted: false });
+    }
+
+    /// The session's place in its inbox was read, in order with everything else of the vnode.
+    pub(super) fn opened(&mut self, vnode: VnodeId, key: SessionKey, opened: Opened, now: Now) {
+        let Some(home) = self.homes.get_mut(&vnode) else { return };
+        let generation = home.generation;
+        let Some(session) = self.sessions.get_mut(&key).filter(|s| s.is_opening()) else { return };
+        let reachable = |offset: Offset| offset <= opened.tail && offset.0 + 1 >= opened.first.0;
+        let verdict = if session.welcomed {
+            match (session.generation == generation, reachable(session.sent)) {
+                (true, true) => Verdict::Resume(session.sent),
+                (true, false) => Verdict::TooSlow,
+                (false, _) => Verdict::Reset,
+            }
+        } else {
+            match session.cursor.or(opened.acked) {
+                None => Verdict::Resume(opened.tail),
+                Some(c) if c.generation == generation && reachable(c.offset) => Verdict::Resume(c.offset),
+                Some(_) => Verdict::NotRecovered,
+            }
+        };
+        session.verdict = (verdict, opened.tail);
+        session.tail = Cursor::new(generation, opened.tail);
+        // A shown cursor counts as an ack.
+        if let (Some(device), Some(cursor), false) = (&session.device, session.cursor, session.welcomed)
+            && verdict != Verdict::NotRecovered
+        {
+            home.ack(session.user.clone(), device.clone(), cursor, now);
+        }
+        if !session.counted {
+            session.counted = true;
+            let user = session.user.clone();
+            self.session_came(vnode, &user, opened.presence, now);
+        }
+    }
+
+    /// Everything that was in the outbox when the place was read is in the log: the session may hear it.
+    pub(super) fn located(&mut self, key: SessionKey, now: Now) {
+        let Some(session) = self.sessions.get_mut(&key).filter(|s| s.is_opening()) else { return };
+        match session.verdict.0 {
+            Verdict::Resume(_) => self.begin(key, None, now),
+            Verdict::NotRecovered | Verdict::Reset => self.ask_log_end(key, now),
+            Verdict::TooSlow => {
+                self.close(key, CloseCode::TooSlow, "what was missed has left the hot window");
+            }
+        }
+    }
+
+    /// Asks where the log ends now. Asks are numbered: an answer to an earlier one is too low for what came since.
+    fn ask_log_end(&mut self, key: SessionKey, now: Now) {
+        let ask = self.next_call;
+        self.next_call += 1;
+        let Some(session) = self.sessions.get_mut(&key) else { return };
+        session.state = State::Locating { ask, again_at: now.mono + LOG_AGAIN_MS };
+        let partition = self.cfg.partition(session.vnode);
+        self.out.push(Action::LogEnd { session: key, ask, partition });
+    }
+
+    pub(super) fn on_log_end(
+        &mut self,
+        key: SessionKey,
+        ask: u64,
+        partition: u32,
+        answer: Maybe<u64>,
+        now: Now,
+    ) {
+        let asked = |s: &&Session| matches!(s.state, State::Locating { ask: a, .. } if a == ask);
+        let Some(session) = self.sessions.get(&key).filter(asked) else { return };
+        match answer {
+            Some(end) => self.begin(key, Some(format!("{partition}:{end}")), now),
+            // Without it nothing could be said about completeness (rule 26). A live session keeps its socket and
+            // asks again in a while.
+            None if session.welcomed => {}
+            None => self.close(key, CloseCode::Overload, "the log does not answer"),
+        }
+    }
+
+    /// Says welcome (or reset), then feeds the session.
+    fn begin(&mut self, key: SessionKey, through: Option<String>, now: Now) {
+        let node = self.cfg.node.clone();
+        let Some(session) = self.sessions.get_mut(&key) else { return };
+        let (verdict, tail) = session.verdict;
+        session.generation = session.tail.generation;
+        let cursor = Cursor::new(session.generation, tail);
+        session.state = State::Live;
+        session.sent = match verdict {
+            Verdict::Resume(from) => from,
+            Verdict::NotRecovered | Verdict::Reset | Verdict::TooSlow => tail,
+        };
+        if session.welcomed {
+            if verdict == Verdict::Reset {
+                let reset = Reset { stream: session.stream.clone(), cursor, through };
+                self.frame(key, ServerFrame::Reset(reset));
+            }
+        } else {
+            session.welcomed = true;
+            let replayed = tail.0 - session.sent.0;
+            self.counters.replayed += replayed;
+            let welcome = Welcome {
+                session: session.id.clone(),
+                user: session.user.clone(),
+                node,
+                vnode: session.vnode,
+                epoch: self.epochs[session.vnode.index()],
+                ping_interval_ms: PING_INTERVAL_MS,
+                cursor,
+                recovered: verdict != Verdict::NotRecovered,
+                replayed,
+                through,
+            };
+            self.frame(key, ServerFrame::Welcome(welcome));
+            self.do_early(key, now);
+        }
+        self.feed(key, now);
+    }
+
+    /// Keeps a command until `welcome` was said, which is the first frame; the bound is that of unanswered ones.
+    pub(super) fn keep_early(&mut self, key: SessionKey, command: Early) {
+        let max = self.cfg.unanswered_max;
+        let Some(session) = self.sessions.get_mut(&key) else { return };
+        if session.early.len() < max {
+            return session.early.push_back(command);
+        }
+        self.close(key, CloseCode::Overload, "too many commands before welcome");
+    }
+
+    fn do_early(&mut self, key: SessionKey, now: Now) {
+        let early = self.sessions.get_mut(&key).map(|s| std::mem::take(&mut s.early)).unwrap_or_default();
+        for command in early {
+            match command {
+                Early::Send(send) => self.on_send(key, send, now),
+                Early::Status(id, status) => self.on_status(key, id, status, now),
+            }
+        }
+    }
+
+    pub(super) fn on_ack(&mut self, key: SessionKey, cursor: Cursor, now: Now) {
+        let Some(session) = self.sessions.get(&key) else { return };
+        let known = session.welcomed && cursor <= Cursor::new(session.generation, session.sent);
+        if let (Some(device), Some(home), true) =
+            (&session.device, self.homes.get_mut(&session.vnode), known && session.counted)
+        {
+            home.ack(session.user.clone(), device.clone(), cursor, now);
+        }
+    }
+
+    pub(super) fn on_closed(&mut self, key: SessionKey, now: Now) {
+        let Some(session) = self.sessions.remove(&key) else { return };
+        if let Some(streams) = self.by_vnode.get_mut(&session.vnode) {
+            if let Some(keys) = streams.get_mut(&session.stream) {
+                keys.retain(|k| *k != key);
+                if keys.is_empty() {
+                    streams.remove(&session.stream);
+                }
+            }
+            if streams.is_empty() {
+                self.by_vnode.remove(&session.vnode);
+            }
+        }
+        if session.counted {
+            self.session_went(session.vnode, &session.user, now);
+        }
+    }
+
+    pub(super) fn tick_sessions(&mut self, now: Now) {
+        let grace = self.cfg.grace_ms;
+        let mut waiting = Vec::new();
+        let (mut closing, mut locating) = (Vec::new(), Vec::new());
+        for (key, session) in &self.sessions {
+            match session.state {
+                State::Waiting { until } if now.mono >= until => {
+                    closing.push((*key, CloseCode::Overload, "the user's home is not ready"));
+                }
+                State::Moved { close_at } if now.mono >= close_at => {
+                    closing.push((*key, CloseCode::Moved, "the user's home is elsewhere"));
+                }
+                State::Adrift { since } if now.mono >= since + grace => {
+                    closing.push((*key, CloseCode::LeaseLost, "this node does not know where home is"));
+                }
+                State::Opening { until } if now.mono >= until && !session.welcomed => {
+                    closing.push((*key, CloseCode::Overload, "the user's home does not answer"));
+                }
+                State::Locating { again_at, .. } if now.mono >= again_at => locating.push(*key),
+                State::Waiting { .. } | State::Adrift { .. } => waiting.push(*key),
+                State::Live if session.look => waiting.push(*key),
+                State::Opening { .. } | State::Locating { .. } | State::Live | State::Moved { .. } => {}
+            }
+        }
+        for (key, code, reason) in closing {
+            self.close(key, code, reason);
+        }
+        for key in locating {
+            self.ask_log_end(key, now);
+        }
+        for key in waiting {
+            self.place(key, now);
+            self.feed(key, now);
+        }
+    }
+}

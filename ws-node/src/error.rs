@@ -1,0 +1,30 @@
+//! Why a node cannot start, and why one ended.
+
+use roost_backend::log::LogError;
+use roost_backend::store::StoreError;
+
+/// Why a node could not start. Nothing was registered.
+#[derive(Debug, thiserror::Error)]
+pub enum BindError {
+    #[error("the store (Redis)")]
+    Store(#[source] StoreError),
+    #[error("the topic {topic}")]
+    Log {
+        topic: String,
+        #[source]
+        source: LogError,
+    },
+    #[error("a metric was registered twice: {0}")]
+    Metrics(#[from] prometheus::Error),
+    #[error("the socket's address: {0}")]
+    Address(#[from] std::io::Error),
+}
+
+/// Why a node ended by itself.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Ended {
+    #[error("another process with this NODE_ID was started later and took over")]
+    Replaced,
+    #[error("the node's task ended: a bug")]
+    Failed,
+}

@@ -1,0 +1,18 @@
+//! The home of users: WebSockets, streams, presence.
+//!
+//! [`core`] decides everything and does nothing; [`node`] carries its actions to the back ends and sockets;
+//! [`socket`] is one connection; [`server`] opens the ports, owns the tasks and knows how to stop. Placement is
+//! not decided here but by the coordinators; the past is not kept here but by the archiver.
+
+pub mod config;
+pub mod core;
+pub mod error;
+mod metrics;
+mod node;
+pub mod server;
+mod socket;
+mod upgrade;
+
+pub use config::{Settings, WsNodeConfig};
+pub use error::{BindError, Ended};
+pub use server::{Backends, Ports, Server};

@@ -1,0 +1,55 @@
+//! The program `ws-node`: the environment in, one [`Server`] until a signal comes.
+
+use std::net::SocketAddr;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use anyhow::Context;
+use prometheus::process_collector::ProcessCollector;
+use roost_backend::kafka::KafkaLog;
+use roost_backend::redis::RedisStore;
+use roost_service::config::environment;
+use roost_service::{Signals, run_main, telemetry};
+use roost_ws_node::{Backends, BindError, Ports, Server, Settings};
+use tokio::net::TcpListener;
+
+fn main() -> ExitCode {
+    run_main("ws-node", run)
+}
+
+async fn run() -> anyhow::Result<()> {
+    let settings = Settings::from_vars(environment())?;
+    telemetry::init(settings.common.log_format, &settings.common.log_filter)?;
+    settings.common.warn();
+    let signals = Signals::install()?;
+    let public = listen("LISTEN_ADDR", settings.common.listen_addr).await?;
+    let admin = listen("ADMIN_ADDR", settings.common.admin_addr).await?;
+    let store = RedisStore::connect(settings.redis_url.expose(), settings.store())
+        .await
+        .map_err(|error| blamed(&settings, BindError::Store(error)))?;
+    let log = KafkaLog::connect(settings.kafka.clone()).await.context("Kafka")?;
+    let backends = Backends { store: Arc::new(store), log: Arc::new(log) };
+    let bound = Server::bind(settings.node.clone(), backends, Ports { public, admin }).await;
+    let mut server = bound.map_err(|error| blamed(&settings, error))?;
+    server.registry().register(Box::new(ProcessCollector::for_self()))?;
+    tracing::info!(node = %server.node(), url = server.url(), admin = %server.admin_addr(), "serving");
+
+    let ended = tokio::select! {
+        signal = signals.first() => {
+            tracing::info!(signal, "leaving");
+            Ok(())
+        }
+        ended = server.join() => Err(ended),
+    };
+    server.shutdown(settings.common.shutdown_grace).await;
+    Ok(ended?)
+}
+
+async fn listen(name: &str, addr: SocketAddr) -> anyhow::Result<TcpListener> {
+    TcpListener::bind(addr).await.with_context(|| format!("{name} {addr}"))
+}
+
+/// As an error of configuration if it is one, so that the exit code says so.
+fn blamed(settings: &Settings, error: BindError) -> anyhow::Error {
+    settings.blame(&error).map_or_else(|| error.into(), anyhow::Error::from)
+}

@@ -1,0 +1,184 @@
+//! What Prometheus sees of one node. Counters are those of the core, told once a tick.
+
+use prometheus::{Gauge, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, Opts, Registry};
+
+use crate::core::Counters;
+use crate::core::events::{Gauges, Observation};
+
+/// Buckets in seconds, from half a millisecond (one round trip to the log on the same host) to the 20 s after
+/// which a command is answered `unknown`.
+const BUCKETS: &[f64] = &[
+    0.0005, 0.001, 0.002, 0.003, 0.005, 0.0075, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 20.0,
+];
+
+pub struct Metrics {
+    last: Counters,
+    last_commands: u64,
+    connections: IntGauge,
+    owned: IntGauge,
+    ready: IntGauge,
+    lease_age: Gauge,
+    outbox: IntGauge,
+    channel: IntGauge,
+    lag: IntGauge,
+    view_age: Gauge,
+    messages: IntCounterVec,
+    vnodes: IntCounterVec,
+    writes: IntCounterVec,
+    channel_events: IntCounterVec,
+    redis: IntCounter,
+    append: Histogram,
+    delivery: Histogram,
+    reply: Histogram,
+}
+
+fn int_gauge(registry: &Registry, name: &str, help: &str) -> prometheus::Result<IntGauge> {
+    let gauge = IntGauge::new(name, help)?;
+    registry.register(Box::new(gauge.clone()))?;
+    Ok(gauge)
+}
+
+fn gauge(registry: &Registry, name: &str, help: &str) -> prometheus::Result<Gauge> {
+    let gauge = Gauge::new(name, help)?;
+    registry.register(Box::new(gauge.clone()))?;
+    Ok(gauge)
+}
+
+fn counters(registry: &Registry, name: &str, help: &str, label: &str) -> prometheus::Result<IntCounterVec> {
+    let counters = IntCounterVec::new(Opts::new(name, help), &[label])?;
+    registry.register(Box::new(counters.clone()))?;
+    Ok(counters)
+}
+
+fn histogram(registry: &Registry, name: &str, help: &str) -> prometheus::Result<Histogram> {
+    let histogram = Histogram::with_opts(HistogramOpts::new(name, help).buckets(BUCKETS.to_vec()))?;
+    registry.register(Box::new(histogram.clone()))?;
+    Ok(histogram)
+}
+
+impl Metrics {
+    pub fn register(r: &Registry) -> prometheus::Result<Self> {
+        let redis = IntCounter::new("roost_redis_commands_total", "Commands and scripts sent to the store")?;
+        r.register(Box::new(redis.clone()))?;
+        Ok(Self {
+            last: Counters::default(),
+            last_commands: 0,
+            connections: int_gauge(r, "roost_ws_connections", "Sessions connected to this node")?,
+            owned: int_gauge(r, "roost_vnodes_owned", "Vnodes whose lease this node has")?,
+            ready: int_gauge(r, "roost_vnodes_ready", "Vnodes this node serves")?,
+            lease_age: gauge(r, "roost_lease_age_seconds", "Time since the oldest lease was renewed")?,
+            outbox: int_gauge(r, "roost_outbox_depth", "Events appended and not yet in the log")?,
+            channel: int_gauge(r, "roost_channel_depth", "Items not yet confirmed by their home")?,
+            lag: int_gauge(r, "roost_kafka_consumer_lag", "Records of this node's topic not read yet")?,
+            view_age: gauge(r, "roost_view_age_seconds", "Time since the table was read")?,
+            messages: counters(
+                r,
+                "roost_messages_total",
+                "Messages by what was done with them: sent, refused, appended, duplicate, conflict, delivered, \
+                 replayed, status_event",
+                "kind",
+            )?,
+            vnodes: counters(
+                r,
+                "roost_vnode_changes_total",
+                "Changes of ownership: claim, takeover, handoff, suspension, generation",
+                "change",
+            )?,
+            writes: counters(
+                r,
+                "roost_store_writes_total",
+                "Writes to vnodes by outcome: sent, unknown, fenced (refused because another owns it)",
+                "outcome",
+            )?,
+            channel_events: counters(
+                r,
+                "roost_channel_events_total",
+                "Between nodes: confirm, ask, probe, void, undecodable, moved, reply_ok, reply_unknown",
+                "event",
+            )?,
+            redis,
+            append: histogram(r, "roost_append_seconds", "A write of one batch: sent until answered")?,
+            delivery: histogram(
+                r,
+                "roost_delivery_seconds",
+                "An item at its home: arrived until handed to a session",
+            )?,
+            reply: histogram(
+                r,
+                "roost_reply_seconds",
+                "A send: read from the socket until its reply was handed to it",
+            )?,
+        })
+    }
+
+    pub fn observe(&self, what: Observation, us: u64) {
+        let histogram = match what {
+            Observation::Append => &self.append,
+            Observation::Delivery => &self.delivery,
+            Observation::Reply => &self.reply,
+        };
+        histogram.observe(us as f64 / 1e6);
+    }
+
+    pub fn lag(&self, records: u64) {
+        self.lag.set(records as i64);
+    }
+
+    /// Brings everything up to what the core says.
+    pub fn update(&mut self, now: Counters, gauges: Gauges, lease_ttl_ms: u64, commands: u64) {
+        self.connections.set(gauges.sessions as i64);
+        self.owned.set(gauges.owned as i64);
+        self.ready.set(gauges.ready as i64);
+        let age = gauges.lease_left_ms.map_or(0, |left| lease_ttl_ms.saturating_sub(left));
+        self.lease_age.set(age as f64 / 1000.0);
+        self.outbox.set(gauges.outbox as i64);
+        self.channel.set(gauges.channel_items as i64);
+        self.view_age.set(gauges.view_age_ms as f64 / 1000.0);
+        self.redis.inc_by(commands - self.last_commands);
+        self.last_commands = commands;
+        let last = std::mem::replace(&mut self.last, now);
+        let add = |family: &IntCounterVec, label: &str, before: u64, after: u64| {
+            family.with_label_values(&[label]).inc_by(after - before);
+        };
+        for (kind, before, after) in [
+            ("sent", last.sends, now.sends),
+            ("refused", last.refused, now.refused),
+            ("appended", last.appended, now.appended),
+            ("duplicate", last.duplicates, now.duplicates),
+            ("conflict", last.conflicts, now.conflicts),
+            ("delivered", last.delivered, now.delivered),
+            ("replayed", last.replayed, now.replayed),
+            ("status_event", last.status_events, now.status_events),
+        ] {
+            add(&self.messages, kind, before, after);
+        }
+        for (change, before, after) in [
+            ("claim", last.claims, now.claims),
+            ("takeover", last.takeovers, now.takeovers),
+            ("handoff", last.handoffs, now.handoffs),
+            ("suspension", last.suspensions, now.suspensions),
+            ("generation", last.generations_begun, now.generations_begun),
+        ] {
+            add(&self.vnodes, change, before, after);
+        }
+        for (outcome, before, after) in [
+            ("sent", last.writes, now.writes),
+            ("unknown", last.writes_unknown, now.writes_unknown),
+            ("fenced", last.writes_fenced, now.writes_fenced),
+        ] {
+            add(&self.writes, outcome, before, after);
+        }
+        for (event, before, after) in [
+            ("confirm", last.confirms, now.confirms),
+            ("ask", last.asks, now.asks),
+            ("probe", last.probes, now.probes),
+            ("void", last.void_records, now.void_records),
+            ("undecodable", last.undecodable, now.undecodable),
+            ("moved", last.moved, now.moved),
+            ("reply_ok", last.replies_ok, now.replies_ok),
+            ("reply_unknown", last.replies_unknown, now.replies_unknown),
+        ] {
+            add(&self.channel_events, event, before, after);
+        }
+    }
+}

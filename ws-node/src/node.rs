@@ -1,0 +1,427 @@
+//! The node's task: takes events, lets the core decide, carries its actions out.
+//!
+//! One task owns the core, so nothing in it needs a lock and every step is whole. What waits (the store, the log,
+//! sockets) waits in tasks of its own and comes back as an event.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use roost_backend::log::{Lane, Log, LogReader, Producer, Report};
+use roost_backend::store::{Store, StoreError};
+use roost_proto::events::CHAT_EVENTS;
+use roost_proto::ids::Sid;
+use roost_proto::records::Record;
+use roost_service::Health;
+use tokio::sync::{Notify, Semaphore, mpsc, watch};
+use tokio::time::{MissedTickBehavior, timeout};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::core::events::{Connecting, Gauges, Now, SessionKey};
+use crate::core::{Action, Event, NodeCore};
+use crate::metrics::Metrics;
+use crate::socket::Out;
+
+/// Events waiting for the core. A full queue makes sockets and readers wait, never drops.
+pub const EVENTS_MAX: usize = 16_384;
+/// Events taken at once before sockets get their turn.
+const BATCH: usize = 256;
+/// The core's clockwork: a fraction of every deadline it keeps.
+const TICK: Duration = Duration::from_millis(50);
+/// How long a call to the store may take; what is slower counts as unknown. The store's own limit is shorter.
+const STORE_TIMEOUT: Duration = Duration::from_millis(2300);
+/// How long the log may take to say where a partition ends.
+const LOG_TIMEOUT: Duration = Duration::from_secs(3);
+/// How often the table is read without a hint (core rule 20).
+const TABLE_EVERY: Duration = Duration::from_secs(1);
+/// Replays asked of the store at once.
+const READS_MAX: usize = 64;
+/// Pause after a failed read.
+const RETRY: Duration = Duration::from_millis(200);
+/// How often the log is asked whether it is there.
+const PING_EVERY: Duration = Duration::from_secs(2);
+
+/// What reaches the node's task.
+pub enum Input {
+    Core(Event),
+    /// A connection said `connect`: its frames go to `out` from now on.
+    Connect(Box<Connecting>, mpsc::Sender<Out>),
+}
+
+/// The two clocks of a node. The wall clock is read once: a step of the system's clock moves nothing.
+#[derive(Debug, Clone, Copy)]
+pub struct Clock {
+    start: Instant,
+    wall_ms: u64,
+}
+
+impl Clock {
+    pub fn new() -> Self {
+        let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        Self { start: Instant::now(), wall_ms: wall.as_millis() as u64 }
+    }
+
+    pub fn now(&self) -> Now {
+        let us = self.start.elapsed().as_micros() as u64;
+        // From 1, so that 0 can mean never.
+        Now { mono: us / 1000 + 1, wall: self.wall_ms + us / 1000, us }
+    }
+}
+
+/// What the rest of the process may know of the core.
+#[derive(Debug, Clone, Default)]
+pub struct Status {
+    /// The life under which the node is registered, or means to be.
+    pub sid: Option<Sid>,
+    pub gauges: Gauges,
+    pub empty_handed: bool,
+    pub unconfirmed: bool,
+    pub replaced: bool,
+}
+
+/// What a [`Node`] works with.
+pub struct Parts {
+    pub core: NodeCore,
+    pub clock: Clock,
+    pub store: Arc<dyn Store>,
+    pub log: Arc<dyn Log>,
+    pub transport: Arc<dyn Producer>,
+    pub outbox: Arc<dyn Producer>,
+    pub events: mpsc::Sender<Input>,
+    pub refresh: Arc<Notify>,
+    pub metrics: Metrics,
+    pub lag: Arc<AtomicU64>,
+    pub lease_ttl_ms: u64,
+    pub status: watch::Sender<Status>,
+    pub tasks: TaskTracker,
+    pub stop: CancellationToken,
+}
+
+/// The node's task.
+pub struct Node {
+    parts: Parts,
+    sessions: HashMap<SessionKey, mpsc::Sender<Out>>,
+    reads: Arc<Semaphore>,
+    /// Events that arose here, handled before the queue.
+    own: VecDeque<Event>,
+}
+
+impl Node {
+    pub fn new(parts: Parts) -> Self {
+        Self {
+            parts,
+            sessions: HashMap::new(),
+            reads: Arc::new(Semaphore::new(READS_MAX)),
+            own: VecDeque::new(),
+        }
+    }
+
+    /// Runs until stopped.
+    pub async fn run(mut self, mut inputs: mpsc::Receiver<Input>, mut reports: mpsc::Receiver<Report>) {
+        let mut tick = tokio::time::interval(TICK);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut batch = Vec::with_capacity(BATCH);
+        let mut told = Vec::with_capacity(BATCH);
+        loop {
+            tokio::select! {
+                () = self.parts.stop.cancelled() => return,
+                _ = tick.tick() => {
+                    self.step(Event::Tick);
+                    self.publish();
+                }
+                n = reports.recv_many(&mut told, BATCH) => {
+                    if n == 0 {
+                        return;
+                    }
+                    for Report { token, result } in told.drain(..) {
+                        if let Err(why) = &result {
+                            tracing::debug!(token, why, "a record was not taken");
+                        }
+                        self.step(Event::Reported { token, ok: result.is_ok() });
+                    }
+                }
+                n = inputs.recv_many(&mut batch, BATCH) => {
+                    if n == 0 {
+                        return;
+                    }
+                    for input in batch.drain(..) {
+                        self.take(input);
+                    }
+                }
+            }
+        }
+    }
+
+    fn take(&mut self, input: Input) {
+        match input {
+            Input::Core(event) => {
+                if let Event::Closed { session } = &event {
+                    self.sessions.remove(session);
+                }
+                self.step(event);
+            }
+            Input::Connect(connecting, out) => {
+                self.sessions.insert(connecting.session, out);
+                self.step(Event::Connect(connecting));
+            }
+        }
+    }
+
+    fn step(&mut self, event: Event) {
+        self.own.push_back(event);
+        while let Some(event) = self.own.pop_front() {
+            let now = self.parts.clock.now();
+            for action in self.parts.core.step(event, now) {
+                self.carry(action, now);
+            }
+        }
+    }
+
+    fn publish(&mut self) {
+        let gauges = self.parts.core.gauges(self.parts.clock.now());
+        self.parts.metrics.update(
+            self.parts.core.counters(),
+            gauges,
+            self.parts.lease_ttl_ms,
+            self.parts.store.commands(),
+        );
+        self.parts.metrics.lag(self.parts.lag.load(Ordering::Relaxed));
+        let (empty_handed, unconfirmed) =
+            (self.parts.core.is_empty_handed(), self.parts.core.has_unconfirmed());
+        let sid = Some(self.parts.core.sid().clone());
+        self.parts.status.send_modify(|s| {
+            s.sid = sid;
+            (s.gauges, s.empty_handed, s.unconfirmed) = (gauges, empty_handed, unconfirmed);
+        });
+    }
+
+    /// Asks the store in a task of its own; the answer, or that there is none, comes back as an event.
+    fn ask<T, F>(&self, what: &'static str, call: F, event: impl FnOnce(Option<T>) -> Event + Send + 'static)
+    where
+        T: Send + 'static,
+        F: Future<Output = Result<T, StoreError>> + Send + 'static,
+    {
+        let events = self.parts.events.clone();
+        self.parts.tasks.spawn(async move {
+            let answer = match timeout(STORE_TIMEOUT, call).await {
+                Ok(Ok(answer)) => Some(answer),
+                Ok(Err(error)) => {
+                    tracing::debug!(%error, what, "the store did not answer");
+                    None
+                }
+                Err(_) => None,
+            };
+            // Fails only when the node has ended.
+            let _ = events.send(Input::Core(event(answer))).await;
+        });
+    }
+
+    fn carry(&mut self, action: Action, now: Now) {
+        let store = Arc::clone(&self.parts.store);
+        match action {
+            Action::Frame { session, frame, counted } => self.frame(session, Out::Frame { frame, counted }),
+            Action::Close { session, code, reason } => self.frame(session, Out::Close { code, reason }),
+            Action::Produce { lane, record } => {
+                let producer = if lane == Lane::Outbox { &self.parts.outbox } else { &self.parts.transport };
+                let token = record.token;
+                if producer.produce(record).is_err() {
+                    self.own.push_back(Event::Reported { token, ok: false });
+                }
+            }
+            Action::Write { call, write } => {
+                let vnode = write.fence.vnode;
+                self.ask("write", async move { store.write(&write).await }, move |answer| Event::Written {
+                    vnode,
+                    call,
+                    answer,
+                });
+            }
+            Action::Read { session, vnode, stream, generation, after, limit } => {
+                // Replays must not hold up writes and renewals on the same connection.
+                let reads = Arc::clone(&self.reads);
+                self.ask(
+                    "read",
+                    async move {
+                        let _turn = reads.acquire_owned().await;
+                        store.read(vnode, &stream, generation, after, limit).await
+                    },
+                    move |answer| Event::Read { session, generation, after, answer },
+                );
+            }
+            Action::Observe(what, us) => self.parts.metrics.observe(what, us),
+            Action::Refresh => self.parts.refresh.notify_one(),
+            Action::LogEnd { session, ask, partition } => {
+                let (log, events) = (Arc::clone(&self.parts.log), self.parts.events.clone());
+                self.parts.tasks.spawn(async move {
+                    let answer = timeout(LOG_TIMEOUT, log.end(CHAT_EVENTS, partition)).await;
+                    let answer = answer.ok().and_then(Result::ok);
+                    let _ = events.send(Input::Core(Event::LogEnd { session, ask, partition, answer })).await;
+                });
+            }
+            Action::Replaced => {
+                tracing::error!("another process with this NODE_ID took over");
+                self.parts.status.send_modify(|s| s.replaced = true);
+            }
+            other => self.carry_ownership(other, now),
+        }
+    }
+
+    fn carry_ownership(&mut self, action: Action, now: Now) {
+        let store = Arc::clone(&self.parts.store);
+        let sent = now.mono;
+        match action {
+            Action::Register(r) => {
+                self.ask("register", async move { store.register(&r).await }, Event::Registered)
+            }
+            Action::Claim(c) => {
+                let vnode = c.vnode;
+                self.ask("claim", async move { store.claim(&c).await }, move |answer| Event::Claimed {
+                    vnode,
+                    sent,
+                    answer,
+                });
+            }
+            Action::Activate(a) => {
+                let (vnode, epoch) = (a.vnode, a.epoch);
+                self.ask("activate", async move { store.activate(&a).await }, move |answer| {
+                    Event::Activated { vnode, epoch, answer }
+                });
+            }
+            Action::Ready(r) => {
+                let (vnode, epoch) = r.rows[0];
+                self.ask("ready", async move { store.set_ready(&r).await }, move |answer| Event::Readied {
+                    vnode,
+                    epoch,
+                    answer: answer.and_then(|a| a.first().copied()),
+                });
+            }
+            Action::Release(r) => {
+                let (vnode, epoch) = r.rows[0];
+                self.ask("release", async move { store.release(&r).await }, move |_| Event::Released {
+                    vnode,
+                    epoch,
+                });
+            }
+            Action::Renew(r) => {
+                let rows = r.rows.clone();
+                self.ask("renew", async move { store.renew(&r).await }, move |answer| Event::Renewed {
+                    sent,
+                    rows,
+                    answer,
+                });
+            }
+            other => unreachable!("{other:?} is carried elsewhere"),
+        }
+    }
+
+    /// Hands something to a session. Its queue has room for all its credit and all its replies, so a full one
+    /// means that it reads nothing at all.
+    fn frame(&mut self, session: SessionKey, out: Out) {
+        let Some(queue) = self.sessions.get(&session) else { return };
+        // Full, or its task ended without a word.
+        if let Err(error) = queue.try_send(out) {
+            tracing::debug!(session = session.0, %error, "a session takes nothing more");
+            self.sessions.remove(&session);
+            self.own.push_back(Event::Closed { session });
+        }
+    }
+}
+
+/// Keeps the core's view fresh: on hints, when asked, and every second.
+pub async fn watch_table(
+    store: Arc<dyn Store>,
+    events: mpsc::Sender<Input>,
+    refresh: Arc<Notify>,
+    health: Health,
+    stop: CancellationToken,
+) {
+    let mut hints = store.hints();
+    loop {
+        let outcome = match timeout(STORE_TIMEOUT, store.table()).await {
+            Ok(Ok(table)) => {
+                if events.send(Input::Core(Event::View(Box::new(table)))).await.is_err() {
+                    return;
+                }
+                Ok(())
+            }
+            Ok(Err(error)) => Err(error.to_string()),
+            Err(_) => Err("no answer in time".to_owned()),
+        };
+        let failed = outcome.is_err();
+        health.set("redis", outcome);
+        tokio::select! {
+            () = stop.cancelled() => return,
+            () = tokio::time::sleep(if failed { RETRY } else { TABLE_EVERY }) => {}
+            () = refresh.notified() => {}
+            // Many hints come together when many vnodes move: one read serves them.
+            changed = hints.changed() => {
+                let pause = if changed.is_err() { TABLE_EVERY } else { Duration::from_millis(20) };
+                tokio::time::sleep(pause).await;
+                hints.mark_unchanged();
+            }
+        }
+    }
+}
+
+/// Brings the records of the node's topic to the core.
+pub async fn read_inbox(
+    mut reader: Box<dyn LogReader>,
+    events: mpsc::Sender<Input>,
+    lag: Arc<AtomicU64>,
+    stop: CancellationToken,
+) {
+    loop {
+        let records = tokio::select! {
+            () = stop.cancelled() => return,
+            records = reader.next() => records,
+        };
+        match records {
+            Ok(records) => {
+                for record in records {
+                    let event = match serde_json::from_slice::<Record>(&record.payload) {
+                        Ok(record) => Event::Record(record),
+                        Err(error) => {
+                            tracing::warn!(%error, position = ?record.position, "a record nobody can read");
+                            Event::Undecodable
+                        }
+                    };
+                    if events.send(Input::Core(event)).await.is_err() {
+                        return;
+                    }
+                }
+                lag.store(reader.lag(), Ordering::Relaxed);
+            }
+            Err(error) => {
+                tracing::debug!(%error, "the node's topic cannot be read now");
+                tokio::time::sleep(RETRY).await;
+            }
+        }
+    }
+}
+
+/// Says in `/readyz` whether the log answers.
+pub async fn watch_log(
+    log: Arc<dyn Log>,
+    events: mpsc::Sender<Input>,
+    health: Health,
+    stop: CancellationToken,
+) {
+    loop {
+        let outcome = match timeout(LOG_TIMEOUT, log.ping()).await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(error)) => Err(error.to_string()),
+            Err(_) => Err("no answer in time".to_owned()),
+        };
+        let answers = Event::LogAnswers(outcome.is_ok());
+        health.set("kafka", outcome);
+        if events.send(Input::Core(answers)).await.is_err() {
+            return;
+        }
+        tokio::select! {
+            () = stop.cancelled() => return,
+            () = tokio::time::sleep(PING_EVERY) => {}
+        }
+    }
+}

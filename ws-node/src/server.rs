@@ -1,0 +1,323 @@
+//! A ws-node as a whole: ports, tasks, and the order in which it stops.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::time::Duration;
+
+use prometheus::Registry;
+use roost_backend::log::{Lane, Log, Producer, TopicSpec};
+use roost_backend::store::{Deregister, Store};
+use roost_proto::events::{CHAT_EVENTS, USER_STATUS_EVENTS, messages_topic};
+use roost_proto::ids::NodeId;
+use roost_proto::limits::UNANSWERED_MAX;
+use roost_service::http::serve;
+use roost_service::{Health, HttpLimits, HttpMetrics, admin, reply};
+use tokio::net::TcpListener;
+use tokio::sync::{Notify, mpsc, watch};
+use tokio::time::{Instant, sleep, timeout};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use warp::Filter;
+
+use crate::config::{MESSAGES_RETENTION_MS, WsNodeConfig};
+use crate::core::{Event, NodeCore};
+use crate::error::{BindError, Ended};
+use crate::metrics::Metrics;
+use crate::node::{self, Clock, EVENTS_MAX, Input, Node, Parts, Status};
+use crate::socket::Shared;
+use crate::upgrade;
+
+/// Delivery reports waiting for the node's task; the producers' own queues are larger, so they wait for it.
+const REPORTS_MAX: usize = 16_384;
+/// What the server may say of itself to a session beyond messages and replies.
+const SLACK: usize = 32;
+/// Without progress for this long nobody plans: the rest is given up without a target.
+const HANDOFF_STALLS: Duration = Duration::from_secs(3);
+/// Time for producers to get out what they have, and for tasks to end, when the node stops.
+const FLUSH_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Where a node keeps things.
+#[derive(Clone)]
+pub struct Backends {
+    pub store: Arc<dyn Store>,
+    pub log: Arc<dyn Log>,
+}
+
+/// The listeners of a node; a test passes port 0.
+pub struct Ports {
+    pub public: TcpListener,
+    pub admin: TcpListener,
+}
+
+/// A running node. Dropping it without [`Server::shutdown`] is a crash: nothing is handed over.
+pub struct Server {
+    node: NodeId,
+    addr: SocketAddr,
+    admin_addr: SocketAddr,
+    url: String,
+    backends: Backends,
+    events: mpsc::Sender<Input>,
+    status: watch::Receiver<Status>,
+    registry: Registry,
+    health: Health,
+    producers: [Arc<dyn Producer>; 2],
+    sockets: TaskTracker,
+    tasks: TaskTracker,
+    accepting: CancellationToken,
+    closing: CancellationToken,
+    stop: CancellationToken,
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.accepting.cancel();
+        self.closing.cancel();
+        self.stop.cancel();
+    }
+}
+
+impl Server {
+    /// Opens everything: the ring, the topics, a reader on the node's own topic, the ports. When it returns the
+    /// node takes connections; vnodes follow as they are claimed.
+    ///
+    /// # Errors
+    /// [`BindError`]: another `VNODES`, another partition count, or a back end that does not answer.
+    pub async fn bind(mut config: WsNodeConfig, backends: Backends, ports: Ports) -> Result<Self, BindError> {
+        let (addr, admin_addr) = (ports.public.local_addr()?, ports.admin.local_addr()?);
+        if config.core.url.is_empty() {
+            config.core.url = format!("ws://{addr}/socket");
+        }
+        config.core.admin = admin_addr.to_string();
+        backends.store.open_ring(config.core.vnodes).await.map_err(BindError::Store)?;
+        let own = messages_topic(&config.core.node);
+        ensure_topics(&*backends.log, &own, config.core.partitions).await?;
+        let failed = |source| BindError::Log { topic: own.clone(), source };
+        // Fixed before the node's sid is registered: nothing for this life is before it (core rule 8).
+        let reader = backends.log.read_from_end(&own).await.map_err(failed)?;
+        let (reports, report_queue) = mpsc::channel(REPORTS_MAX);
+        let transport = backends.log.producer(Lane::Transport, reports.clone()).map_err(failed)?;
+        let outbox = backends.log.producer(Lane::Outbox, reports).map_err(failed)?;
+
+        let registry = Registry::new();
+        let metrics = Metrics::register(&registry)?;
+        let health = Health::new(&["redis", "kafka", "node"]);
+        let (events, inputs) = mpsc::channel(EVENTS_MAX);
+        let (status_out, status) = watch::channel(Status::default());
+        let server = Self {
+            node: config.core.node.clone(),
+            addr,
+            admin_addr,
+            url: config.core.url.clone(),
+            backends,
+            events,
+            status,
+            registry,
+            health,
+            producers: [Arc::clone(&transport), Arc::clone(&outbox)],
+            sockets: TaskTracker::new(),
+            tasks: TaskTracker::new(),
+            accepting: CancellationToken::new(),
+            closing: CancellationToken::new(),
+            stop: CancellationToken::new(),
+        };
+        let clock = Clock::new();
+        let lag = Arc::new(AtomicU64::new(0));
+        let refresh = Arc::new(Notify::new());
+        let parts = Parts {
+            core: NodeCore::new(config.core.clone(), clock.now()),
+            clock,
+            store: Arc::clone(&server.backends.store),
+            log: Arc::clone(&server.backends.log),
+            transport,
+            outbox,
+            events: server.events.clone(),
+            refresh: Arc::clone(&refresh),
+            metrics,
+            lag: Arc::clone(&lag),
+            lease_ttl_ms: config.core.lease_ttl_ms,
+            status: status_out,
+            tasks: server.tasks.clone(),
+            stop: server.stop.clone(),
+        };
+        server.tasks.spawn(Node::new(parts).run(inputs, report_queue));
+        server.spawn_watchers(reader, refresh, lag);
+        server.spawn_http(&config, ports)?;
+        Ok(server)
+    }
+
+    fn spawn_watchers(
+        &self,
+        reader: Box<dyn roost_backend::log::LogReader>,
+        refresh: Arc<Notify>,
+        lag: Arc<AtomicU64>,
+    ) {
+        let (events, health, stop) = (self.events.clone(), self.health.clone(), self.stop.clone());
+        let (store, log) = (Arc::clone(&self.backends.store), Arc::clone(&self.backends.log));
+        self.tasks.spawn(node::read_inbox(reader, events.clone(), lag, stop.clone()));
+        self.tasks.spawn(node::watch_table(store, events.clone(), refresh, health.clone(), stop.clone()));
+        self.tasks.spawn(node::watch_log(log, events, health.clone(), stop.clone()));
+        let mut status = self.status.clone();
+        self.tasks.spawn(async move {
+            loop {
+                let registered = status.borrow_and_update().gauges.registered;
+                health.set("node", if registered { Ok(()) } else { Err("not registered yet".into()) });
+                tokio::select! {
+                    () = stop.cancelled() => return,
+                    changed = status.changed() => if changed.is_err() { return },
+                }
+            }
+        });
+    }
+
+    fn spawn_http(&self, config: &WsNodeConfig, ports: Ports) -> Result<(), BindError> {
+        let shared = Arc::new(Shared {
+            events: self.events.clone(),
+            verifier: config.verifier.clone(),
+            next: AtomicU64::new(1),
+            // Beside commands there are acks, pongs and what is refused.
+            frames: (4 * config.core.commands_per_s, 2 * config.core.commands_burst),
+            queue_max: config.core.credit + UNANSWERED_MAX + SLACK,
+            sockets: self.sockets.clone(),
+            health: self.health.clone(),
+            closing: self.closing.clone(),
+        });
+        let public = upgrade::route(shared).recover(reply::recover);
+        let admin_routes = admin::routes(self.health.clone(), self.registry.clone()).recover(reply::recover);
+        let public_metrics = HttpMetrics::register(&self.registry, "public")?;
+        let admin_metrics = HttpMetrics::register(&self.registry, "admin")?;
+        self.tasks.spawn(serve(
+            ports.public,
+            warp::service(public),
+            config.http.clone(),
+            public_metrics,
+            self.accepting.clone(),
+            &self.tasks,
+        ));
+        self.tasks.spawn(serve(
+            ports.admin,
+            warp::service(admin_routes),
+            HttpLimits::admin(),
+            admin_metrics,
+            self.stop.clone(),
+            &self.tasks,
+        ));
+        Ok(())
+    }
+
+    pub fn node(&self) -> &NodeId {
+        &self.node
+    }
+
+    pub fn addr(&self) -> SocketAddr {
+        self.addr
+    }
+
+    pub fn admin_addr(&self) -> SocketAddr {
+        self.admin_addr
+    }
+
+    /// What clients dial.
+    pub fn url(&self) -> &str {
+        &self.url
+    }
+
+    pub fn registry(&self) -> &Registry {
+        &self.registry
+    }
+
+    pub fn health(&self) -> &Health {
+        &self.health
+    }
+
+    pub fn status(&self) -> Status {
+        self.status.borrow().clone()
+    }
+
+    /// Waits until the node ends by itself.
+    pub async fn join(&mut self) -> Ended {
+        match self.status.wait_for(|s| s.replaced).await {
+            Ok(_) => Ended::Replaced,
+            Err(_) => Ended::Failed,
+        }
+    }
+
+    /// Stops in order, within `grace`: not ready → vnodes handed over while sessions are told where to go → no more
+    /// connections → the rest given up → the last sessions closed (3001) → what is produced gets out → the node's
+    /// row removed. What does not fit is left as a crash would leave it, and said.
+    pub async fn shutdown(mut self, grace: Duration) {
+        let deadline = Instant::now() + grace;
+        self.health.drain();
+        let _ = self.events.send(Input::Core(Event::Drain)).await;
+        let handed = self.hand_over(Instant::now() + grace * 6 / 10).await;
+        if !handed {
+            let _ = self.events.send(Input::Core(Event::ReleaseAll)).await;
+            self.until(Instant::now() + grace * 2 / 10, |s| s.empty_handed).await;
+        }
+        self.accepting.cancel();
+        // Sessions go as they were told to; items still unconfirmed are what their clients repeat elsewhere.
+        let patience = deadline.min(Instant::now() + grace * 2 / 10);
+        self.until(patience, |s| s.gauges.sessions == 0 && !s.unconfirmed).await;
+        let left = self.status();
+        if !left.empty_handed || left.gauges.sessions > 0 {
+            let (sessions, vnodes) = (left.gauges.sessions, left.gauges.owned);
+            tracing::warn!(sessions, vnodes, "the grace was too short: closing what is left");
+        }
+        self.closing.cancel();
+        self.sockets.close();
+        let _ = timeout(FLUSH_TIMEOUT, self.sockets.wait()).await;
+        for producer in &self.producers {
+            producer.flush(FLUSH_TIMEOUT).await;
+        }
+        self.deregister().await;
+        self.stop.cancel();
+        self.tasks.close();
+        let _ = timeout(FLUSH_TIMEOUT, self.tasks.wait()).await;
+    }
+
+    /// Waits while vnodes go to their new homes; false if that ends or stalls before all are gone.
+    async fn hand_over(&mut self, until: Instant) -> bool {
+        let mut last = (usize::MAX, Instant::now());
+        while Instant::now() < until {
+            let status = self.status();
+            if status.empty_handed {
+                return true;
+            }
+            if status.gauges.owned < last.0 {
+                last = (status.gauges.owned, Instant::now());
+            } else if last.1.elapsed() > HANDOFF_STALLS {
+                return false;
+            }
+            sleep(Duration::from_millis(20)).await;
+        }
+        false
+    }
+
+    async fn until(&mut self, deadline: Instant, done: impl Fn(&Status) -> bool) {
+        let _ = tokio::time::timeout_at(deadline, self.status.wait_for(|s| done(s))).await;
+    }
+
+    /// Only this life's row: a successor's stays.
+    async fn deregister(&self) {
+        let Some(sid) = self.status().sid else { return };
+        let removed = async {
+            let data_set = self.backends.store.table().await?.data_set;
+            self.backends.store.deregister(&Deregister { data_set, sid }).await
+        };
+        if let Ok(Err(error)) = timeout(FLUSH_TIMEOUT, removed).await {
+            tracing::warn!(%error, "the node's row stays behind");
+        }
+    }
+}
+
+async fn ensure_topics(log: &dyn Log, own: &str, partitions: u32) -> Result<(), BindError> {
+    // The shared ones first: with a wrong partition count the node's own topic must not be made.
+    for (topic, retention_ms) in
+        [(CHAT_EVENTS, None), (USER_STATUS_EVENTS, None), (own, Some(MESSAGES_RETENTION_MS))]
+    {
+        let spec = TopicSpec { partitions, retention_ms };
+        let made = log.ensure_topic(topic, spec).await;
+        made.map_err(|source| BindError::Log { topic: topic.to_owned(), source })?;
+    }
+    Ok(())
+}

@@ -1,0 +1,383 @@
+//! One connection: frames in, frames out, and the clocks that belong to a connection alone.
+//!
+//! What a session may do and what it is sent is decided by the core; here are the limits that need no knowledge
+//! of anything else: time to `connect`, pings, malformed frames, the token's end.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use bytes::Bytes;
+use futures_util::{FutureExt, SinkExt, StreamExt};
+use roost_proto::codes::CloseCode;
+use roost_proto::frames::{ClientFrame, Connect, Empty, Reply, ServerFrame};
+use roost_proto::limits::*;
+use roost_proto::{Claims, ErrorBody, ErrorCode, FrameError};
+use roost_service::Health;
+use roost_service::ratelimit::Bucket;
+use roost_service::tokens::{TokenError, Verifier};
+use tokio::net::TcpStream;
+use tokio::sync::mpsc;
+use tokio::time::{Instant, sleep_until, timeout};
+use tokio_tungstenite::WebSocketStream;
+use tokio_tungstenite::tungstenite::error::{CapacityError, Error as WsError, ProtocolError};
+use tokio_tungstenite::tungstenite::protocol::CloseFrame;
+use tokio_tungstenite::tungstenite::{Message, Utf8Bytes};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::core::Event;
+use crate::core::events::{Connecting, SessionKey};
+use crate::node::Input;
+
+/// A socket that takes nothing for this long is gone: the longest a living one may be silent.
+const WRITE_TIMEOUT: Duration = Duration::from_millis(PING_INTERVAL_MS + PONG_TIMEOUT_MS);
+/// Time for the other side to answer a close frame.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
+/// Frames written before the socket is flushed.
+const WRITE_BATCH: usize = 64;
+
+/// What the node's task hands to a connection.
+#[derive(Debug)]
+pub enum Out {
+    /// `counted` ones give their credit back when they are written.
+    Frame {
+        frame: Bytes,
+        counted: bool,
+    },
+    Close {
+        code: CloseCode,
+        reason: &'static str,
+    },
+}
+
+/// What all connections of a node share.
+pub struct Shared {
+    pub events: mpsc::Sender<Input>,
+    pub verifier: Verifier,
+    pub next: AtomicU64,
+    /// Frames of any kind read from one connection, per second and in a burst; 0: no limit.
+    pub frames: (u32, u32),
+    /// Room for all message frames on credit, all replies, and what the server says of itself.
+    pub queue_max: usize,
+    pub sockets: TaskTracker,
+    pub health: Health,
+    /// Cancelled when the remaining connections are closed with 3001.
+    pub closing: CancellationToken,
+}
+
+impl Shared {
+    pub fn draining(&self) -> bool {
+        self.health.is_draining()
+    }
+
+    pub fn verify(&self, token: &str) -> Result<Claims, TokenError> {
+        // The system's clock, not the node's: what a token says is about the present.
+        self.verifier.verify(token, wall_s())
+    }
+}
+
+fn wall_s() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
+}
+
+type Socket = WebSocketStream<TcpStream>;
+type Closing = (CloseCode, String);
+
+/// Serves one connection to its end.
+pub async fn run(shared: Arc<Shared>, mut socket: Socket, claims: Option<Claims>) {
+    let deadline = Instant::now() + Duration::from_millis(CONNECT_TIMEOUT_MS);
+    let mut bad = BadFrames::default();
+    let connect = tokio::select! {
+        connect = first_frame(&mut socket, &mut bad) => connect,
+        () = sleep_until(deadline) => Err(Some((CloseCode::NoConnect, "no connect frame in time".into()))),
+        () = shared.closing.cancelled() => Err(Some((CloseCode::Draining, "this node is being stopped".into()))),
+    };
+    let opened = match connect {
+        Ok(connect) => open(&shared, connect, claims).await,
+        Err(closing) => Err(closing),
+    };
+    let closing = match opened {
+        Ok(session) => session.serve(&shared, &mut socket, bad).await,
+        Err(closing) => closing,
+    };
+    match closing {
+        Some((code, reason)) => close(&mut socket, code, &reason).await,
+        // A close frame from the other side is answered by what tungstenite has queued (RFC 6455 §5.5.1).
+        None => drop(timeout(CLOSE_TIMEOUT, socket.flush()).await),
+    }
+}
+
+/// Reads until `connect`; other frames are told to wait for it.
+async fn first_frame(socket: &mut Socket, bad: &mut BadFrames) -> Result<Connect, Option<Closing>> {
+    loop {
+        match read(socket.next().await)? {
+            Some(Ok(ClientFrame::Connect(connect))) => return Ok(connect),
+            Some(Ok(other)) => {
+                let error = ErrorBody::new(ErrorCode::BadRequest, "the first frame is 'connect'");
+                let id = other.id().map(ToString::to_string);
+                refuse(socket, bad, FrameError { id, error }).await?;
+            }
+            Some(Err(error)) => refuse(socket, bad, error).await?,
+            None => {}
+        }
+    }
+}
+
+async fn refuse(socket: &mut Socket, bad: &mut BadFrames, error: FrameError) -> Result<(), Option<Closing>> {
+    bad.count()?;
+    let reply = ServerFrame::Reply(Reply::error(error.id, error.error)).to_json();
+    write(socket, Message::text(reply)).await
+}
+
+/// One incoming message as a frame; `None` for those of the WebSocket protocol itself.
+fn read(
+    message: Option<Result<Message, WsError>>,
+) -> Result<Option<Result<ClientFrame, FrameError>>, Option<Closing>> {
+    match message {
+        Some(Ok(Message::Text(text))) => Ok(Some(ClientFrame::parse(&text))),
+        Some(Ok(Message::Binary(_))) => Err(Some((CloseCode::Binary, "frames are JSON text".into()))),
+        Some(Ok(Message::Ping(_) | Message::Pong(_) | Message::Frame(_))) => Ok(None),
+        Some(Ok(Message::Close(_))) | None => Err(None),
+        Some(Err(error)) => Err(fault(&error)),
+    }
+}
+
+/// tungstenite does not say itself why it gives up (RFC 6455 §7.4.1).
+fn fault(error: &WsError) -> Option<Closing> {
+    match error {
+        WsError::Utf8(_) => Some((CloseCode::NotUtf8, "a text frame is not UTF-8".into())),
+        WsError::Capacity(CapacityError::MessageTooLong { .. } | CapacityError::TooManyHeaders) => {
+            Some((CloseCode::TooLarge, format!("a message is larger than {FRAME_BYTES_MAX} bytes")))
+        }
+        WsError::Protocol(ProtocolError::ResetWithoutClosingHandshake) => None,
+        WsError::Protocol(error) => Some((CloseCode::Protocol, error.to_string())),
+        _ => None,
+    }
+}
+
+async fn write(socket: &mut Socket, message: Message) -> Result<(), Option<Closing>> {
+    match timeout(WRITE_TIMEOUT, socket.send(message)).await {
+        Ok(Ok(())) => Ok(()),
+        Ok(Err(_)) | Err(_) => Err(None),
+    }
+}
+
+async fn close(socket: &mut Socket, code: CloseCode, reason: &str) {
+    // A control frame carries 125 bytes, two of them the code (RFC 6455 §5.5).
+    let reason: String = reason.chars().take(60).collect();
+    let frame = CloseFrame { code: code.code().into(), reason: reason.into() };
+    let _ = timeout(CLOSE_TIMEOUT, async {
+        if socket.send(Message::Close(Some(frame))).await.is_ok() {
+            while let Some(Ok(_)) = socket.next().await {}
+        }
+    })
+    .await;
+}
+
+/// Malformed frames of the last minute.
+#[derive(Debug, Default)]
+struct BadFrames(VecDeque<Instant>);
+
+impl BadFrames {
+    fn count(&mut self) -> Result<(), Option<Closing>> {
+        let now = Instant::now();
+        self.0.push_back(now);
+        while self.0.front().is_some_and(|at| now - *at > Duration::from_secs(60)) {
+            self.0.pop_front();
+        }
+        if self.0.len() < BAD_FRAMES_PER_MIN_MAX {
+            return Ok(());
+        }
+        Err(Some((CloseCode::BadFrames, "too many malformed frames".into())))
+    }
+}
+
+/// Checks the token and brings the connection to the core.
+async fn open(shared: &Shared, connect: Connect, claims: Option<Claims>) -> Result<Session, Option<Closing>> {
+    let claims = match (connect.token.as_deref(), claims) {
+        (Some(token), _) => shared.verify(token).map_err(|e| match e {
+            TokenError::Expired => Some((CloseCode::TokenExpired, e.to_string())),
+            _ => Some((CloseCode::BadToken, e.to_string())),
+        })?,
+        (None, Some(claims)) => claims,
+        (None, None) => return Err(Some((CloseCode::BadToken, "no token".into()))),
+    };
+    let key = SessionKey(shared.next.fetch_add(1, Ordering::Relaxed));
+    let (out, queue) = mpsc::channel(shared.queue_max);
+    let connecting = Connecting {
+        session: key,
+        user: claims.sub.clone(),
+        device: connect.device,
+        epoch: connect.epoch,
+        cursor: connect.cursor,
+    };
+    let input = Input::Connect(Box::new(connecting), out);
+    shared.events.send(input).await.map_err(|_| None)?;
+    let left = claims.exp.saturating_sub(wall_s());
+    // A timer may not be set further ahead than this; nobody stays a year.
+    let expires = Instant::now() + Duration::from_secs(left.min(365 * 86_400));
+    let frames = Bucket::new(shared.frames.0, shared.frames.1);
+    let (events, began) = (shared.events.clone(), Instant::now());
+    Ok(Session { key, queue, expires, events, began, frames, told: false })
+}
+
+/// An authenticated connection. Dropping it tells the core.
+struct Session {
+    key: SessionKey,
+    queue: mpsc::Receiver<Out>,
+    expires: Instant,
+    events: mpsc::Sender<Input>,
+    began: Instant,
+    frames: Bucket,
+    told: bool,
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        if !self.told {
+            // Only after a panic of this task; a full queue is left to the next frame that finds nobody.
+            let _ = self.events.try_send(Input::Core(Event::Closed { session: self.key }));
+        }
+    }
+}
+
+impl Session {
+    async fn serve(mut self, shared: &Shared, socket: &mut Socket, bad: BadFrames) -> Option<Closing> {
+        let closing = self.exchange(shared, socket, bad).await;
+        let closed = Event::Closed { session: self.key };
+        self.told = self.events.send(Input::Core(closed)).await.is_ok();
+        closing
+    }
+
+    /// Frames that come faster than any application sends them are read later, not refused: the core and the other
+    /// sessions of the node do not notice.
+    async fn pace(&mut self) {
+        let now = self.began.elapsed().as_millis() as u64;
+        if let Err(wait_ms) = self.frames.take(now) {
+            tokio::time::sleep(Duration::from_millis(wait_ms.min(1000))).await;
+        }
+    }
+
+    async fn exchange(
+        &mut self,
+        shared: &Shared,
+        socket: &mut Socket,
+        mut bad: BadFrames,
+    ) -> Option<Closing> {
+        let interval = Duration::from_millis(PING_INTERVAL_MS);
+        let pong_within = Duration::from_millis(PONG_TIMEOUT_MS);
+        let mut alarm = Instant::now() + interval;
+        let mut pinged = false;
+        let mut batch = Vec::new();
+        loop {
+            let outcome = tokio::select! {
+                n = self.queue.recv_many(&mut batch, WRITE_BATCH) => {
+                    if n == 0 {
+                        return Some((CloseCode::TooSlow, "what was sent here is not read".into()));
+                    }
+                    self.write_batch(socket, &mut batch).await
+                }
+                message = socket.next() => match read(message) {
+                    Ok(frame) => {
+                        if frame.is_some() {
+                            (alarm, pinged) = (Instant::now() + interval, false);
+                        }
+                        self.pace().await;
+                        self.heard(socket, frame, &mut bad).await
+                    }
+                    Err(closing) => Err(closing),
+                },
+                () = sleep_until(alarm) => {
+                    // An answer may have come while this task was busy: it is read before anything is concluded.
+                    match socket.next().now_or_never() {
+                        Some(message) => match read(message) {
+                            Ok(frame) => {
+                                if frame.is_some() {
+                                    (alarm, pinged) = (Instant::now() + interval, false);
+                                }
+                                self.heard(socket, frame, &mut bad).await
+                            }
+                            Err(closing) => Err(closing),
+                        },
+                        None if pinged => Err(Some((CloseCode::NoPong, "no answer to a ping in time".into()))),
+                        None => {
+                            (alarm, pinged) = (Instant::now() + pong_within, true);
+                            write(socket, Message::text(ServerFrame::Ping(Empty {}).to_json())).await
+                        }
+                    }
+                }
+                () = sleep_until(self.expires) => Err(Some((CloseCode::TokenExpired, "the token expired".into()))),
+                () = shared.closing.cancelled() => {
+                    Err(Some((CloseCode::Draining, "this node is being stopped".into())))
+                }
+            };
+            if let Err(closing) = outcome {
+                return closing;
+            }
+        }
+    }
+
+    /// Writes what the core handed over, flushing once, and gives the credit back.
+    async fn write_batch(&self, socket: &mut Socket, batch: &mut Vec<Out>) -> Result<(), Option<Closing>> {
+        let mut frames = 0;
+        let mut closing = None;
+        let work = async {
+            for out in batch.drain(..) {
+                match out {
+                    Out::Frame { frame, counted } => {
+                        frames += usize::from(counted);
+                        let text = Utf8Bytes::try_from(frame).map_err(|_| ())?;
+                        socket.feed(Message::Text(text)).await.map_err(|_| ())?;
+                    }
+                    Out::Close { code, reason } => {
+                        closing = Some((code, reason.to_owned()));
+                        break;
+                    }
+                }
+            }
+            socket.flush().await.map_err(|_| ())
+        };
+        match timeout(WRITE_TIMEOUT, work).await {
+            Ok(Ok(())) => {}
+            Ok(Err(())) | Err(_) => return Err(None),
+        }
+        if let Some(closing) = closing {
+            return Err(Some(closing));
+        }
+        if frames > 0 {
+            self.tell(Event::Drained { session: self.key, frames }).await?;
+        }
+        Ok(())
+    }
+
+    async fn heard(
+        &self,
+        socket: &mut Socket,
+        frame: Option<Result<ClientFrame, FrameError>>,
+        bad: &mut BadFrames,
+    ) -> Result<(), Option<Closing>> {
+        let session = self.key;
+        match frame {
+            None | Some(Ok(ClientFrame::Pong(_))) => Ok(()),
+            Some(Ok(ClientFrame::Ping(_))) => {
+                write(socket, Message::text(ServerFrame::Pong(Empty {}).to_json())).await
+            }
+            Some(Ok(ClientFrame::Send(send))) => self.tell(Event::Send { session, send }).await,
+            Some(Ok(ClientFrame::Ack(ack))) => self.tell(Event::Ack { session, cursor: ack.cursor }).await,
+            Some(Ok(ClientFrame::Status(s))) => {
+                self.tell(Event::Status { session, id: s.id, status: s.status }).await
+            }
+            Some(Ok(ClientFrame::Connect(_))) => {
+                let error = ErrorBody::new(ErrorCode::BadRequest, "this connection is connected already");
+                refuse(socket, bad, FrameError { id: None, error }).await
+            }
+            Some(Err(error)) => refuse(socket, bad, error).await,
+        }
+    }
+
+    async fn tell(&self, event: Event) -> Result<(), Option<Closing>> {
+        self.events.send(Input::Core(event)).await.map_err(|_| None)
+    }
+}

@@ -1,0 +1,130 @@
+//! `GET /socket`: from an HTTP request to a WebSocket (RFC 6455 §4.2), or to an error a client can read.
+
+use std::sync::Arc;
+
+use http::{HeaderMap, Method, Request, StatusCode, Version, header};
+use hyper::upgrade::OnUpgrade;
+use hyper_util::rt::TokioIo;
+use roost_proto::frames::SUBPROTOCOL;
+use roost_proto::limits::FRAME_BYTES_MAX;
+use roost_proto::{Claims, ErrorBody, ErrorCode};
+use roost_service::http::ConnectionSlot;
+use roost_service::{reply, tokens};
+use tokio::net::TcpStream;
+use tokio_tungstenite::WebSocketStream;
+use tokio_tungstenite::tungstenite::handshake::server::create_response_with_body;
+use tokio_tungstenite::tungstenite::protocol::{Role, WebSocketConfig};
+use warp::reply::Response;
+use warp::{Filter, Rejection, Reply};
+
+use crate::socket::{self, Shared};
+
+/// Read buffer of one connection: the frames of a chat fit; larger ones grow it while they are read. tungstenite's
+/// default is 128 KiB for every idle connection.
+const READ_BUFFER_BYTES: usize = 2 * 1024;
+/// A batch of frames goes out in few writes; the session flushes it.
+const WRITE_BUFFER_BYTES: usize = 4 * 1024;
+/// Most that may wait for a slow socket inside tungstenite: a few of the largest frames.
+const WRITE_BUFFER_BYTES_MAX: usize = 4 * FRAME_BYTES_MAX + 64 * 1024;
+
+/// The route of the public listener.
+pub fn route(
+    shared: Arc<Shared>,
+) -> impl Filter<Extract = (impl Reply,), Error = Rejection> + Clone + Send + Sync {
+    warp::path!("socket")
+        .and(warp::get())
+        .and(warp::header::headers_cloned())
+        .and(warp::ext::optional::<OnUpgrade>())
+        .and(warp::ext::optional::<ConnectionSlot>())
+        .map(move |headers: HeaderMap, upgrade: Option<OnUpgrade>, slot: Option<ConnectionSlot>| {
+            accept(&shared, headers, upgrade, slot)
+        })
+}
+
+fn refuse(status: StatusCode, message: &str) -> Response {
+    reply::error_with_status(status, &ErrorBody::new(ErrorCode::BadRequest, message))
+}
+
+fn accept(
+    shared: &Arc<Shared>,
+    headers: HeaderMap,
+    upgrade: Option<OnUpgrade>,
+    slot: Option<ConnectionSlot>,
+) -> Response {
+    if !headers.contains_key(header::UPGRADE) {
+        let mut response = refuse(StatusCode::UPGRADE_REQUIRED, "this is a WebSocket: send an upgrade");
+        response.headers_mut().insert(header::UPGRADE, header::HeaderValue::from_static("websocket"));
+        return response;
+    }
+    if shared.draining() {
+        let error = ErrorBody::new(ErrorCode::Unavailable, "this node is being stopped: ask /route again");
+        return reply::error(&error.retry_after(1000));
+    }
+    let claims = match claims_of(shared, &headers) {
+        Ok(claims) => claims,
+        Err(error) => return reply::error(&error),
+    };
+    let offered: Vec<&str> = tokens::subprotocols(&headers).collect();
+    let chosen = offered.contains(&SUBPROTOCOL);
+    if !offered.is_empty() && !chosen {
+        return refuse(StatusCode::BAD_REQUEST, "none of the offered subprotocols is spoken here: roost.v1");
+    }
+    let request = as_request(&headers);
+    let handshake = create_response_with_body(&request, || ());
+    let (handshake, upgrade) = match (handshake, upgrade) {
+        (Ok(handshake), Some(upgrade)) => (handshake, upgrade),
+        (Err(error), _) => return refuse(StatusCode::BAD_REQUEST, &format!("bad handshake: {error}")),
+        (_, None) => return refuse(StatusCode::BAD_REQUEST, "this connection cannot be upgraded"),
+    };
+    let own = Arc::clone(shared);
+    shared.sockets.spawn(async move { upgraded(own, upgrade, claims, slot).await });
+    let mut response = Response::new(warp::hyper::body::Bytes::new().into());
+    *response.status_mut() = handshake.status();
+    *response.headers_mut() = handshake.headers().clone();
+    if chosen {
+        let value = header::HeaderValue::from_static(SUBPROTOCOL);
+        response.headers_mut().insert(header::SEC_WEBSOCKET_PROTOCOL, value);
+    }
+    response
+}
+
+/// A token in the handshake is checked there and then; one in `connect` later.
+fn claims_of(shared: &Shared, headers: &HeaderMap) -> Result<Option<Claims>, ErrorBody> {
+    let Some(token) = tokens::bearer(headers) else { return Ok(None) };
+    shared.verify(token).map(Some).map_err(|e| e.body())
+}
+
+fn as_request(headers: &HeaderMap) -> Request<()> {
+    let mut request = Request::new(());
+    *request.method_mut() = Method::GET;
+    *request.version_mut() = Version::HTTP_11;
+    *request.headers_mut() = headers.clone();
+    request
+}
+
+async fn upgraded(
+    shared: Arc<Shared>,
+    upgrade: OnUpgrade,
+    claims: Option<Claims>,
+    slot: Option<ConnectionSlot>,
+) {
+    let upgraded = match upgrade.await {
+        Ok(upgraded) => upgraded,
+        Err(error) => return tracing::debug!(%error, "the upgrade broke off"),
+    };
+    let Ok(parts) = upgraded.downcast::<TokioIo<TcpStream>>() else {
+        return tracing::error!("an upgraded connection is not a plain TCP stream");
+    };
+    let config = WebSocketConfig::default()
+        .read_buffer_size(READ_BUFFER_BYTES)
+        .write_buffer_size(WRITE_BUFFER_BYTES)
+        .max_write_buffer_size(WRITE_BUFFER_BYTES_MAX)
+        .max_message_size(Some(FRAME_BYTES_MAX))
+        .max_frame_size(Some(FRAME_BYTES_MAX));
+    let stream = parts.io.into_inner();
+    let socket =
+        WebSocketStream::from_partially_read(stream, parts.read_buf.to_vec(), Role::Server, Some(config))
+            .await;
+    socket::run(shared, socket, claims).await;
+    drop(slot);
+}
