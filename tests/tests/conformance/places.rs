@@ -194,8 +194,6 @@ pub async fn a_planned_stop_tells_sessions_where_to_go_and_loses_nothing(backend
 
 /// P8: a node that stops leaves nothing behind, and a session that cannot be told where to go is told to come again.
 /// The only node is stopped, right after it got its vnodes.
-// FAILS as of 2026-11-21, bugs of ws-node: closed with 3003 when the presence grace is shorter than the patience of the
-// shutdown; and `hand_over` may trust a status from before the claims, then 64 rows are left.
 pub async fn the_last_node_that_stops_gives_everything_up_and_tells_its_sessions_to_come_again(
     backend: Backend,
 ) {

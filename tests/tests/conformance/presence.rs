@@ -110,8 +110,6 @@ pub async fn a_user_shows_what_it_chose(backend: Backend) {
 
 /// P9: a status is acknowledged when it is kept, not before, however fast it follows the one before it.
 /// The log is stopped; two choices come in one packet, and then a command that is answered without the log.
-// FAILS as of 2026-11-21, a bug of ws-node: `reconcile_replying` answers a status at once while an earlier write about
-// the user is in flight.
 pub async fn a_status_is_not_acknowledged_before_it_is_kept(backend: Backend) {
     let gate = Gate::default();
     let between = gate.clone();

@@ -28,8 +28,9 @@ impl NodeCore {
     pub(super) fn stop_home(&mut self, vnode: VnodeId, now: Now) {
         if let Some(home) = self.homes.get_mut(&vnode) {
             home.phase = Phase::Stopping;
-            let queue = std::mem::take(&mut home.queue);
+            let (queue, waiting) = (std::mem::take(&mut home.queue), home.take_waiting());
             self.drop_work(queue);
+            self.refuse_waiting(waiting);
             self.hold_sessions(vnode, now);
             self.dirty.insert(vnode);
         }
@@ -40,15 +41,20 @@ impl NodeCore {
         let Some(home) = self.homes.get_mut(&vnode) else { return };
         let done = home.call.is_none() && home.outbox.is_empty() && home.held.is_empty();
         if home.phase == Phase::Stopping && done && home.trimmed >= home.outbox.reported() {
-            home.phase = Phase::Releasing;
-            home.asked_at = Some(now.mono);
-            let rows = vec![(vnode, home.epoch)];
-            self.out.push(Action::Release(OwnRows {
-                data_set: self.view.data_set.clone(),
-                sid: self.sid.clone(),
-                rows,
-            }));
+            self.give_row_up(vnode, now);
         }
+    }
+
+    fn give_row_up(&mut self, vnode: VnodeId, now: Now) {
+        let Some(home) = self.homes.get_mut(&vnode) else { return };
+        home.phase = Phase::Releasing;
+        home.asked_at = Some(now.mono);
+        let rows = vec![(vnode, home.epoch)];
+        self.out.push(Action::Release(OwnRows {
+            data_set: self.view.data_set.clone(),
+            sid: self.sid.clone(),
+            rows,
+        }));
     }
 
     /// Whatever the answer was, the row counts as given up (rule 16).
@@ -65,7 +71,8 @@ impl NodeCore {
 
     pub(super) fn on_drain(&mut self, now: Now) {
         self.state = NodeState::Draining;
-        self.claims.retain(|_, c| c.held(now).is_some());
+        // What was asked may be granted: then it is handed over like the rest.
+        self.claims.retain(|_, c| c.held(now).is_some() || c.asked.is_some());
         if self.registration == Registration::Yes {
             self.renew(now);
         }
@@ -77,7 +84,7 @@ impl NodeCore {
         for vnode in self.homes.keys().copied().collect::<Vec<_>>() {
             match self.homes[&vnode].phase {
                 Phase::Ready | Phase::Inheriting => self.stop_home(vnode, now),
-                Phase::Activating => self.end_home(vnode, now),
+                Phase::Activating => self.give_row_up(vnode, now),
                 Phase::Stopping | Phase::Releasing => {}
             }
         }

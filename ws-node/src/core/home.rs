@@ -46,7 +46,7 @@ pub enum Work {
     },
     Presence {
         op: roost_backend::store::PresenceOp,
-        reply: Option<(SessionKey, MessageId)>,
+        replies: Vec<(SessionKey, MessageId)>,
     },
 }
 
@@ -337,6 +337,11 @@ impl Home {
             work.push(next);
         }
         (work, acks, ops)
+    }
+
+    /// Who waits for a write about a user that will not be made here any more.
+    pub fn take_waiting(&mut self) -> Vec<(SessionKey, MessageId)> {
+        self.members.values_mut().flat_map(|m| std::mem::take(&mut m.waiting)).collect()
     }
 
     /// Puts off what is to be told until the log has everything up to `need` (rule 13).

@@ -296,7 +296,7 @@ impl NodeCore {
                     }
                     self.hold_result(vnode, Held::Opened { session });
                 }
-                (Work::Presence { op, reply }, OpResult::Presence { changed }) => {
+                (Work::Presence { op, replies }, OpResult::Presence { changed }) => {
                     if let Some(rest) = op.event.as_ref().filter(|_| changed) {
                         event.0 += 1;
                         let payload = status_bytes(vnode, epoch, event, rest);
@@ -304,9 +304,7 @@ impl NodeCore {
                         let Some(home) = self.homes.get_mut(&vnode) else { return };
                         home.outbox.push(OutboxEvent { seq: event, topic, key, payload });
                     }
-                    if let Some((session, id)) = reply {
-                        self.hold_result(vnode, Held::Reply { session, id, ok: ReplyOk::default() });
-                    }
+                    self.hold_replies(vnode, replies);
                     self.presence_written(vnode, &op, now);
                 }
                 (work, result) => unreachable!("the store answered {result:?} to {work:?}"),
@@ -315,7 +313,7 @@ impl NodeCore {
     }
 
     /// Told when everything now in the outbox is in the log (rule 13).
-    fn hold_result(&mut self, vnode: VnodeId, held: Held) {
+    pub(super) fn hold_result(&mut self, vnode: VnodeId, held: Held) {
         if let Some(home) = self.homes.get_mut(&vnode) {
             let need = home.outbox.last();
             home.hold(need, held);
@@ -326,8 +324,8 @@ impl NodeCore {
     /// only a reply must be given.
     pub(super) fn drop_work(&mut self, work: impl IntoIterator<Item = Work>) {
         for work in work {
-            if let Work::Presence { reply: Some((session, id)), .. } = work {
-                self.reply_unavailable(session, id.as_str());
+            if let Work::Presence { replies, .. } = work {
+                self.refuse_waiting(replies);
             }
         }
     }

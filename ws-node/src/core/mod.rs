@@ -309,9 +309,12 @@ impl NodeCore {
         }
     }
 
-    /// Whether everything was handed over: what a stopping node waits for.
+    /// Whether the node stops and has handed everything over.
     pub fn is_empty_handed(&self) -> bool {
-        self.homes.is_empty() && self.claims.is_empty() && self.leftovers.is_empty()
+        self.state == NodeState::Draining
+            && self.homes.is_empty()
+            && self.claims.is_empty()
+            && self.leftovers.is_empty()
     }
 
     /// Whether any item still waits for its confirm.

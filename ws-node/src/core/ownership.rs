@@ -228,6 +228,7 @@ impl NodeCore {
         let mut home = self.homes.remove(&vnode)?;
         let call = home.call.take().map(|c| c.work).unwrap_or_default();
         self.drop_work(std::mem::take(&mut home.queue).into_iter().chain(call));
+        self.refuse_waiting(home.take_waiting());
         for (_, held) in std::mem::take(&mut home.held) {
             if let Held::Reply { session, id, .. } = held {
                 self.reply_unavailable(session, id.as_str());
@@ -366,6 +367,9 @@ impl NodeCore {
             }
             Some(ClaimAnswer::NotRegistered) => self.registration = Registration::No,
             Some(ClaimAnswer::NewData(data_set)) => self.new_data_set(data_set, now),
+            Some(ClaimAnswer::Settling) | None if self.state == NodeState::Draining => {
+                self.claims.remove(&vnode);
+            }
             Some(ClaimAnswer::Settling) | None => {}
         }
     }

@@ -26,6 +26,8 @@ pub struct Member {
     pub due: Option<(u64, StatusCause)>,
     /// A write about this user is queued or in flight.
     pub pending: bool,
+    /// Who is told when what was chosen is kept: by the next write about this user, or now if it is so already.
+    pub waiting: Vec<(SessionKey, MessageId)>,
     /// The store went back: what was last published may be something else than what it has.
     pub unsure: bool,
 }
@@ -90,41 +92,38 @@ impl Member {
 }
 
 impl NodeCore {
-    /// Queues the write that makes the store say what is true of `user`, if it does not.
+    /// Queues the write that makes the store say what is true of `user`, if it does not. A write under way may lack
+    /// what changed since: it is compared again when that write is answered.
     pub(super) fn reconcile(&mut self, vnode: VnodeId, user: &UserId, now: Now) {
-        self.reconcile_replying(vnode, user, None, now);
-    }
-
-    fn reconcile_replying(
-        &mut self,
-        vnode: VnodeId,
-        user: &UserId,
-        reply: Option<(SessionKey, MessageId)>,
-        now: Now,
-    ) {
         let Some(home) = self.homes.get_mut(&vnode) else { return };
         let Some(member) = home.members.get_mut(user) else { return };
-        if home.phase != Phase::Ready || now.mono >= home.lease_until {
+        if member.pending || home.phase != Phase::Ready || now.mono >= home.lease_until {
             return;
         }
-        let op = if member.pending { None } else { member.difference(user, now) };
-        match (op, reply) {
-            (Some(op), reply) => {
-                member.pending = true;
-                home.queue.push_back(Work::Presence { op, reply });
-                self.dirty.insert(vnode);
-            }
-            // Nothing to write, or a write under way that may lack this change: told when all known is out, and
-            // compared again when that write is answered.
-            (None, Some((session, id))) => {
-                let need = home.outbox.last();
-                home.hold(need, Held::Reply { session, id, ok: ReplyOk::default() });
-                self.dirty.insert(vnode);
-            }
-            (None, None) if member.is_idle(now) && !member.pending => {
+        let replies = std::mem::take(&mut member.waiting);
+        if let Some(op) = member.difference(user, now) {
+            member.pending = true;
+            home.queue.push_back(Work::Presence { op, replies });
+            self.dirty.insert(vnode);
+        } else {
+            if member.is_idle(now) {
                 home.members.remove(user);
             }
-            (None, None) => {}
+            self.hold_replies(vnode, replies);
+        }
+    }
+
+    /// Told when all that is known here is in the log (rule 13).
+    pub(super) fn hold_replies(&mut self, vnode: VnodeId, replies: Vec<(SessionKey, MessageId)>) {
+        for (session, id) in replies {
+            self.hold_result(vnode, Held::Reply { session, id, ok: ReplyOk::default() });
+            self.dirty.insert(vnode);
+        }
+    }
+
+    pub(super) fn refuse_waiting(&mut self, replies: Vec<(SessionKey, MessageId)>) {
+        for (session, id) in replies {
+            self.reply_unavailable(session, id.as_str());
         }
     }
 
@@ -174,7 +173,9 @@ impl NodeCore {
         let users: Vec<_> = home
             .members
             .iter()
-            .filter(|(user, m)| !m.pending && (m.difference(user, now).is_some() || m.is_idle(now)))
+            .filter(|(user, m)| {
+                !m.pending && (!m.waiting.is_empty() || m.is_idle(now) || m.difference(user, now).is_some())
+            })
             .map(|(user, _)| user.clone())
             .collect();
         for user in users {
@@ -198,7 +199,8 @@ impl NodeCore {
         match home.and_then(|h| h.members.get_mut(&user)) {
             Some(member) => {
                 member.chosen = status;
-                self.reconcile_replying(vnode, &user, Some((session, id)), now);
+                member.waiting.push((session, id));
+                self.reconcile(vnode, &user, now);
             }
             None => self.reply_unavailable(session, id.as_str()),
         }

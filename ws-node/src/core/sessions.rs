@@ -1,6 +1,6 @@
 //! Sessions come, are placed at their home, told to move, and go (rules 25–27).
 
-use roost_backend::store::{Opened, Row};
+use roost_backend::store::{NodeState, Opened, Row};
 use roost_proto::codes::CloseCode;
 use roost_proto::frames::{Moved, Reset, ServerFrame, Welcome};
 use roost_proto::ids::{Cursor, Epoch, NodeId, Offset, SessionId, StreamId, VnodeId};
@@ -357,7 +357,8 @@ impl NodeCore {
                 State::Moved { close_at } if now.mono >= close_at => {
                     closing.push((*key, CloseCode::Moved, "the user's home is elsewhere"));
                 }
-                State::Adrift { since } if now.mono >= since + grace => {
+                // A node that stops tells them all at its end.
+                State::Adrift { since } if now.mono >= since + grace && self.state == NodeState::Up => {
                     closing.push((*key, CloseCode::LeaseLost, "this node does not know where home is"));
                 }
                 State::Opening { until } if now.mono >= until && !session.welcomed => {
