@@ -62,7 +62,7 @@ fn describe(row: &Value, nodes: &Value) {
     let of = nodes["nodes"].as_array().and_then(|all| all.iter().find(|n| n["node"].as_str() == Some(node)));
     match of {
         Some(n) => println!(
-            "lease   held by {} ({}, beat {}), renewed six times per LEASE_TTL_MS",
+            "lease   held by {} ({}, beat {}), renewed twelve times per LEASE_TTL_MS",
             n["sid"].as_str().unwrap_or_default(),
             n["state"].as_str().unwrap_or_default(),
             n["beat"]

@@ -113,7 +113,7 @@ async fn carry(store: Arc<dyn Store>, action: LeaderAction, metrics: Metrics) ->
         }
         LeaderAction::ProbeAdmin { sid, addr } => {
             let refused = refuses(&addr).await;
-            tracing::info!(%sid, addr, refused, "two beats missed: asked at its admin port");
+            tracing::info!(%sid, addr, refused, "a beat is late: asked at its admin port");
             LeaderEvent::Probed { sid, refused }
         }
     }

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use prometheus::Registry;
 use roost_backend::store::{Store, StoreError};
+use roost_proto::limits::BEATS_PER_LEASE;
 use roost_service::{Health, HttpLimits, HttpMetrics, admin, reply, serve};
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
@@ -18,7 +19,7 @@ use warp::Filter;
 
 use crate::carry::Carrier;
 use crate::config::CoordinatorConfig;
-use crate::leader::{BEATS_PER_LEASE, Leader, LeaderConfig};
+use crate::leader::{Leader, LeaderConfig};
 use crate::metrics::Metrics;
 use crate::routes::{Api, routes};
 use crate::view::{CHECKS, View};

@@ -117,6 +117,6 @@ impl CoreConfig {
 
     /// Core rule 23.
     pub fn renew_every_ms(&self) -> u64 {
-        self.lease_ttl_ms / 6
+        self.lease_ttl_ms / limits::BEATS_PER_LEASE
     }
 }

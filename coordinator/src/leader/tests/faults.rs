@@ -22,8 +22,8 @@ fn a_dead_process_is_replaced_before_its_lease_ends() {
     let mut cluster = three_nodes(1);
     cluster.nodes[1].is = NodeIs::Dead;
     let took = cluster.run_until(TTL, "everything at the others", Cluster::settled);
-    // Two beats missed, a second refusal a beat later, and a second for the table to be read.
-    assert!(took < TTL - BEAT, "{took} ms");
+    // Two beats missed, and a few steps for the table to be read, the refusal, the plan and the claims.
+    assert!(took <= 4 * BEAT, "{took} ms");
     assert_eq!(cluster.revocations.len(), 1);
     assert_eq!(
         (&cluster.revocations[0].1, cluster.revocations[0].2),
