@@ -8,8 +8,12 @@ use super::home::{Home, Phase};
 use super::{Action, NodeCore, Registration};
 
 impl NodeCore {
-    /// Vnodes whose target is another living node: stop, empty the outbox, release.
+    /// Vnodes whose target is another living node: stop, empty the outbox, release. Not while the store settles: only
+    /// who holds a vnode is served then, so nobody could take it (rule 19).
     pub(super) fn hand_over_what_is_not(&mut self, now: Now) {
+        if self.view.settling {
+            return;
+        }
         let leaving = |home: &&Home| {
             let target = self.view.assignment.targets.get(&home.vnode);
             home.phase == Phase::Ready && target.is_some_and(|t| *t != self.cfg.node && self.is_up(t))
