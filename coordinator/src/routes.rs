@@ -129,6 +129,7 @@ fn look_up(api: &Api, user: &UserId) -> (Routed, Response) {
         tracing::error!(%failure, "an id could not be written as JSON");
     }
     body.extend_from_slice(home.route_rest.as_bytes());
+    body.extend_from_slice(format!("{}}}", snapshot.delay_ms(home, user)).as_bytes());
     (Routed::Ok, json_bytes(body))
 }
 

@@ -3,6 +3,7 @@
 //! One task reads, everyone else takes the current [`Snapshot`]: no lock, no I/O. A stale snapshot is still used:
 //! it makes a client take one more step, never a wrong one, because nodes answer `moved` and epochs fence.
 
+mod admission;
 mod snapshot;
 
 use std::sync::Arc;
@@ -129,7 +130,7 @@ impl View {
         let ready = current.ready_vnodes();
         let nobody = || Err("no vnode has a ready home".to_owned());
         self.health.set("ring", if ready > 0 { Ok(()) } else { nobody() });
-        self.metrics.ring(ready, current.living_nodes());
+        self.metrics.ring(ready, current.living_nodes(), current.longest_delay_ms());
     }
 }
 

@@ -253,7 +253,7 @@ impl World {
         cfg.credit = 3;
         cfg.commands_per_s = 1000;
         cfg.commands_burst = 1000;
-        cfg.moved_per_s = 100;
+        cfg.accepts_per_s = 100;
         cfg.off = self.setup.off;
         cfg
     }

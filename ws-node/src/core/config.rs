@@ -67,8 +67,8 @@ pub struct CoreConfig {
     pub credit: usize,
     /// Vnodes being claimed or activated at once.
     pub claims_max: usize,
-    /// Sessions told to move, per second.
-    pub moved_per_s: u64,
+    /// Newcomers taken per second at most.
+    pub accepts_per_s: u64,
     pub unanswered_max: usize,
     pub sessions_per_user_max: usize,
     pub commands_per_s: u32,
@@ -97,7 +97,7 @@ impl CoreConfig {
             batch_max: 128,
             credit: 256,
             claims_max: 64,
-            moved_per_s: 500,
+            accepts_per_s: 1000,
             unanswered_max: limits::UNANSWERED_MAX,
             sessions_per_user_max: limits::SESSIONS_PER_USER_MAX,
             commands_per_s: limits::COMMANDS_PER_S,

@@ -114,8 +114,10 @@ pub enum Event {
     Closed {
         session: SessionKey,
     },
-    /// The process was asked to stop: hand everything over.
+    /// Hand everything over: the process is to stop, or an operator wants it empty.
     Drain,
+    /// An operator wants it back.
+    Undrain,
     /// Nobody plans, or time is short: give everything up in good order.
     ReleaseAll,
 }

@@ -15,6 +15,7 @@ pub mod home;
 mod homes;
 mod outbox;
 mod ownership;
+mod pace;
 mod presence;
 mod sending;
 pub mod session;
@@ -33,6 +34,7 @@ pub use config::{CoreConfig, Rule};
 pub use events::{Action, Event, Now, Observation, SessionKey};
 use home::Home;
 use outbox::Outbox;
+use pace::{Accepting, Pace};
 use session::Session;
 
 /// Whether this process has a registered life.
@@ -108,8 +110,9 @@ pub struct NodeCore {
     sessions: BTreeMap<SessionKey, Session>,
     /// The sessions of each vnode, by the inbox they read.
     by_vnode: BTreeMap<VnodeId, BTreeMap<StreamId, Vec<SessionKey>>>,
-    /// When the next session may be told to move: they are paced.
-    moved_slot: u64,
+    /// Newcomers this node takes, and sessions it sends to others.
+    accepting: Accepting,
+    pace: Pace,
     tokens: HashMap<u64, Token>,
     next_token: u64,
     next_call: u64,
@@ -154,7 +157,8 @@ impl NodeCore {
             next_arrival: 1,
             sessions: BTreeMap::new(),
             by_vnode: BTreeMap::new(),
-            moved_slot: 0,
+            accepting: Accepting::new(cfg.accepts_per_s),
+            pace: Pace::default(),
             tokens: HashMap::new(),
             next_token: 1,
             next_call: 1,
@@ -221,6 +225,7 @@ impl NodeCore {
             Event::Drained { session, frames } => self.on_drained(session, frames, now),
             Event::Closed { session } => self.on_closed(session, now),
             Event::Drain => self.on_drain(now),
+            Event::Undrain => self.on_undrain(now),
             Event::ReleaseAll => self.release_all(now),
         }
     }

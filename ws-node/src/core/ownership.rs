@@ -93,7 +93,11 @@ impl NodeCore {
     }
 
     fn load(&self) -> Load {
-        Load { sessions: self.sessions.len() as u64, messages_per_s: self.rate }
+        Load {
+            sessions: self.sessions.len() as u64,
+            messages_per_s: self.rate,
+            accepts_per_s: self.accepting.per_s(),
+        }
     }
 
     pub(super) fn on_registered(&mut self, answer: Maybe<RegisterAnswer>, now: Now) {
@@ -115,6 +119,7 @@ impl NodeCore {
         let appended = self.counters.appended;
         self.rate = (appended - self.rate_mark.1) as f64 * 1000.0 / elapsed as f64;
         self.rate_mark = (now.mono, appended);
+        self.accepting.beat(elapsed);
         self.renewing = Some(now.mono);
         self.renewed_at = now.mono;
         let rows =

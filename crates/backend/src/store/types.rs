@@ -68,6 +68,9 @@ pub enum NodeState {
 pub struct Load {
     pub sessions: u64,
     pub messages_per_s: f64,
+    /// Newcomers it takes per second at the moment; 0: not said.
+    #[serde(default)]
+    pub accepts_per_s: u64,
 }
 
 /// One ws-node as others see it.
