@@ -2,6 +2,7 @@
 //!
 //! All but `/presence` are answered from the current snapshot. Browsers call them from any page, so any origin may.
 
+mod operate;
 mod presence;
 mod tables;
 
@@ -19,7 +20,7 @@ use warp::http::header::{
     ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_ALLOW_ORIGIN,
     ACCESS_CONTROL_EXPOSE_HEADERS, ACCESS_CONTROL_MAX_AGE, CACHE_CONTROL, CONTENT_TYPE, HeaderValue,
 };
-use warp::http::{HeaderMap, StatusCode};
+use warp::http::{HeaderMap, Method, StatusCode};
 use warp::reply::Response;
 
 use crate::metrics::{Metrics, Routed};
@@ -80,6 +81,22 @@ pub(crate) fn routes(api: Api) -> BoxedFilter<(Response,)> {
         .and(warp::get())
         .and(with(&api))
         .map(|api: Arc<Api>| tables::nodes(&api.view.load()));
+    let drained = warp::path!("api" / "nodes" / String / "drain")
+        .and(warp::post().or(warp::delete()).unify())
+        .and(warp::method())
+        .and(with(&api))
+        .and(warp::header::headers_cloned())
+        .then(|node: String, method: Method, api: Arc<Api>, headers: HeaderMap| async move {
+            operate::drain(&api, method, &node, &headers).await
+        });
+    let explained = warp::path!("api" / "explain")
+        .and(warp::get())
+        .and(with(&api))
+        .and(warp::query::raw())
+        .and(warp::header::headers_cloned())
+        .then(|api: Arc<Api>, query: String, headers: HeaderMap| async move {
+            operate::explain(&api, &query, &headers).await
+        });
     let known = warp::path!("route").or(warp::path!("presence")).unify().or(warp::path!("ring")).unify();
     let preflight = known.or(warp::path!("nodes")).unify().and(warp::options()).map(preflight);
     route
@@ -88,6 +105,10 @@ pub(crate) fn routes(api: Api) -> BoxedFilter<(Response,)> {
         .or(ring)
         .unify()
         .or(nodes)
+        .unify()
+        .or(drained)
+        .unify()
+        .or(explained)
         .unify()
         .or(preflight)
         .unify()

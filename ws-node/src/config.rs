@@ -20,6 +20,8 @@ use crate::error::BindError;
 pub const PARTITIONS: u32 = 8;
 /// How long records of `messages-*` are kept: transport, not storage.
 pub const MESSAGES_RETENTION_MS: u64 = 3_600_000;
+/// A stuck path shows within two of these, in milliseconds; 17,000 small messages a day and node.
+const CANARY_EVERY_MS: u64 = 5_000;
 
 /// The settings of one node.
 #[derive(Clone)]
@@ -39,6 +41,7 @@ impl WsNodeConfig {
             pins: pins.to_string(),
             pinned: pins.vnodes().to_vec(),
             random: rand::random(),
+            canary_every_ms: CANARY_EVERY_MS,
             ..CoreConfig::new(node)
         };
         Self { core, verifier, http: HttpLimits::default() }

@@ -25,6 +25,7 @@ use crate::core::{Event, NodeCore};
 use crate::error::{BindError, Ended};
 use crate::metrics::Metrics;
 use crate::node::{self, Clock, EVENTS_MAX, Input, Node, Parts, Status};
+use crate::operate::{self, Operator};
 use crate::socket::Shared;
 use crate::upgrade;
 
@@ -179,11 +180,18 @@ impl Server {
             frames: (4 * config.core.commands_per_s, 2 * config.core.commands_burst),
             queue_max: config.core.credit + UNANSWERED_MAX + SLACK,
             sockets: self.sockets.clone(),
-            health: self.health.clone(),
             closing: self.closing.clone(),
         });
         let public = upgrade::route(shared).recover(reply::recover);
-        let admin_routes = admin::routes(self.health.clone(), self.registry.clone()).recover(reply::recover);
+        let operator = operate::routes(Operator {
+            events: self.events.clone(),
+            store: Arc::clone(&self.backends.store),
+            verifier: config.verifier.clone(),
+            health: self.health.clone(),
+            vnodes: config.core.vnodes,
+        });
+        let admin_routes = admin::routes(self.health.clone(), self.registry.clone());
+        let admin_routes = admin_routes.or(operator).recover(reply::recover);
         let public_metrics = HttpMetrics::register(&self.registry, "public")?;
         let admin_metrics = HttpMetrics::register(&self.registry, "admin")?;
         self.tasks.spawn(serve(

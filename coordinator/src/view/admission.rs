@@ -41,7 +41,9 @@ impl Admission {
         let keep = 0.5_f64.powf(elapsed_ms as f64 / HALF_LIFE_MS);
         let mut spread = BTreeMap::new();
         for (node, owned) in vnodes {
-            let Some(row) = table.nodes.get(&node).filter(|row| row.state != NodeState::Revoked) else { continue };
+            let Some(row) = table.nodes.get(&node).filter(|row| row.state != NodeState::Revoked) else {
+                continue;
+            };
             let each = row.load.sessions as f64 / owned.len() as f64;
             let mut all = 0.0;
             for vnode in owned {

@@ -37,7 +37,10 @@ fn the_store_goes_back_to_an_earlier_owner(off: Option<Rule>) -> (Vec<&'static s
     rig.say(sender, &bob, "m2");
     rig.run(100);
     assert_eq!(rig.told(sender, "m1"), ["ok"]);
-    assert!((50..350).contains(&(rig.now % BEAT_MS)), "node 1 neither renews nor reads the table in what follows");
+    assert!(
+        (50..350).contains(&(rig.now % BEAT_MS)),
+        "node 1 neither renews nor reads the table in what follows"
+    );
     (rig.control, rig.data) = snapshot;
     another_data_set(&mut rig);
     rig.look(0);

@@ -73,6 +73,8 @@ pub struct CoreConfig {
     pub sessions_per_user_max: usize,
     pub commands_per_s: u32,
     pub commands_burst: u32,
+    /// Between two canaries; 0: none.
+    pub canary_every_ms: u64,
     pub off: Option<Rule>,
 }
 
@@ -102,6 +104,7 @@ impl CoreConfig {
             sessions_per_user_max: limits::SESSIONS_PER_USER_MAX,
             commands_per_s: limits::COMMANDS_PER_S,
             commands_burst: limits::COMMANDS_BURST,
+            canary_every_ms: 0,
             off: None,
         }
     }

@@ -192,4 +192,9 @@ pub struct Gauges {
     pub view_age_ms: u64,
     pub leads: bool,
     pub registered: bool,
+    /// Since the last canary that got through was sent.
+    pub canary_age_ms: u64,
+    pub canary_took_ms: Option<u64>,
+    pub accepts_per_s: u64,
+    pub draining: bool,
 }

@@ -6,10 +6,12 @@
 //! others), [`home`] (a vnode that lives here) with its [`outbox`], [`ownership`], [`sessions`], [`presence`].
 //! The rule numbers in comments are those of `docs/decisions/0001-protocol-core.md`.
 
+mod canary;
 pub mod channel;
 pub mod config;
 mod delivery;
 pub mod events;
+pub mod explain;
 mod handover;
 pub mod home;
 mod homes;
@@ -29,6 +31,7 @@ use roost_backend::store::{NodeState, Table};
 use roost_proto::ids::{Epoch, NodeId, Sid, StreamId, VnodeId};
 use roost_proto::records::Record;
 
+use canary::Canary;
 use channel::Channel;
 pub use config::{CoreConfig, Rule};
 pub use events::{Action, Event, Now, Observation, SessionKey};
@@ -113,6 +116,7 @@ pub struct NodeCore {
     /// Newcomers this node takes, and sessions it sends to others.
     accepting: Accepting,
     pace: Pace,
+    canary: Canary,
     tokens: HashMap<u64, Token>,
     next_token: u64,
     next_call: u64,
@@ -159,6 +163,7 @@ impl NodeCore {
             by_vnode: BTreeMap::new(),
             accepting: Accepting::new(cfg.accepts_per_s),
             pace: Pace::default(),
+            canary: Canary::default(),
             tokens: HashMap::new(),
             next_token: 1,
             next_call: 1,
@@ -287,6 +292,7 @@ impl NodeCore {
         self.tick_ownership(now);
         self.tick_homes(now);
         self.tick_channels(now);
+        self.tick_canary(now);
         self.tick_sessions(now);
     }
 
@@ -311,6 +317,10 @@ impl NodeCore {
             view_age_ms: now.mono.saturating_sub(self.view_at),
             leads: self.view.leader.is_some(),
             registered: self.registration == Registration::Yes,
+            canary_age_ms: self.canary.age_ms(now.mono),
+            canary_took_ms: self.canary.took_ms(),
+            accepts_per_s: self.accepting.per_s(),
+            draining: self.state == NodeState::Draining,
         }
     }
 

@@ -170,11 +170,7 @@ impl NodeCore {
         let per_s = self.sends_per_s(node);
         let Some(session) = self.sessions.get_mut(&key) else { return };
         // Live sessions go at the pace the target can take; a newcomer costs it nothing more than it did here.
-        let after_ms = if session.welcomed {
-            self.pace.next(node, per_s, now.mono)
-        } else {
-            0
-        };
+        let after_ms = if session.welcomed { self.pace.next(node, per_s, now.mono) } else { 0 };
         session.state = State::Moved { close_at: now.mono + after_ms + MOVED_CLOSE_MS };
         self.counters.moved += 1;
         let moved = Moved { node: node.clone(), url: url.to_owned(), epoch, after_ms };
