@@ -4,6 +4,7 @@ mod ask;
 mod dev;
 mod drain;
 mod explain;
+mod forget;
 mod health;
 mod place;
 mod plan;
@@ -42,6 +43,8 @@ enum Command {
     Plan(plan::Args),
     /// Empty a node that runs: its vnodes and sessions go to the others
     Drain(drain::Args),
+    /// Remove the row and the topic of a node that left for good
+    Forget(forget::Args),
     /// Ask a health address; exits with 1 unless it answers 200
     Health(health::Args),
 }
@@ -58,6 +61,7 @@ fn main() -> ExitCode {
             Command::Explain(args) => explain::run(args).await,
             Command::Plan(args) => plan::run(args).await,
             Command::Drain(args) => drain::run(args).await,
+            Command::Forget(args) => forget::run(&args).await,
             Command::Health(args) => health::run(&args).await,
         }
     })
