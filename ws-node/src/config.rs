@@ -62,6 +62,7 @@ struct Raw {
     node_id: Option<String>,
     assigned_vnodes: Option<String>,
     node_weight: Option<String>,
+    accepts_per_s: Option<String>,
     kafka_partitions: Option<String>,
     kafka_replication: Option<String>,
 }
@@ -90,6 +91,8 @@ impl Settings {
         let mut config = WsNodeConfig::new(node, vnodes, &pins, common.jwt.verifier());
         let core = &mut config.core;
         core.weight = field("NODE_WEIGHT", raw.node_weight, 1, number(1..=1000))?;
+        core.accepts_per_s =
+            field("ACCEPTS_PER_S", raw.accepts_per_s, core.accepts_per_s, number(1..=100_000))?;
         core.partitions = field("KAFKA_PARTITIONS", raw.kafka_partitions, PARTITIONS, number(1..=1024))?;
         core.lease_ttl_ms = common.tuning.lease_ttl_ms;
         core.linger_ms = common.tuning.presence_linger_ms;
