@@ -32,8 +32,12 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
         println!("{} takes vnodes again", args.node);
         return Ok(());
     }
+    if args.wait == 0 {
+        println!("{} is being emptied", args.node);
+        return Ok(());
+    }
     let (began, mut told) = (Instant::now(), u64::MAX);
-    while args.wait > 0 {
+    loop {
         let (vnodes, sessions) = left(&args.coordinator.get("/nodes").await?, &args.node);
         if vnodes == 0 && sessions == 0 {
             println!("{} is empty after {:.1?}: end its process when you like", args.node, began.elapsed());
@@ -48,8 +52,6 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
         }
         sleep(LOOK_EVERY).await;
     }
-    println!("{} is being emptied", args.node);
-    Ok(())
 }
 
 fn left(nodes: &Value, node: &NodeId) -> (u64, u64) {

@@ -30,8 +30,9 @@ use crate::view::{Snapshot, View};
 /// who had a vnode most likely has it still, and if not the node says `moved`; a 503 would only make everyone come
 /// again and again. After ten leases (a minute) it is a guess, and P9 wants us honest.
 const STALE_LEASES_MAX: u32 = 10;
-/// When to come again while a vnode has no ready home: a planned move takes less, a failover a few times as long.
-const NO_HOME_RETRY_AFTER_MS: u64 = 1_000;
+/// When to come again while a vnode has no ready home: what a planned move takes, and a takeover from a node that is
+/// known to be dead.
+const NO_HOME_RETRY_AFTER_MS: u64 = 250;
 /// When to come again while there is no table: as long as the outage may last, without hurry.
 const STALE_RETRY_AFTER_MS: u64 = 3_000;
 

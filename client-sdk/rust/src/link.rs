@@ -3,6 +3,7 @@
 //! There is a try only while the connection in use is gone or retiring (after `moved`). A retiring connection is
 //! still read, and closed when the next one is welcomed: make before break.
 
+use rand::RngExt;
 use roost_proto::codes::reconnects;
 use roost_proto::frames::{Connect, Moved};
 use roost_proto::limits::{CONNECT_TIMEOUT_MS, PONG_TIMEOUT_MS};
@@ -338,7 +339,11 @@ impl Core {
             Trouble::Token(why) => return self.fail(Failure::BadToken(why)),
             Trouble::Retry { after_ms, why } => (after_ms.min(SERVER_DELAY_MS_MAX), why),
         };
-        let wait_ms = after_ms + self.link.backoff.next_ms(&mut self.rng);
+        // Who is told when to come keeps to that; the jitter grows only in the dark.
+        let wait_ms = match after_ms {
+            0 => self.link.backoff.next_ms(&mut self.rng),
+            _ => after_ms + self.rng.random_range(0..=after_ms),
+        };
         tracing::debug!(why, wait_ms, "will connect again");
         self.actions.push(Action::Trouble(why));
         self.link.next = Try::Wait { at: self.now + wait_ms, step: Step::Route };
