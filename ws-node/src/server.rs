@@ -161,8 +161,13 @@ impl Server {
         let mut status = self.status.clone();
         self.tasks.spawn(async move {
             loop {
-                let registered = status.borrow_and_update().gauges.registered;
-                health.set("node", if registered { Ok(()) } else { Err("not registered yet".into()) });
+                let gauges = status.borrow_and_update().gauges;
+                let node = match (gauges.registered, gauges.assigned) {
+                    (false, _) => Err("not registered yet".into()),
+                    (true, false) => Err("no vnodes were ever assigned: is a coordinator running?".into()),
+                    (true, true) => Ok(()),
+                };
+                health.set("node", node);
                 tokio::select! {
                     () = stop.cancelled() => return,
                     changed = status.changed() => if changed.is_err() { return },

@@ -190,7 +190,8 @@ pub struct Gauges {
     pub outbox: usize,
     pub channel_items: usize,
     pub view_age_ms: u64,
-    pub leads: bool,
+    /// There is an assignment, or it has pins: it knows which vnodes are its own.
+    pub assigned: bool,
     pub registered: bool,
     /// Since the last canary that got through was sent.
     pub canary_age_ms: u64,
