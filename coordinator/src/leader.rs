@@ -165,6 +165,11 @@ impl Leader {
         }
     }
 
+    /// The name it leads under.
+    pub fn token(&self) -> &str {
+        &self.cfg.token
+    }
+
     /// Whether the store's last answer was that this coordinator leads.
     pub fn is_leading(&self) -> bool {
         matches!(self.role, Role::Leading { .. })

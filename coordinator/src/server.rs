@@ -178,7 +178,7 @@ impl Coordinator {
     }
 
     /// Stops in order, within `grace`: `/readyz` says 503, then no new connections and no leading, running
-    /// requests finish, the admin port closes last. Another coordinator leads a lease later.
+    /// requests finish, the admin port closes last. Another coordinator leads within a beat.
     pub async fn shutdown(mut self, grace: Duration) {
         let deadline = Instant::now() + grace;
         self.health.drain();

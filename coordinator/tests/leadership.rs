@@ -68,6 +68,18 @@ async fn one_of_two_coordinators_leads_and_the_other_takes_over_when_it_is_gone(
     standby.shutdown(Duration::from_secs(5)).await;
 }
 
+/// A rolling restart: the leader is stopped in order, and gives the lead up.
+#[tokio::test(start_paused = true)]
+async fn a_leader_that_is_stopped_is_followed_within_two_beats() {
+    let store = TestStore::ticking(TTL);
+    let (a, b) = (start(&store).await, start(&store).await);
+    until("one leads", async || a.is_leading() || b.is_leading()).await;
+    let (leader, standby) = if a.is_leading() { (a, b) } else { (b, a) };
+    leader.shutdown(Duration::from_secs(5)).await;
+    let took = until("the standby leads", async || standby.is_leading()).await;
+    assert!(took <= 2 * BEAT, "{took:?}");
+}
+
 /// Core rule 23: provoked by a node that stops renewing while nobody listens on its admin port.
 #[tokio::test(start_paused = true)]
 async fn a_node_whose_port_refuses_is_replaced_and_its_users_are_routed_on() {

@@ -105,6 +105,7 @@ delegate! {
     set_ready: OwnRows => Vec<bool>;
     release: OwnRows => Vec<bool>;
     lead: Lead => LeadAnswer;
+    resign: Resign => bool;
     revoke: Revoke => bool;
     assign: Assign => bool;
     activate: Activate => ActivateAnswer;

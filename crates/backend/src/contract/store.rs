@@ -208,6 +208,11 @@ impl Process {
         self.store.lead(&request).await.expect("the store answers")
     }
 
+    pub async fn resign(&self, token: &str) -> bool {
+        let request = Resign { data_set: self.data_set.clone(), token: token.into() };
+        self.store.resign(&request).await.expect("the store answers")
+    }
+
     pub async fn assign(&self, token: &str, from_version: u64, targets: &[(VnodeId, NodeId)]) -> bool {
         let (data_set, token) = (self.data_set.clone(), token.into());
         let request = Assign { data_set, token, from_version, targets: targets.to_vec() };
@@ -302,6 +307,7 @@ macro_rules! store_contract {
             nodes::a_renewal_shows_that_the_node_lives,
             nodes::a_sid_that_is_over_is_told_so_by_its_renewal,
             nodes::a_leader_stays_until_its_beat_is_seen_frozen,
+            nodes::a_leader_that_resigns_is_followed_at_once,
             nodes::only_the_leader_revokes_and_only_what_it_saw,
             nodes::only_the_leader_assigns_and_only_what_it_planned_from,
             nodes::the_table_shows_everything_at_once,

@@ -236,6 +236,12 @@ pub enum LeadAnswer {
 }
 
 #[derive(Debug, Clone)]
+pub struct Resign {
+    pub data_set: DataSet,
+    pub token: String,
+}
+
+#[derive(Debug, Clone)]
 pub struct Revoke {
     pub data_set: DataSet,
     pub token: String,

@@ -95,6 +95,19 @@ pub async fn a_leader_stays_until_its_beat_is_seen_frozen(fixture: &dyn Fixture)
     assert_eq!(a.table().await.leader, Some(leader));
 }
 
+/// A coordinator that is stopped in order.
+pub async fn a_leader_that_resigns_is_followed_at_once(fixture: &dyn Fixture) {
+    let (a, b) = (Process::start(fixture).await, Process::start(fixture).await);
+    assert!(!a.resign("a").await, "nobody leads");
+    assert_eq!(a.lead("a", None).await, LeadAnswer::Leading);
+    assert!(!b.resign("b").await, "another leads");
+    assert!(matches!(b.lead("b", None).await, LeadAnswer::Other(_)));
+    assert!(a.resign("a").await);
+    assert_eq!(a.table().await.leader, None);
+    assert!(!a.resign("a").await, "a repeat finds nothing to do");
+    assert_eq!(b.lead("b", None).await, LeadAnswer::Leading);
+}
+
 /// Promise 6, core rule 23.
 pub async fn only_the_leader_revokes_and_only_what_it_saw(fixture: &dyn Fixture) {
     let a = Process::start(fixture).await;
