@@ -2,34 +2,44 @@
 //!
 //! Works on Redis and Kafka directly, with the variables of a ws-node, and only when the node is plainly gone.
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
 use roost_backend::kafka::KafkaLog;
 use roost_backend::redis::RedisStore;
-use roost_backend::store::{Deregister, NodeState, Store, Table};
-use roost_proto::NodeId;
+use roost_backend::store::{Deregister, Store};
 use roost_proto::events::messages_topic;
-use roost_proto::limits::BEATS_PER_LEASE;
+use roost_proto::{NodeId, Sid};
 use roost_service::config::environment;
 use roost_ws_node::config::Settings;
+use tokio::net::TcpStream;
+use tokio::time::timeout;
 
 #[derive(clap::Args)]
 pub struct Args {
     node: NodeId,
 }
 
-/// What the table says of the node: whether it lives is seen by its beat.
-fn beat(table: &Table, node: &NodeId) -> Option<u64> {
-    table.nodes.get(node).filter(|row| row.state != NodeState::Revoked).map(|row| row.beat)
-}
+/// Time for a living node to show itself at its admin port.
+const PROBE_TIMEOUT: Duration = Duration::from_secs(1);
 
-fn check(table: &Table, node: &NodeId) -> anyhow::Result<()> {
+/// The life and the beat of the node; an error if it has something, or somebody answers for it.
+async fn seen(store: &RedisStore, node: &NodeId) -> anyhow::Result<Option<(Sid, u64)>> {
+    let table = store.table().await?;
     let held = table.rows.values().filter(|row| row.node() == *node && !table.ended(&row.sid)).count();
     if held > 0 {
         bail!("{node} still has {held} vnodes: drain it and end its process first");
     }
-    Ok(())
+    let Some(row) = table.nodes.get(node) else { return Ok(None) };
+    let unspecified = |addr: SocketAddr| addr.ip().to_canonical().is_unspecified();
+    if !row.admin.parse().is_ok_and(unspecified) {
+        let reached = timeout(PROBE_TIMEOUT, TcpStream::connect(&row.admin)).await;
+        if reached.is_ok_and(|connected| connected.is_ok()) {
+            bail!("somebody listens at the admin address of {node}, {}: end its process first", row.admin);
+        }
+    }
+    Ok(Some((row.sid.clone(), row.beat)))
 }
 
 pub async fn run(args: &Args) -> anyhow::Result<()> {
@@ -43,23 +53,20 @@ pub async fn run(args: &Args) -> anyhow::Result<()> {
     let settings = Settings::from_vars(vars)?;
     let store =
         RedisStore::connect(settings.redis_url.expose(), settings.store()).await.context("REDIS_URL")?;
-    let table = store.table().await?;
-    check(&table, &args.node)?;
-    if let Some(seen) = beat(&table, &args.node) {
-        let wait = Duration::from_millis(4 * settings.common.tuning.lease_ttl_ms / BEATS_PER_LEASE);
-        println!("{} is registered: waiting {wait:.1?} to see whether it lives", args.node);
-        tokio::time::sleep(wait).await;
-        let table = store.table().await?;
-        check(&table, &args.node)?;
-        if beat(&table, &args.node).is_some_and(|now| now != seen) {
-            bail!("{} is alive: end its process first", args.node);
-        }
-    }
+    let before = seen(&store, &args.node).await?;
     let log = KafkaLog::connect(settings.kafka).await.context("KAFKA_BROKERS")?;
-    match table.nodes.get(&args.node) {
-        Some(row) => {
-            let sid = row.sid.clone();
-            store.deregister(&Deregister { data_set: table.data_set, sid }).await?;
+    // A living node beats many times in a lease; one that is just starting registers.
+    let wait = Duration::from_millis(settings.common.tuning.lease_ttl_ms);
+    println!("waiting a lease, {wait:.1?}, to see whether {} lives", args.node);
+    tokio::time::sleep(wait).await;
+    let after = seen(&store, &args.node).await?;
+    if after != before {
+        bail!("{} is alive: end its process first", args.node);
+    }
+    match after {
+        Some((sid, _)) => {
+            let data_set = store.table().await?.data_set;
+            store.deregister(&Deregister { data_set, sid }).await?;
             println!("its row is removed");
         }
         None => println!("it has no row"),

@@ -145,19 +145,21 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
 /// of the node that takes most, whichever is longer.
 fn cost(cluster: &Cluster, before: &BTreeMap<NodeId, u64>, moves: &[Move]) -> (u64, u64) {
     let mut part: BTreeMap<&NodeId, u64> = BTreeMap::new();
-    let mut coming: BTreeMap<&NodeId, f64> = BTreeMap::new();
+    let mut coming: BTreeMap<(&NodeId, &NodeId), f64> = BTreeMap::new();
     for step in moves {
         *part.entry(&step.to).or_default() += 1;
         if let Some(from) = &step.from {
             *part.entry(from).or_default() += 1;
             let (had, sessions) =
                 (before[from].max(1) as f64, cluster.sessions.get(from).copied().unwrap_or(0));
-            *coming.entry(&step.to).or_default() += sessions as f64 / had;
+            *coming.entry((from, &step.to)).or_default() += sessions as f64 / had;
         }
     }
     let handovers = part.values().max().copied().unwrap_or(0).div_ceil(IN_FLIGHT) * HANDOVER_MS;
-    let takes = |node: &NodeId| cluster.accepts.get(node).copied().filter(|n| *n > 0).unwrap_or(500) as f64;
-    let slowest = coming.iter().map(|(node, n)| n * 1000.0 / takes(node)).fold(0.0, f64::max);
+    let takes = |node: &NodeId| cluster.accepts.get(node).copied().filter(|n| *n > 0).unwrap_or(1000) as f64;
+    // Of what a node takes each of the others may send its part.
+    let senders = cluster.nodes.len().saturating_sub(1).max(1) as f64;
+    let slowest = coming.iter().map(|((_, to), n)| n * 1000.0 * senders / takes(to)).fold(0.0, f64::max);
     (coming.values().sum::<f64>().round() as u64, handovers.max(slowest as u64))
 }
 
@@ -226,7 +228,11 @@ mod tests {
         let before = cluster.shares();
         let moves = cluster.settle();
         assert_eq!(listed(&moves), "0-3");
-        assert_eq!(cost(&cluster, &before, &moves), (300, 1500), "150 sessions to each at 100 a second");
+        assert_eq!(
+            cost(&cluster, &before, &moves),
+            (300, 3000),
+            "150 to each of two, which take 50 a second from one"
+        );
     }
 
     #[test]

@@ -14,6 +14,7 @@ use roost_backend::store::Store;
 use roost_proto::{ErrorBody, ErrorCode, UserId};
 use roost_service::reply;
 use serde::Deserialize;
+use tokio::sync::Semaphore;
 use warp::Filter;
 use warp::filters::BoxedFilter;
 use warp::http::header::{
@@ -43,6 +44,12 @@ pub(crate) struct Api {
     pub metrics: Metrics,
     pub vnodes: u32,
     pub lease_ttl: Duration,
+    /// How many operators are served at once.
+    pub operators: Semaphore,
+}
+
+pub(crate) fn operators() -> Semaphore {
+    Semaphore::new(operate::OPERATORS_MAX)
 }
 
 impl Api {

@@ -21,7 +21,7 @@ use crate::carry::Carrier;
 use crate::config::CoordinatorConfig;
 use crate::leader::{Leader, LeaderConfig};
 use crate::metrics::Metrics;
-use crate::routes::{Api, routes};
+use crate::routes::{self, Api, routes};
 use crate::view::{CHECKS, View};
 
 /// How long opening the ring may take, on a store that was just reached.
@@ -111,7 +111,9 @@ impl Coordinator {
             leading: Arc::clone(&leading),
         };
         let lease_ttl = Duration::from_millis(config.lease_ttl_ms);
-        let api = Api { view: Arc::clone(&view), store, metrics, vnodes: config.vnodes, lease_ttl };
+        let operators = routes::operators();
+        let api =
+            Api { view: Arc::clone(&view), store, metrics, vnodes: config.vnodes, lease_ttl, operators };
         let api = warp::service(routes(api));
         let public = serve(public, api, config.http, public_metrics, stop.clone(), &tracker);
         let admin_api = admin::routes(health.clone(), registry.clone()).recover(reply::recover).unify();

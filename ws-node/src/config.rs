@@ -63,6 +63,7 @@ struct Raw {
     assigned_vnodes: Option<String>,
     node_weight: Option<String>,
     accepts_per_s: Option<String>,
+    admin_advertised_addr: Option<String>,
     kafka_partitions: Option<String>,
     kafka_replication: Option<String>,
 }
@@ -93,6 +94,7 @@ impl Settings {
         core.weight = field("NODE_WEIGHT", raw.node_weight, 1, number(1..=1000))?;
         core.accepts_per_s =
             field("ACCEPTS_PER_S", raw.accepts_per_s, core.accepts_per_s, number(1..=100_000))?;
+        core.admin = field("ADMIN_ADVERTISED_ADDR", raw.admin_advertised_addr, String::new(), host_port)?;
         core.partitions = field("KAFKA_PARTITIONS", raw.kafka_partitions, PARTITIONS, number(1..=1024))?;
         core.lease_ttl_ms = common.tuning.lease_ttl_ms;
         core.linger_ms = common.tuning.presence_linger_ms;
@@ -151,6 +153,14 @@ impl Settings {
                 None
             }
         }
+    }
+}
+
+fn host_port(text: &str) -> Result<String, String> {
+    let good = |(host, port): (&str, &str)| !host.is_empty() && port.parse::<u16>().is_ok_and(|p| p > 0);
+    match text.rsplit_once(':').is_some_and(good) {
+        true => Ok(text.to_owned()),
+        false => Err("host:port, as coordinators reach it".into()),
     }
 }
 

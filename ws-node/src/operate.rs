@@ -12,29 +12,37 @@ use roost_service::tokens::{self, Verifier};
 use roost_service::{Health, reply};
 use serde::Deserialize;
 use serde_json::{Value, json};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
 use warp::Filter;
 use warp::filters::BoxedFilter;
 use warp::reply::Response;
 
 use crate::core::Event;
 use crate::core::explain::{Explained, Query};
-use crate::node::Input;
+use crate::node::{Input, Status};
 use crate::socket;
 
 /// The node's task answers within a batch of events; the store within its own limit.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(3);
 /// Messages of a stream that are looked through.
 const SEARCH_MAX: usize = 10_000;
+/// Which life of which node is meant.
+pub const SID_HEADER: &str = "roost-sid";
 
 /// What the routes work with.
 pub struct Operator {
     pub events: mpsc::Sender<Input>,
     pub store: Arc<dyn Store>,
     pub verifier: Verifier,
+    pub status: watch::Receiver<Status>,
+    /// The process was asked to end: there is no way back.
+    pub stopping: CancellationToken,
     pub health: Health,
     pub vnodes: u32,
+    /// One request at a time.
+    pub turn: Semaphore,
 }
 
 #[derive(Debug, Deserialize)]
@@ -91,9 +99,17 @@ impl Operator {
         let token =
             token.ok_or_else(|| ErrorBody::new(ErrorCode::Unauthorized, "a service token is needed"))?;
         let claims = self.verifier.verify(token, socket::wall_s()).map_err(|e| e.body())?;
-        match claims.role {
-            Role::Service => Ok(()),
-            Role::User => Err(ErrorBody::new(ErrorCode::Forbidden, "only a service token may do this")),
+        if claims.role != Role::Service {
+            return Err(ErrorBody::new(ErrorCode::Forbidden, "only a service token may do this"));
+        }
+        // Admin addresses are often the same on every host; what is meant for one node must not happen to another.
+        let sid = self.status.borrow().sid.clone();
+        match headers.get(SID_HEADER) {
+            Some(meant) if sid.as_ref().is_none_or(|sid| meant != sid.as_str()) => {
+                let text = "another node answers at this admin address: see ADMIN_ADVERTISED_ADDR";
+                Err(ErrorBody::new(ErrorCode::Conflict, text))
+            }
+            _ => Ok(()),
         }
     }
 
@@ -105,9 +121,14 @@ impl Operator {
     /// The node gives everything away and stays; its process ends as always, by a signal.
     async fn drain(&self, on: bool, headers: &HeaderMap) -> Result<(StatusCode, Value), ErrorBody> {
         self.authorize(headers)?;
+        if self.stopping.is_cancelled() {
+            return Err(ErrorBody::new(ErrorCode::Conflict, "the process was asked to end, and does"));
+        }
+        // One after the other, so that what `/readyz` says is what the node does.
+        let _turn = self.turn.acquire().await;
         if on {
-            self.health.drain();
             self.tell(Input::Core(Event::Drain)).await?;
+            self.health.drain();
         } else {
             self.tell(Input::Core(Event::Undrain)).await?;
             self.health.undrain();
@@ -127,6 +148,8 @@ impl Operator {
             (None, Some(id)) => Query::Message(MessageId::new(id).map_err(|e| bad(format!("id: {e}")))?),
             _ => return Err(bad("one of user= and id= is needed")),
         };
+        // An answer may take the node's task a while: one at a time.
+        let _turn = self.turn.acquire().await;
         let (told, told_to) = oneshot::channel();
         self.tell(Input::Explain(asked.clone(), told)).await?;
         let explained = timeout(ANSWER_TIMEOUT, told_to).await.ok().and_then(Result::ok).ok_or_else(ended)?;

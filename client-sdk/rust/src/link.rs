@@ -339,11 +339,8 @@ impl Core {
             Trouble::Token(why) => return self.fail(Failure::BadToken(why)),
             Trouble::Retry { after_ms, why } => (after_ms.min(SERVER_DELAY_MS_MAX), why),
         };
-        // Who is told when to come keeps to that; the jitter grows only in the dark.
-        let wait_ms = match after_ms {
-            0 => self.link.backoff.next_ms(&mut self.rng),
-            _ => after_ms + self.rng.random_range(0..=after_ms),
-        };
+        let jitter_ms = self.rng.random_range(0..=after_ms);
+        let wait_ms = after_ms + jitter_ms.max(self.link.backoff.next_ms(&mut self.rng));
         tracing::debug!(why, wait_ms, "will connect again");
         self.actions.push(Action::Trouble(why));
         self.link.next = Try::Wait { at: self.now + wait_ms, step: Step::Route };

@@ -29,7 +29,6 @@ pub(super) struct Watches {
 struct Watch {
     sid: Sid,
     admin: String,
-    draining: bool,
     beat: u64,
     /// Since when this beat is known: it was there before.
     since: u64,
@@ -144,7 +143,6 @@ impl Watch {
         Self {
             sid: row.sid.clone(),
             admin: row.admin.clone(),
-            draining: row.state == NodeState::Draining,
             beat: row.beat,
             since: now,
             pins: read_pins(node, &row.pins, vnodes),
@@ -161,7 +159,6 @@ impl Watch {
         if self.beat != row.beat {
             self.see(row.beat, now);
         }
-        self.draining = row.state == NodeState::Draining;
         if self.admin != row.admin {
             self.admin.clone_from(&row.admin);
         }
@@ -176,9 +173,10 @@ impl Watch {
         asked_at.saturating_sub(self.since)
     }
 
-    /// Whether to look if its process is there at all. One that drains closes its ports on purpose.
+    /// Whether to look if its process is there at all. (One that drains closes its admin port last, after its row is
+    /// removed.)
     fn may_be_gone(&self, asked_at: u64, missed_ms: u64) -> bool {
-        self.still_ms(asked_at) > missed_ms && !self.draining && !self.early_spent
+        self.still_ms(asked_at) > missed_ms && !self.early_spent
     }
 
     /// Starts the clock anew; a refusal counts only as long as the beat stands still.

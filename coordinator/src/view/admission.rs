@@ -44,7 +44,7 @@ impl Admission {
             let Some(row) = table.nodes.get(&node).filter(|row| row.state != NodeState::Revoked) else {
                 continue;
             };
-            let each = row.load.sessions as f64 / owned.len() as f64;
+            let each = row.load.at_home as f64 / owned.len() as f64;
             let mut all = 0.0;
             for vnode in owned {
                 let Some(had) = expected.get_mut(vnode.index()) else { continue };
@@ -52,7 +52,7 @@ impl Admission {
                 all += *had;
             }
             let per_s = if row.load.accepts_per_s == 0 { ACCEPTS_PER_S } else { row.load.accepts_per_s };
-            let ms = (all - row.load.sessions as f64).max(0.0) * 1000.0 / per_s as f64;
+            let ms = (all - row.load.at_home as f64).max(0.0) * 1000.0 / per_s as f64;
             if ms > BURST_MS {
                 spread.insert(node, ms.min(DELAY_MS_MAX));
             }
@@ -87,7 +87,7 @@ mod tests {
         let mut table = Table { vnodes: 90, ..Table::default() };
         for (name, sessions) in sessions {
             let node = NodeId::new(name).unwrap();
-            let load = Load { sessions: *sessions, accepts_per_s: 1000, ..Load::default() };
+            let load = Load { at_home: *sessions, accepts_per_s: 1000, ..Load::default() };
             let row = NodeRow {
                 sid: Sid::new(&node, 1, 1),
                 url: String::new(),

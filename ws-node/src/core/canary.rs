@@ -3,7 +3,6 @@
 
 use roost_backend::store::NodeState;
 use roost_proto::ids::{MessageId, NodeId, StreamId, UserId, VnodeId};
-use roost_proto::limits::UNKNOWN_AFTER_MS;
 use roost_proto::records::{Append, ItemBody};
 
 use super::channel::{ItemKey, Pending, Waiter};
@@ -19,6 +18,8 @@ const KIND: &str = "canary";
 /// Names tried until one lies on the vnode, as a multiple of the number of vnodes: 1 in e^8 (3,000) finds none, and
 /// then the next vnode has its turn.
 const TRIES: u32 = 8;
+/// Unconfirmed ones at which no more are sent.
+const WAITING_MAX: usize = 4;
 
 #[derive(Debug, Default)]
 pub struct Canary {
@@ -34,7 +35,8 @@ pub struct Canary {
 impl Canary {
     /// Milliseconds since the last confirmed one was sent; since the first was due, if none ever was.
     pub fn age_ms(&self, now: u64) -> u64 {
-        now.saturating_sub(self.last.map_or(self.began, |(sent, _)| sent))
+        let since = self.last.map_or(self.began, |(sent, _)| sent);
+        if since == 0 { 0 } else { now.saturating_sub(since) }
     }
 
     /// How long it took, in milliseconds.
@@ -60,14 +62,14 @@ impl NodeCore {
         let Some(vnode) = self.canary_vnode() else { return };
         self.canary.vnode = vnode.0;
         // While earlier ones are stuck more would only be in the way.
-        let stuck = every * self.canary_waiting() as u64 > UNKNOWN_AFTER_MS;
+        let stuck = self.canary_waiting() >= WAITING_MAX;
         if let Some(user) = self.canary_user(vnode).filter(|_| !stuck) {
             self.send_canary(&user, vnode, now);
         }
     }
 
     fn canary_waiting(&self) -> usize {
-        self.channels.values().map(|channel| channel.waiting_for(CANARY)).sum()
+        self.channels.values().map(|channel| channel.items_from(FROM)).sum()
     }
 
     /// The next vnode that is at home at another node, if there is another; each has its turn.

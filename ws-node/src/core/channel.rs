@@ -309,9 +309,9 @@ impl Channel {
         now.saturating_sub(self.heard)
     }
 
-    /// Items that this session waits for.
-    pub fn waiting_for(&self, session: SessionKey) -> usize {
-        self.items.iter().filter(|item| item.waiters.iter().any(|w| w.session == session)).count()
+    /// Items of this sender.
+    pub fn items_from(&self, from: &str) -> usize {
+        self.items.iter().filter(|item| item.key.1 == from).count()
     }
 
     /// Items with this message id: their number, whether they were handed out, and when they were last asked for.

@@ -197,18 +197,21 @@ impl NodeCore {
         };
         let lease = if home.leased(now) { "" } else { "; its lease has run out, so nothing is written" };
         let mut found = Vec::new();
-        for (n, (stream, from)) in home.queue.iter().filter_map(is_it).enumerate() {
+        let numbered = |(n, work): (usize, &Work)| is_it(work).map(|found| (n, found));
+        for (n, (stream, from)) in home.queue.iter().enumerate().filter_map(numbered) {
             let outbox = home.outbox.len();
             let why = if outbox >= self.cfg.outbox_max {
                 format!("the outbox is full ({outbox} events): the log does not take them{lease}")
-            } else {
+            } else if home.call.is_some() {
                 format!("a write is under way, this one comes with the next{lease}")
+            } else {
+                format!("its home is {}{lease}", phase(home.phase))
             };
             let (place, number, age_ms) = ("in the queue of its home", n as u64, None);
             found.push(Found { stream, from, place, number, age_ms, why });
         }
         if let Some(call) = &home.call {
-            for (n, (stream, from)) in call.work.iter().filter_map(is_it).enumerate() {
+            for (n, (stream, from)) in call.work.iter().enumerate().filter_map(numbered) {
                 let why = format!("the store has not answered yet, tried {} times again{lease}", call.tries);
                 let (place, number) = ("in the write under way", n as u64);
                 let age_ms = Some(now.us.saturating_sub(call.sent_us) / 1000);

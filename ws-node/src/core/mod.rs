@@ -315,7 +315,9 @@ impl NodeCore {
             outbox: self.homes.values().map(Home::outbox_len).sum(),
             channel_items: self.channels.values().map(Channel::len).sum(),
             view_age_ms: now.mono.saturating_sub(self.view_at),
-            assigned: !self.view.assignment.targets.is_empty() || !self.cfg.pinned.is_empty(),
+            assigned: !self.view.assignment.targets.is_empty()
+                || !self.cfg.pinned.is_empty()
+                || !self.homes.is_empty(),
             registered: self.registration == Registration::Yes,
             canary_age_ms: self.canary.age_ms(now.mono),
             canary_took_ms: self.canary.took_ms(),

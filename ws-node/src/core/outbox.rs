@@ -55,7 +55,8 @@ impl Outbox {
     /// The message with this id, and whether the producer was handed it. Reads every event: for people who ask.
     pub fn find(&self, id: &MessageId) -> Option<(InOutbox, bool)> {
         self.entries.iter().enumerate().find_map(|(n, (event, _))| {
-            let message: Message = (event.topic == EventTopic::Chat)
+            let named = event.payload.windows(id.as_str().len()).any(|part| part == id.as_str().as_bytes());
+            let message: Message = (event.topic == EventTopic::Chat && named)
                 .then(|| serde_json::from_slice(&event.payload).ok())
                 .flatten()?;
             let Message { stream, from, .. } = message;

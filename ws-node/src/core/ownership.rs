@@ -97,6 +97,7 @@ impl NodeCore {
             sessions: self.sessions.len() as u64,
             messages_per_s: self.rate,
             accepts_per_s: self.accepting.per_s(),
+            at_home: self.sessions.values().filter(|session| session.counted).count() as u64,
         }
     }
 
@@ -119,7 +120,7 @@ impl NodeCore {
         let appended = self.counters.appended;
         self.rate = (appended - self.rate_mark.1) as f64 * 1000.0 / elapsed as f64;
         self.rate_mark = (now.mono, appended);
-        self.accepting.beat(elapsed);
+        self.accepting.beat();
         self.renewing = Some(now.mono);
         self.renewed_at = now.mono;
         let rows =
@@ -258,7 +259,7 @@ impl NodeCore {
     }
 
     pub(super) fn claim_what_is_mine(&mut self, now: Now) {
-        if self.registration != Registration::Yes || self.state != NodeState::Up {
+        if self.registration != Registration::Yes {
             return;
         }
         let activating = self.homes.values().filter(|h| h.phase == Phase::Activating).count();
@@ -266,7 +267,10 @@ impl NodeCore {
             .cfg
             .claims_max
             .saturating_sub(activating + self.claims.values().filter(|c| c.asked.is_some()).count());
-        let candidates: Vec<VnodeId> = if self.view.assignment.targets.is_empty() {
+        // A node that drains takes nothing new, but what it held when the data went away is nobody else's.
+        let candidates: Vec<VnodeId> = if self.state != NodeState::Up {
+            Vec::new()
+        } else if self.view.assignment.targets.is_empty() {
             self.cfg.pinned.clone()
         } else {
             let targets = self.view.assignment.targets.iter();

@@ -11,13 +11,17 @@ use roost_proto::NodeId;
 /// A welcome that takes longer shows that there are too many at once, in milliseconds: ten times a quiet one on the
 /// slowest machine tried, a quarter of what a user notices as a pause.
 const SLOW_MS: u64 = 250;
-/// Slow ones among the welcomes of one beat that count as overload: one in this many.
+/// Slow ones among the welcomes of one beat that count as overload: one in this many, and more than a chance few.
 const SLOW_ONE_IN: u32 = 10;
+const SLOW_MIN: u32 = 3;
 /// However slow it gets, some come in: else nothing would show that it got better.
 const PER_S_MIN: u64 = 20;
+/// No turn is later than this, in milliseconds: as long as a client waits. Who comes beyond that comes too early for
+/// the target, which is better than to be told nothing for minutes.
+const AHEAD_MS_MAX: u64 = 15_000;
 
-/// The rate of newcomers this node takes: down by a third when they wait, up by a tenth when the rate was used and
-/// nobody did (additive steps would take minutes to come back).
+/// The rate of newcomers this node takes: down by a third when they wait, up by a tenth when they do not.
+/// (Also when few came: else the usual coming and going would hold it down at its own pace.)
 #[derive(Debug)]
 pub struct Accepting {
     per_s: u64,
@@ -41,12 +45,12 @@ impl Accepting {
         self.slow += u32::from(took_ms > SLOW_MS);
     }
 
-    /// Judges what came in the last `beat_ms`.
-    pub fn beat(&mut self, beat_ms: u64) {
+    /// Judges what came since the last beat.
+    pub fn beat(&mut self) {
         let (welcomed, slow) = (std::mem::take(&mut self.welcomed), std::mem::take(&mut self.slow));
-        if slow * SLOW_ONE_IN > welcomed {
+        if slow >= SLOW_MIN && slow * SLOW_ONE_IN > welcomed {
             self.per_s = (self.per_s * 2 / 3).max(PER_S_MIN.min(self.max));
-        } else if u64::from(welcomed) * 2000 >= self.per_s * beat_ms || welcomed == 0 {
+        } else {
             self.per_s = (self.per_s + self.per_s / 10 + 1).min(self.max);
         }
     }
@@ -56,14 +60,23 @@ impl Accepting {
 #[derive(Debug, Default)]
 pub struct Pace {
     slots: BTreeMap<NodeId, u64>,
+    /// Turns that were asked for beyond the longest delay.
+    beyond: u64,
 }
 
 impl Pace {
     /// Takes the next turn; how long until then, in milliseconds.
     pub fn next(&mut self, node: &NodeId, per_s: u64, now_ms: u64) -> u64 {
+        let latest = (now_ms + AHEAD_MS_MAX) * 1000;
         let slot = self.slots.entry(node.clone()).or_default();
-        *slot = (*slot).max(now_ms * 1000) + 1_000_000 / per_s.max(1);
-        *slot / 1000 - now_ms
+        let next = (*slot).max(now_ms * 1000) + 1_000_000 / per_s.max(1);
+        *slot = next.min(latest);
+        if next <= latest {
+            return next / 1000 - now_ms;
+        }
+        // Spread over the whole time, each as far from the others as can be (steps of the golden ratio).
+        self.beyond += 1;
+        ((self.beyond as f64 * 0.618_034).fract() * AHEAD_MS_MAX as f64) as u64
     }
 
     /// How long what was promised so far takes, in milliseconds.
@@ -82,7 +95,7 @@ mod tests {
         let beat = |accepting: &mut Accepting, took_ms| {
             let coming = accepting.per_s() / 2;
             (0..coming).for_each(|_| accepting.welcomed(took_ms));
-            accepting.beat(500);
+            accepting.beat();
         };
         beat(&mut accepting, 100);
         assert_eq!(accepting.per_s(), 900, "never above what is configured");
@@ -100,8 +113,11 @@ mod tests {
         let mut accepting = Accepting::new(100);
         (0..9).for_each(|_| accepting.welcomed(10));
         accepting.welcomed(1000);
-        accepting.beat(500);
+        accepting.beat();
         assert_eq!(accepting.per_s(), 100);
+        (0..2).for_each(|_| accepting.welcomed(1000));
+        accepting.beat();
+        assert_eq!(accepting.per_s(), 100, "two of two say little");
     }
 
     #[test]
@@ -112,5 +128,18 @@ mod tests {
         assert_eq!(turns, [10, 20, 30]);
         assert_eq!((pace.next(&b, 100, 1000), pace.behind(&a, 1000)), (10, 30));
         assert_eq!(pace.next(&a, 100, 5000), 10, "an idle time is not saved up");
+    }
+
+    #[test]
+    fn nobody_is_told_to_wait_longer_than_a_client_does() {
+        let a = NodeId::new("a").unwrap();
+        let mut pace = Pace::default();
+        let mut turns: Vec<u64> = (0..3000).map(|_| pace.next(&a, 100, 1000)).collect();
+        assert_eq!((turns[1499], pace.behind(&a, 1000)), (15_000, 15_000));
+        let mut late = turns.split_off(1500);
+        late.sort_unstable();
+        let gaps = late.windows(2).map(|pair| pair[1] - pair[0]);
+        assert!(late[1499] < 15_000 && gaps.max().unwrap() <= 20, "those beyond are spread as well");
+        assert_eq!(pace.behind(&a, 10_000), 6_000, "and what is behind goes with the time");
     }
 }

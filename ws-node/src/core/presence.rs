@@ -100,15 +100,20 @@ impl NodeCore {
         if member.pending || home.phase != Phase::Ready || now.mono >= home.lease_until {
             return;
         }
-        let replies = std::mem::take(&mut member.waiting);
-        if let Some(op) = member.difference(user, now) {
+        let op = member.difference(user, now);
+        // While it is not known yet who is there, nothing is written of what was chosen: then they wait on.
+        let kept = match &op {
+            Some(op) => op.roster.as_ref().is_none_or(|entry| entry.chosen == member.chosen),
+            None => member.stored.as_ref().is_some_and(|entry| entry.chosen == member.chosen),
+        };
+        let replies = if kept { std::mem::take(&mut member.waiting) } else { Vec::new() };
+        if let Some(op) = op {
             member.pending = true;
             home.queue.push_back(Work::Presence { op, replies });
             self.dirty.insert(vnode);
         } else {
-            if member.is_idle(now) {
-                home.members.remove(user);
-            }
+            let gone = member.is_idle(now).then(|| home.members.remove(user)).flatten();
+            self.refuse_waiting(gone.map(|member| member.waiting).unwrap_or_default());
             self.hold_replies(vnode, replies);
         }
     }

@@ -364,8 +364,10 @@ impl NodeCore {
                 State::Moved { close_at } if now.mono >= close_at => {
                     closing.push((*key, CloseCode::Moved, "the user's home is elsewhere"));
                 }
-                // A node that stops tells them all at its end.
-                State::Adrift { since } if now.mono >= since + grace && self.state == NodeState::Up => {
+                State::Adrift { since } if now.mono >= since + grace && self.state == NodeState::Draining => {
+                    closing.push((*key, CloseCode::Draining, "this node gives everything away"));
+                }
+                State::Adrift { since } if now.mono >= since + grace => {
                     closing.push((*key, CloseCode::LeaseLost, "this node does not know where home is"));
                 }
                 State::Opening { until } if now.mono >= until && !session.welcomed => {

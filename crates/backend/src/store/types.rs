@@ -71,6 +71,9 @@ pub struct Load {
     /// Newcomers it takes per second at the moment; 0: not said.
     #[serde(default)]
     pub accepts_per_s: u64,
+    /// Of the sessions those that are at home there; the others are on their way elsewhere.
+    #[serde(default)]
+    pub at_home: u64,
 }
 
 /// One ws-node as others see it.
