@@ -188,9 +188,12 @@ impl World {
         if direct.is_none() && self.clients[user].current.is_some() {
             return;
         }
-        let Some((pid, epoch)) = direct.or_else(|| self.route(user)) else {
-            let at = self.now + self.between(50, 200);
-            return self.at(at, Happening::Client { user, what: Wake::Connect { direct: None } });
+        let (pid, epoch) = match direct.map_or_else(|| self.ask_route(user), Ok) {
+            Ok(target) => target,
+            Err(took) => {
+                let at = self.now + took + self.between(50, 200);
+                return self.at(at, Happening::Client { user, what: Wake::Connect { direct: None } });
+            }
         };
         let key = self.next_connection;
         self.next_connection += 1;
@@ -203,21 +206,19 @@ impl World {
             epoch: Some(epoch),
             cursor: client.cursor,
         };
+        if self.processes[pid].core.is_none() || self.processes[pid].closing {
+            return self.lost(user, key);
+        }
         let at = self.now + self.between(1, 10);
         self.tell_core(user, pid, at, Event::Connect(Box::new(connecting)));
         self.at(self.now + 7000, Happening::Client { user, what: Wake::GiveUp { connection: key } });
-        if self.processes[pid].core.is_none() {
-            self.lost(user, key);
-        }
     }
 
-    /// What a coordinator would answer.
-    fn route(&mut self, user: usize) -> Option<(usize, Epoch)> {
-        let table = self.control.table(self.store_now());
-        let row = table.rows.get(&self.vnode_of(user)).filter(|r| r.ready)?;
-        let sid = row.sid.clone();
-        let is_it = |p: &usize| self.processes[*p].core.as_ref().is_some_and(|c| *c.sid() == sid);
-        self.alive().into_iter().find(is_it).map(|pid| (pid, row.epoch))
+    /// The process to connect to, as a coordinator says; `Err` is how long it took to learn nothing.
+    fn ask_route(&mut self, user: usize) -> Result<(usize, Epoch), u64> {
+        let (node, epoch) = self.route(self.vnode_of(user))?;
+        let there = self.alive().into_iter().rfind(|p| self.processes[*p].node == node);
+        there.map(|pid| (pid, epoch)).ok_or(2)
     }
 
     fn say(&mut self, user: usize) {

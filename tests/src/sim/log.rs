@@ -98,7 +98,8 @@ impl World {
     pub(crate) fn log_arrives(&mut self, topic: Topic, payload: Bytes) {
         let (pid, payload) = untag(&payload);
         // What a dead process had not got out stays behind, except what the broker already had.
-        if pid != usize::MAX && self.processes[pid].core.is_none() && self.chance(70.0) {
+        let killed = |p: &super::Process| p.core.is_none() && !p.flushed;
+        if pid != usize::MAX && killed(&self.processes[pid]) && self.chance(70.0) {
             // In order: once one is lost, so is all that follows it.
             self.log.order.insert((pid, u32::MAX), 1);
         }

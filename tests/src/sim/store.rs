@@ -1,15 +1,44 @@
 //! The store of a simulated cluster: the model, reached over connections that lose, delay and die.
 
+use std::sync::Arc;
+
 use roost_backend::store::*;
-use roost_proto::ids::{Epoch, NodeId, Offset, StreamId, VnodeId};
-use roost_ring::{PlanInput, PlanNode, plan};
+use roost_coordinator::leader::{LeaderEvent, RevokeCause};
+use roost_proto::ids::{Epoch, Offset, StreamId, VnodeId};
 use roost_ws_node::core::Rule;
 use roost_ws_node::core::events::{Event, SessionKey};
 
 use super::{Happening, LEASE_TTL_MS, World};
 
+/// Who asks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Peer {
+    Node(usize),
+    Coordinator(usize),
+}
+
+/// What a peer is told.
+pub(crate) enum Told {
+    Core(Box<Event>),
+    Leader(Box<LeaderEvent>),
+}
+
+impl From<Event> for Told {
+    fn from(event: Event) -> Self {
+        Self::Core(Box::new(event))
+    }
+}
+
+impl From<LeaderEvent> for Told {
+    fn from(event: LeaderEvent) -> Self {
+        Self::Leader(Box::new(event))
+    }
+}
+
+#[derive(Debug)]
 pub(crate) enum Request {
-    Table,
+    /// With when it was asked.
+    Table(u64),
     Register(Register),
     Claim(Claim, u64),
     Activate(Activate),
@@ -25,6 +54,10 @@ pub(crate) enum Request {
         after: Offset,
         limit: usize,
     },
+    Deregister(Deregister),
+    Lead(Lead),
+    Revoke(Revoke, RevokeCause),
+    Assign(Assign),
 }
 
 /// What becomes of an answer.
@@ -36,54 +69,83 @@ pub(crate) enum Fate {
 }
 
 /// How long a caller waits.
-const TIMEOUT_MS: u64 = 400;
-const LEADER: &str = "sim";
+pub(super) const TIMEOUT_MS: u64 = 400;
 
 impl World {
-    pub(crate) fn ask_store(&mut self, pid: usize, request: Request) {
-        let cut = self.now < self.store_down_until || self.now < self.processes[pid].no_store_until;
+    pub(crate) fn ask_store(&mut self, peer: Peer, request: Request) {
+        let cut_until = match peer {
+            Peer::Node(pid) => self.processes[pid].no_store_until,
+            Peer::Coordinator(c) => self.coordinators[c].no_store_until,
+        };
+        let cut = self.now < self.store_down_until.max(cut_until);
         let dice = if self.faulty() { self.between(0, 1000) } else { 999 };
         if cut || dice < 15 {
-            let event = unanswered(&request);
-            return self.answer(pid, self.now + TIMEOUT_MS, event);
+            return self.answer(peer, self.now + TIMEOUT_MS, unanswered(&request));
         }
         let run = self.run;
         if dice < 45 {
             // The caller is told nothing; the request takes effect soon, or much later.
             let late = if dice < 25 { self.between(1, TIMEOUT_MS) } else { self.between(TIMEOUT_MS, 6000) };
-            let event = unanswered(&request);
-            self.answer(pid, self.now + TIMEOUT_MS, event);
+            self.answer(peer, self.now + TIMEOUT_MS, unanswered(&request));
             let request = Box::new(request);
-            return self.at(self.now + late, Happening::Store { pid, run, request, answer: Fate::Late });
+            return self.at(self.now + late, Happening::Store { peer, run, request, answer: Fate::Late });
         }
         let delay = self.between(1, 6);
         let request = Box::new(request);
-        self.at(self.now + delay, Happening::Store { pid, run, request, answer: Fate::Told });
+        self.at(self.now + delay, Happening::Store { peer, run, request, answer: Fate::Told });
     }
 
-    fn answer(&mut self, pid: usize, at: u64, event: Option<Event>) {
-        if let Some(event) = event {
-            self.at(at, Happening::ToCore { pid, event: Box::new(event) });
+    fn answer(&mut self, peer: Peer, at: u64, told: Option<Told>) {
+        match (peer, told) {
+            (Peer::Node(pid), Some(Told::Core(event))) => self.at(at, Happening::ToCore { pid, event }),
+            (Peer::Coordinator(c), Some(Told::Leader(event))) => {
+                self.at(at, Happening::ToLeader { c, event });
+            }
+            (_, None) => {}
+            (_, Some(_)) => unreachable!("nodes ask for nodes, coordinators for coordinators"),
         }
     }
 
-    pub(crate) fn store_request(&mut self, pid: usize, run: u64, request: Request, fate: Fate) {
+    pub(crate) fn store_request(&mut self, peer: Peer, run: u64, request: Request, fate: Fate) {
         // A restarted store has none of the old connections.
         if run != self.run || self.now < self.store_down_until {
             if fate == Fate::Told {
-                let event = unanswered(&request);
-                self.answer(pid, self.now + 5, event);
+                self.answer(peer, self.now + 5, unanswered(&request));
             }
             return;
         }
-        let event = self.apply(request);
+        let hint = matches!(
+            request,
+            Request::Register(_)
+                | Request::Ready(_)
+                | Request::Release(_)
+                | Request::Deregister(_)
+                | Request::Revoke(..)
+                | Request::Assign(_)
+        );
+        let told = self.apply(peer, request);
+        if hint {
+            self.hint();
+        }
         if fate == Fate::Told {
             let at = self.now + self.between(1, 6);
-            self.answer(pid, at, Some(event));
+            self.answer(peer, at, told);
         }
     }
 
-    fn apply(&mut self, request: Request) -> Event {
+    /// Whoever hears that the table changed reads it. Hints get lost.
+    fn hint(&mut self) {
+        let nodes = self.alive().into_iter().map(Peer::Node);
+        let peers: Vec<_> = nodes.chain(self.leaders().into_iter().map(Peer::Coordinator)).collect();
+        for peer in peers {
+            if self.chance(60.0) {
+                let at = self.now + self.between(1, 20);
+                self.at(at, Happening::ReadTable { peer, periodic: false });
+            }
+        }
+    }
+
+    fn apply(&mut self, peer: Peer, request: Request) -> Option<Told> {
         let now = self.store_now();
         let blind = self.setup.off == Some(Rule::DataSetNamed);
         let known = self.control.data_set.clone();
@@ -92,13 +154,16 @@ impl World {
                 *data_set = known.clone();
             }
         };
-        match request {
-            Request::Table => {
+        let event = match request {
+            Request::Table(asked_at) => {
                 let mut table = self.control.table(now);
                 if blind {
                     table.data_set = DataSet("d0".into());
                 }
-                Event::View(Box::new(table))
+                return Some(match peer {
+                    Peer::Node(_) => Event::View(Box::new(table)).into(),
+                    Peer::Coordinator(_) => LeaderEvent::Table { table: Arc::new(table), asked_at }.into(),
+                });
             }
             Request::Register(mut r) => {
                 named(&mut r.data_set);
@@ -145,7 +210,22 @@ impl World {
                 let answer = Some(self.data[vnode.index()].read(&stream, generation, after, limit));
                 Event::Read { session, generation, after, answer }
             }
-        }
+            Request::Deregister(d) => {
+                if d.data_set == self.control.data_set {
+                    self.control.deregister(&d);
+                }
+                return None;
+            }
+            Request::Lead(l) => return Some(LeaderEvent::Led(Some(self.control.lead(&l))).into()),
+            Request::Revoke(r, _) => {
+                let done = Some(self.control.revoke(&r));
+                return Some(LeaderEvent::Revoked { sid: r.sid, done }.into());
+            }
+            Request::Assign(a) => {
+                return Some(LeaderEvent::Assigned(Some(self.control.assign(&a))).into());
+            }
+        };
+        Some(event.into())
     }
 
     fn write(&mut self, call: u64, mut write: Write) -> Event {
@@ -166,65 +246,12 @@ impl World {
         let answer = Some(data.write(&write, &self.store_config));
         Event::Written { vnode, call, answer }
     }
-
-    /// The leader, reduced to what matters here: it revokes whom it has not heard of for a lease, and plans.
-    pub(crate) fn lead(&mut self) {
-        let every = 250;
-        self.at(self.now + every, Happening::Lead);
-        if self.now < self.store_down_until {
-            self.seen_beats.clear();
-            return;
-        }
-        let now = self.store_now();
-        let table = self.control.table(now);
-        let data_set = table.data_set.clone();
-        self.control.lead(&Lead { data_set: data_set.clone(), token: LEADER.into(), frozen: None });
-        if table.settling {
-            return;
-        }
-        let mut living = Vec::new();
-        for (node, row) in &table.nodes {
-            let seen =
-                self.seen_beats.entry(node.clone()).or_insert((row.sid.to_string(), row.beat, self.now));
-            if (seen.0.as_str(), seen.1) != (row.sid.as_str(), row.beat) {
-                *seen = (row.sid.to_string(), row.beat, self.now);
-            }
-            if row.state == NodeState::Up && self.now >= seen.2 + LEASE_TTL_MS {
-                let revoke = Revoke {
-                    data_set: data_set.clone(),
-                    token: LEADER.into(),
-                    sid: row.sid.clone(),
-                    beat: row.beat,
-                };
-                self.control.revoke(&revoke);
-            } else if row.state != NodeState::Revoked {
-                let weight = u32::from(row.state == NodeState::Up);
-                living.push(PlanNode { id: node.clone(), weight, pins: vec![], in_flight: 0 });
-            }
-        }
-        let owners: Vec<Option<NodeId>> = (0..self.setup.vnodes)
-            .map(|v| table.assignment.targets.get(&VnodeId(v as u16)).cloned())
-            .collect();
-        let moves = plan(&PlanInput { owners: &owners, nodes: &living, in_flight_max: 2 });
-        let mut targets: Vec<_> = moves.into_iter().map(|m| (m.vnode, m.to)).collect();
-        let able: Vec<_> = living.iter().filter(|n| n.weight > 0).collect();
-        if targets.is_empty() && self.faulty() && !able.is_empty() && self.chance(12.0) {
-            // A move for no reason, to have handoffs.
-            let to = able[self.between(0, able.len() as u64) as usize].id.clone();
-            targets.push((VnodeId(self.between(0, u64::from(self.setup.vnodes)) as u16), to));
-        }
-        if !targets.is_empty() {
-            let from_version = table.assignment.version;
-            self.note(|| format!("assigned {targets:?}"));
-            self.control.assign(&Assign { data_set, token: LEADER.into(), from_version, targets });
-        }
-    }
 }
 
 /// What the caller is told when no answer comes.
-fn unanswered(request: &Request) -> Option<Event> {
-    Some(match request {
-        Request::Table => return None,
+fn unanswered(request: &Request) -> Option<Told> {
+    let event = match request {
+        Request::Table(_) | Request::Deregister(_) => return None,
         Request::Register(_) => Event::Registered(None),
         Request::Claim(c, sent) => Event::Claimed { vnode: c.vnode, sent: *sent, answer: None },
         Request::Activate(a) => Event::Activated { vnode: a.vnode, epoch: a.epoch, answer: None },
@@ -235,5 +262,11 @@ fn unanswered(request: &Request) -> Option<Event> {
         Request::Read { session, generation, after, .. } => {
             Event::Read { session: *session, generation: *generation, after: *after, answer: None }
         }
-    })
+        Request::Lead(_) => return Some(LeaderEvent::Led(None).into()),
+        Request::Revoke(r, _) => {
+            return Some(LeaderEvent::Revoked { sid: r.sid.clone(), done: None }.into());
+        }
+        Request::Assign(_) => return Some(LeaderEvent::Assigned(None).into()),
+    };
+    Some(event.into())
 }
