@@ -9,7 +9,7 @@ use roost_proto::ids::{Epoch, NodeId, VnodeId};
 use roost_proto::limits::BEATS_PER_LEASE;
 
 use super::store::{Peer, Request};
-use super::{Happening, LEASE_TTL_MS, World};
+use super::{Broken, Happening, LEASE_TTL_MS, World};
 
 /// As in `coordinator/src/carry.rs`.
 const BEAT_MS: u64 = LEASE_TTL_MS / BEATS_PER_LEASE;
@@ -36,7 +36,8 @@ impl World {
         let c = self.coordinators.len();
         self.note(|| format!("c{c} starts"));
         let mut cfg = LeaderConfig::new(format!("c{c}"), LEASE_TTL_MS);
-        cfg.in_flight_max = IN_FLIGHT_MAX;
+        let waits = !self.is_broken(Broken::MovesWithoutWaiting);
+        cfg.in_flight_max = if waits { IN_FLIGHT_MAX } else { usize::MAX };
         self.coordinators.push(Coordinator {
             leader: Some(Leader::new(cfg)),
             view: None,
@@ -95,7 +96,7 @@ impl World {
         }
         let mut events = std::mem::take(&mut coordinator.backlog);
         events.push_back(event);
-        for event in events {
+        for mut event in events {
             if let LeaderEvent::Table { table, asked_at } = &event
                 && !self.look(c, table, *asked_at)
             {
@@ -104,11 +105,21 @@ impl World {
             if !matches!(event, LeaderEvent::Tick | LeaderEvent::Table { .. } | LeaderEvent::Led(_)) {
                 self.note(|| format!("c{c} <- {event:?}"));
             }
+            self.misdate(&mut event);
             let now = self.now;
             let Some(leader) = self.coordinators[c].leader.as_mut() else { return };
             for action in leader.step(event, now) {
                 self.carry_for(c, action);
             }
+        }
+    }
+
+    /// What a broken leader is told: how old a table is by the store's wall clock.
+    fn misdate(&self, event: &mut LeaderEvent) {
+        if let (LeaderEvent::Table { asked_at, .. }, true) =
+            (event, self.is_broken(Broken::LeaderByWallClock))
+        {
+            *asked_at = asked_at.saturating_add_signed(self.store_skew);
         }
     }
 
@@ -156,7 +167,9 @@ impl World {
         let at = |p: &usize| self.processes[*p].admin() == addr;
         match self.alive().into_iter().find(at) {
             None => (true, self.between(1, 5)),
-            Some(pid) if self.now < self.processes[pid].isolated_until => (false, PROBE_TIMEOUT_MS),
+            Some(pid) if self.now < self.processes[pid].isolated_until => {
+                (self.is_broken(Broken::SilenceIsRefusal), PROBE_TIMEOUT_MS)
+            }
             // The kernel takes the connection even if the process is stopped.
             Some(_) => (false, self.between(1, 5)),
         }
@@ -170,15 +183,18 @@ impl World {
         if self.now < coordinator.paused_until {
             return Err(500);
         }
-        let home = coordinator.view.as_ref().and_then(|(table, _)| home(table, vnode));
+        let unready = self.is_broken(Broken::RouteNamesUnready);
+        let home = coordinator.view.as_ref().and_then(|(table, _)| home(table, vnode, unready));
         let home = home.filter(|row| coordinator.epochs.get(&vnode).is_none_or(|seen| row.epoch >= *seen));
-        home.map(|row| (row.node(), row.epoch)).ok_or(2)
+        let (node, epoch) = home.map(|row| (row.node(), row.epoch)).ok_or(2_u64)?;
+        self.saw_direction("a client", vnode, epoch);
+        Ok((node, epoch))
     }
 }
 
 /// As in `coordinator/src/view/snapshot.rs`: ready, and of a life that is not known to be over.
-fn home(table: &Table, vnode: VnodeId) -> Option<&Row> {
-    let row = table.rows.get(&vnode).filter(|row| row.ready)?;
+fn home(table: &Table, vnode: VnodeId, unready: bool) -> Option<&Row> {
+    let row = table.rows.get(&vnode).filter(|row| row.ready || unready)?;
     let node = table.nodes.get(&row.node())?;
     (node.sid == row.sid && node.state != NodeState::Revoked).then_some(row)
 }

@@ -239,6 +239,7 @@ impl World {
     /// The store came up with other data: the first connection gives it a new name.
     fn another_data_set(&mut self) {
         self.run += 1;
+        self.saw_other_data();
         let name = DataSet(format!("d{}", self.run));
         let settling = self.store_now() + LEASE_TTL_MS;
         self.control.new_data_set(self.setup.vnodes, name, settling);

@@ -11,6 +11,8 @@ mod faults;
 mod log;
 mod process;
 mod store;
+mod story;
+mod watch;
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};
@@ -30,6 +32,9 @@ pub use faults::Fault;
 use log::SimLog;
 use process::{Process, Stop};
 use store::Peer;
+pub(crate) use story::Book;
+pub use story::Story;
+use watch::Watch;
 
 /// What a run is made of.
 #[derive(Debug, Clone)]
@@ -41,13 +46,58 @@ pub struct Setup {
     /// Faults happen until then; afterwards everything must settle. Milliseconds.
     pub faults_until: u64,
     pub settle: u64,
+    pub story: Story,
     /// A rule that is not kept, to see that the checks notice.
     pub off: Option<Rule>,
+    /// Something around the cores that is not as it should be, for the same reason.
+    pub broken: Option<Broken>,
+}
+
+/// What is broken in what carries the cores, or in what they are told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Broken {
+    /// The store revokes whatever the beat.
+    RevokeIgnoresBeat,
+    /// The store makes a leader of whoever asks.
+    LeadIgnoresFrozen,
+    /// The store takes a write under an epoch that is over.
+    EpochFence,
+    /// The leader dates what it reads by the store's wall clock.
+    LeaderByWallClock,
+    /// The leader does not wait for the moves in flight.
+    MovesWithoutWaiting,
+    /// An admin port that does not answer counts as one that refuses.
+    SilenceIsRefusal,
+    /// `/route` names rows that are not ready.
+    RouteNamesUnready,
+    /// A planned stop gives its rows up before its outbox is empty.
+    DrainReleasesEarly,
+    /// A planned stop ends without handing over.
+    DrainEndsAtOnce,
+    /// Inherited users have no time to come back.
+    NoGrace,
+    /// Who closes a socket is gone at once.
+    NoLinger,
 }
 
 impl Setup {
     pub fn new(seed: u64) -> Self {
-        Self { seed, nodes: 3, vnodes: 4, users: 6, faults_until: 15_000, settle: 45_000, off: None }
+        Self {
+            seed,
+            nodes: 3,
+            vnodes: 4,
+            users: 6,
+            faults_until: 15_000,
+            settle: 45_000,
+            story: Story::Faults,
+            off: None,
+            broken: None,
+        }
+    }
+
+    /// A run in which one planned thing happens.
+    pub fn story(seed: u64, story: Story) -> Self {
+        Self { vnodes: 16, users: 12, settle: 15_000, story, ..Self::new(seed) }
     }
 }
 
@@ -55,6 +105,7 @@ impl Setup {
 pub(crate) enum Happening {
     ToCore { pid: usize, event: Box<Event> },
     Tick { pid: usize },
+    AskLog { pid: usize },
     ReadTable { peer: Peer, periodic: bool },
     ToLeader { c: usize, event: Box<LeaderEvent> },
     LeaderTick { c: usize },
@@ -64,6 +115,7 @@ pub(crate) enum Happening {
     Start { node: NodeId },
     Stopping { pid: usize, stop: Stop },
     Fault,
+    Story,
     Client { user: usize, what: client::Wake },
     ToClient { user: usize, connection: u64, frame: Option<bytes::Bytes> },
 }
@@ -88,6 +140,8 @@ pub struct World {
     /// By how much a node's clock is off, from its next start on.
     pub(crate) node_skew: BTreeMap<NodeId, i64>,
     pub log: SimLog,
+    pub(crate) watch: Watch,
+    pub(crate) book: Book,
     pub clients: Vec<Client>,
     pub(crate) next_connection: u64,
     /// What went wrong, as it was seen.
@@ -130,6 +184,8 @@ impl World {
             store_skew: 0,
             node_skew: BTreeMap::new(),
             log: SimLog::new(setup.vnodes),
+            watch: Watch::default(),
+            book: Book::default(),
             clients: (0..setup.users).map(Client::new).collect(),
             next_connection: 1,
             violations: Vec::new(),
@@ -146,7 +202,10 @@ impl World {
             let at = world.rng.random_range(0..100);
             world.at(at, Happening::StartCoordinator);
         }
-        world.at(300, Happening::Fault);
+        match world.setup.story {
+            Story::Faults => world.at(300, Happening::Fault),
+            _ => world.at(story::HAPPENS_MS, Happening::Story),
+        }
         for user in 0..world.setup.users {
             let at = world.rng.random_range(100..1500);
             world.at(at, Happening::Client { user, what: client::Wake::Begin });
@@ -184,8 +243,18 @@ impl World {
         self.rng.random_range(a..b)
     }
 
+    /// Whether things go wrong.
     pub(crate) fn faulty(&self) -> bool {
+        self.busy() && self.setup.story == Story::Faults
+    }
+
+    /// Whether users say things.
+    pub(crate) fn busy(&self) -> bool {
         self.now < self.setup.faults_until
+    }
+
+    pub(crate) fn is_broken(&self, what: Broken) -> bool {
+        self.setup.broken == Some(what)
     }
 
     /// The store's own clock.
@@ -208,6 +277,7 @@ impl World {
         if self.violations.is_empty() {
             self.now = end;
             check::at_the_end(self);
+            self.check_story();
         }
         std::mem::take(&mut self.violations)
     }
@@ -221,6 +291,7 @@ impl World {
                     self.core_gets(pid, Event::Tick);
                 }
             }
+            Happening::AskLog { pid } => self.ask_log(pid),
             Happening::ReadTable { peer: Peer::Coordinator(c), periodic } => self.read_table_of(c, periodic),
             Happening::ReadTable { peer: Peer::Node(pid), periodic } => {
                 if self.processes[pid].core.is_some() {
@@ -241,6 +312,7 @@ impl World {
             Happening::Start { node } => self.start(node),
             Happening::Stopping { pid, stop } => self.stopping(pid, stop),
             Happening::Fault => self.fault(),
+            Happening::Story => self.tell_story(),
             Happening::Client { user, what } => self.wake_client(user, what),
             Happening::ToClient { user, connection, frame } => self.client_gets(user, connection, frame),
         }

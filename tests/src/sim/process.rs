@@ -3,13 +3,13 @@
 use std::collections::VecDeque;
 
 use rand::RngExt;
-use roost_backend::store::Deregister;
+use roost_backend::store::{Deregister, OwnRows};
 use roost_proto::ids::NodeId;
 use roost_ws_node::core::events::{Action, Event, Now, SessionKey};
 use roost_ws_node::core::{CoreConfig, NodeCore};
 
 use super::store::Peer;
-use super::{GRACE_MS, Happening, LEASE_TTL_MS, LINGER_MS, TICK_MS, WALL, World, store};
+use super::{Broken, GRACE_MS, Happening, LEASE_TTL_MS, LINGER_MS, TICK_MS, WALL, World, store};
 
 /// One process of a ws-node.
 pub(crate) struct Process {
@@ -24,6 +24,7 @@ pub(crate) struct Process {
     pub isolated_until: u64,
     /// By how much its wall clock is off: read at its start, carried on by the monotonic one.
     skew: i64,
+    canaries: bool,
     /// It takes no new connections any more.
     pub closing: bool,
     /// It ended in good order: what it had produced is out.
@@ -49,6 +50,10 @@ enum Step {
     Sessions,
 }
 
+/// Between two canaries of a node, where there are any.
+pub(super) const CANARY_MS: u64 = 2000;
+/// How often a node asks whether the log answers.
+const ASK_LOG_MS: u64 = 1000;
 /// The whole of a planned stop.
 pub(super) const STOP_GRACE_MS: u64 = 10_000;
 /// Without a vnode fewer for this long the handover has stalled.
@@ -58,6 +63,12 @@ impl Process {
     /// Where its admin port is: with its node's, as a successor would have it.
     pub fn admin(&self) -> &str {
         self.node.as_str()
+    }
+
+    /// How long ago its last message to itself that got through was sent, if it lives and sends any.
+    pub fn canary_age_ms(&self, now: u64) -> Option<u64> {
+        let core = self.core.as_ref().filter(|_| self.canaries)?;
+        Some(core.gauges(Now { mono: now, ..Now::default() }).canary_age_ms)
     }
 }
 
@@ -80,7 +91,14 @@ impl World {
         cfg.commands_per_s = 1000;
         cfg.commands_burst = 1000;
         cfg.accepts_per_s = 100;
+        cfg.canary_every_ms = if self.setup.seed % 4 == 1 { CANARY_MS } else { 0 };
         cfg.off = self.setup.off;
+        if self.is_broken(Broken::NoGrace) {
+            cfg.grace_ms = 0;
+        }
+        if self.is_broken(Broken::NoLinger) {
+            cfg.linger_ms = 0;
+        }
         cfg
     }
 
@@ -88,6 +106,7 @@ impl World {
         let cfg = self.core_config(&node);
         let pid = self.processes.len();
         let skew = self.node_skew.get(&node).copied().unwrap_or(0);
+        let canaries = cfg.canary_every_ms > 0;
         let core = NodeCore::new(cfg, self.clock(skew));
         self.note(|| format!("p{pid} starts as {} ({node})", core.sid()));
         self.processes.push(Process {
@@ -99,11 +118,13 @@ impl World {
             no_log_until: 0,
             isolated_until: 0,
             skew,
+            canaries,
             closing: false,
             flushed: false,
         });
         let phase = self.between(0, TICK_MS);
         self.at(self.now + phase, Happening::Tick { pid });
+        self.at(self.now + ASK_LOG_MS, Happening::AskLog { pid });
         self.at(self.now, Happening::ReadTable { peer: Peer::Node(pid), periodic: true });
     }
 
@@ -112,9 +133,26 @@ impl World {
         Now { mono: self.now, wall, us: self.now * 1000 }
     }
 
+    pub(crate) fn ask_log(&mut self, pid: usize) {
+        if self.processes[pid].core.is_none() {
+            return;
+        }
+        self.at(self.now + ASK_LOG_MS, Happening::AskLog { pid });
+        let answers = self.now >= self.log.down_until.max(self.processes[pid].no_log_until);
+        let after = if answers { 2 } else { 400 };
+        let event = Box::new(Event::LogAnswers(answers));
+        self.at(self.now + after, Happening::ToCore { pid, event });
+    }
+
     /// Begins a planned stop.
     pub(crate) fn stop(&mut self, pid: usize, back_after: Option<u64>) {
         self.core_gets(pid, Event::Drain);
+        if self.is_broken(Broken::DrainEndsAtOnce) {
+            return self.end(pid, back_after);
+        }
+        if self.is_broken(Broken::DrainReleasesEarly) {
+            self.release_behind(pid);
+        }
         let until = self.now + STOP_GRACE_MS * 6 / 10;
         let stop = Stop { step: Step::HandOver, until, back_after, left: (usize::MAX, self.now) };
         self.at(self.now + 20, Happening::Stopping { pid, stop });
@@ -149,6 +187,21 @@ impl World {
             Step::Sessions => process.closing = true,
         }
         self.at(now + 20, Happening::Stopping { pid, stop });
+    }
+
+    /// Gives up the rows of a process that knows nothing of it.
+    fn release_behind(&mut self, pid: usize) {
+        let Some(sid) = self.processes[pid].core.as_ref().map(|c| c.sid().clone()) else { return };
+        let table = self.control.table(self.store_now());
+        let rows: Vec<_> =
+            table.rows.iter().filter(|(_, row)| row.sid == sid).map(|(v, row)| (*v, row.epoch)).collect();
+        let request = OwnRows { data_set: table.data_set, sid, rows };
+        let released = self.control.release(&request, self.store_now());
+        for ((vnode, epoch), released) in request.rows.iter().zip(released) {
+            if released {
+                self.saw_released(*vnode, *epoch, &request.sid);
+            }
+        }
     }
 
     fn end(&mut self, pid: usize, back_after: Option<u64>) {
@@ -221,6 +274,11 @@ impl World {
             {
                 self.note(|| format!("p{pid} <- {event:?}"));
             }
+            match &event {
+                Event::Readied { vnode, answer: Some(true), .. } => self.heard_ready(pid, *vnode),
+                Event::Closed { session } => self.saw_closed(pid, *session),
+                _ => {}
+            }
             let Some(core) = self.processes[pid].core.as_mut() else { return };
             let actions = core.step(event, now);
             for action in actions {
@@ -241,6 +299,7 @@ impl World {
             Action::Release(r) => self.ask_store(Peer::Node(pid), store::Request::Release(r)),
             Action::Renew(r) => self.ask_store(Peer::Node(pid), store::Request::Renew(r, self.now)),
             Action::Write { call, write } => {
+                self.saw_presence_of(pid, &write);
                 self.ask_store(Peer::Node(pid), store::Request::Write(call, *write))
             }
             Action::Read { session, vnode, stream, generation, after, limit } => {
@@ -263,6 +322,7 @@ impl World {
     }
 
     fn send_frame(&mut self, pid: usize, session: SessionKey, frame: bytes::Bytes, counted: bool) {
+        self.saw_frame(pid, session, &frame);
         let Some(user) = self.clients.iter().position(|c| c.has(pid, session.0)) else { return };
         let at = self.clients[user].arrival(self.now + self.rng.random_range(1..8));
         self.at(at, Happening::ToClient { user, connection: session.0, frame: Some(frame) });

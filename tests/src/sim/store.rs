@@ -8,7 +8,7 @@ use roost_proto::ids::{Epoch, Offset, StreamId, VnodeId};
 use roost_ws_node::core::Rule;
 use roost_ws_node::core::events::{Event, SessionKey};
 
-use super::{Happening, LEASE_TTL_MS, World};
+use super::{Broken, Happening, LEASE_TTL_MS, World};
 
 /// Who asks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -167,15 +167,20 @@ impl World {
             }
             Request::Register(mut r) => {
                 named(&mut r.data_set);
-                Event::Registered(Some(self.control.register(&r)))
+                let answer = self.control.register(&r);
+                self.saw_beats();
+                Event::Registered(Some(answer))
             }
             Request::Claim(mut c, sent) => {
                 named(&mut c.data_set);
                 if self.setup.off == Some(Rule::HeldWhileSettling) && c.held.is_none() {
                     self.control.settling_until = 0;
                 }
-                let answer = Some(self.control.claim(&c, now, LEASE_TTL_MS));
-                Event::Claimed { vnode: c.vnode, sent, answer }
+                let answer = self.control.claim(&c, now, LEASE_TTL_MS);
+                if matches!(answer, ClaimAnswer::Granted(_)) {
+                    self.saw_granted(c.vnode, c.sid.node());
+                }
+                Event::Claimed { vnode: c.vnode, sent, answer: Some(answer) }
             }
             Request::Activate(mut a) => {
                 let (vnode, epoch) = (a.vnode, a.epoch);
@@ -192,18 +197,26 @@ impl World {
             Request::Ready(mut r) => {
                 named(&mut r.data_set);
                 let (vnode, epoch) = r.rows[0];
-                Event::Readied { vnode, epoch, answer: Some(self.control.set_ready(&r, now)[0]) }
+                let done = self.control.set_ready(&r, now)[0];
+                if done {
+                    self.saw_ready(vnode, epoch);
+                }
+                Event::Readied { vnode, epoch, answer: Some(done) }
             }
             Request::Release(mut r) => {
                 named(&mut r.data_set);
                 let (vnode, epoch) = r.rows[0];
-                self.control.release(&r, now);
+                if self.control.release(&r, now)[0] {
+                    self.saw_released(vnode, epoch, &r.sid);
+                }
                 Event::Released { vnode, epoch }
             }
             Request::Renew(mut r, sent) => {
                 named(&mut r.data_set);
                 let rows = r.rows.clone();
-                Event::Renewed { sent, rows, answer: Some(self.control.renew(&r, now, LEASE_TTL_MS)) }
+                let answer = Some(self.control.renew(&r, now, LEASE_TTL_MS));
+                self.saw_beats();
+                Event::Renewed { sent, rows, answer }
             }
             Request::Write(call, write) => self.write(call, write),
             Request::Read { session, vnode, stream, generation, after, limit } => {
@@ -216,22 +229,42 @@ impl World {
                 }
                 return None;
             }
-            Request::Lead(l) => return Some(LeaderEvent::Led(Some(self.control.lead(&l))).into()),
-            Request::Revoke(r, _) => {
-                let done = Some(self.control.revoke(&r));
-                return Some(LeaderEvent::Revoked { sid: r.sid, done }.into());
+            Request::Lead(mut l) => {
+                if self.is_broken(Broken::LeadIgnoresFrozen) {
+                    l.frozen = self.control.table(now).leader;
+                }
+                let answer = self.control.lead(&l);
+                self.saw_led(&l);
+                return Some(LeaderEvent::Led(Some(answer)).into());
+            }
+            Request::Revoke(mut r, cause) => {
+                if self.is_broken(Broken::RevokeIgnoresBeat) {
+                    let row = self.control.table(now).nodes.remove(&r.sid.node());
+                    r.beat = row.map_or(r.beat, |row| row.beat);
+                }
+                let done = self.control.revoke(&r);
+                if done {
+                    self.saw_revoked(&r, cause);
+                }
+                return Some(LeaderEvent::Revoked { sid: r.sid, done: Some(done) }.into());
             }
             Request::Assign(a) => {
-                return Some(LeaderEvent::Assigned(Some(self.control.assign(&a))).into());
+                let done = self.control.assign(&a);
+                self.saw_assigned();
+                return Some(LeaderEvent::Assigned(Some(done)).into());
             }
         };
         Some(event.into())
     }
 
     fn write(&mut self, call: u64, mut write: Write) -> Event {
-        let vnode = write.fence.vnode;
+        let (vnode, epoch) = (write.fence.vnode, write.fence.epoch);
+        let deaf = self.is_broken(Broken::EpochFence);
         let data = &mut self.data[vnode.index()];
         let off = self.setup.off;
+        if let (Some((epoch, sid, _, seq)), true) = (data.head(), deaf) {
+            (write.fence.epoch, write.fence.sid, write.fence.seq) = (epoch, sid.clone(), seq);
+        }
         if let Some((epoch, sid, _, seq)) = data.head().map(|(e, s, g, q)| (e, s.clone(), g, q))
             && epoch == write.fence.epoch
             && sid == write.fence.sid
@@ -243,8 +276,11 @@ impl World {
         if off == Some(Rule::IdsByTime) {
             data.forget_ids_outside_windows();
         }
-        let answer = Some(data.write(&write, &self.store_config));
-        Event::Written { vnode, call, answer }
+        let answer = data.write(&write, &self.store_config);
+        if let (WriteAnswer::Done { .. }, Some((_, _, generation, _))) = (&answer, data.head()) {
+            self.saw_write(vnode, generation, epoch);
+        }
+        Event::Written { vnode, call, answer: Some(answer) }
     }
 }
 
