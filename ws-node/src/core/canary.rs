@@ -94,7 +94,8 @@ impl NodeCore {
 
     fn send_canary(&mut self, user: &UserId, vnode: VnodeId, now: Now) {
         self.canary.sent += 1;
-        let id = format!("canary-{}-{}", self.sid.born(), self.canary.sent);
+        // Nodes share the reserved users, and may be born in the same millisecond.
+        let id = format!("canary-{:08x}-{}-{}", self.cfg.random, self.sid.born(), self.canary.sent);
         let Ok(id) = MessageId::new(id) else { return };
         let data = format!("{{\"node\":\"{}\"}}", self.cfg.node);
         let hash = body_hash(KIND, &data);

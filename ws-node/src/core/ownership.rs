@@ -488,6 +488,14 @@ impl NodeCore {
         match answer {
             Some(true) => {
                 home.phase = Phase::Ready;
+                // Only now may those come back whom the last home had: the inherited outbox may have waited for
+                // the log longer than the grace.
+                let grace = now.mono + self.cfg.grace_ms;
+                for (at, cause) in home.members.values_mut().filter_map(|m| m.due.as_mut()) {
+                    if *cause == StatusCause::Lost {
+                        *at = grace;
+                    }
+                }
                 self.view.rows.insert(vnode, Row { sid: self.sid.clone(), epoch, ready: true });
                 self.tell_predecessor(vnode, now);
                 self.sweep_presence(vnode, now);
