@@ -1,0 +1,35 @@
+//! The chaos run and its checker; `scripts/chaos` starts it with services of its own.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, ensure};
+use roost_tests::chaos::options::{Options, USAGE};
+use roost_tests::chaos::{check, runner};
+
+#[tokio::main]
+async fn main() -> anyhow::Result<()> {
+    let mut args = std::env::args().skip(1);
+    let command = args.next().unwrap_or_default();
+    match command.as_str() {
+        "run" => {
+            let options = Options::parse(args)?;
+            runner::run(&options).await?;
+            judge(&options.out)
+        }
+        "check" => judge(&args.next().map(PathBuf::from).context(USAGE)?),
+        _ => {
+            eprintln!("{USAGE}");
+            std::process::exit(64);
+        }
+    }
+}
+
+/// Prints the verdict, and leaves it in the directory.
+fn judge(dir: &Path) -> anyhow::Result<()> {
+    let verdict = check::check(dir)?;
+    std::fs::write(dir.join("table.md"), verdict.markdown())?;
+    std::fs::write(dir.join("flaws.txt"), verdict.flaws.join("\n"))?;
+    println!("{}", verdict.text());
+    ensure!(verdict.flaws.is_empty(), "promises were broken: {}", dir.join("flaws.txt").display());
+    Ok(())
+}
