@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, ensure};
 use roost_tests::chaos::options::{Options, USAGE};
-use roost_tests::chaos::{check, runner};
+use roost_tests::chaos::{check, measure, runner};
 
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
@@ -16,6 +16,8 @@ async fn main() -> anyhow::Result<()> {
             runner::run(&options).await?;
             judge(&options.out)
         }
+        "failover" => measure::failover(&Options::parse(args)?).await,
+        "drain" => measure::drain(&Options::parse(args)?).await,
         "check" => judge(&args.next().map(PathBuf::from).context(USAGE)?),
         _ => {
             eprintln!("{USAGE}");
