@@ -41,7 +41,8 @@ pub enum What {
     Ended { round: usize },
     /// Who recovers from this fault is counted from its end.
     Outage { round: usize },
-    /// Everyone who was hit has new messages again, or not within the limit.
+    /// Everyone who was hit has new messages again and nothing waits for a confirmation; or, within the limit, not
+    /// everyone.
     Recovered { round: usize, missing: Vec<usize> },
     /// A process ended that nobody had ended.
     Died { round: usize, process: String },

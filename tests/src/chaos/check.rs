@@ -29,6 +29,8 @@ pub struct Row {
     pub presence: usize,
     /// Of each user and round.
     pub recovery: Vec<Duration>,
+    /// Of each round, from the end of the fault until everything that was sent before is confirmed.
+    pub backlog: Vec<Duration>,
     pub unrecovered: usize,
     pub died: usize,
     /// Records of `chat_events` that are equal to an earlier one.
@@ -52,6 +54,7 @@ pub struct Verdict {
 struct Round {
     fault: String,
     began: Instant,
+    ended: Instant,
     /// Since when recovery is counted.
     since: Instant,
     outage: bool,
@@ -127,11 +130,12 @@ impl Case {
                 What::Began { round, fault, affected, .. } => {
                     let (fault, affected) = (fault.clone(), affected.clone());
                     case.verdict.rows.entry(fault.clone()).or_default().runs += 1;
-                    let begun = Round { fault, began: at, since: at, outage: false, affected };
+                    let begun = Round { fault, began: at, ended: at, since: at, outage: false, affected };
                     case.rounds.insert(*round, begun);
                 }
                 What::Outage { round } => case.in_round(*round, |round| round.outage = true),
                 What::Ended { round } => case.in_round(*round, |round| {
+                    round.ended = at;
                     if round.outage {
                         round.since = at;
                     }
@@ -268,6 +272,8 @@ impl Case {
                 let since = to.get(user).into_iter().flatten().filter(|(sent, _)| *sent >= round.since);
                 row.recovery.extend(since.map(|(_, done)| *done - round.since).min());
             }
+            let before = self.ledger.sent.values().filter(|s| s.at < round.ended).filter_map(|s| s.acked);
+            row.backlog.extend(before.max().map(|last| last.saturating_duration_since(round.ended)));
         }
     }
 }

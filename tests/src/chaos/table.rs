@@ -10,7 +10,7 @@ use crate::ledger::quantile;
 /// Flaws that are shown; all of them are in the file.
 const FLAWS_SHOWN: usize = 20;
 
-const HEAD: [&str; 12] = [
+const HEAD: [&str; 13] = [
     "fault",
     "runs",
     "acked",
@@ -21,12 +21,13 @@ const HEAD: [&str; 12] = [
     "recovery p50",
     "p95",
     "max",
+    "all confirmed",
     "equal copies",
     "told to read on",
 ];
 
 impl Row {
-    fn cells(&self, fault: &str) -> [String; 12] {
+    fn cells(&self, fault: &str) -> [String; 13] {
         let time = |q: f64| match self.recovery.is_empty() {
             true => "–".to_owned(),
             false => seconds(quantile(&self.recovery, q)),
@@ -43,6 +44,7 @@ impl Row {
             time(0.5),
             time(0.95),
             time(1.0),
+            self.backlog.iter().max().map_or_else(|| "–".to_owned(), |longest| seconds(*longest)),
             format!("{copies:.2} %"),
             self.told.to_string(),
         ]
@@ -55,7 +57,7 @@ fn seconds(time: Duration) -> String {
 
 impl Verdict {
     /// In the order of the list of faults, and the sum.
-    fn rows(&self) -> Vec<[String; 12]> {
+    fn rows(&self) -> Vec<[String; 13]> {
         let mut total = Row::default();
         self.rows.values().for_each(|row| total.add(row));
         let names = Fault::ALL.map(Fault::name);
@@ -110,6 +112,7 @@ impl Row {
         self.refused += other.refused;
         self.presence += other.presence;
         self.recovery.extend(&other.recovery);
+        self.backlog.extend(&other.backlog);
         self.copies += other.copies;
         self.told += other.told;
     }
