@@ -24,14 +24,26 @@ fetch_kafka_jars() {
   mv "$libs.part" "$libs"
 }
 
+# With KAFKA_GATE_PORT there is a second listener, two ports above the first, whose clients are told to go on at the
+# gate's port: whoever runs a proxy there (the chaos run) can cut them off.
+kafka_listeners() {
+  local port=$1 gate=${KAFKA_GATE_PORT:-}
+  local plain="PLAINTEXT://127.0.0.1:$port" controller="CONTROLLER://127.0.0.1:$((port + 1))"
+  echo "controller.listener.names=CONTROLLER"
+  echo "listeners=$plain,$controller${gate:+,GATED://127.0.0.1:$((port + 2))}"
+  [[ -z $gate ]] || cat <<CONFIG
+advertised.listeners=$plain,GATED://127.0.0.1:$gate
+listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT,GATED:PLAINTEXT
+CONFIG
+}
+
 kafka_properties() {
   local port=$1
+  kafka_listeners "$port"
   cat <<CONFIG
 process.roles=broker,controller
 node.id=1
 controller.quorum.voters=1@127.0.0.1:$((port + 1))
-controller.listener.names=CONTROLLER
-listeners=PLAINTEXT://127.0.0.1:$port,CONTROLLER://127.0.0.1:$((port + 1))
 log.dirs=$STATE/kafka/data
 auto.create.topics.enable=false
 # One broker keeps one copy of everything.

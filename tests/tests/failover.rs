@@ -6,24 +6,12 @@
 
 #[path = "failover/conversation.rs"]
 mod conversation;
-#[path = "failover/gate.rs"]
-mod gate;
-#[path = "failover/judge.rs"]
-mod judge;
-#[path = "failover/ledger.rs"]
-mod ledger;
 #[path = "failover/lost.rs"]
 mod lost;
 #[path = "failover/pause.rs"]
 mod pause;
-#[path = "failover/presence.rs"]
-mod presence;
 #[path = "failover/services.rs"]
 mod services;
-#[path = "failover/talk.rs"]
-mod talk;
-#[path = "failover/witness.rs"]
-mod witness;
 
 /// One cluster at a time.
 static TURN: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());

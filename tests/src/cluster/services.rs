@@ -42,6 +42,11 @@ impl Services {
         Some(Self { brokers, redis })
     }
 
+    /// These, which somebody else starts and stops.
+    pub fn at(brokers: String, redis_url: String) -> Self {
+        Self { brokers, redis: Redis { url: redis_url, process: None, turn: None } }
+    }
+
     pub fn brokers(&self) -> &str {
         &self.brokers
     }
@@ -89,7 +94,7 @@ struct Redis {
     url: String,
     process: Option<Process>,
     /// Held while the server is shared.
-    _turn: Option<OwnedMutexGuard<()>>,
+    turn: Option<OwnedMutexGuard<()>>,
 }
 
 struct Process {
@@ -138,7 +143,7 @@ impl Redis {
                 (answer == "+PONG").then_some(true)
             });
             if up.await {
-                return Some(Self { url, process: Some(process), _turn: None });
+                return Some(Self { url, process: Some(process), turn: None });
             }
         }
         panic!("no port for a redis-server");
@@ -149,14 +154,14 @@ impl Redis {
         let turn = TURN.get_or_init(Arc::default).clone().lock_owned().await;
         let keys = say(&url, "DBSIZE").await.expect("REDIS_URL answers");
         assert_eq!(keys, ":0", "the tests empty the database of REDIS_URL, and it holds keys");
-        Self { url, process: None, _turn: Some(turn) }
+        Self { url, process: None, turn: Some(turn) }
     }
 }
 
 impl Drop for Redis {
     /// A shared server is left as it was found, before the next test has its turn.
     fn drop(&mut self) {
-        if self.process.is_none() {
+        if self.process.is_none() && self.turn.is_some() {
             let url = self.url.clone();
             let empty = move || {
                 let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build();

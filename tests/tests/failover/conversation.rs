@@ -7,10 +7,10 @@ use roost_tests::processes::{Cluster, GRACE_MS, Signal};
 use tokio::time::{Instant, sleep_until};
 
 use super::TURN;
-use super::judge::{judge, times};
-use super::presence::{Truth, no_flap};
-use super::talk::Talk;
-use super::witness::{Witness, statuses};
+use roost_tests::judge::{judge, times};
+use roost_tests::presence::{Truth, no_flap};
+use roost_tests::talk::Talk;
+use roost_tests::witness::{Witness, statuses};
 
 /// P2, P3, P6, P8: of three nodes one gets SIGTERM and is started again, and another gets SIGKILL, while 20 users
 /// send to each other. Then half of them leave.

@@ -9,9 +9,9 @@ use roost_tests::processes::{Cluster, LEASE_TTL_MS, LIMIT, until};
 use tokio::time::{Instant, sleep};
 
 use super::TURN;
-use super::judge::judge;
-use super::talk::Talk;
-use super::witness::Witness;
+use roost_tests::judge::judge;
+use roost_tests::talk::Talk;
+use roost_tests::witness::Witness;
 
 /// What an emptied Redis may cost: settling for a lease, and a second each for noticing, claiming and connecting.
 const RESUMED_WITHIN: Duration = Duration::from_secs(10);
@@ -50,7 +50,7 @@ async fn redis_emptied_under_load_takes_nothing_acknowledged_with_it() {
     let ledger = talk.close().await;
 
     println!("Redis emptied: every inbox takes new messages after {resumed_after:.2?}");
-    let told: BTreeSet<usize> = ledger.missed.iter().map(|(_, user)| *user).collect();
+    let told: BTreeSet<usize> = ledger.missed.iter().map(|missed| missed.user).collect();
     println!("  told that messages may be missing: {} of {} users", told.len(), names.len());
     let generations = judge(&ledger, &names, &chat, resumed).await;
     assert_eq!(generations, 2, "the streams begin anew, once");
@@ -76,7 +76,7 @@ async fn a_dead_coordinator_is_noticed_by_no_connected_client() {
     talk.goes_on(50).await;
 
     let leader = ring.leader.expect("somebody leads");
-    cluster.kill_coordinator();
+    cluster.kill_coordinator(0);
     let dead = Instant::now();
     // Two leases: none of them may need a coordinator to be renewed.
     while dead.elapsed() < Duration::from_millis(2 * LEASE_TTL_MS) {
@@ -86,7 +86,7 @@ async fn a_dead_coordinator_is_noticed_by_no_connected_client() {
     let noticed = talk.ledger().states.iter().filter(|(at, ..)| *at > dead).count();
     assert_eq!(noticed, 0, "a connection was lost or moved");
 
-    cluster.start_coordinator();
+    cluster.start_coordinator(0);
     let started = Instant::now();
     until("the new coordinator leads", LIMIT, async || {
         cluster.ring().await.filter(|ring| ring.leader.as_ref().is_some_and(|l| *l != leader))

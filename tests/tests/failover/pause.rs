@@ -7,10 +7,11 @@ use roost_tests::processes::{Cluster, LIMIT, NodeSetup, Signal, until};
 use tokio::time::{Instant, sleep_until, timeout};
 
 use super::TURN;
-use super::gate::Gate;
-use super::judge::judge;
-use super::talk::Talk;
-use super::witness::Witness;
+use roost_tests::gate::Gate;
+use roost_tests::judge::judge;
+use roost_tests::talk::Talk;
+use roost_tests::wire::authority;
+use roost_tests::witness::Witness;
 
 /// Short, so that the pause is past it before the node's own patience with Redis (2 s) is over: an answer that comes
 /// later is not looked at, and the refusal seen by Redis alone.
@@ -29,9 +30,13 @@ const COUNTED_WITHIN: Duration = Duration::from_secs(3);
 async fn a_node_paused_past_its_lease_writes_nothing() {
     let _turn = TURN.lock().await;
     let Some(mut cluster) = Cluster::start(SHORT_LEASE_MS).await else { return };
-    let gate = Gate::start(cluster.redis_url()).await;
+    let gate = Gate::start(&[authority(cluster.redis_url()).to_owned()]).await;
     // Pinned, so that it has the same users in every round.
-    let setup = NodeSetup { pins: "0-20".to_owned(), redis_url: Some(gate.url.clone()) };
+    let setup = NodeSetup {
+        pins: "0-20".to_owned(),
+        redis_url: Some(format!("redis://{}", gate.addr)),
+        ..NodeSetup::default()
+    };
     cluster.start_node("paused", setup);
     cluster.start_node("second", NodeSetup::default());
     cluster.start_node("third", NodeSetup::default());

@@ -10,8 +10,8 @@ use serde_json::Value;
 use tokio::time::Instant;
 
 use super::TURN;
-use super::talk::Talk;
-use super::witness::Witness;
+use roost_tests::talk::Talk;
+use roost_tests::witness::Witness;
 
 /// Keys, leases and records as `docs/ARCHITECTURE.md` has them, and a pinned node owns what it pins.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

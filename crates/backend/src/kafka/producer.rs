@@ -3,6 +3,7 @@
 //! librdkafka ends an idempotent producer for good when it cannot vouch for order any more (a "fatal" error, for
 //! example when the broker lost track of the producer). The thread then reports everything in flight as unknown,
 //! drops the producer, and only then makes another, so no record of the new one overtakes a report of the old.
+//! The same is done when librdkafka has lost sight of a partition's leader, which it never finds again.
 //! Requests already on the wire may still land; the channels and the outbox are made for that (core rules 3, 12).
 
 use std::pin::pin;
@@ -32,6 +33,10 @@ const MAKE_AGAIN_AFTER: Duration = Duration::from_secs(1);
 /// The reports of an ended producer are local, and wait only for whoever reads them.
 const LAST_REPORTS_LIMIT: Duration = Duration::from_secs(5);
 
+/// What librdkafka logs when a broker on its way up or down answers a produce request with "the leader is nobody": it
+/// skips that update, and may not produce to the partition ever again (confluentinc/librdkafka#5430, in 2.12).
+const LEADER_LOST: (&str, &str) = ("METADATAUPDATE", "not found in cache");
+
 type Base = BaseProducer<Delivery>;
 
 /// See the module's description. Dropping it gives up what is in flight: call `flush` first.
@@ -58,8 +63,12 @@ impl KafkaProducer {
     /// # Errors
     /// [`LogError::Refused`] if librdkafka does not take the configuration.
     pub(super) fn spawn(config: ClientConfig, reports: mpsc::Sender<Report>) -> Result<Self, LogError> {
-        let reporter =
-            Arc::new(Reporter { reports, in_flight: InFlight::default(), stopping: AtomicBool::new(false) });
+        let reporter = Arc::new(Reporter {
+            reports,
+            in_flight: InFlight::default(),
+            stopping: AtomicBool::new(false),
+            leader_lost: AtomicBool::new(false),
+        });
         let first = make(&config, &reporter).map_err(|e| LogError::Refused(e.to_string()))?;
         let shared = Arc::new(Shared { current: RwLock::new(Some(Arc::clone(&first))), reporter });
         let thread = thread::Builder::new().name("kafka-reports".to_owned()).spawn({
@@ -116,14 +125,16 @@ impl Shared {
     fn serve(&self, config: &ClientConfig, mut producer: Arc<Base>) {
         loop {
             producer.poll(LOOK_EVERY);
-            let fatal = producer.client().fatal_error();
-            if !self.stopping() && fatal.is_none() {
+            let fatal = producer.client().fatal_error().map(|(code, reason)| format!("{code}: {reason}"));
+            let lost = self.reporter.leader_lost.swap(false, Ordering::AcqRel);
+            let broken = fatal.or_else(|| lost.then(|| "it lost sight of a leader".to_owned()));
+            if !self.stopping() && broken.is_none() {
                 continue;
             }
             self.install(None);
             end(producer);
-            let Some((code, reason)) = fatal.filter(|_| !self.stopping()) else { return };
-            tracing::warn!("kafka: a producer ended and is made anew: {code}: {reason}");
+            let Some(reason) = broken.filter(|_| !self.stopping()) else { return };
+            tracing::warn!("kafka: a producer ended and is made anew: {reason}");
             let Some(made) = self.make_again(config) else { return };
             self.install(Some(Arc::clone(&made)));
             producer = made;
@@ -164,6 +175,8 @@ struct Reporter {
     in_flight: InFlight,
     /// The lane was dropped: from now on a report is lost rather than waited with.
     stopping: AtomicBool,
+    /// See [`LEADER_LOST`].
+    leader_lost: AtomicBool,
 }
 
 impl Reporter {
@@ -210,6 +223,9 @@ struct Delivery(Arc<Reporter>);
 impl ClientContext for Delivery {
     fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
         log_line(level, facility, message);
+        if facility == LEADER_LOST.0 && message.contains(LEADER_LOST.1) {
+            self.0.leader_lost.store(true, Ordering::Release);
+        }
     }
 
     fn error(&self, error: KafkaError, reason: &str) {

@@ -79,12 +79,24 @@ impl KafkaReader {
 #[async_trait]
 impl LogReader for KafkaReader {
     async fn next(&mut self) -> Result<Vec<LogRecord>, LogError> {
-        // The only wait; what `recv` takes out of librdkafka's queue it returns in the same poll, so a dropped
-        // `next` loses nothing.
-        let first = loop {
-            match self.consumer.recv().await {
+        let first = 'first: loop {
+            // The only wait; what `recv` takes out of librdkafka's queue it returns in the same poll, so a dropped
+            // `next` loses nothing.
+            let mut error = match self.consumer.recv().await {
                 Ok(message) => break record(&message),
-                Err(e) => worth_telling(&e).map_or(Ok(()), Err)?,
+                Err(e) => match worth_telling(&e) {
+                    Some(error) => error,
+                    None => continue,
+                },
+            };
+            // librdkafka queues an error for each try to connect. Told one by one they would hold up the records
+            // behind them for long after an outage.
+            loop {
+                match self.consumer.recv().now_or_never() {
+                    Some(Ok(message)) => break 'first record(&message),
+                    Some(Err(e)) => error = worth_telling(&e).unwrap_or(error),
+                    None => return Err(error),
+                }
             }
         };
         let mut records = vec![first];

@@ -3,11 +3,11 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use crate::processes::{Cluster, LIMIT, until};
 use roost_proto::events::{Status, StatusEvent};
-use roost_tests::processes::{Cluster, LIMIT, until};
 
-use super::ledger::Ledger;
-use super::witness::{Witness, statuses};
+use crate::ledger::Ledger;
+use crate::witness::{Witness, statuses};
 
 /// Who is there and who is not.
 pub struct Truth(BTreeMap<String, Status>);

@@ -3,8 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use roost_client::{Message, State};
 use tokio::time::Instant;
+
+use crate::history::{History, Place, What};
 
 /// One message, from the moment the application gave it to the SDK.
 #[derive(Debug, Clone)]
@@ -30,30 +31,53 @@ pub struct Arrived {
     pub id: String,
 }
 
+/// Somebody was told that messages were missed, or that the stream began anew.
+#[derive(Debug, Clone)]
+pub struct Missed {
+    pub at: Instant,
+    pub user: usize,
+    pub from: Option<Place>,
+    pub to: Place,
+}
+
 /// Everything that the users of one test saw. Users are indices.
 #[derive(Debug, Default)]
 pub struct Ledger {
     /// By message id.
     pub sent: BTreeMap<String, Sent>,
     pub arrived: Vec<Arrived>,
-    /// Connections lost and won.
-    pub states: Vec<(Instant, usize, State)>,
-    /// Who was told that messages were missed, or that the stream began anew, and when.
-    pub missed: Vec<(Instant, usize)>,
+    /// Connections won (true) and lost.
+    pub states: Vec<(Instant, usize, bool)>,
+    pub missed: Vec<Missed>,
     /// Sends that the SDK did not confirm in its time, and that the application repeated.
     pub repeated: usize,
     /// Answers that must not be: refusals, and sends withdrawn.
-    pub refused: Vec<String>,
+    pub refused: Vec<Flaw>,
     /// From whom, to whom: the last number.
     last_n: BTreeMap<(usize, usize), u64>,
+    /// Where everything is written down too.
+    history: Option<History>,
+}
+
+/// One thing that must not be, and the message it is about, if it is about one.
+#[derive(Debug, Clone)]
+pub struct Flaw {
+    pub id: Option<String>,
+    pub what: String,
+}
+
+impl Flaw {
+    pub fn of(id: &str, what: impl Into<String>) -> Self {
+        Self { id: Some(id.to_owned()), what: what.into() }
+    }
 }
 
 /// What is wrong with what arrived. Empty lists are what is wanted.
 #[derive(Debug, Default)]
 pub struct Flaws {
-    pub lost: Vec<String>,
-    pub doubled: Vec<String>,
-    pub disordered: Vec<String>,
+    pub lost: Vec<Flaw>,
+    pub doubled: Vec<Flaw>,
+    pub disordered: Vec<Flaw>,
 }
 
 impl Flaws {
@@ -68,34 +92,52 @@ impl Flaws {
 }
 
 impl Ledger {
+    /// One that writes a history.
+    pub fn with(history: History) -> Self {
+        Self { history: Some(history), ..Self::default() }
+    }
+
+    /// This happened now.
+    pub fn note(&mut self, what: What) {
+        let now = Instant::now();
+        if let Some(history) = &mut self.history {
+            history.note(now, &what);
+        }
+        self.apply(now, what);
+    }
+
+    /// This happened then. What has to do with the cluster alone changes nothing.
+    pub fn apply(&mut self, at: Instant, what: What) {
+        match what {
+            What::Sent { id, from, to, n } => {
+                self.last_n.insert((from, to), n);
+                self.sent.insert(id, Sent { from, to, n, at, acked: None, arrived: None });
+            }
+            What::Acked { id } => {
+                if let Some(sent) = self.sent.get_mut(&id) {
+                    sent.acked = Some(at);
+                }
+            }
+            What::Repeated { .. } => self.repeated += 1,
+            What::Refused { id, why } => self.refused.push(Flaw::of(&id, why)),
+            What::Arrived { user, generation, offset, id } => {
+                if let Some(sent) = self.sent.get_mut(&id) {
+                    sent.arrived.get_or_insert(at);
+                }
+                self.arrived.push(Arrived { at, user, generation, offset, id });
+            }
+            What::Missed { user, from, to } => self.missed.push(Missed { at, user, from, to }),
+            What::State { user, node } => self.states.push((at, user, node.is_some())),
+            _ => {}
+        }
+    }
+
     /// Notes the next message of one to another, under an id that begins with `prefix`; its number and its id.
     pub fn send(&mut self, prefix: &str, from: usize, to: usize) -> (u64, String) {
-        let n = self.last_n.entry((from, to)).or_default();
-        *n += 1;
+        let n = self.last_n.get(&(from, to)).unwrap_or(&0) + 1;
         let id = format!("{prefix}-{to}-{n}");
-        let sent = Sent { from, to, n: *n, at: Instant::now(), acked: None, arrived: None };
-        self.sent.insert(id.clone(), sent);
-        (*n, id)
-    }
-
-    pub fn acked(&mut self, id: &str) {
-        if let Some(sent) = self.sent.get_mut(id) {
-            sent.acked = Some(Instant::now());
-        }
-    }
-
-    pub fn receive(&mut self, user: usize, message: &Message) {
-        let at = Instant::now();
-        if let Some(sent) = self.sent.get_mut(message.id.as_str()) {
-            sent.arrived.get_or_insert(at);
-        }
-        self.arrived.push(Arrived {
-            at,
-            user,
-            generation: message.generation.0,
-            offset: message.offset.0,
-            id: message.id.to_string(),
-        });
+        self.note(What::Sent { id: id.clone(), from, to, n });
+        (n, id)
     }
 
     /// How many confirmed messages, of those given to the SDK since `since`, have not arrived.
@@ -121,22 +163,25 @@ impl Ledger {
             if let Some(last) = last_cursor.insert(a.user, cursor)
                 && cursor <= last
             {
-                flaws.disordered.push(format!("inbox of {}: {cursor:?} after {last:?}", a.user));
+                let what = format!("inbox of {}: {cursor:?} after {last:?}", a.user);
+                flaws.disordered.push(Flaw::of(&a.id, what));
             }
             let Some(s) = self.sent.get(&a.id).filter(|s| s.to == a.user) else {
-                flaws.disordered.push(format!("{} came to {}, who was not meant", a.id, a.user));
+                let what = format!("it came to {}, who was not meant", a.user);
+                flaws.disordered.push(Flaw::of(&a.id, what));
                 continue;
             };
             if !seen.insert(&a.id) {
-                flaws.doubled.push(a.id.clone());
+                flaws.doubled.push(Flaw::of(&a.id, format!("shown again at {cursor:?}")));
             }
             let last = last_n.insert((s.from, s.to), s.n).unwrap_or(0);
             if s.n <= last {
-                flaws.disordered.push(format!("{} after number {last} of its sender", a.id));
+                flaws.disordered.push(Flaw::of(&a.id, format!("after number {last} of its sender")));
             }
         }
         let due = self.sent.iter().filter(|(_, s)| s.at >= since && s.acked.is_some());
-        flaws.lost = due.filter(|(id, _)| !seen.contains(id.as_str())).map(|(id, _)| id.clone()).collect();
+        let lost = due.filter(|(id, _)| !seen.contains(id.as_str()));
+        flaws.lost = lost.map(|(id, _)| Flaw::of(id, "it did not arrive")).collect();
         flaws
     }
 
@@ -166,8 +211,8 @@ impl Ledger {
         let mut lost: Option<Instant> = None;
         let mut connected_before = false;
         let mut longest = Duration::ZERO;
-        for (at, _, state) in self.states.iter().filter(|(_, u, _)| *u == user) {
-            if state.is_connected() {
+        for (at, _, connected) in self.states.iter().filter(|(_, u, _)| *u == user) {
+            if *connected {
                 longest = longest.max(lost.take().map_or(Duration::ZERO, |lost| *at - lost));
                 connected_before = true;
             } else if connected_before {

@@ -1,8 +1,10 @@
-//! A way to Redis that can be shut: what a process sends is kept, and arrives when the gate is opened.
+//! A way to a server that can be shut: what a process sends is kept, and arrives when the gate is opened. Or it is
+//! cut, and whoever comes is refused.
 //!
 //! The moment between a node's look at its lease and its write reaching Redis is some microseconds long. Here it
 //! lasts for as long as a test needs it.
 
+use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -13,9 +15,10 @@ use tokio::task::JoinSet;
 
 const CHUNK: usize = 64 * 1024;
 
-/// A proxy in front of a Redis. All connections end with it.
+/// A proxy in front of one server, or of several, of which each new connection goes to the next one that takes it.
+/// All connections end with it.
 pub struct Gate {
-    pub url: String,
+    pub addr: SocketAddr,
     state: Arc<State>,
     _accepting: JoinSet<()>,
 }
@@ -24,15 +27,17 @@ pub struct Gate {
 enum Mode {
     Open,
     Shut,
-    /// Open, and what Redis answers is noted.
+    /// Open, and what the server answers is noted.
     Watched,
+    /// Connections are closed, new ones too.
+    Cut,
 }
 
 struct State {
     mode: watch::Sender<Mode>,
     /// What was kept since the gate was shut.
     held: Mutex<Vec<u8>>,
-    /// What Redis answered since the gate was opened.
+    /// What was answered since the gate was opened.
     answers: Mutex<Vec<u8>>,
 }
 
@@ -45,19 +50,23 @@ fn count(bytes: &[u8], text: &str) -> usize {
 }
 
 impl Gate {
-    /// In front of the Redis at `redis_url`, open.
-    pub async fn start(redis_url: &str) -> Self {
-        let redis = roost_tests::wire::authority(redis_url).to_owned();
-        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+    /// In front of these servers (`host:port`), open, at a free port.
+    pub async fn start(servers: &[String]) -> Self {
+        Self::start_at(SocketAddr::from(([127, 0, 0, 1], 0)), servers).await
+    }
+
+    /// The same at this address.
+    pub async fn start_at(addr: SocketAddr, servers: &[String]) -> Self {
+        let listener = TcpListener::bind(addr).await.expect("a free port");
         let addr = listener.local_addr().expect("an address");
         let (mode, _) = watch::channel(Mode::Open);
         let state = Arc::new(State { mode, held: Mutex::default(), answers: Mutex::default() });
         let mut accepting = JoinSet::new();
-        accepting.spawn(accept(listener, redis, Arc::clone(&state)));
-        Self { url: format!("redis://{addr}"), state, _accepting: accepting }
+        accepting.spawn(accept(listener, servers.to_vec(), Arc::clone(&state)));
+        Self { addr, state, _accepting: accepting }
     }
 
-    /// From now on nothing reaches Redis.
+    /// From now on nothing reaches the server.
     pub fn shut(&self) {
         lock(&self.state.held).clear();
         self.state.mode.send_replace(Mode::Shut);
@@ -68,31 +77,65 @@ impl Gate {
         count(&lock(&self.state.held), text)
     }
 
-    /// What was kept arrives now.
+    /// Closes every connection, and new ones until it is opened.
+    pub fn cut(&self) {
+        self.state.mode.send_replace(Mode::Cut);
+    }
+
+    /// As at the start: what was kept arrives now, and no answer is noted.
+    pub fn restore(&self) {
+        self.state.mode.send_replace(Mode::Open);
+    }
+
+    /// What was kept arrives now, and answers are noted.
     pub fn open(&self) {
         lock(&self.state.answers).clear();
         self.state.mode.send_replace(Mode::Watched);
     }
 
-    /// How often this text is in what Redis has answered since.
+    /// How often this text is in what was answered since.
     pub fn answered(&self, text: &str) -> usize {
         count(&lock(&self.state.answers), text)
     }
 }
 
-async fn accept(listener: TcpListener, redis: String, state: Arc<State>) {
+async fn accept(listener: TcpListener, servers: Vec<String>, state: Arc<State>) {
     let mut connections = JoinSet::new();
+    let mut turn = 0;
     while let Ok((client, _)) = listener.accept().await {
-        let Ok(server) = TcpStream::connect(&redis).await else { continue };
+        // What has ended is forgotten: a gate may stand for hours.
+        while connections.try_join_next().is_some() {}
+        if *state.mode.borrow() == Mode::Cut {
+            continue;
+        }
+        turn += 1;
+        let Some(server) = connect(&servers, turn).await else { continue };
         let _ = (client.set_nodelay(true), server.set_nodelay(true));
-        let ((from_client, to_client), (from_server, to_server)) = (client.into_split(), server.into_split());
-        connections.spawn(ask(from_client, to_server, Arc::clone(&state)));
-        connections.spawn(answer(from_server, to_client, Arc::clone(&state)));
+        connections.spawn(pass(client, server, Arc::clone(&state)));
     }
 }
 
-/// Towards Redis. Returning closes that half, and so in the end the connection.
-async fn ask(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, state: Arc<State>) {
+async fn connect(servers: &[String], turn: usize) -> Option<TcpStream> {
+    for i in 0..servers.len() {
+        if let Ok(stream) = TcpStream::connect(&servers[(turn + i) % servers.len()]).await {
+            return Some(stream);
+        }
+    }
+    None
+}
+
+/// Until one side closes both ways, or the gate is cut.
+async fn pass(client: TcpStream, server: TcpStream, state: Arc<State>) {
+    let ((from_client, to_client), (from_server, to_server)) = (client.into_split(), server.into_split());
+    let mut mode = state.mode.subscribe();
+    tokio::select! {
+        _ = mode.wait_for(|mode| *mode == Mode::Cut) => {}
+        _ = async { tokio::join!(ask(from_client, to_server, &state), answer(from_server, to_client, &state)) } => {}
+    }
+}
+
+/// Towards the server. Returning closes that half, and so in the end the connection.
+async fn ask(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, state: &State) {
     let mut mode = state.mode.subscribe();
     let (mut chunk, mut kept) = (vec![0; CHUNK], Vec::new());
     loop {
@@ -116,7 +159,7 @@ async fn ask(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, state: Arc<State>)
     }
 }
 
-async fn answer(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, state: Arc<State>) {
+async fn answer(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, state: &State) {
     let mut chunk = vec![0; CHUNK];
     while let Ok(n @ 1..) = from.read(&mut chunk).await {
         if *state.mode.borrow() == Mode::Watched {

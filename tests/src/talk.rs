@@ -6,14 +6,15 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use futures_util::{FutureExt, poll};
-use roost_client::{Client, Event, Events, MessageId, SendError};
-use roost_tests::processes::{Cluster, LIMIT, until};
-use serde_json::json;
+use roost_client::{Client, Cursor, Event, Events, MessageId, SendError, State};
+use serde_json::{Value, json};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
-use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
+use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep};
 
-use super::ledger::Ledger;
+use crate::history::What;
+use crate::ledger::Ledger;
+use crate::processes::{Cluster, LIMIT, until};
 
 /// Longer than any fault here: whatever is not confirmed by then is noted as a failure of its own.
 const SEND_TIMEOUT: Duration = Duration::from_secs(60);
@@ -22,6 +23,8 @@ const SEND_TIMEOUT: Duration = Duration::from_secs(60);
 pub struct Person {
     pub name: String,
     pub client: Client,
+    /// While this is false, the application takes nothing from the SDK.
+    pub reads: watch::Sender<bool>,
 }
 
 /// The users of a test and their ledger.
@@ -49,13 +52,24 @@ impl Speech {
 impl Talk {
     /// Connects all of them.
     pub async fn open(cluster: &Cluster, names: Vec<String>) -> Self {
-        let ledger = Arc::new(Mutex::new(Ledger::default()));
+        Self::open_with(cluster, names, Ledger::default(), SEND_TIMEOUT).await
+    }
+
+    /// The same, with a ledger that may have a history, and the time that the SDK has for a send.
+    pub async fn open_with(
+        cluster: &Cluster,
+        names: Vec<String>,
+        ledger: Ledger,
+        send_timeout: Duration,
+    ) -> Self {
+        let ledger = Arc::new(Mutex::new(ledger));
         let (mut people, mut listening) = (Vec::new(), Vec::new());
         for (user, name) in names.into_iter().enumerate() {
-            let builder = cluster.client(&name).device("phone").send_timeout(SEND_TIMEOUT);
+            let builder = cluster.client(&name).device("phone").send_timeout(send_timeout);
             let (client, events) = builder.connect().await.expect("a usable client");
-            listening.push(tokio::spawn(listen(user, events, Arc::clone(&ledger))));
-            people.push(Person { name, client });
+            let reads = watch::Sender::new(true);
+            listening.push(tokio::spawn(listen(user, events, reads.subscribe(), Arc::clone(&ledger))));
+            people.push(Person { name, client, reads });
         }
         for connected in join_all(people.iter().map(|p| p.client.connected(LIMIT))).await {
             connected.expect("everybody connects");
@@ -73,6 +87,17 @@ impl Talk {
 
     /// Each of `speakers` begins to send a message every `pace`, to each of `listeners` but itself in turn.
     pub fn speak(&self, speakers: &[usize], listeners: &[usize], pace: Duration) -> Speech {
+        self.speak_padded(speakers, listeners, pace, 0)
+    }
+
+    /// The same, with so many bytes more in each message.
+    pub fn speak_padded(
+        &self,
+        speakers: &[usize],
+        listeners: &[usize],
+        pace: Duration,
+        padding: usize,
+    ) -> Speech {
         let (stop, stopped) = watch::channel(false);
         let speaking = speakers.iter().map(|&from| {
             let to: Vec<(usize, String)> = listeners
@@ -86,8 +111,11 @@ impl Talk {
                 name: self.people[from].name.clone(),
                 client: self.people[from].client.clone(),
                 ledger: Arc::clone(&self.ledger),
+                padding,
             };
-            tokio::spawn(speaker.speak(pace, stopped.clone()))
+            // Not all of them in the same moment.
+            let offset = pace.mul_f64(from as f64 / self.people.len() as f64);
+            tokio::spawn(speaker.speak(pace, offset, stopped.clone()))
         });
         Speech { speaking: speaking.collect(), stop }
     }
@@ -129,15 +157,31 @@ fn lock(ledger: &Mutex<Ledger>) -> MutexGuard<'_, Ledger> {
     ledger.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-async fn listen(user: usize, mut events: Events, ledger: Arc<Mutex<Ledger>>) {
-    while let Some(event) = events.recv().await {
-        let mut ledger = lock(&ledger);
-        match event {
-            Event::Message(message) => ledger.receive(user, &message),
-            Event::Gap { .. } | Event::Reset { .. } => ledger.missed.push((Instant::now(), user)),
-            Event::State { current, .. } => ledger.states.push((Instant::now(), user, current)),
+async fn listen(
+    user: usize,
+    mut events: Events,
+    mut reads: watch::Receiver<bool>,
+    ledger: Arc<Mutex<Ledger>>,
+) {
+    let place = |cursor: Cursor| (cursor.generation.0, cursor.offset.0);
+    loop {
+        // Who is not told otherwise any more reads on.
+        let _ = reads.wait_for(|reads| *reads).await;
+        let Some(event) = events.recv().await else { return };
+        let what = match event {
+            Event::Message(m) => {
+                What::Arrived { user, generation: m.generation.0, offset: m.offset.0, id: m.id.to_string() }
+            }
+            Event::Gap { from, cursor, .. } | Event::Reset { from, cursor, .. } => {
+                What::Missed { user, from: from.map(place), to: place(cursor) }
+            }
+            Event::State { current: State::Connected { node, .. }, .. } => {
+                What::State { user, node: Some(node.to_string()) }
+            }
+            Event::State { .. } => What::State { user, node: None },
             other => panic!("an event that this test does not know: {other:?}"),
-        }
+        };
+        lock(&ledger).note(what);
     }
 }
 
@@ -147,12 +191,13 @@ struct Speaker {
     name: String,
     client: Client,
     ledger: Arc<Mutex<Ledger>>,
+    padding: usize,
 }
 
 impl Speaker {
     /// Sends do not wait for each other: what keeps their order is the SDK.
-    async fn speak(self, pace: Duration, mut stopped: watch::Receiver<bool>) {
-        let mut tick = interval(pace);
+    async fn speak(self, pace: Duration, offset: Duration, mut stopped: watch::Receiver<bool>) {
+        let mut tick = interval_at(Instant::now() + offset, pace);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut waiting = FuturesUnordered::new();
         // Not all begin with the same one.
@@ -180,12 +225,23 @@ impl Speaker {
         let (n, id) = lock(&self.ledger).send(&self.name, self.from, *to);
         let message = MessageId::new(&id).expect("a message id");
         loop {
-            match self.client.send_with_id(message.clone(), name, json!({ "n": n })).await {
-                Ok(_) => return lock(&self.ledger).acked(&id),
-                Err(SendError::Unknown { .. }) => lock(&self.ledger).repeated += 1,
-                Err(SendError::QueueFull { .. }) => sleep(Duration::from_millis(100)).await,
-                Err(error) => return lock(&self.ledger).refused.push(format!("{id}: {error}")),
-            }
+            let what = match self.client.send_with_id(message.clone(), name, self.data(n)).await {
+                Ok(_) => What::Acked { id },
+                Err(SendError::Unknown { .. }) => {
+                    lock(&self.ledger).note(What::Repeated { id: id.clone() });
+                    continue;
+                }
+                Err(SendError::QueueFull { .. }) => {
+                    sleep(Duration::from_millis(100)).await;
+                    continue;
+                }
+                Err(error) => What::Refused { id, why: error.to_string() },
+            };
+            return lock(&self.ledger).note(what);
         }
+    }
+
+    fn data(&self, n: u64) -> Value {
+        if self.padding == 0 { json!({ "n": n }) } else { json!({ "n": n, "pad": "x".repeat(self.padding) }) }
     }
 }

@@ -1,19 +1,18 @@
-//! A cluster of real processes: one `coordinator` and some `ws-node`s, the binaries that cargo has built, on real
+//! A cluster of real processes: some `coordinator`s and some `ws-node`s, the binaries that cargo has built, on real
 //! Kafka and Redis.
 //!
 //! What a fault does to a process is done to it from outside, by signals. Every process writes its log to a file;
 //! when the cluster is dropped everything is killed, and if that is because a test failed, the ends of the logs are
 //! printed. The same cluster inside one process is [`cluster`](crate::cluster).
 
+mod process;
+mod ring;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Display;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::OnceLock;
-use std::sync::atomic::AtomicU16;
-use std::sync::atomic::Ordering::Relaxed;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use rdkafka::ClientConfig;
 use rdkafka::admin::{AdminClient, AdminOptions};
@@ -27,6 +26,10 @@ use tokio::time::{Instant, sleep};
 
 use crate::cluster::services::Services;
 use crate::cluster::{AUDIENCE, ISSUER, TempDir, now_s, secret, token};
+use process::Programs;
+
+pub use process::{Process, Signal, free_addr};
+pub use ring::Ring;
 
 pub const VNODES: u16 = 64;
 pub const LEASE_TTL_MS: u64 = 2_000;
@@ -36,14 +39,10 @@ pub const GRACE_MS: u64 = 3_000;
 pub const LIMIT: Duration = Duration::from_secs(30);
 /// Between two looks at something that is waited for.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
+/// Longer than any run.
+const TOKEN_S: u64 = 24 * 3_600;
 /// A stopped process accepts connections and never answers.
 const HTTP_TIMEOUT: Duration = Duration::from_secs(3);
-/// Of each log so much is printed when a test fails.
-const LOG_LINES_SHOWN: usize = 60;
-/// Below the ports that systems give to outgoing connections, so that none of those takes one that was just found
-/// free.
-const PORTS: std::ops::Range<u16> = 20_000..32_000;
-
 /// Looks until there is something to see; a deadline away is a failed test.
 pub async fn until<T>(what: &str, limit: Duration, mut look: impl AsyncFnMut() -> Option<T>) -> T {
     until_ok(what, limit, async || look().await.ok_or("it does not happen")).await
@@ -65,143 +64,6 @@ pub async fn until_ok<T, E: Display>(
     }
 }
 
-/// What can be sent to a process.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Signal {
-    Terminate,
-    Stop,
-    Continue,
-}
-
-/// A child process with its log; killed when dropped.
-#[derive(Debug)]
-pub struct Process {
-    name: String,
-    child: Child,
-    log: PathBuf,
-}
-
-impl Process {
-    /// Starts `program` with this environment and nothing else of ours; its output goes to `dir/name.log`, after
-    /// what an earlier life of this name wrote.
-    fn spawn(name: &str, program: &Path, vars: &BTreeMap<&str, String>, dir: &Path) -> Self {
-        let log = dir.join(format!("{name}.log"));
-        let file = std::fs::File::options().create(true).append(true).open(&log).expect("a log file");
-        let copy = file.try_clone().expect("a second handle");
-        let filter = std::env::var("ROOST_TEST_LOG").unwrap_or_else(|_| "info".to_owned());
-        let mut command = Command::new(program);
-        command.env_clear().env("RUST_LOG", filter).env("RUST_BACKTRACE", "1").envs(vars);
-        command.stdin(Stdio::null()).stdout(file).stderr(copy);
-        let child =
-            command.spawn().unwrap_or_else(|e| panic!("{} cannot be started: {e}", program.display()));
-        Self { name: name.to_owned(), child, log }
-    }
-
-    /// By process id. Returns when the kernel has done it: a stopped process runs no further instruction.
-    pub async fn signal(&self, signal: Signal) {
-        let name = match signal {
-            Signal::Terminate => "TERM",
-            Signal::Stop => "STOP",
-            Signal::Continue => "CONT",
-        };
-        let pid = self.child.id();
-        // `kill` is built into every shell, and a program only on some systems.
-        let kill =
-            tokio::process::Command::new("sh").arg("-c").arg(format!("kill -{name} {pid}")).status().await;
-        assert!(kill.expect("a shell").success(), "{}: kill -{name} {pid}", self.name);
-        if signal == Signal::Stop {
-            until("the process is stopped", LIMIT, async || self.is_stopped().then_some(())).await;
-        }
-    }
-
-    /// As far as /proc says so; elsewhere it is believed.
-    fn is_stopped(&self) -> bool {
-        let Ok(stat) = std::fs::read_to_string(format!("/proc/{}/stat", self.child.id())) else {
-            return true;
-        };
-        stat.rsplit_once(')').is_some_and(|(_, rest)| rest.trim_start().starts_with('T'))
-    }
-
-    /// SIGKILL, and gone when this returns.
-    pub fn kill(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-
-    pub fn is_running(&mut self) -> bool {
-        self.child.try_wait().is_ok_and(|ended| ended.is_none())
-    }
-
-    /// Waits until it ends by itself.
-    pub async fn ended(&mut self) -> ExitStatus {
-        let what = format!("{} ends", self.name);
-        until(&what, LIMIT, async || self.child.try_wait().expect("our own child")).await
-    }
-
-    pub fn log(&self) -> String {
-        std::fs::read_to_string(&self.log).unwrap_or_default()
-    }
-}
-
-impl Drop for Process {
-    fn drop(&mut self) {
-        self.kill();
-        if std::thread::panicking() {
-            let log = self.log();
-            let lines: Vec<&str> = log.lines().collect();
-            let shown = &lines[lines.len().saturating_sub(LOG_LINES_SHOWN)..];
-            println!("--- {} (the last {} of {} lines)", self.name, shown.len(), lines.len());
-            shown.iter().for_each(|line| println!("{line}"));
-        }
-    }
-}
-
-/// The programs, where cargo puts them: beside the directory of this test's executable.
-#[derive(Debug)]
-struct Programs {
-    coordinator: PathBuf,
-    ws_node: PathBuf,
-}
-
-impl Programs {
-    fn find() -> Self {
-        let here = std::env::current_exe().expect("a path");
-        let dir = here.parent().and_then(Path::parent).expect("target/<profile>/deps/<test>");
-        let find = |name: &str| {
-            let path = dir.join(name);
-            let built = std::fs::metadata(&path).and_then(|file| file.modified());
-            let cure = "cargo build -p roost-coordinator -p roost-ws-node (with --release, if the tests are)";
-            assert!(built.is_ok(), "{} is missing; build it first: {cure}", path.display());
-            // `cargo test -p roost-tests` builds the libraries that it uses itself, and not these programs.
-            if built.ok() < newest(&dir.join("deps"), &format!("libroost_{}-", name.replace('-', "_"))) {
-                println!("{} is older than its library and may be stale: {cure}", path.display());
-            }
-            path
-        };
-        Self { coordinator: find("coordinator"), ws_node: find("ws-node") }
-    }
-}
-
-/// When the last of the libraries with this prefix was made.
-fn newest(dir: &Path, prefix: &str) -> Option<SystemTime> {
-    let files = std::fs::read_dir(dir).ok()?.flatten();
-    let libraries = files.filter(|file| {
-        let name = file.file_name().to_string_lossy().into_owned();
-        name.starts_with(prefix) && name.ends_with(".rlib")
-    });
-    libraries.filter_map(|file| file.metadata().ok()?.modified().ok()).max()
-}
-
-/// Free now, and given to nobody else in this process: whoever gets it binds it a moment later.
-fn free_port() -> u16 {
-    static NEXT: OnceLock<AtomicU16> = OnceLock::new();
-    let next = NEXT.get_or_init(|| AtomicU16::new(rand::random_range(0..PORTS.end - PORTS.start)));
-    let candidates =
-        std::iter::repeat_with(|| PORTS.start + next.fetch_add(1, Relaxed) % (PORTS.end - PORTS.start));
-    let free = |port: &u16| std::net::TcpListener::bind(("127.0.0.1", *port)).is_ok();
-    candidates.take(1_000).find(free).expect("a free port")
-}
-
 /// How a node is started.
 #[derive(Debug, Clone, Default)]
 pub struct NodeSetup {
@@ -209,6 +71,43 @@ pub struct NodeSetup {
     pub pins: String,
     /// Another way to the cluster's Redis than its own address.
     pub redis_url: Option<String>,
+    /// Another way to Kafka.
+    pub brokers: Option<String>,
+    /// Where it listens; a port of its own if absent.
+    pub listen: Option<SocketAddr>,
+    /// Where its clients go, if not there.
+    pub public_url: Option<String>,
+}
+
+/// What a cluster is made with.
+#[derive(Debug, Clone)]
+pub struct ClusterSetup {
+    pub coordinators: usize,
+    pub lease_ttl_ms: u64,
+    pub linger_ms: u64,
+    pub grace_ms: u64,
+    /// Where the logs go; a directory that is removed in the end if absent.
+    pub logs: Option<PathBuf>,
+}
+
+impl Default for ClusterSetup {
+    fn default() -> Self {
+        Self {
+            coordinators: 1,
+            lease_ttl_ms: LEASE_TTL_MS,
+            linger_ms: LINGER_MS,
+            grace_ms: GRACE_MS,
+            logs: None,
+        }
+    }
+}
+
+/// One coordinator: its process while it runs, and its addresses, which stay.
+#[derive(Debug)]
+pub struct Coordinator {
+    pub process: Option<Process>,
+    pub listen: SocketAddr,
+    admin: SocketAddr,
 }
 
 /// One ws-node process.
@@ -229,60 +128,20 @@ impl Node {
     }
 }
 
-/// The table as `/ring` shows it.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Ring {
-    pub leader: Option<String>,
-    /// vnode → node, epoch, ready.
-    pub rows: BTreeMap<u16, (String, u64, bool)>,
-    /// vnode → node, of those that are not where they should be.
-    pub moving: BTreeMap<u16, String>,
-}
-
-impl Ring {
-    fn read(body: &Value) -> Option<Self> {
-        let rows = body["rows"].as_array()?.iter().map(|row| {
-            let vnode = u16::try_from(row[0].as_u64()?).ok()?;
-            Some((vnode, (row[1].as_str()?.to_owned(), row[2].as_u64()?, row[3].as_bool()?)))
-        });
-        let moving = body["moving"]
-            .as_array()?
-            .iter()
-            .map(|row| Some((u16::try_from(row[0].as_u64()?).ok()?, row[1].as_str()?.to_owned())));
-        Some(Self {
-            leader: body["leader"].as_str().map(ToOwned::to_owned),
-            rows: rows.collect::<Option<_>>()?,
-            moving: moving.collect::<Option<_>>()?,
-        })
-    }
-
-    /// How many vnodes each node has, and what is unfinished.
-    fn summary(&self) -> String {
-        let mut shares: BTreeMap<&str, usize> = BTreeMap::new();
-        self.rows.values().for_each(|row| *shares.entry(&row.0).or_default() += 1);
-        let unready: Vec<_> = self.rows.iter().filter(|(_, row)| !row.2).collect();
-        format!("shares {shares:?}, not ready {unready:?}, moving {:?}", self.moving)
-    }
-
-    /// The vnodes that a node has.
-    pub fn of(&self, node: &str) -> Vec<u16> {
-        self.rows.iter().filter(|(_, row)| row.0 == node).map(|(vnode, _)| *vnode).collect()
-    }
-}
-
 /// See the module's description.
 pub struct Cluster {
     // Dropped in this order: the processes before what they use.
     nodes: BTreeMap<&'static str, Node>,
-    coordinator: Option<Process>,
-    coordinator_addr: SocketAddr,
+    coordinators: Vec<Coordinator>,
+    /// Where clients ask.
+    front: String,
     http: reqwest::Client,
     programs: Programs,
     /// In the names of its nodes and users: Kafka is shared, and no two lives of any test share a topic.
     run: String,
     /// All names that nodes ever had here.
     names: BTreeSet<String>,
-    lease_ttl_ms: u64,
+    setup: ClusterSetup,
     dir: Option<TempDir>,
     services: Services,
 }
@@ -291,21 +150,32 @@ impl Cluster {
     /// Redis and a coordinator, no nodes yet; nothing, and a line that says what is missing, where there are no
     /// services and nobody insists on them.
     pub async fn start(lease_ttl_ms: u64) -> Option<Self> {
-        let services = Services::find().await?;
+        let setup = ClusterSetup { lease_ttl_ms, ..ClusterSetup::default() };
+        Some(Self::launch(Services::find().await?, setup))
+    }
+
+    /// Coordinators on these services, no nodes yet.
+    pub fn launch(services: Services, setup: ClusterSetup) -> Self {
+        let coordinators = (0..setup.coordinators).map(|_| Coordinator {
+            process: None,
+            listen: free_addr(),
+            admin: free_addr(),
+        });
+        let coordinators: Vec<_> = coordinators.collect();
         let mut cluster = Self {
             nodes: BTreeMap::new(),
-            coordinator: None,
-            coordinator_addr: SocketAddr::from(([127, 0, 0, 1], free_port())),
+            front: format!("http://{}", coordinators[0].listen),
+            coordinators,
             http: reqwest::Client::builder().timeout(HTTP_TIMEOUT).build().expect("an HTTP client"),
             programs: Programs::find(),
             run: format!("t{:08x}", rand::random::<u32>()),
             names: BTreeSet::new(),
-            lease_ttl_ms,
-            dir: Some(TempDir::default()),
+            dir: setup.logs.is_none().then(TempDir::default),
+            setup,
             services,
         };
-        cluster.start_coordinator();
-        Some(cluster)
+        (0..cluster.coordinators.len()).for_each(|i| cluster.start_coordinator(i));
+        cluster
     }
 
     /// With these nodes (name and `ASSIGNED_VNODES`), and settled.
@@ -319,7 +189,8 @@ impl Cluster {
     }
 
     fn dir(&self) -> &Path {
-        self.dir.as_ref().expect("there until the end").path()
+        let own = || self.dir.as_ref().expect("there until the end").path();
+        self.setup.logs.as_deref().unwrap_or_else(own)
     }
 
     fn vars(&self, listen: SocketAddr, admin: SocketAddr) -> BTreeMap<&'static str, String> {
@@ -332,21 +203,42 @@ impl Cluster {
             ("LISTEN_ADDR", listen.to_string()),
             ("ADMIN_ADDR", admin.to_string()),
             ("VNODES", VNODES.to_string()),
-            ("LEASE_TTL_MS", self.lease_ttl_ms.to_string()),
-            ("PRESENCE_LINGER_MS", LINGER_MS.to_string()),
-            ("PRESENCE_GRACE_MS", GRACE_MS.to_string()),
+            ("LEASE_TTL_MS", self.setup.lease_ttl_ms.to_string()),
+            ("PRESENCE_LINGER_MS", self.setup.linger_ms.to_string()),
+            ("PRESENCE_GRACE_MS", self.setup.grace_ms.to_string()),
         ])
     }
 
-    /// Starts the coordinator, again at the address it had.
-    pub fn start_coordinator(&mut self) {
-        let admin = SocketAddr::from(([127, 0, 0, 1], free_port()));
-        let vars = self.vars(self.coordinator_addr, admin);
-        self.coordinator = Some(Process::spawn("coordinator", &self.programs.coordinator, &vars, self.dir()));
+    /// Starts a coordinator, again at the addresses it had.
+    pub fn start_coordinator(&mut self, i: usize) {
+        let Coordinator { listen, admin, .. } = self.coordinators[i];
+        let vars = self.vars(listen, admin);
+        let process =
+            Process::spawn(&format!("coordinator-{i}"), &self.programs.coordinator, &vars, self.dir());
+        self.coordinators[i].process = Some(process);
     }
 
-    pub fn kill_coordinator(&mut self) {
-        self.coordinator.take().expect("the coordinator runs").kill();
+    pub fn kill_coordinator(&mut self, i: usize) {
+        self.coordinators[i].process.take().expect("the coordinator runs").kill();
+    }
+
+    pub fn coordinators(&self) -> &[Coordinator] {
+        &self.coordinators
+    }
+
+    /// The coordinator that says it leads.
+    pub async fn leading(&self) -> Option<usize> {
+        for (i, coordinator) in self.coordinators.iter().enumerate() {
+            if self.value_of(coordinator.admin, "roost_coordinator_leader").await == 1.0 {
+                return Some(i);
+            }
+        }
+        None
+    }
+
+    /// Clients made from now on ask at this address instead of the first coordinator's.
+    pub fn ask_at(&mut self, addr: SocketAddr) {
+        self.front = format!("http://{addr}");
     }
 
     /// The `NODE_ID` that goes by this name here.
@@ -357,7 +249,7 @@ impl Cluster {
     /// Starts a node on ports of its own. The process that had the name, if there is one, is given to the caller,
     /// and still runs.
     pub fn start_node(&mut self, name: &'static str, setup: NodeSetup) -> Option<Node> {
-        let [listen, admin] = [(); 2].map(|()| SocketAddr::from(([127, 0, 0, 1], free_port())));
+        let (listen, admin) = (setup.listen.unwrap_or_else(free_addr), free_addr());
         let id = self.node_id(name);
         let mut vars = self.vars(listen, admin);
         vars.insert("NODE_ID", id.clone());
@@ -366,6 +258,12 @@ impl Cluster {
         }
         if let Some(url) = &setup.redis_url {
             vars.insert("REDIS_URL", url.clone());
+        }
+        if let Some(brokers) = &setup.brokers {
+            vars.insert("KAFKA_BROKERS", brokers.clone());
+        }
+        if let Some(url) = &setup.public_url {
+            vars.insert("PUBLIC_URL", url.clone());
         }
         let process = Process::spawn(name, &self.programs.ws_node, &vars, self.dir());
         self.names.insert(id);
@@ -390,18 +288,35 @@ impl Cluster {
     /// Everything at once, without a chance to tidy up.
     pub fn kill_all(&mut self) {
         self.nodes.values_mut().for_each(|node| node.process.kill());
-        self.coordinator.iter_mut().for_each(Process::kill);
+        self.coordinators.iter_mut().filter_map(|c| c.process.as_mut()).for_each(Process::kill);
     }
 
     /// Waits until every vnode is ready at one of the nodes that run: where it is pinned, or else at one that pins
     /// none, each of which has its share; and nothing is on its way. At least one must pin none.
     pub async fn settled(&mut self) -> Ring {
-        let mut nodes = Vec::new();
-        for (name, node) in &mut self.nodes {
-            if node.process.is_running() {
-                nodes.push((format!("{}-{name}", self.run), node.pins()));
-            }
-        }
+        let running = self.running();
+        until_ok("every vnode is ready at its node", LIMIT, async || {
+            assert_eq!(self.running(), running, "a node has ended by itself");
+            self.settles().await
+        })
+        .await
+    }
+
+    /// The names of the nodes that run.
+    pub fn running(&mut self) -> Vec<&'static str> {
+        let running =
+            self.nodes.iter_mut().filter_map(|(name, node)| node.process.is_running().then_some(*name));
+        running.collect()
+    }
+
+    /// The table if it is as [`Cluster::settled`] waits for, else what is missing.
+    ///
+    /// # Errors
+    /// Words about what is missing.
+    pub async fn settles(&mut self) -> Result<Ring, String> {
+        let running = self.running();
+        let nodes: Vec<(String, Vec<u16>)> =
+            running.iter().map(|name| (self.node_id(name), self.node(name).pins())).collect();
         let autos = nodes.iter().filter(|(_, pins)| pins.is_empty()).count();
         let free = usize::from(VNODES) - nodes.iter().map(|(_, pins)| pins.len()).sum::<usize>();
         let fair = |ring: &Ring| {
@@ -410,25 +325,20 @@ impl Cluster {
                 if pins.is_empty() { has.len() >= free / autos } else { has == *pins }
             })
         };
-        let what = format!("every vnode is ready at its node, of {nodes:?}");
-        until_ok(&what, LIMIT, async || {
-            let ring = self.ring().await.ok_or("the coordinator does not answer")?;
-            let running = self.nodes.values_mut().map(|node| u8::from(node.process.is_running())).sum::<u8>();
-            assert_eq!(usize::from(running), nodes.len(), "a node has ended by itself");
-            let ready = ring.rows.len() == usize::from(VNODES) && ring.rows.values().all(|row| row.2);
-            if ready && ring.moving.is_empty() && fair(&ring) { Ok(ring) } else { Err(ring.summary()) }
-        })
-        .await
+        let ring = self.ring().await.ok_or("no coordinator answers")?;
+        let ready = ring.rows.len() == usize::from(VNODES) && ring.rows.values().all(|row| row.2);
+        let settled = ready && ring.moving.is_empty() && fair(&ring);
+        if settled { Ok(ring) } else { Err(format!("{}, of {nodes:?}", ring.summary())) }
     }
 
     /// What the coordinator knows, if it answers.
     pub async fn ring(&self) -> Option<Ring> {
-        Ring::read(&self.get(self.coordinator_addr, "/ring").await?)
+        Ring::read(&self.ask("/ring").await?)
     }
 
     /// What the coordinator says of the nodes.
     pub async fn nodes(&self) -> Option<Value> {
-        self.get(self.coordinator_addr, "/nodes").await
+        self.ask("/nodes").await
     }
 
     /// Which of our names the user's home has; empty if it has none.
@@ -461,15 +371,21 @@ impl Cluster {
         self.services.redis_url()
     }
 
-    /// The JSON that a process answers, if it does.
-    async fn get(&self, addr: SocketAddr, path: &str) -> Option<Value> {
-        let answer = self.http.get(format!("http://{addr}{path}")).send().await.ok()?;
-        answer.json().await.ok()
+    /// The JSON that the first coordinator answers that does.
+    async fn ask(&self, path: &str) -> Option<Value> {
+        for Coordinator { listen, .. } in self.coordinators.iter().filter(|c| c.process.is_some()) {
+            if let Ok(answer) = self.http.get(format!("http://{listen}{path}")).send().await
+                && let Ok(value) = answer.json().await
+            {
+                return Some(value);
+            }
+        }
+        None
     }
 
     /// Status and `stale` of these users, if the coordinator knows.
     pub async fn presence(&self, users: &[String]) -> Option<Vec<(String, bool)>> {
-        let body = self.get(self.coordinator_addr, &format!("/presence?userIds={}", users.join(","))).await?;
+        let body = self.ask(&format!("/presence?userIds={}", users.join(","))).await?;
         let shown = body["users"].as_array()?.iter().zip(users).map(|(shown, user)| {
             assert_eq!(shown["user_id"], *user.as_str());
             Some((shown["status"].as_str()?.to_owned(), shown["stale"].as_bool().unwrap_or(false)))
@@ -479,8 +395,11 @@ impl Cluster {
 
     /// A value of a node's `/metrics`, such as `roost_store_writes_total{outcome="fenced"}`; 0 if it is not there.
     pub async fn metric(&self, name: &str, series: &str) -> f64 {
-        let url = format!("http://{}/metrics", self.node(name).admin);
-        let Ok(answer) = self.http.get(url).send().await else { return 0.0 };
+        self.value_of(self.node(name).admin, series).await
+    }
+
+    async fn value_of(&self, admin: SocketAddr, series: &str) -> f64 {
+        let Ok(answer) = self.http.get(format!("http://{admin}/metrics")).send().await else { return 0.0 };
         let text = answer.text().await.unwrap_or_default();
         let value = text.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
         value.and_then(|value| value.trim().parse().ok()).unwrap_or(0.0)
@@ -493,10 +412,18 @@ impl Cluster {
 
     /// A client of this user, with waits that are short beside the grace of presence.
     pub fn client(&self, user: &str) -> Builder {
-        Client::builder(format!("http://{}", self.coordinator_addr))
-            .token(token(user, now_s() + 3_600))
-            .backoff(Duration::from_millis(50), Duration::from_millis(500))
-            .request_timeout(HTTP_TIMEOUT)
+        self.client_maker(user)()
+    }
+
+    /// The same, again and again.
+    pub fn client_maker(&self, user: &str) -> impl Fn() -> Builder + Send + use<> {
+        let (front, token) = (self.front.clone(), token(user, now_s() + TOKEN_S));
+        move || {
+            Client::builder(&front)
+                .token(token.clone())
+                .backoff(Duration::from_millis(50), Duration::from_millis(500))
+                .request_timeout(HTTP_TIMEOUT)
+        }
     }
 
     /// One command to Redis itself.

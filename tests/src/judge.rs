@@ -4,8 +4,9 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::ledger::{Ledger, quantile};
-use super::witness::{Witness, judge_chat};
+use crate::chat::Chat;
+use crate::ledger::{Ledger, quantile};
+use crate::witness::Witness;
 
 /// Of a list of times: how many, the middle, the 95th percentile and the longest.
 pub fn times(times: &[Duration]) -> String {
@@ -23,7 +24,7 @@ pub fn times(times: &[Duration]) -> String {
 /// is in `chat_events` once in a generation, at a place that names nothing else. Returns how many generations a
 /// stream had at most.
 pub async fn judge(ledger: &Ledger, names: &[String], chat: &Witness, since: Instant) -> usize {
-    let (logged, copies, generations) = judge_chat(&chat.all().await, names, ledger);
+    let Chat { flaws: logged, copies, generations, .. } = Chat::judge(&chat.all().await, names, ledger);
     let seen = ledger.flaws(since);
     let acked = ledger.acked_since(since);
     println!("                         at readers   in chat_events");
@@ -33,7 +34,7 @@ pub async fn judge(ledger: &Ledger, names: &[String], chat: &Witness, since: Ins
     row("doubled", seen.doubled.len(), logged.doubled.len());
     row("order broken", seen.disordered.len(), logged.disordered.len());
     row("place with another one", logged.other.len(), logged.two_in_one.len());
-    println!("  equal copies in the log {copies}, repeated by the application {}", ledger.repeated);
+    println!("  equal copies in the log {}, repeated by the application {}", copies.len(), ledger.repeated);
     println!("  send to reply       {}", times(&ledger.reply_times()));
     println!("  send to delivery    {}", times(&ledger.delivery_times()));
     assert!(acked > 0, "nothing was acknowledged");

@@ -1,0 +1,135 @@
+//! What a run is made with, from the command line.
+
+use std::path::PathBuf;
+use std::str::FromStr;
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+
+use crate::chaos::faults::Fault;
+use crate::processes::ClusterSetup;
+
+pub const USAGE: &str = "\
+chaos run [--seed N] [--faults a,b,...] [--rounds N] [--scale F] [--clients N] [--rate N] [--short] [--out DIR]
+chaos check DIR
+chaos failover [--kills N] [--scale F] [--out DIR]
+chaos drain [--sessions N] [--out DIR]
+
+--scale 1 has the product's times (lease 6 s, linger 10 s, grace 20 s) and outages of 30 s; 0.25 a quarter of all.
+--short is one round of six faults with 60 clients at --scale 0.25.";
+
+/// The product's defaults, and how long what is out stays out.
+const LEASE_TTL_MS: f64 = 6_000.0;
+const LINGER_MS: f64 = 10_000.0;
+const GRACE_MS: f64 = 20_000.0;
+const OUTAGE_MS: f64 = 30_000.0;
+
+/// How a run is made.
+#[derive(Debug, Clone)]
+pub struct Options {
+    pub seed: u64,
+    pub faults: Vec<Fault>,
+    pub rounds: usize,
+    /// Of all times: 1 is as in production.
+    pub scale: f64,
+    pub clients: usize,
+    /// Messages per second of all of them together.
+    pub rate: usize,
+    pub kills: usize,
+    pub sessions: usize,
+    pub out: PathBuf,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            seed: 1,
+            faults: Fault::ALL.to_vec(),
+            rounds: 5,
+            scale: 1.0,
+            clients: 200,
+            rate: 120,
+            kills: 20,
+            sessions: 2_000,
+            out: PathBuf::from("target/chaos"),
+        }
+    }
+}
+
+impl Options {
+    /// # Errors
+    /// For the one who typed it.
+    pub fn parse(args: impl Iterator<Item = String>) -> anyhow::Result<Self> {
+        let mut options = Self::default();
+        let mut args = args;
+        while let Some(flag) = args.next() {
+            if flag == "--short" {
+                options.rounds = 1;
+                options.scale = 0.25;
+                options.clients = 60;
+                options.faults = Fault::SHORT.to_vec();
+                continue;
+            }
+            let value = args.next().with_context(|| format!("{flag} needs a value"))?;
+            match flag.as_str() {
+                "--seed" => options.seed = number(&flag, &value)?,
+                "--faults" => options.faults = value.split(',').map(str::parse).collect::<Result<_, _>>()?,
+                "--rounds" => options.rounds = number(&flag, &value)?,
+                "--scale" => options.scale = number(&flag, &value)?,
+                "--clients" => options.clients = number(&flag, &value)?,
+                "--rate" => options.rate = number(&flag, &value)?,
+                "--kills" => options.kills = number(&flag, &value)?,
+                "--sessions" => options.sessions = number(&flag, &value)?,
+                "--out" => options.out = PathBuf::from(value),
+                _ => bail!("'{flag}' is unknown"),
+            }
+        }
+        Ok(options)
+    }
+
+    fn scaled(&self, ms: f64) -> u64 {
+        (ms * self.scale).round() as u64
+    }
+
+    pub fn lease(&self) -> Duration {
+        Duration::from_millis(self.scaled(LEASE_TTL_MS))
+    }
+
+    pub fn outage(&self) -> Duration {
+        Duration::from_millis(self.scaled(OUTAGE_MS))
+    }
+
+    pub fn grace(&self) -> Duration {
+        Duration::from_millis(self.scaled(GRACE_MS))
+    }
+
+    /// After a fault, until nothing of it is left to be published.
+    pub fn quiet(&self) -> Duration {
+        self.grace() + Duration::from_millis(self.scaled(LINGER_MS))
+    }
+
+    pub fn cluster(&self) -> ClusterSetup {
+        ClusterSetup {
+            coordinators: 2,
+            lease_ttl_ms: self.scaled(LEASE_TTL_MS),
+            linger_ms: self.scaled(LINGER_MS),
+            grace_ms: self.scaled(GRACE_MS),
+            logs: Some(self.out.clone()),
+        }
+    }
+
+    /// For the first line of a history.
+    pub fn settings(&self) -> String {
+        let Self { rounds, clients, rate, .. } = self;
+        format!(
+            "{rounds} rounds, {clients} clients, {rate} msg/s, lease {:?}, grace {:?}, outages of {:?}",
+            self.lease(),
+            self.grace(),
+            self.outage()
+        )
+    }
+}
+
+fn number<T: FromStr>(flag: &str, value: &str) -> anyhow::Result<T> {
+    value.parse().ok().with_context(|| format!("{flag} {value} is not a number"))
+}
