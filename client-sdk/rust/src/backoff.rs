@@ -7,14 +7,14 @@ use rand::{Rng, RngExt};
 const QUICK_TRIES: u32 = 5;
 
 #[derive(Debug, Clone)]
-pub(crate) struct Backoff {
+pub struct Backoff {
     min_ms: u64,
     max_ms: u64,
     tries: u32,
 }
 
 impl Backoff {
-    pub(crate) fn new(min_ms: u64, max_ms: u64) -> Self {
+    pub fn new(min_ms: u64, max_ms: u64) -> Self {
         Self { min_ms, max_ms: max_ms.max(min_ms), tries: 0 }
     }
 

@@ -23,21 +23,21 @@ use crate::state::State;
 
 /// What the core must know to begin.
 #[derive(Debug, Clone)]
-pub(crate) struct CoreConfig {
-    pub(crate) user: UserId,
-    pub(crate) device: Option<DeviceId>,
-    pub(crate) cursor: Option<Cursor>,
-    pub(crate) queue_max: usize,
-    pub(crate) backoff: Backoff,
+pub struct CoreConfig {
+    pub user: UserId,
+    pub device: Option<DeviceId>,
+    pub cursor: Option<Cursor>,
+    pub queue_max: usize,
+    pub backoff: Backoff,
     /// Whether a fresh token can be had.
-    pub(crate) token_renewable: bool,
+    pub token_renewable: bool,
     /// Of the jitter.
-    pub(crate) seed: u64,
+    pub seed: u64,
 }
 
 /// What happened.
 #[derive(Debug)]
-pub(crate) enum Input {
+pub enum Input {
     Start,
     /// The application wants `command` answered until `expires_ms`.
     Command {
@@ -66,7 +66,7 @@ pub(crate) enum Input {
 
 /// What to do about it.
 #[derive(Debug)]
-pub(crate) enum Action {
+pub enum Action {
     /// Ask a coordinator; answered by [`Input::Routed`].
     Route(ConnId),
     /// Get a token and open a socket; answered by [`Input::Opened`].
@@ -92,7 +92,7 @@ pub(crate) enum Action {
 }
 
 #[derive(Debug)]
-pub(crate) struct Core {
+pub struct Core {
     pub(crate) config: CoreConfig,
     pub(crate) rng: StdRng,
     pub(crate) now: u64,
@@ -105,7 +105,7 @@ pub(crate) struct Core {
 }
 
 impl Core {
-    pub(crate) fn new(config: CoreConfig) -> Self {
+    pub fn new(config: CoreConfig) -> Self {
         Self {
             rng: StdRng::seed_from_u64(config.seed),
             now: 0,
@@ -120,7 +120,7 @@ impl Core {
     }
 
     /// Takes one input at `now_ms`, a clock that never goes back.
-    pub(crate) fn step(&mut self, input: Input, now_ms: u64) -> Vec<Action> {
+    pub fn step(&mut self, input: Input, now_ms: u64) -> Vec<Action> {
         self.now = now_ms.max(self.now);
         if self.ended {
             if let Input::Command { ticket, .. } = input {
@@ -134,7 +134,7 @@ impl Core {
     }
 
     /// When [`Input::Tick`] is due next.
-    pub(crate) fn wake_ms(&self) -> u64 {
+    pub fn wake_ms(&self) -> u64 {
         let ack = if self.writes_to().is_some() { self.inbox.untold() } else { None };
         self.link_wake_ms().min(self.outbox.wake_ms()).min(ack.unwrap_or(u64::MAX))
     }

@@ -96,7 +96,7 @@ pub enum ConnectError {
 
 /// What a try to connect met, and what follows from it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Trouble {
+pub enum Trouble {
     /// Try again, not before `after_ms`.
     Retry { after_ms: u64, why: String },
     /// Try again with a fresh token, once.
@@ -106,7 +106,7 @@ pub(crate) enum Trouble {
 }
 
 impl Trouble {
-    pub(crate) fn retry(why: impl Into<String>) -> Self {
+    pub fn retry(why: impl Into<String>) -> Self {
         Self::Retry { after_ms: 0, why: why.into() }
     }
 }

@@ -28,9 +28,9 @@ pub enum Event {
 
 /// An event, and what taking it acknowledges. Without an event: a message that had been shown before.
 #[derive(Debug, Clone)]
-pub(crate) struct Item {
-    pub(crate) event: Option<Event>,
-    pub(crate) cursor: Option<Cursor>,
+pub struct Item {
+    pub event: Option<Event>,
+    pub cursor: Option<Cursor>,
 }
 
 /// The events of one client, as a [`Stream`] or by [`Events::recv`]. It ends after the client was closed or failed.

@@ -8,7 +8,7 @@ use roost_proto::UserId;
 
 /// Commands of one lane keep their order.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub(crate) enum Lane {
+pub enum Lane {
     /// Sends to one inbox.
     To(UserId),
     /// The chosen status: the last one wins, so one is on the way at a time.

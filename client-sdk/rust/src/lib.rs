@@ -61,6 +61,20 @@ mod simulation;
 mod state;
 mod token;
 
+/// The core without its driver, for simulations of whole clusters. No part of the interface.
+#[cfg(feature = "simulation")]
+#[doc(hidden)]
+pub mod bare {
+    pub use crate::backoff::Backoff;
+    pub use crate::core::{Action, Core, CoreConfig, Input};
+    pub use crate::error::Trouble;
+    pub use crate::event::Item;
+    pub use crate::lanes::Lane;
+    pub use crate::link::ConnId;
+    pub use crate::outbox::{Command, Ticket};
+    pub use crate::route::Route;
+}
+
 pub use builder::Builder;
 pub use client::{Client, Sent};
 pub use error::{BoxError, BuildError, ConnectError, Failure, SendError};

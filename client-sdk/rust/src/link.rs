@@ -16,7 +16,7 @@ use crate::route::Route;
 use crate::state::State;
 
 /// Names one try to connect, and the connection that comes of it.
-pub(crate) type ConnId = u64;
+pub type ConnId = u64;
 
 /// A connection that lasted this long makes the next wait a short one again.
 const STABLE_MS: u64 = 10_000;

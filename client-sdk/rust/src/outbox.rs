@@ -21,15 +21,15 @@ const RETRY_MS_MIN: u64 = 10;
 const RETRY_MS_MAX: u64 = 60_000;
 
 #[derive(Debug, Clone)]
-pub(crate) struct Command {
-    pub(crate) id: MessageId,
-    pub(crate) lane: Lane,
+pub struct Command {
+    pub id: MessageId,
+    pub lane: Lane,
     /// The frame. A repeat is equal to the byte: the server compares bodies.
-    pub(crate) text: Arc<str>,
+    pub text: Arc<str>,
 }
 
 /// Names one waiting caller.
-pub(crate) type Ticket = u64;
+pub type Ticket = u64;
 pub(crate) type Answer = (Ticket, Result<Sent, SendError>);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

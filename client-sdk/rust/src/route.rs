@@ -14,12 +14,12 @@ const ANSWER_BYTES_MAX: usize = 64 * 1024;
 
 /// Where home is.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-pub(crate) struct Route {
-    pub(crate) url: String,
-    pub(crate) epoch: Epoch,
+pub struct Route {
+    pub url: String,
+    pub epoch: Epoch,
     /// How long to wait before connecting, because the node is being stormed.
     #[serde(default)]
-    pub(crate) connect_after_ms: u64,
+    pub connect_after_ms: u64,
 }
 
 /// Asks coordinators.

@@ -117,14 +117,14 @@ fn order_holds(world: &World, canon: &Canon, wrong: &mut Vec<String>) {
 /// Liveness, and P5 at the end: everyone connected has everything.
 fn everything_settled(world: &World, wrong: &mut Vec<String>) {
     for client in &world.clients {
-        let name = client::name(client.user);
+        let name = client.label.clone();
         if client.wants_online() && !client.is_online() {
             wrong.push(format!("{name} wants to be online and is not"));
         }
         if client.is_online() && client.unanswered() > 0 {
             wrong.push(format!("{name} still waits for {} answers", client.unanswered()));
         }
-        let stream = StreamId::new(format!("user:{name}")).expect("a plain name");
+        let stream = StreamId::new(format!("user:{}", client::name(client.user))).expect("a plain name");
         let data = &world.data[world.vnode_of(client.user).index()];
         let Some((_, _, generation, _)) = data.head() else { continue };
         let window = data.read(&stream, generation, Offset(0), usize::MAX);
@@ -166,7 +166,7 @@ fn presence_is_true(world: &World, wrong: &mut Vec<String>) {
     }
     for client in &world.clients {
         let user = UserId::new(client::name(client.user)).expect("a plain name");
-        let online = client.is_online();
+        let online = world.clients.iter().any(|c| c.user == client.user && c.is_online());
         let data = &world.data[world.vnode_of(client.user).index()];
         let published = last.get(&user).is_some_and(|e| e.status != Status::Offline);
         let listed = data.presence(&user).roster.is_some();

@@ -10,10 +10,20 @@ use roost_proto::frames::{Reply, Send, ServerFrame};
 use roost_proto::ids::{Cursor, DeviceId, Epoch, MessageId, UserId};
 use roost_ws_node::core::events::{Connecting, Event, SessionKey};
 
+use super::sdk::{self, Sdk};
 use super::{Happening, Story, World};
 
 pub(crate) fn name(user: usize) -> String {
     format!("u{user}")
+}
+
+pub(super) fn send_frame(id: &str, to: usize) -> Send {
+    let data = format!("{{\"n\":\"{id}\"}}");
+    Send {
+        id: MessageId::new(id).expect("a plain id"),
+        to: UserId::new(name(to)).expect("a plain name"),
+        data: serde_json::value::RawValue::from_string(data).expect("JSON"),
+    }
 }
 
 #[derive(Debug, Clone)]
@@ -33,28 +43,33 @@ enum Said {
 }
 
 #[derive(Debug, Clone)]
-struct Out {
-    id: String,
-    to: usize,
+pub(super) struct Out {
+    pub id: String,
+    pub to: usize,
     state: Said,
 }
 
 /// A connection to a process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Connection {
-    pid: usize,
-    key: u64,
-    welcomed: bool,
+pub(super) struct Connection {
+    pub pid: usize,
+    pub key: u64,
+    pub welcomed: bool,
 }
 
 pub struct Client {
     pub user: usize,
+    pub device: DeviceId,
+    /// Names it: the user's name, and a letter for a second device.
+    pub label: String,
+    /// The real one, in place of what is written here by hand.
+    pub(super) sdk: Option<Sdk>,
     wants_online: bool,
     current: Option<Connection>,
     /// The one being opened while `current` is still used.
     opening: Option<Connection>,
     pub cursor: Option<Cursor>,
-    outgoing: VecDeque<Out>,
+    pub(super) outgoing: VecDeque<Out>,
     /// Per receiver, the id that must be answered before others are sent.
     hold: BTreeMap<usize, String>,
     said: u64,
@@ -68,13 +83,18 @@ pub struct Client {
     pub resumed: u64,
     last_arrival: u64,
     last_departure: u64,
-    away_since: Option<u64>,
+    pub(super) away_since: Option<u64>,
 }
 
 impl Client {
-    pub(crate) fn new(user: usize) -> Self {
+    pub(crate) fn new(i: usize, users: usize) -> Self {
+        let (user, second) = (i % users, i >= users);
+        let device = if second { "laptop" } else { "phone" };
         Self {
             user,
+            device: DeviceId::new(device).expect("a plain name"),
+            label: if second { format!("{}b", name(user)) } else { name(user) },
+            sdk: (i % 2 == 1).then(|| sdk::asleep(user)),
             wants_online: true,
             current: None,
             opening: None,
@@ -94,7 +114,8 @@ impl Client {
     }
 
     fn all(&self) -> impl Iterator<Item = Connection> {
-        self.current.into_iter().chain(self.opening)
+        let by_sdk = self.sdk.iter().flat_map(Sdk::connections);
+        self.current.into_iter().chain(self.opening).chain(by_sdk)
     }
 
     pub(crate) fn is_on(&self, pid: usize) -> bool {
@@ -126,7 +147,7 @@ impl Client {
     }
 
     pub fn is_online(&self) -> bool {
-        self.current.is_some_and(|c| c.welcomed)
+        self.current.is_some_and(|c| c.welcomed) || self.sdk.as_ref().is_some_and(|sdk| sdk.online)
     }
 
     pub fn wants_online(&self) -> bool {
@@ -150,7 +171,10 @@ impl World {
             Wake::Repeat { id } => self.repeat(user, &id),
             Wake::GoOffline => {
                 self.clients[user].wants_online = false;
-                self.drop_client(user);
+                match self.clients[user].sdk {
+                    Some(_) => self.stop_sdk(user),
+                    None => self.drop_client(user),
+                }
                 if self.faulty() && self.chance(70.0) {
                     let back = self.now + self.between(20, 3000);
                     self.at(back, Happening::Client { user, what: Wake::Connect { direct: None } });
@@ -169,13 +193,16 @@ impl World {
         }
     }
 
-    fn tell_core(&mut self, user: usize, pid: usize, at: u64, event: Event) {
+    pub(super) fn tell_core(&mut self, user: usize, pid: usize, at: u64, event: Event) {
         let at = self.clients[user].departure(at);
         self.at(at, Happening::ToCore { pid, event: Box::new(event) });
     }
 
     /// The application closes the socket.
     pub(crate) fn drop_client(&mut self, user: usize) {
+        if self.clients[user].sdk.is_some() {
+            return self.cut_sdk(user);
+        }
         for connection in self.clients[user].all().collect::<Vec<_>>() {
             let at = self.now + self.between(1, 50);
             self.tell_core(user, connection.pid, at, Event::Closed { session: SessionKey(connection.key) });
@@ -186,6 +213,9 @@ impl World {
     fn connect(&mut self, user: usize, direct: Option<(usize, Epoch)>) {
         if !self.clients[user].wants_online || self.clients[user].opening.is_some() {
             return;
+        }
+        if self.clients[user].sdk.is_some() {
+            return self.start_sdk(user);
         }
         if direct.is_none() && self.clients[user].current.is_some() {
             return;
@@ -203,8 +233,8 @@ impl World {
         let client = &self.clients[user];
         let connecting = Connecting {
             session: SessionKey(key),
-            user: UserId::new(name(user)).expect("a plain name"),
-            device: Some(DeviceId::new("phone").expect("a plain name")),
+            user: UserId::new(name(client.user)).expect("a plain name"),
+            device: Some(client.device.clone()),
             epoch: Some(epoch),
             cursor: client.cursor,
         };
@@ -218,7 +248,7 @@ impl World {
 
     /// The process to connect to, as a coordinator says; `Err` is how long it took to learn nothing.
     fn ask_route(&mut self, user: usize) -> Result<(usize, Epoch), u64> {
-        let (node, epoch) = self.route(self.vnode_of(user))?;
+        let (node, epoch) = self.route(self.vnode_of(self.clients[user].user))?;
         let there = self.alive().into_iter().rfind(|p| self.processes[*p].node == node);
         there.map(|pid| (pid, epoch)).ok_or(2)
     }
@@ -233,15 +263,18 @@ impl World {
         if self.clients[user].outgoing.len() >= 12 {
             return;
         }
-        let to = self.between(0, self.clients.len() as u64) as usize;
+        let to = self.between(0, self.setup.users as u64) as usize;
         let client = &mut self.clients[user];
         client.said += 1;
-        let id = format!("{}-{}", name(user), client.said);
+        let id = format!("{}-{}", client.label, client.said);
         client.order.entry(to).or_default().push(id.clone());
         let now = self.now;
         self.book.said.insert(id.clone(), now);
-        client.outgoing.push_back(Out { id, to, state: Said::Waiting });
-        self.send_waiting(user);
+        client.outgoing.push_back(Out { id: id.clone(), to, state: Said::Waiting });
+        match client.sdk {
+            Some(_) => self.send_by_sdk(user, &id, to),
+            None => self.send_waiting(user),
+        }
     }
 
     /// Sends what may be sent, in order per receiver.
@@ -269,12 +302,7 @@ impl World {
     }
 
     fn send(&mut self, connection: Connection, out: &Out) {
-        let data = format!("{{\"n\":\"{}\"}}", out.id);
-        let send = Send {
-            id: MessageId::new(&out.id).expect("a plain id"),
-            to: UserId::new(name(out.to)).expect("a plain name"),
-            data: serde_json::value::RawValue::from_string(data).expect("JSON"),
-        };
+        let send = send_frame(&out.id, out.to);
         let user = self.clients.iter().position(|c| c.has(connection.pid, connection.key));
         let Some(user) = user else { return };
         let event = Event::Send { session: SessionKey(connection.key), send };
@@ -320,15 +348,26 @@ impl World {
         }
     }
 
-    pub(crate) fn client_gets(&mut self, user: usize, connection: u64, frame: Option<bytes::Bytes>) {
-        let known = self.clients[user].all().any(|c| c.key == connection);
-        if !known {
+    pub(crate) fn client_gets(
+        &mut self,
+        user: usize,
+        connection: u64,
+        frame: Result<bytes::Bytes, Option<u16>>,
+    ) {
+        if !self.clients[user].all().any(|c| c.key == connection) {
             return;
         }
-        let Some(frame) = frame else { return self.lost(user, connection) };
+        let by_hand = self.clients[user].sdk.is_none();
+        let frame = match frame {
+            Ok(frame) => frame,
+            Err(_) if by_hand => return self.lost(user, connection),
+            Err(code) => return self.sdk_reads(user, connection, Err(code)),
+        };
         let text = String::from_utf8_lossy(&frame).into_owned();
-        self.note(|| format!("{} <- #{connection} {text}", name(user)));
+        let label = self.clients[user].label.clone();
+        self.note(|| format!("{label} <- #{connection} {text}"));
         match ServerFrame::parse(&text) {
+            Ok(frame) if !by_hand => self.sdk_reads(user, connection, Ok(frame)),
             Ok(ServerFrame::Welcome(w)) => self.welcomed(user, connection, &w),
             Ok(ServerFrame::Message(m)) => self.got(user, connection, &m),
             Ok(ServerFrame::Reset(r)) => self.history(user, r.cursor, r.through.as_deref()),
@@ -365,7 +404,8 @@ impl World {
                 // What came over the old socket in the meantime is not missing from the new one.
                 let start = w.cursor.offset.0 - w.replayed;
                 if c.generation != w.cursor.generation || start > c.offset.0 {
-                    self.violations.push(format!("{} showed {c:?} and was 'recovered' at {w:?}", name(user)));
+                    let label = &self.clients[user].label;
+                    self.violations.push(format!("{label} showed {c:?} and was 'recovered' at {w:?}"));
                 }
             }
         }
@@ -373,12 +413,13 @@ impl World {
     }
 
     /// It could not be proved that nothing was missed: the history must have it all.
-    fn history(&mut self, user: usize, cursor: Cursor, through: Option<&str>) {
+    pub(super) fn history(&mut self, user: usize, cursor: Cursor, through: Option<&str>) {
         let Some((partition, end)) = through.and_then(|t| t.split_once(':')) else {
-            return self.violations.push(format!("{}: not recovered, without 'through'", name(user)));
+            let label = &self.clients[user].label;
+            return self.violations.push(format!("{label}: not recovered, without 'through'"));
         };
         let (partition, end): (usize, usize) = (partition.parse().unwrap_or(0), end.parse().unwrap_or(0));
-        let stream = format!("user:{}", name(user));
+        let stream = format!("user:{}", name(self.clients[user].user));
         let mut offsets = BTreeSet::new();
         for payload in &self.log.chat[partition][..end] {
             let m: Message = serde_json::from_slice(payload).expect("checked elsewhere");
@@ -390,8 +431,7 @@ impl World {
         if !lacking.is_empty() {
             self.violations.push(format!(
                 "{}: history through {partition}:{end} lacks offsets {lacking:?} of generation {}",
-                name(user),
-                cursor.generation
+                self.clients[user].label, cursor.generation
             ));
         }
         let client = &mut self.clients[user];
@@ -409,7 +449,7 @@ impl World {
         }
         // On a socket not yet welcomed nothing may come; on the others exactly the next.
         if at.generation != cursor.generation || at.offset.0 != cursor.offset.0 + 1 {
-            let what = format!("{} had {cursor:?} and got {at:?} on #{connection}", name(user));
+            let what = format!("{} had {cursor:?} and got {at:?} on #{connection}", client.label);
             self.violations.push(what);
             return;
         }
@@ -420,7 +460,7 @@ impl World {
         if let Some(other) = client.seen.insert((at.generation, at.offset.0), id.clone())
             && other != id
         {
-            self.violations.push(format!("{at:?} of {} names {other} and {id}", name(user)));
+            self.violations.push(format!("{at:?} of {} names {other} and {id}", client.label));
         }
         if self.rng.random_bool(0.3)
             && let Some(c) = self.clients[user].current
@@ -460,7 +500,7 @@ impl World {
                 self.at(self.now + wait, Happening::Client { user, what: Wake::Repeat { id: first } });
             }
             (_, error) => {
-                self.violations.push(format!("{}: {id} was refused for good: {error:?}", name(user)))
+                self.violations.push(format!("{}: {id} was refused for good: {error:?}", client.label))
             }
         }
     }

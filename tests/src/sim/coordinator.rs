@@ -102,7 +102,7 @@ impl World {
             {
                 continue;
             }
-            if !matches!(event, LeaderEvent::Tick | LeaderEvent::Table { .. } | LeaderEvent::Led(_)) {
+            if !matches!(event, LeaderEvent::Tick | LeaderEvent::Table { .. }) {
                 self.note(|| format!("c{c} <- {event:?}"));
             }
             self.misdate(&mut event);
@@ -143,9 +143,7 @@ impl World {
     }
 
     fn carry_for(&mut self, c: usize, action: LeaderAction) {
-        if !matches!(action, LeaderAction::Lead(_)) {
-            self.note(|| format!("c{c} -> {action:?}"));
-        }
+        self.note(|| format!("c{c} -> {action:?}"));
         match action {
             LeaderAction::Lead(lead) => self.ask_store(Peer::Coordinator(c), Request::Lead(lead)),
             LeaderAction::Revoke { request, cause } => {

@@ -1,11 +1,12 @@
 //! What goes wrong, and when.
 
 use roost_backend::store::model::{Control, VnodeData};
-use roost_backend::store::{Assign, DataSet};
+use roost_backend::store::{Assign, DataSet, Resign};
 use roost_proto::ids::{NodeId, VnodeId};
 use roost_proto::limits::{DEDUP_WINDOW_MS, IDS_KEPT_MS};
 use roost_ws_node::core::events::Event;
 
+use super::store::{Peer, Request};
 use super::{Happening, LEASE_TTL_MS, World};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -21,6 +22,7 @@ pub enum Fault {
     /// An earlier leader's plan, that this one finds: two vnodes change places.
     Shuffle,
     LeaderCrash,
+    LeaderStop,
     LeaderPause,
     LeaderCut,
     EveryCoordinatorDead,
@@ -52,6 +54,7 @@ const ALL: &[Fault] = &[
     Fault::Shuffle,
     Fault::Shuffle,
     Fault::LeaderCrash,
+    Fault::LeaderStop,
     Fault::LeaderPause,
     Fault::LeaderCut,
     Fault::EveryCoordinatorDead,
@@ -126,6 +129,7 @@ impl World {
             Fault::Join => self.join(),
             Fault::Shuffle => self.shuffle(),
             Fault::LeaderCrash => self.crash_coordinator(length),
+            Fault::LeaderStop => self.stop_coordinator(length),
             Fault::LeaderPause => {
                 let c = self.a_leader();
                 self.coordinators[c].paused_until = until;
@@ -215,6 +219,16 @@ impl World {
             self.kill_coordinator(c);
             self.at(self.now + down, Happening::StartCoordinator);
         }
+    }
+
+    /// In good order: the lead is given up.
+    fn stop_coordinator(&mut self, down: u64) {
+        let c = self.a_leader();
+        if self.coordinators[c].leader.as_ref().is_some_and(|l| l.is_leading()) {
+            let resign = Resign { data_set: self.control.data_set.clone(), token: format!("c{c}") };
+            self.ask_store(Peer::Coordinator(c), Request::Resign(resign));
+        }
+        self.crash_coordinator(down);
     }
 
     fn rng_index(&mut self, len: usize) -> usize {

@@ -10,6 +10,7 @@ mod coordinator;
 mod faults;
 mod log;
 mod process;
+mod sdk;
 mod store;
 mod story;
 mod watch;
@@ -21,6 +22,7 @@ use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use roost_backend::store::StoreConfig;
 use roost_backend::store::model::{Control, VnodeData};
+use roost_client::bare::Input;
 use roost_coordinator::leader::LeaderEvent;
 use roost_proto::ids::{NodeId, VnodeId};
 use roost_ws_node::core::Rule;
@@ -103,21 +105,66 @@ impl Setup {
 
 /// Something that happens at a time.
 pub(crate) enum Happening {
-    ToCore { pid: usize, event: Box<Event> },
-    Tick { pid: usize },
-    AskLog { pid: usize },
-    ReadTable { peer: Peer, periodic: bool },
-    ToLeader { c: usize, event: Box<LeaderEvent> },
-    LeaderTick { c: usize },
+    ToCore {
+        pid: usize,
+        event: Box<Event>,
+    },
+    Tick {
+        pid: usize,
+    },
+    AskLog {
+        pid: usize,
+    },
+    ReadTable {
+        peer: Peer,
+        periodic: bool,
+    },
+    ToLeader {
+        c: usize,
+        event: Box<LeaderEvent>,
+    },
+    LeaderTick {
+        c: usize,
+    },
     StartCoordinator,
-    Store { peer: Peer, run: u64, request: Box<store::Request>, answer: store::Fate },
-    LogArrives { topic: log::Topic, payload: bytes::Bytes },
-    Start { node: NodeId },
-    Stopping { pid: usize, stop: Stop },
+    Store {
+        peer: Peer,
+        run: u64,
+        request: Box<store::Request>,
+        answer: store::Fate,
+    },
+    LogArrives {
+        topic: log::Topic,
+        payload: bytes::Bytes,
+    },
+    Start {
+        node: NodeId,
+    },
+    Stopping {
+        pid: usize,
+        stop: Stop,
+    },
     Fault,
     Story,
-    Client { user: usize, what: client::Wake },
-    ToClient { user: usize, connection: u64, frame: Option<bytes::Bytes> },
+    Client {
+        user: usize,
+        what: client::Wake,
+    },
+    /// A frame, or the end of the socket and its code.
+    ToClient {
+        user: usize,
+        connection: u64,
+        frame: Result<bytes::Bytes, Option<u16>>,
+    },
+    Sdk {
+        client: usize,
+        life: u64,
+        input: Box<Input>,
+    },
+    Ping {
+        client: usize,
+        key: u64,
+    },
 }
 
 pub struct World {
@@ -154,6 +201,8 @@ pub struct World {
 /// Time between ticks, and between reads of the table.
 const TICK_MS: u64 = 50;
 const TABLE_MS: u64 = 400;
+/// Users who have two devices.
+const SECOND_DEVICES: usize = 2;
 const WALL: u64 = 1_795_000_000_000;
 pub(crate) const LEASE_TTL_MS: u64 = 3000;
 pub(crate) const LINGER_MS: u64 = 400;
@@ -186,7 +235,7 @@ impl World {
             log: SimLog::new(setup.vnodes),
             watch: Watch::default(),
             book: Book::default(),
-            clients: (0..setup.users).map(Client::new).collect(),
+            clients: (0..setup.users + SECOND_DEVICES).map(|i| Client::new(i, setup.users)).collect(),
             next_connection: 1,
             violations: Vec::new(),
             trace: None,
@@ -206,7 +255,7 @@ impl World {
             Story::Faults => world.at(300, Happening::Fault),
             _ => world.at(story::HAPPENS_MS, Happening::Story),
         }
-        for user in 0..world.setup.users {
+        for user in 0..world.clients.len() {
             let at = world.rng.random_range(100..1500);
             world.at(at, Happening::Client { user, what: client::Wake::Begin });
         }
@@ -314,6 +363,8 @@ impl World {
             Happening::Fault => self.fault(),
             Happening::Story => self.tell_story(),
             Happening::Client { user, what } => self.wake_client(user, what),
+            Happening::Sdk { client, life, input } => self.sdk_hears(client, life, *input),
+            Happening::Ping { client, key } => self.ping(client, key),
             Happening::ToClient { user, connection, frame } => self.client_gets(user, connection, frame),
         }
     }

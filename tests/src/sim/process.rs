@@ -231,7 +231,7 @@ impl World {
         for (user, connections) in users {
             for connection in connections {
                 let at = self.now + self.between(1, 300);
-                self.at(at, Happening::ToClient { user, connection, frame: None });
+                self.at(at, Happening::ToClient { user, connection, frame: Err(None) });
             }
         }
     }
@@ -315,7 +315,7 @@ impl World {
             Action::LogEnd { session, ask, partition } => self.ask_log_end(pid, session, ask, partition),
             Action::Produce { lane, record } => self.produce(pid, lane, record),
             Action::Frame { session, frame, counted } => self.send_frame(pid, session, frame, counted),
-            Action::Close { session, .. } => self.close_connection(pid, session),
+            Action::Close { session, code, .. } => self.close_connection(pid, session, code.code()),
             Action::Observe(..) => {}
             Action::Replaced => self.kill(pid),
         }
@@ -325,19 +325,19 @@ impl World {
         self.saw_frame(pid, session, &frame);
         let Some(user) = self.clients.iter().position(|c| c.has(pid, session.0)) else { return };
         let at = self.clients[user].arrival(self.now + self.rng.random_range(1..8));
-        self.at(at, Happening::ToClient { user, connection: session.0, frame: Some(frame) });
+        self.at(at, Happening::ToClient { user, connection: session.0, frame: Ok(frame) });
         if counted {
             let event = Box::new(Event::Drained { session, frames: 1 });
             self.at(at, Happening::ToCore { pid, event });
         }
     }
 
-    fn close_connection(&mut self, pid: usize, session: SessionKey) {
+    fn close_connection(&mut self, pid: usize, session: SessionKey, code: u16) {
         let event = Box::new(Event::Closed { session });
         self.at(self.now + 1, Happening::ToCore { pid, event });
         if let Some(user) = self.clients.iter().position(|c| c.has(pid, session.0)) {
             let at = self.clients[user].arrival(self.now + 2);
-            self.at(at, Happening::ToClient { user, connection: session.0, frame: None });
+            self.at(at, Happening::ToClient { user, connection: session.0, frame: Err(Some(code)) });
         }
     }
 

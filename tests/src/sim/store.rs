@@ -58,6 +58,7 @@ pub(crate) enum Request {
     Lead(Lead),
     Revoke(Revoke, RevokeCause),
     Assign(Assign),
+    Resign(Resign),
 }
 
 /// What becomes of an answer.
@@ -237,6 +238,12 @@ impl World {
                 self.saw_led(&l);
                 return Some(LeaderEvent::Led(Some(answer)).into());
             }
+            Request::Resign(r) => {
+                if self.control.resign(&r) {
+                    self.saw_resigned();
+                }
+                return None;
+            }
             Request::Revoke(mut r, cause) => {
                 if self.is_broken(Broken::RevokeIgnoresBeat) {
                     let row = self.control.table(now).nodes.remove(&r.sid.node());
@@ -287,7 +294,7 @@ impl World {
 /// What the caller is told when no answer comes.
 fn unanswered(request: &Request) -> Option<Told> {
     let event = match request {
-        Request::Table(_) | Request::Deregister(_) => return None,
+        Request::Table(_) | Request::Deregister(_) | Request::Resign(_) => return None,
         Request::Register(_) => Event::Registered(None),
         Request::Claim(c, sent) => Event::Claimed { vnode: c.vnode, sent: *sent, answer: None },
         Request::Activate(a) => Event::Activated { vnode: a.vnode, epoch: a.epoch, answer: None },

@@ -28,6 +28,8 @@ pub(crate) struct Watch {
     /// The last beat of each sid, and when the store had it.
     beats: BTreeMap<Sid, (u64, u64)>,
     leader: Option<(LeaderRow, u64)>,
+    /// When each token and beat was first seen.
+    leaders: BTreeMap<(String, u64), u64>,
     pub takeovers: u64,
     pub revoked: u64,
 }
@@ -158,6 +160,7 @@ impl World {
     /// What was true of beats and leaders is another's truth now.
     pub(super) fn saw_other_data(&mut self) {
         self.watch.beats.clear();
+        self.watch.leaders.clear();
         self.watch.leader = None;
     }
 
@@ -189,19 +192,25 @@ impl World {
         }
     }
 
+    pub(super) fn saw_resigned(&mut self) {
+        self.watch.leader = None;
+    }
+
     /// Only who was silent for a lease is followed by another leader.
     pub(super) fn saw_led(&mut self, lead: &Lead) {
         let Some(row) = self.control.table(self.store_now()).leader else { return };
-        if row.token != lead.token {
+        if row.token != lead.token || self.watch.leader.as_ref().is_some_and(|(seen, _)| *seen == row) {
             return;
         }
-        let now = self.now;
-        if let Some((before, at)) = self.watch.leader.replace((row, now))
+        // A late call of one that has stopped may lead again under the beat that it had: it stands still.
+        let known = (row.token.clone(), row.beat);
+        let since = *self.watch.leaders.entry(known).or_insert(self.now);
+        if let Some((before, at)) = self.watch.leader.replace((row, since))
             && before.token != lead.token
         {
             self.watch.takeovers += 1;
-            if now < at + LEASE_TTL_MS {
-                let (by, after) = (&lead.token, now - at);
+            if self.now < at + LEASE_TTL_MS {
+                let (by, after) = (&lead.token, self.now - at);
                 self.wrong(format!(
                     "{by} took the lead from {} {after} ms after its last beat",
                     before.token
