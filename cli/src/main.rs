@@ -1,8 +1,13 @@
 //! `roost`: the command line. `roost dev` is the whole cluster in one process; the rest talks to a cluster.
 
+mod ask;
 mod dev;
+mod drain;
+mod explain;
+mod forget;
 mod health;
 mod place;
+mod plan;
 mod route;
 mod talk;
 mod token;
@@ -32,6 +37,14 @@ enum Command {
     Listen(talk::ListenArgs),
     /// Explain where a user is at home: hash, vnode, node, epoch, lease
     Route(route::Args),
+    /// Say where a message or a user is, and what it waits for
+    Explain(explain::Args),
+    /// Say what would move if nodes came or went; changes nothing
+    Plan(plan::Args),
+    /// Empty a node that runs: its vnodes and sessions go to the others
+    Drain(drain::Args),
+    /// Remove the row and the topic of a node that left for good
+    Forget(forget::Args),
     /// Ask a health address; exits with 1 unless it answers 200
     Health(health::Args),
 }
@@ -45,6 +58,10 @@ fn main() -> ExitCode {
             Command::Send(args) => talk::send(args).await,
             Command::Listen(args) => talk::listen(args).await,
             Command::Route(args) => route::run(args).await,
+            Command::Explain(args) => explain::run(args).await,
+            Command::Plan(args) => plan::run(args).await,
+            Command::Drain(args) => drain::run(args).await,
+            Command::Forget(args) => forget::run(&args).await,
             Command::Health(args) => health::run(&args).await,
         }
     })

@@ -41,7 +41,7 @@ pub fn at_hand(user: &UserId) -> anyhow::Result<String> {
     Ok(make(&secret, user, 3600, Role::User, None))
 }
 
-const NO_SECRET: &str = "no secret to sign with: set JWT_SECRET (or JWT_SECRET_FILE), or run `roost dev` here first, \
+pub const NO_SECRET: &str = "no secret to sign with: set JWT_SECRET (or JWT_SECRET_FILE), or run `roost dev` here first, \
                          which keeps one in its data directory";
 
 pub fn run(args: &Args) -> anyhow::Result<()> {

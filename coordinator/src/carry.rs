@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use roost_backend::store::{Store, StoreError};
+use roost_backend::store::{Resign, Store, StoreError};
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
@@ -24,6 +24,9 @@ const TICKS_PER_BEAT: u32 = 4;
 const PROBE_TIMEOUT: Duration = Duration::from_millis(300);
 /// One write of the leader: well within half a lease, after which it counts as cut off.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// A coordinator that stops does not wait longer for this.
+const RESIGN_TIMEOUT: Duration = Duration::from_secs(1);
 
 pub(crate) struct Carrier {
     pub leader: Leader,
@@ -67,8 +70,21 @@ impl Carrier {
             }
             self.note_role();
         }
-        self.leading.store(false, Ordering::Release);
+        if self.leading.swap(false, Ordering::AcqRel) {
+            self.resign().await;
+        }
         self.metrics.leading(false, 0);
+    }
+
+    /// So that another leads at once, not a lease later.
+    async fn resign(&self) {
+        let data_set = self.view.load().table.data_set.clone();
+        let request = Resign { data_set, token: self.leader.token().to_owned() };
+        match timeout(RESIGN_TIMEOUT, self.store.resign(&request)).await {
+            Ok(Ok(done)) => tracing::info!(done, "this coordinator gave the lead up"),
+            Ok(Err(error)) => tracing::warn!(%error, "the lead stays taken for a lease"),
+            Err(_) => tracing::warn!("the lead stays taken for a lease: the store does not answer"),
+        }
     }
 
     fn note(&self, event: &LeaderEvent) {
@@ -113,7 +129,7 @@ async fn carry(store: Arc<dyn Store>, action: LeaderAction, metrics: Metrics) ->
         }
         LeaderAction::ProbeAdmin { sid, addr } => {
             let refused = refuses(&addr).await;
-            tracing::info!(%sid, addr, refused, "two beats missed: asked at its admin port");
+            tracing::info!(%sid, addr, refused, "a beat is late: asked at its admin port");
             LeaderEvent::Probed { sid, refused }
         }
     }

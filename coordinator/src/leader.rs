@@ -13,12 +13,11 @@ use std::sync::Arc;
 
 use roost_backend::store::{Assign, DataSet, Lead, LeadAnswer, LeaderRow, Revoke, Table};
 use roost_proto::Sid;
+use roost_proto::limits::BEATS_PER_LEASE;
 
 pub use self::placement::{Decision, decide};
 use self::watch::Watches;
 
-/// Beats in a lease (core rule 23).
-pub const BEATS_PER_LEASE: u64 = 6;
 /// Vnodes one node gives or takes at a time. With the default ring on three nodes a vnode has some 60 of a node's
 /// 20,000 sessions, so 8 of them are about the 500 sessions a node tells to move per second.
 pub const IN_FLIGHT_MAX: usize = 8;
@@ -37,9 +36,9 @@ pub struct LeaderConfig {
 }
 
 impl LeaderConfig {
-    /// With the defaults: 8 moves per node, and two beats to gather.
+    /// With the defaults: 8 moves per node, and a third of a lease to gather.
     pub fn new(token: impl Into<String>, lease_ttl_ms: u64) -> Self {
-        let first_plan_wait_ms = 2 * lease_ttl_ms / BEATS_PER_LEASE;
+        let first_plan_wait_ms = lease_ttl_ms / 3;
         Self { token: token.into(), lease_ttl_ms, in_flight_max: IN_FLIGHT_MAX, first_plan_wait_ms }
     }
 
@@ -48,7 +47,7 @@ impl LeaderConfig {
     }
 
     /// A pause in the store's answers that is longer than this restarts every watch: nobody could beat meanwhile,
-    /// and after an outage everybody must have time to. Half a lease leaves the living three beats.
+    /// and after an outage everybody must have time to. Half a lease leaves the living six beats.
     fn silence_ms_max(&self) -> u64 {
         self.lease_ttl_ms / 2
     }
@@ -164,6 +163,11 @@ impl Leader {
             watches,
             planning: Planning::default(),
         }
+    }
+
+    /// The name it leads under.
+    pub fn token(&self) -> &str {
+        &self.cfg.token
     }
 
     /// Whether the store's last answer was that this coordinator leads.

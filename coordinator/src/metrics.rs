@@ -24,6 +24,7 @@ pub struct Metrics {
     presence: [IntCounter; 2],
     view_reads: [IntCounter; 2],
     view_age: Gauge,
+    connect_delay: Gauge,
     ready_vnodes: IntGauge,
     nodes: IntGauge,
     leader: IntGauge,
@@ -53,6 +54,8 @@ impl Metrics {
             labelled(r, "roost_coordinator_view_reads_total", "Times the table was read", "result", results)?;
         let help = "Age of the table that answers are given from";
         let view_age = registered(r, Gauge::new("roost_coordinator_view_age_seconds", help))?;
+        let help = "The longest delay that /route asks a newcomer for, while many come back at once";
+        let connect_delay = registered(r, Gauge::new("roost_coordinator_connect_delay_seconds", help))?;
         let help = "Nodes declared dead by this leader: silent for a lease, or gone and refusing connections";
         let causes = ["silent", "refused"];
         let revocations = labelled(r, "roost_coordinator_revocations_total", help, "cause", causes)?;
@@ -71,6 +74,7 @@ impl Metrics {
             presence,
             view_reads,
             view_age,
+            connect_delay,
             ready_vnodes,
             nodes,
             leader,
@@ -98,7 +102,8 @@ impl Metrics {
         self.view_age.set(age.as_secs_f64());
     }
 
-    pub(crate) fn ring(&self, ready_vnodes: usize, nodes: usize) {
+    pub(crate) fn ring(&self, ready_vnodes: usize, nodes: usize, longest_delay_ms: u64) {
+        self.connect_delay.set(longest_delay_ms as f64 / 1000.0);
         self.ready_vnodes.set(as_gauge(ready_vnodes));
         self.nodes.set(as_gauge(nodes));
     }

@@ -2,6 +2,7 @@
 //!
 //! All but `/presence` are answered from the current snapshot. Browsers call them from any page, so any origin may.
 
+mod operate;
 mod presence;
 mod tables;
 
@@ -13,13 +14,14 @@ use roost_backend::store::Store;
 use roost_proto::{ErrorBody, ErrorCode, UserId};
 use roost_service::reply;
 use serde::Deserialize;
+use tokio::sync::Semaphore;
 use warp::Filter;
 use warp::filters::BoxedFilter;
 use warp::http::header::{
     ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_ALLOW_ORIGIN,
     ACCESS_CONTROL_EXPOSE_HEADERS, ACCESS_CONTROL_MAX_AGE, CACHE_CONTROL, CONTENT_TYPE, HeaderValue,
 };
-use warp::http::{HeaderMap, StatusCode};
+use warp::http::{HeaderMap, Method, StatusCode};
 use warp::reply::Response;
 
 use crate::metrics::{Metrics, Routed};
@@ -29,8 +31,9 @@ use crate::view::{Snapshot, View};
 /// who had a vnode most likely has it still, and if not the node says `moved`; a 503 would only make everyone come
 /// again and again. After ten leases (a minute) it is a guess, and P9 wants us honest.
 const STALE_LEASES_MAX: u32 = 10;
-/// When to come again while a vnode has no ready home: a planned move takes less, a failover a few times as long.
-const NO_HOME_RETRY_AFTER_MS: u64 = 1_000;
+/// When to come again while a vnode has no ready home: what a planned move takes, and a takeover from a node that is
+/// known to be dead.
+const NO_HOME_RETRY_AFTER_MS: u64 = 250;
 /// When to come again while there is no table: as long as the outage may last, without hurry.
 const STALE_RETRY_AFTER_MS: u64 = 3_000;
 
@@ -41,6 +44,12 @@ pub(crate) struct Api {
     pub metrics: Metrics,
     pub vnodes: u32,
     pub lease_ttl: Duration,
+    /// How many operators are served at once.
+    pub operators: Semaphore,
+}
+
+pub(crate) fn operators() -> Semaphore {
+    Semaphore::new(operate::OPERATORS_MAX)
 }
 
 impl Api {
@@ -80,6 +89,22 @@ pub(crate) fn routes(api: Api) -> BoxedFilter<(Response,)> {
         .and(warp::get())
         .and(with(&api))
         .map(|api: Arc<Api>| tables::nodes(&api.view.load()));
+    let drained = warp::path!("api" / "nodes" / String / "drain")
+        .and(warp::post().or(warp::delete()).unify())
+        .and(warp::method())
+        .and(with(&api))
+        .and(warp::header::headers_cloned())
+        .then(|node: String, method: Method, api: Arc<Api>, headers: HeaderMap| async move {
+            operate::drain(&api, method, &node, &headers).await
+        });
+    let explained = warp::path!("api" / "explain")
+        .and(warp::get())
+        .and(with(&api))
+        .and(warp::query::raw())
+        .and(warp::header::headers_cloned())
+        .then(|api: Arc<Api>, query: String, headers: HeaderMap| async move {
+            operate::explain(&api, &query, &headers).await
+        });
     let known = warp::path!("route").or(warp::path!("presence")).unify().or(warp::path!("ring")).unify();
     let preflight = known.or(warp::path!("nodes")).unify().and(warp::options()).map(preflight);
     route
@@ -88,6 +113,10 @@ pub(crate) fn routes(api: Api) -> BoxedFilter<(Response,)> {
         .or(ring)
         .unify()
         .or(nodes)
+        .unify()
+        .or(drained)
+        .unify()
+        .or(explained)
         .unify()
         .or(preflight)
         .unify()
@@ -129,6 +158,7 @@ fn look_up(api: &Api, user: &UserId) -> (Routed, Response) {
         tracing::error!(%failure, "an id could not be written as JSON");
     }
     body.extend_from_slice(home.route_rest.as_bytes());
+    body.extend_from_slice(format!("{}}}", snapshot.delay_ms(home, user)).as_bytes());
     (Routed::Ok, json_bytes(body))
 }
 

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use prometheus::Registry;
 use roost_backend::store::{Store, StoreError};
+use roost_proto::limits::BEATS_PER_LEASE;
 use roost_service::{Health, HttpLimits, HttpMetrics, admin, reply, serve};
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
@@ -18,9 +19,9 @@ use warp::Filter;
 
 use crate::carry::Carrier;
 use crate::config::CoordinatorConfig;
-use crate::leader::{BEATS_PER_LEASE, Leader, LeaderConfig};
+use crate::leader::{Leader, LeaderConfig};
 use crate::metrics::Metrics;
-use crate::routes::{Api, routes};
+use crate::routes::{self, Api, routes};
 use crate::view::{CHECKS, View};
 
 /// How long opening the ring may take, on a store that was just reached.
@@ -110,7 +111,9 @@ impl Coordinator {
             leading: Arc::clone(&leading),
         };
         let lease_ttl = Duration::from_millis(config.lease_ttl_ms);
-        let api = Api { view: Arc::clone(&view), store, metrics, vnodes: config.vnodes, lease_ttl };
+        let operators = routes::operators();
+        let api =
+            Api { view: Arc::clone(&view), store, metrics, vnodes: config.vnodes, lease_ttl, operators };
         let api = warp::service(routes(api));
         let public = serve(public, api, config.http, public_metrics, stop.clone(), &tracker);
         let admin_api = admin::routes(health.clone(), registry.clone()).recover(reply::recover).unify();
@@ -177,7 +180,7 @@ impl Coordinator {
     }
 
     /// Stops in order, within `grace`: `/readyz` says 503, then no new connections and no leading, running
-    /// requests finish, the admin port closes last. Another coordinator leads a lease later.
+    /// requests finish, the admin port closes last. Another coordinator leads within a beat.
     pub async fn shutdown(mut self, grace: Duration) {
         let deadline = Instant::now() + grace;
         self.health.drain();

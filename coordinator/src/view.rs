@@ -3,6 +3,7 @@
 //! One task reads, everyone else takes the current [`Snapshot`]: no lock, no I/O. A stale snapshot is still used:
 //! it makes a client take one more step, never a wrong one, because nodes answer `moved` and epochs fence.
 
+mod admission;
 mod snapshot;
 
 use std::sync::Arc;
@@ -18,7 +19,7 @@ use tokio_util::sync::CancellationToken;
 pub use self::snapshot::{Home, Snapshot};
 use crate::metrics::Metrics;
 
-/// The periodic read (core rule 20), where a beat is not shorter: the leader has to see every beat.
+/// The periodic read (core rule 20), where half a beat is not shorter: the leader has to see when a beat is missing.
 const READ_EVERY: Duration = Duration::from_secs(1);
 /// Between two reads at least, however many hints come: 20 a second. A handover of a thousand vnodes gives
 /// thousands of hints, and a table of 1,024 vnodes is 150 KB.
@@ -60,7 +61,7 @@ impl View {
         let view = Self {
             store,
             vnodes,
-            read_every: READ_EVERY.min(beat),
+            read_every: READ_EVERY.min(beat / 2),
             ready_within: Duration::from_millis(lease_ttl_ms),
             current: ArcSwap::from_pointee(current),
             changed: watch::Sender::new(()),
@@ -129,7 +130,7 @@ impl View {
         let ready = current.ready_vnodes();
         let nobody = || Err("no vnode has a ready home".to_owned());
         self.health.set("ring", if ready > 0 { Ok(()) } else { nobody() });
-        self.metrics.ring(ready, current.living_nodes());
+        self.metrics.ring(ready, current.living_nodes(), current.longest_delay_ms());
     }
 }
 

@@ -204,6 +204,8 @@ impl Cluster {
         config.core.lease_ttl_ms = LEASE_TTL_MS;
         config.core.linger_ms = LINGER_MS;
         config.core.grace_ms = GRACE_MS;
+        // Counted like other messages: tests that count want none.
+        config.core.canary_every_ms = 0;
         (self.setup.tune)(i, &mut config);
         let Backends { store, log } = self.place.backends(self.services.as_ref()).await;
         let backends = Backends { store, log: (self.setup.log)(log) };
@@ -394,6 +396,13 @@ impl Cluster {
         .await
     }
 
+    /// Vnodes that the leader has given to another node so far.
+    pub async fn ring_moves(&self) -> f64 {
+        let (_, text) = self.admin(self.coordinator().admin_addr(), "/metrics").await;
+        let moves = text.lines().find_map(|line| line.strip_prefix("roost_coordinator_moves_total "));
+        moves.and_then(|moves| moves.parse().ok()).expect("the metric is there")
+    }
+
     /// The body of `/metrics`, `/readyz`, … at an admin port, and its status.
     pub async fn admin(&self, addr: std::net::SocketAddr, path: &str) -> (u16, String) {
         let answer = self.http.get(format!("http://{addr}{path}")).send().await.expect("an answer");
@@ -468,8 +477,17 @@ pub fn now_s() -> u64 {
 
 /// A token of the tests' issuer for the tests' audience.
 pub fn token(user: &str, exp_s: u64) -> String {
+    signed(user, exp_s, Role::User)
+}
+
+/// The same with a role, good for an hour.
+pub fn token_of(user: &str, role: Role) -> String {
+    signed(user, now_s() + 3_600, role)
+}
+
+fn signed(user: &str, exp: u64, role: Role) -> String {
     let sub = UserId::new(user).expect("a user's id");
-    let claims = Claims { sub, exp: exp_s, role: Role::User, rooms: None, watch: None };
+    let claims = Claims { sub, exp, role, rooms: None, watch: None };
     sign_for(&secret(), &claims, Some(AUDIENCE), Some(ISSUER))
 }
 

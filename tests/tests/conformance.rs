@@ -8,6 +8,8 @@
 mod bad_input;
 #[path = "conformance/configuration.rs"]
 mod configuration;
+#[path = "conformance/elasticity.rs"]
+mod elasticity;
 #[path = "conformance/gate.rs"]
 mod gate;
 #[path = "conformance/messages.rs"]
@@ -99,6 +101,10 @@ on_each_backend! {
     operations::every_promised_metric_is_there_and_counts,
     operations::every_process_says_whether_it_lives_and_is_ready,
     operations::ring_and_nodes_say_who_has_what,
+    elasticity::a_drained_node_gives_everything_away_stays_and_can_be_taken_back,
+    elasticity::explain_says_where_a_message_and_a_user_are_and_why,
+    elasticity::the_age_of_the_canary_tells_whether_messages_get_through,
+    elasticity::the_users_of_a_dead_node_are_asked_to_come_one_after_the_other,
     bad_input::every_bad_input_gets_its_documented_answer,
     bad_input::a_token_is_taken_from_connect_authorization_or_subprotocol,
     bad_input::the_seventeenth_session_of_a_user_is_closed_with_3504,

@@ -1,21 +1,24 @@
-//! Random schedules against the protocol core: thousands of runs with faults, each from one seed.
+//! Random schedules against a whole cluster of cores: thousands of runs with faults, each from one seed, and runs in
+//! which one planned thing happens.
 //!
 //! `ROOST_SIM_SEEDS=20000 cargo test -p roost-tests --test protocol_core` for a long run;
-//! `ROOST_SIM_SEED=17 … one_seed` to replay one with its trace.
+//! `ROOST_SIM_SEED=17 … one_seed` to replay one with its trace, `ROOST_SIM_STORY=Join` with it for one of a story.
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use roost_tests::sim::{Setup, World};
+use roost_tests::sim::{Broken, Setup, Story, World};
 use roost_ws_node::core::Rule;
+
+const STORIES: [Story; 4] = [Story::Quiet, Story::Join, Story::Leave, Story::Restart];
 
 fn seeds() -> u64 {
     std::env::var("ROOST_SIM_SEEDS").ok().and_then(|s| s.parse().ok()).unwrap_or(1000)
 }
 
-/// What is wrong with one seed's history.
-fn violations(seed: u64, off: Option<Rule>) -> Vec<String> {
-    let run = std::panic::catch_unwind(|| World::new(Setup { off, ..Setup::new(seed) }).run());
+/// What is wrong with one run's history.
+fn violations(setup: Setup) -> Vec<String> {
+    let run = std::panic::catch_unwind(|| World::new(setup).run());
     run.unwrap_or_else(|e| {
         let text = e.downcast_ref::<String>().cloned().or(e.downcast_ref::<&str>().map(|s| (*s).to_owned()));
         vec![format!("panicked: {}", text.unwrap_or_default())]
@@ -23,7 +26,7 @@ fn violations(seed: u64, off: Option<Rule>) -> Vec<String> {
 }
 
 /// A seed below `count` that finds a violation, with it. Seeds are shared out among the processors.
-fn a_violation(count: u64, off: Option<Rule>) -> Option<(u64, Vec<String>)> {
+fn a_violation(count: u64, setup: impl Fn(u64) -> Setup + Sync) -> Option<(u64, Vec<String>)> {
     let next = AtomicU64::new(0);
     let found = Mutex::new(None);
     let workers = std::thread::available_parallelism().map_or(1, usize::from);
@@ -35,7 +38,7 @@ fn a_violation(count: u64, off: Option<Rule>) -> Option<(u64, Vec<String>)> {
                     if seed >= count || found.lock().expect("no worker panics").is_some() {
                         return;
                     }
-                    let wrong = violations(seed, off);
+                    let wrong = violations(setup(seed));
                     if !wrong.is_empty() {
                         *found.lock().expect("no worker panics") = Some((seed, wrong));
                     }
@@ -48,15 +51,28 @@ fn a_violation(count: u64, off: Option<Rule>) -> Option<(u64, Vec<String>)> {
 
 #[test]
 fn every_promise_holds_on_every_seed() {
-    if let Some((seed, wrong)) = a_violation(seeds(), None) {
+    if let Some((seed, wrong)) = a_violation(seeds(), Setup::new) {
         panic!("seed {seed} (replay with ROOST_SIM_SEED={seed}): {wrong:#?}");
+    }
+}
+
+/// P7 and P8.
+#[test]
+fn what_is_planned_moves_the_fewest_vnodes_and_nobody_notices() {
+    for story in STORIES {
+        if let Some((seed, wrong)) = a_violation(seeds() / 8, |seed| Setup::story(seed, story)) {
+            panic!("seed {seed} (replay with ROOST_SIM_SEED={seed} ROOST_SIM_STORY={story:?}): {wrong:#?}");
+        }
     }
 }
 
 #[test]
 fn one_seed() {
     let Some(seed) = std::env::var("ROOST_SIM_SEED").ok().and_then(|s| s.parse().ok()) else { return };
-    let mut world = World::new(Setup::new(seed)).traced();
+    let named = std::env::var("ROOST_SIM_STORY").unwrap_or_default();
+    let story = STORIES.into_iter().find(|story| format!("{story:?}") == named);
+    let setup = story.map_or_else(|| Setup::new(seed), |story| Setup::story(seed, story));
+    let mut world = World::new(setup).traced();
     let run = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| world.run()));
     for line in world.trace() {
         println!("{line}");
@@ -79,8 +95,34 @@ fn switching_off_a_rule_is_noticed() {
         Rule::DataSetNamed,
         Rule::TailWhenQuiet,
     ] {
-        let found = a_violation(seeds(), Some(rule));
+        let found = a_violation(seeds(), |seed| Setup { off: Some(rule), ..Setup::new(seed) });
         let (seed, wrong) = found.unwrap_or_else(|| panic!("nobody notices that {rule:?} is off"));
         println!("{rule:?}: seed {seed}: {}", wrong[0]);
+    }
+}
+
+/// The same of what is around the cores: the store's checks, the leader's clock, `/route`, planned stops.
+#[test]
+fn what_is_broken_around_the_cores_is_noticed() {
+    for (broken, story) in [
+        (Broken::RevokeIgnoresBeat, Story::Faults),
+        (Broken::LeadIgnoresFrozen, Story::Faults),
+        (Broken::EpochFence, Story::Faults),
+        (Broken::LeaderByWallClock, Story::Faults),
+        (Broken::SilenceIsRefusal, Story::Faults),
+        (Broken::RouteNamesUnready, Story::Faults),
+        (Broken::NoGrace, Story::Faults),
+        (Broken::NoLinger, Story::Faults),
+        (Broken::MovesWithoutWaiting, Story::Join),
+        (Broken::DrainReleasesEarly, Story::Leave),
+        (Broken::DrainEndsAtOnce, Story::Leave),
+    ] {
+        let setup = |seed| match story {
+            Story::Faults => Setup { broken: Some(broken), ..Setup::new(seed) },
+            _ => Setup { broken: Some(broken), ..Setup::story(seed, story) },
+        };
+        let (seed, wrong) =
+            a_violation(seeds(), setup).unwrap_or_else(|| panic!("nobody notices {broken:?}"));
+        println!("{broken:?}: seed {seed}: {}", wrong[0]);
     }
 }

@@ -20,6 +20,8 @@ use crate::error::BindError;
 pub const PARTITIONS: u32 = 8;
 /// How long records of `messages-*` are kept: transport, not storage.
 pub const MESSAGES_RETENTION_MS: u64 = 3_600_000;
+/// A stuck path shows within two of these, in milliseconds; 17,000 small messages a day and node.
+const CANARY_EVERY_MS: u64 = 5_000;
 
 /// The settings of one node.
 #[derive(Clone)]
@@ -39,6 +41,7 @@ impl WsNodeConfig {
             pins: pins.to_string(),
             pinned: pins.vnodes().to_vec(),
             random: rand::random(),
+            canary_every_ms: CANARY_EVERY_MS,
             ..CoreConfig::new(node)
         };
         Self { core, verifier, http: HttpLimits::default() }
@@ -59,6 +62,8 @@ struct Raw {
     node_id: Option<String>,
     assigned_vnodes: Option<String>,
     node_weight: Option<String>,
+    accepts_per_s: Option<String>,
+    admin_advertised_addr: Option<String>,
     kafka_partitions: Option<String>,
     kafka_replication: Option<String>,
 }
@@ -87,6 +92,9 @@ impl Settings {
         let mut config = WsNodeConfig::new(node, vnodes, &pins, common.jwt.verifier());
         let core = &mut config.core;
         core.weight = field("NODE_WEIGHT", raw.node_weight, 1, number(1..=1000))?;
+        core.accepts_per_s =
+            field("ACCEPTS_PER_S", raw.accepts_per_s, core.accepts_per_s, number(1..=100_000))?;
+        core.admin = field("ADMIN_ADVERTISED_ADDR", raw.admin_advertised_addr, String::new(), host_port)?;
         core.partitions = field("KAFKA_PARTITIONS", raw.kafka_partitions, PARTITIONS, number(1..=1024))?;
         core.lease_ttl_ms = common.tuning.lease_ttl_ms;
         core.linger_ms = common.tuning.presence_linger_ms;
@@ -145,6 +153,14 @@ impl Settings {
                 None
             }
         }
+    }
+}
+
+fn host_port(text: &str) -> Result<String, String> {
+    let good = |(host, port): (&str, &str)| !host.is_empty() && port.parse::<u16>().is_ok_and(|p| p > 0);
+    match text.rsplit_once(':').is_some_and(good) {
+        true => Ok(text.to_owned()),
+        false => Err("host:port, as coordinators reach it".into()),
     }
 }
 

@@ -9,6 +9,7 @@ pub mod core;
 pub mod error;
 mod metrics;
 mod node;
+mod operate;
 pub mod server;
 mod socket;
 mod upgrade;

@@ -22,6 +22,9 @@ pub struct Metrics {
     channel: IntGauge,
     lag: IntGauge,
     view_age: Gauge,
+    canary_age: Gauge,
+    canary_took: Gauge,
+    accepts: IntGauge,
     messages: IntCounterVec,
     vnodes: IntCounterVec,
     writes: IntCounterVec,
@@ -71,6 +74,17 @@ impl Metrics {
             channel: int_gauge(r, "roost_channel_depth", "Items not yet confirmed by their home")?,
             lag: int_gauge(r, "roost_kafka_consumer_lag", "Records of this node's topic not read yet")?,
             view_age: gauge(r, "roost_view_age_seconds", "Time since the table was read")?,
+            canary_age: gauge(
+                r,
+                "roost_canary_age_seconds",
+                "Since the last message of this node's own was sent that was confirmed by its home and the log",
+            )?,
+            canary_took: gauge(r, "roost_canary_round_trip_seconds", "How long that one took")?,
+            accepts: int_gauge(
+                r,
+                "roost_accepts_per_second",
+                "Newcomers this node takes per second at most",
+            )?,
             messages: counters(
                 r,
                 "roost_messages_total",
@@ -134,6 +148,9 @@ impl Metrics {
         self.outbox.set(gauges.outbox as i64);
         self.channel.set(gauges.channel_items as i64);
         self.view_age.set(gauges.view_age_ms as f64 / 1000.0);
+        self.canary_age.set(gauges.canary_age_ms as f64 / 1000.0);
+        self.canary_took.set(gauges.canary_took_ms.unwrap_or(0) as f64 / 1000.0);
+        self.accepts.set(gauges.accepts_per_s as i64);
         self.redis.inc_by(commands - self.last_commands);
         self.last_commands = commands;
         let last = std::mem::replace(&mut self.last, now);

@@ -14,12 +14,13 @@ use roost_proto::events::CHAT_EVENTS;
 use roost_proto::ids::Sid;
 use roost_proto::records::Record;
 use roost_service::Health;
-use tokio::sync::{Notify, Semaphore, mpsc, watch};
+use tokio::sync::{Notify, Semaphore, mpsc, oneshot, watch};
 use tokio::time::{MissedTickBehavior, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::core::events::{Connecting, Gauges, Now, SessionKey};
+use crate::core::explain::{Explained, Query};
 use crate::core::{Action, Event, NodeCore};
 use crate::metrics::Metrics;
 use crate::socket::Out;
@@ -48,6 +49,8 @@ pub enum Input {
     Core(Event),
     /// A connection said `connect`: its frames go to `out` from now on.
     Connect(Box<Connecting>, mpsc::Sender<Out>),
+    /// Somebody wants to know.
+    Explain(Query, oneshot::Sender<Explained>),
 }
 
 /// The two clocks of a node. The wall clock is read once: a step of the system's clock moves nothing.
@@ -165,6 +168,11 @@ impl Node {
             Input::Connect(connecting, out) => {
                 self.sessions.insert(connecting.session, out);
                 self.step(Event::Connect(connecting));
+            }
+            Input::Explain(query, answer) => {
+                let now = self.parts.clock.now();
+                // Whoever asked may have gone.
+                let _ = answer.send(self.parts.core.explain(&query, now));
             }
         }
     }

@@ -14,7 +14,7 @@ use roost_proto::limits::UNANSWERED_MAX;
 use roost_service::http::serve;
 use roost_service::{Health, HttpLimits, HttpMetrics, admin, reply};
 use tokio::net::TcpListener;
-use tokio::sync::{Notify, mpsc, watch};
+use tokio::sync::{Notify, Semaphore, mpsc, watch};
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -25,6 +25,7 @@ use crate::core::{Event, NodeCore};
 use crate::error::{BindError, Ended};
 use crate::metrics::Metrics;
 use crate::node::{self, Clock, EVENTS_MAX, Input, Node, Parts, Status};
+use crate::operate::{self, Operator};
 use crate::socket::Shared;
 use crate::upgrade;
 
@@ -64,6 +65,8 @@ pub struct Server {
     producers: [Arc<dyn Producer>; 2],
     sockets: TaskTracker,
     tasks: TaskTracker,
+    /// Cancelled when the process is asked to end.
+    stopping: CancellationToken,
     accepting: CancellationToken,
     closing: CancellationToken,
     stop: CancellationToken,
@@ -88,7 +91,9 @@ impl Server {
         if config.core.url.is_empty() {
             config.core.url = format!("ws://{addr}/socket");
         }
-        config.core.admin = admin_addr.to_string();
+        if config.core.admin.is_empty() {
+            config.core.admin = admin_addr.to_string();
+        }
         backends.store.open_ring(config.core.vnodes).await.map_err(BindError::Store)?;
         let own = messages_topic(&config.core.node);
         ensure_topics(&*backends.log, &own, config.core.partitions).await?;
@@ -117,6 +122,7 @@ impl Server {
             producers: [Arc::clone(&transport), Arc::clone(&outbox)],
             sockets: TaskTracker::new(),
             tasks: TaskTracker::new(),
+            stopping: CancellationToken::new(),
             accepting: CancellationToken::new(),
             closing: CancellationToken::new(),
             stop: CancellationToken::new(),
@@ -160,8 +166,13 @@ impl Server {
         let mut status = self.status.clone();
         self.tasks.spawn(async move {
             loop {
-                let registered = status.borrow_and_update().gauges.registered;
-                health.set("node", if registered { Ok(()) } else { Err("not registered yet".into()) });
+                let gauges = status.borrow_and_update().gauges;
+                let node = match (gauges.registered, gauges.assigned) {
+                    (false, _) => Err("not registered yet".into()),
+                    (true, false) => Err("no vnodes were ever assigned: is a coordinator running?".into()),
+                    (true, true) => Ok(()),
+                };
+                health.set("node", node);
                 tokio::select! {
                     () = stop.cancelled() => return,
                     changed = status.changed() => if changed.is_err() { return },
@@ -179,11 +190,21 @@ impl Server {
             frames: (4 * config.core.commands_per_s, 2 * config.core.commands_burst),
             queue_max: config.core.credit + UNANSWERED_MAX + SLACK,
             sockets: self.sockets.clone(),
-            health: self.health.clone(),
             closing: self.closing.clone(),
         });
         let public = upgrade::route(shared).recover(reply::recover);
-        let admin_routes = admin::routes(self.health.clone(), self.registry.clone()).recover(reply::recover);
+        let operator = operate::routes(Operator {
+            events: self.events.clone(),
+            store: Arc::clone(&self.backends.store),
+            verifier: config.verifier.clone(),
+            status: self.status.clone(),
+            stopping: self.stopping.clone(),
+            health: self.health.clone(),
+            vnodes: config.core.vnodes,
+            turn: Semaphore::new(1),
+        });
+        let admin_routes = admin::routes(self.health.clone(), self.registry.clone());
+        let admin_routes = admin_routes.or(operator).recover(reply::recover);
         let public_metrics = HttpMetrics::register(&self.registry, "public")?;
         let admin_metrics = HttpMetrics::register(&self.registry, "admin")?;
         self.tasks.spawn(serve(
@@ -247,6 +268,7 @@ impl Server {
     /// row removed. What does not fit is left as a crash would leave it, and said.
     pub async fn shutdown(mut self, grace: Duration) {
         let deadline = Instant::now() + grace;
+        self.stopping.cancel();
         self.health.drain();
         let _ = self.events.send(Input::Core(Event::Drain)).await;
         let handed = self.hand_over(Instant::now() + grace * 6 / 10).await;
@@ -277,14 +299,16 @@ impl Server {
 
     /// Waits while vnodes go to their new homes; false if that ends or stalls before all are gone.
     async fn hand_over(&mut self, until: Instant) -> bool {
-        let mut last = (usize::MAX, Instant::now());
+        let mut last = ((usize::MAX, usize::MAX), Instant::now());
         while Instant::now() < until {
             let status = self.status();
             if status.empty_handed {
                 return true;
             }
-            if status.gauges.owned < last.0 {
-                last = (status.gauges.owned, Instant::now());
+            // Vnodes wait for the sessions of those before them to be taken elsewhere.
+            let left = (status.gauges.owned, status.gauges.sessions);
+            if left.0 < last.0.0 || left.1 < last.0.1 {
+                last = (left, Instant::now());
             } else if last.1.elapsed() > HANDOFF_STALLS {
                 return false;
             }

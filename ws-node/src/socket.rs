@@ -14,7 +14,6 @@ use roost_proto::codes::CloseCode;
 use roost_proto::frames::{ClientFrame, Connect, Empty, Reply, ServerFrame};
 use roost_proto::limits::*;
 use roost_proto::{Claims, ErrorBody, ErrorCode, FrameError};
-use roost_service::Health;
 use roost_service::ratelimit::Bucket;
 use roost_service::tokens::{TokenError, Verifier};
 use tokio::net::TcpStream;
@@ -62,23 +61,18 @@ pub struct Shared {
     /// Room for all message frames on credit, all replies, and what the server says of itself.
     pub queue_max: usize,
     pub sockets: TaskTracker,
-    pub health: Health,
     /// Cancelled when the remaining connections are closed with 3001.
     pub closing: CancellationToken,
 }
 
 impl Shared {
-    pub fn draining(&self) -> bool {
-        self.health.is_draining()
-    }
-
     pub fn verify(&self, token: &str) -> Result<Claims, TokenError> {
         // The system's clock, not the node's: what a token says is about the present.
         self.verifier.verify(token, wall_s())
     }
 }
 
-fn wall_s() -> u64 {
+pub fn wall_s() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
 }
 

@@ -56,7 +56,8 @@ fn accept(
         response.headers_mut().insert(header::UPGRADE, header::HeaderValue::from_static("websocket"));
         return response;
     }
-    if shared.draining() {
+    // Until its vnodes are elsewhere a node that stops is their users' home like any other.
+    if shared.closing.is_cancelled() {
         let error = ErrorBody::new(ErrorCode::Unavailable, "this node is being stopped: ask /route again");
         return reply::error(&error.retry_after(1000));
     }

@@ -3,6 +3,9 @@
 
 use rand::{Rng, RngExt};
 
+/// Tries before the ceiling grows: 1.5 s on average with the default of 250 ms.
+const QUICK_TRIES: u32 = 5;
+
 #[derive(Debug, Clone)]
 pub(crate) struct Backoff {
     min_ms: u64,
@@ -15,7 +18,9 @@ impl Backoff {
         Self { min_ms, max_ms: max_ms.max(min_ms), tries: 0 }
     }
 
-    /// The next wait in milliseconds: evenly from nothing to `min · 2^tries`, at most `max`.
+    /// The next wait in milliseconds: evenly from nothing to a ceiling that doubles from `min` to `max`, and stays at
+    /// twice `min` for the first few tries: a dead node is replaced within two seconds, and who waited longer by
+    /// then would be late for nothing.
     pub(crate) fn next_ms(&mut self, rng: &mut impl Rng) -> u64 {
         let ceiling = self.ceiling_ms();
         self.tries = self.tries.saturating_add(1);
@@ -29,7 +34,8 @@ impl Backoff {
 
     fn ceiling_ms(&self) -> u64 {
         // 2^32 · 250 ms is far above any cap: the shift is clamped, not the result.
-        self.min_ms.saturating_mul(1 << self.tries.min(32)).min(self.max_ms)
+        let doublings = self.tries.min(1).max(self.tries.saturating_sub(QUICK_TRIES));
+        self.min_ms.saturating_mul(1 << doublings.min(32)).min(self.max_ms)
     }
 }
 
@@ -40,16 +46,16 @@ mod tests {
     use rand::rngs::StdRng;
 
     #[test]
-    fn waits_double_up_to_the_cap_and_start_again_after_a_reset() {
+    fn waits_stay_short_for_a_few_tries_and_then_double_up_to_the_cap() {
         let mut rng = StdRng::seed_from_u64(1);
         let mut backoff = Backoff::new(250, 20_000);
         let mut ceilings = Vec::new();
-        for _ in 0..9 {
+        for _ in 0..13 {
             let ceiling = backoff.ceiling_ms();
             assert!(backoff.next_ms(&mut rng) <= ceiling);
             ceilings.push(ceiling);
         }
-        assert_eq!(ceilings, [250, 500, 1000, 2000, 4000, 8000, 16_000, 20_000, 20_000]);
+        assert_eq!(ceilings, [250, 500, 500, 500, 500, 500, 500, 1000, 2000, 4000, 8000, 16_000, 20_000]);
         backoff.tries = u32::MAX;
         assert!(backoff.next_ms(&mut rng) <= 20_000);
         backoff.reset();

@@ -3,6 +3,7 @@
 //! There is a try only while the connection in use is gone or retiring (after `moved`). A retiring connection is
 //! still read, and closed when the next one is welcomed: make before break.
 
+use rand::RngExt;
 use roost_proto::codes::reconnects;
 use roost_proto::frames::{Connect, Moved};
 use roost_proto::limits::{CONNECT_TIMEOUT_MS, PONG_TIMEOUT_MS};
@@ -338,7 +339,8 @@ impl Core {
             Trouble::Token(why) => return self.fail(Failure::BadToken(why)),
             Trouble::Retry { after_ms, why } => (after_ms.min(SERVER_DELAY_MS_MAX), why),
         };
-        let wait_ms = after_ms + self.link.backoff.next_ms(&mut self.rng);
+        let jitter_ms = self.rng.random_range(0..=after_ms);
+        let wait_ms = after_ms + jitter_ms.max(self.link.backoff.next_ms(&mut self.rng));
         tracing::debug!(why, wait_ms, "will connect again");
         self.actions.push(Action::Trouble(why));
         self.link.next = Try::Wait { at: self.now + wait_ms, step: Step::Route };

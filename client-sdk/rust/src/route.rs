@@ -61,8 +61,15 @@ impl Router {
         if status.is_success() {
             return serde_json::from_slice(&body).map_err(|e| Trouble::retry(format!("/route: {e}")));
         }
+        let after_ms = said_ms(&body).unwrap_or(after_ms);
         Err(refusal(status, after_ms, String::from_utf8_lossy(&body).chars().take(200).collect()))
     }
+}
+
+/// `retry_after_ms` of an error: the header counts in whole seconds.
+fn said_ms(body: &[u8]) -> Option<u64> {
+    let body: serde_json::Value = serde_json::from_slice(body).ok()?;
+    body["error"]["retry_after_ms"].as_u64()
 }
 
 /// What an HTTP status other than success means for the next try.
@@ -122,6 +129,8 @@ mod tests {
         headers.insert(RETRY_AFTER, "3".parse().unwrap());
         let retry = refusal(StatusCode::SERVICE_UNAVAILABLE, retry_after_ms(&headers), String::new());
         assert!(matches!(retry, Trouble::Retry { after_ms: 3000, .. }));
+        let body = br#"{"error":{"code":"unavailable","retry_after_ms":250}}"#;
+        assert_eq!((said_ms(body), said_ms(b"no JSON"), said_ms(b"{}")), (Some(250), None, None));
         assert!(matches!(refusal(StatusCode::BAD_REQUEST, 0, String::new()), Trouble::Fatal(_)));
     }
 }

@@ -10,7 +10,8 @@ use roost_backend::store::{NodeRow, NodeState, Table};
 use roost_proto::{NodeId, Sid, VnodeId};
 use roost_ring::Pins;
 
-/// Beats that must be missing before a process is suspected to be gone.
+/// Beats that must be missing before a process is asked for, and before it is declared gone.
+const BEATS_LATE: u64 = 1;
 const BEATS_MISSED: u64 = 2;
 
 #[derive(Debug)]
@@ -28,7 +29,6 @@ pub(super) struct Watches {
 struct Watch {
     sid: Sid,
     admin: String,
-    draining: bool,
     beat: u64,
     /// Since when this beat is known: it was there before.
     since: u64,
@@ -103,9 +103,9 @@ impl Watches {
         if self.settling {
             return Vec::new();
         }
-        let (asked_at, missed_ms) = (self.asked_at, BEATS_MISSED * self.beat_ms);
+        let (asked_at, late_ms) = (self.asked_at, BEATS_LATE * self.beat_ms);
         let due = |watch: &&mut Watch| {
-            watch.may_be_gone(asked_at, missed_ms) && !watch.probing && now >= watch.probe_not_before
+            watch.may_be_gone(asked_at, late_ms) && !watch.probing && now >= watch.probe_not_before
         };
         let each = |watch: &mut Watch| {
             watch.probing = true;
@@ -119,12 +119,13 @@ impl Watches {
         let (beat_ms, asked_at, settling) = (self.beat_ms, self.asked_at, self.settling);
         let watch = self.of(sid)?;
         watch.probing = false;
-        watch.probe_not_before = now + beat_ms;
-        if !refused || settling || !watch.may_be_gone(asked_at, BEATS_MISSED * beat_ms) {
+        watch.probe_not_before = now + beat_ms / 2;
+        if !refused || settling || !watch.may_be_gone(asked_at, BEATS_LATE * beat_ms) {
             watch.refused_at = None;
             return None;
         }
-        if now - *watch.refused_at.get_or_insert(now) < beat_ms {
+        let twice = now - *watch.refused_at.get_or_insert(now) >= beat_ms / 2;
+        if !twice || !watch.may_be_gone(asked_at, BEATS_MISSED * beat_ms) {
             return None;
         }
         watch.early_spent = true;
@@ -142,7 +143,6 @@ impl Watch {
         Self {
             sid: row.sid.clone(),
             admin: row.admin.clone(),
-            draining: row.state == NodeState::Draining,
             beat: row.beat,
             since: now,
             pins: read_pins(node, &row.pins, vnodes),
@@ -159,7 +159,6 @@ impl Watch {
         if self.beat != row.beat {
             self.see(row.beat, now);
         }
-        self.draining = row.state == NodeState::Draining;
         if self.admin != row.admin {
             self.admin.clone_from(&row.admin);
         }
@@ -174,9 +173,10 @@ impl Watch {
         asked_at.saturating_sub(self.since)
     }
 
-    /// Whether to look if its process is there at all. One that drains closes its ports on purpose.
+    /// Whether to look if its process is there at all. (One that drains closes its admin port last, after its row is
+    /// removed.)
     fn may_be_gone(&self, asked_at: u64, missed_ms: u64) -> bool {
-        self.still_ms(asked_at) > missed_ms && !self.draining && !self.early_spent
+        self.still_ms(asked_at) > missed_ms && !self.early_spent
     }
 
     /// Starts the clock anew; a refusal counts only as long as the beat stands still.

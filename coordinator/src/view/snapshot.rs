@@ -5,9 +5,11 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use roost_backend::store::{NodeState, Table};
-use roost_proto::{Epoch, NodeId, Sid, VnodeId};
+use roost_proto::{Epoch, NodeId, Sid, UserId, VnodeId};
 use serde::Serialize;
 use tokio::time::Instant;
+
+use super::admission::Admission;
 
 /// The table as of one read.
 #[derive(Debug)]
@@ -20,6 +22,7 @@ pub struct Snapshot {
     /// The highest epoch seen of each vnode under this data set.
     epochs: Vec<Epoch>,
     ready: usize,
+    admission: Admission,
     /// The bodies of `/ring` and `/nodes`, once someone has asked.
     pub(crate) ring_body: OnceLock<Bytes>,
     pub(crate) nodes_body: OnceLock<Bytes>,
@@ -32,7 +35,7 @@ pub struct Home {
     pub epoch: Epoch,
     sid: Sid,
     url: String,
-    /// The answer to `/route` after the user's id, from `,"vnode"` on.
+    /// The answer to `/route` between the user's id and the delay, from `,"vnode"` on.
     pub(crate) route_rest: String,
 }
 
@@ -42,16 +45,14 @@ struct RouteRest<'a> {
     node: &'a NodeId,
     url: &'a str,
     epoch: Epoch,
-    connect_after_ms: u64,
 }
 
 impl Home {
     fn new(vnode: VnodeId, epoch: Epoch, sid: Sid, url: &str) -> Self {
         let node = sid.node();
-        // Pacing by the node's accept rate is for later; the field is there so that clients keep to it.
-        let rest = RouteRest { vnode, node: &node, url, epoch, connect_after_ms: 0 };
-        let rest = serde_json::to_string(&rest).expect("plain fields always encode");
-        let route_rest = format!(",{}", &rest[1..]);
+        let rest = serde_json::to_string(&RouteRest { vnode, node: &node, url, epoch });
+        let rest = rest.expect("plain fields always encode");
+        let route_rest = format!(",{},\"connect_after_ms\":", &rest[1..rest.len() - 1]);
         Self { node, epoch, sid, url: url.to_owned(), route_rest }
     }
 
@@ -79,13 +80,26 @@ impl Snapshot {
         }
         let homes: Vec<_> = all().map(|vnode| home(&table, vnode, previous)).collect();
         let ready = homes.iter().flatten().count();
+        let elapsed = previous.map_or(0, |p| asked_at.duration_since(p.asked_at).as_millis() as u64);
+        let admission =
+            previous.map_or_else(Admission::default, |p| p.admission.clone()).next(&table, elapsed);
         let (ring_body, nodes_body) = (OnceLock::new(), OnceLock::new());
-        Self { table: Arc::new(table), asked_at, homes, epochs, ready, ring_body, nodes_body }
+        Self { table: Arc::new(table), asked_at, homes, epochs, ready, admission, ring_body, nodes_body }
     }
 
     /// The home of `vnode` while it is ready.
     pub fn home(&self, vnode: VnodeId) -> Option<&Home> {
         self.homes.get(vnode.index())?.as_deref()
+    }
+
+    /// How long `user` should wait before it connects to its home.
+    pub fn delay_ms(&self, home: &Home, user: &UserId) -> u64 {
+        self.admission.delay_ms(&home.node, user)
+    }
+
+    /// The longest of these delays, in milliseconds.
+    pub fn longest_delay_ms(&self) -> u64 {
+        self.admission.longest_ms()
     }
 
     /// How long ago its read was begun.
@@ -200,9 +214,9 @@ mod tests {
     }
 
     #[test]
-    fn the_rest_of_a_route_is_json_from_the_comma_on() {
+    fn the_rest_of_a_route_is_json_from_the_comma_to_the_delay() {
         let snapshot = snapshot(table("one", &[(3, 2, 5, true)]), None);
-        let text = format!("{{\"user_id\":\"x\"{}", snapshot.home(VnodeId(3)).unwrap().route_rest);
+        let text = format!("{{\"user_id\":\"x\"{}0}}", snapshot.home(VnodeId(3)).unwrap().route_rest);
         let json: serde_json::Value = serde_json::from_str(&text).unwrap();
         let expected = serde_json::json!({
             "user_id": "x", "vnode": 3, "node": "ws-1", "url": "ws://h/\"socket", "epoch": 5, "connect_after_ms": 0

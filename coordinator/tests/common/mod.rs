@@ -105,6 +105,7 @@ delegate! {
     set_ready: OwnRows => Vec<bool>;
     release: OwnRows => Vec<bool>;
     lead: Lead => LeadAnswer;
+    resign: Resign => bool;
     revoke: Revoke => bool;
     assign: Assign => bool;
     activate: Activate => ActivateAnswer;
@@ -172,7 +173,7 @@ pub fn node_row(name: &str) -> NodeRow {
         beat: 0,
         weight: 1,
         pins: "auto".into(),
-        load: Load { sessions: 12, messages_per_s: 1.5 },
+        load: Load { sessions: 12, messages_per_s: 1.5, accepts_per_s: 500, at_home: 2 },
     }
 }
 

@@ -24,6 +24,9 @@ pub const JSON_DEPTH_MAX: usize = 32;
 pub const BAD_FRAMES_PER_MIN_MAX: usize = 10;
 /// Without an answer for this long a command is answered `unknown`, in milliseconds.
 pub const UNKNOWN_AFTER_MS: u64 = 20_000;
+/// Beats and renewals in a lease (core rule 23). Who plainly died is replaced after two missed ones, so the pace of
+/// beats, not the lease, decides how soon.
+pub const BEATS_PER_LEASE: u64 = 12;
 /// Users in one `/presence` request.
 pub const PRESENCE_USERS_MAX: usize = 500;
 /// How long an id is known, in milliseconds: a repeat within it gets the same answer (promise P4).

@@ -74,6 +74,11 @@ impl Health {
         self.0.draining.store(true, Ordering::Release);
     }
 
+    /// It stays after all.
+    pub fn undrain(&self) {
+        self.0.draining.store(false, Ordering::Release);
+    }
+
     pub fn is_draining(&self) -> bool {
         self.0.draining.load(Ordering::Acquire)
     }

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use roost_proto::events::{Message, Status, StatusEvent};
 use roost_proto::ids::{Cursor, Epoch, Offset, StreamId, UserId};
 
+use super::process::CANARY_MS;
 use super::{World, client};
 
 type Where = (Epoch, u64);
@@ -23,6 +24,7 @@ pub(super) fn at_the_end(world: &mut World) {
     order_holds(world, &canon, &mut wrong);
     everything_settled(world, &mut wrong);
     presence_is_true(world, &mut wrong);
+    canaries_get_through(world, &mut wrong);
     world.violations.extend(wrong);
 }
 
@@ -131,6 +133,14 @@ fn everything_settled(world: &World, wrong: &mut Vec<String>) {
         {
             wrong.push(format!("P5: {name} is at {:?}, its stream at {generation}/{tail}", client.cursor));
         }
+    }
+}
+
+/// Every node gets a message of its own through the whole path.
+fn canaries_get_through(world: &World, wrong: &mut Vec<String>) {
+    for process in &world.processes {
+        let Some(age) = process.canary_age_ms(world.now).filter(|age| *age > 3 * CANARY_MS) else { continue };
+        wrong.push(format!("the last canary of {} that got through is {age} ms old", process.node));
     }
 }
 

@@ -10,7 +10,7 @@ use roost_proto::frames::{Reply, Send, ServerFrame};
 use roost_proto::ids::{Cursor, DeviceId, Epoch, MessageId, UserId};
 use roost_ws_node::core::events::{Connecting, Event, SessionKey};
 
-use super::{Happening, World};
+use super::{Happening, Story, World};
 
 pub(crate) fn name(user: usize) -> String {
     format!("u{user}")
@@ -68,6 +68,7 @@ pub struct Client {
     pub resumed: u64,
     last_arrival: u64,
     last_departure: u64,
+    away_since: Option<u64>,
 }
 
 impl Client {
@@ -88,6 +89,7 @@ impl Client {
             resumed: 0,
             last_arrival: 0,
             last_departure: 0,
+            away_since: None,
         }
     }
 
@@ -138,7 +140,7 @@ impl World {
             Wake::Begin => {
                 self.at(self.now, Happening::Client { user, what: Wake::Connect { direct: None } });
                 self.at(self.now + 300, Happening::Client { user, what: Wake::Say });
-                if self.chance(60.0) {
+                if self.setup.story == Story::Faults && self.chance(60.0) {
                     let at = self.between(2000, 12_000);
                     self.at(at, Happening::Client { user, what: Wake::GoOffline });
                 }
@@ -188,9 +190,12 @@ impl World {
         if direct.is_none() && self.clients[user].current.is_some() {
             return;
         }
-        let Some((pid, epoch)) = direct.or_else(|| self.route(user)) else {
-            let at = self.now + self.between(50, 200);
-            return self.at(at, Happening::Client { user, what: Wake::Connect { direct: None } });
+        let (pid, epoch) = match direct.map_or_else(|| self.ask_route(user), Ok) {
+            Ok(target) => target,
+            Err(took) => {
+                let at = self.now + took + self.between(50, 200);
+                return self.at(at, Happening::Client { user, what: Wake::Connect { direct: None } });
+            }
         };
         let key = self.next_connection;
         self.next_connection += 1;
@@ -203,25 +208,23 @@ impl World {
             epoch: Some(epoch),
             cursor: client.cursor,
         };
+        if self.processes[pid].core.is_none() || self.processes[pid].closing {
+            return self.lost(user, key);
+        }
         let at = self.now + self.between(1, 10);
         self.tell_core(user, pid, at, Event::Connect(Box::new(connecting)));
         self.at(self.now + 7000, Happening::Client { user, what: Wake::GiveUp { connection: key } });
-        if self.processes[pid].core.is_none() {
-            self.lost(user, key);
-        }
     }
 
-    /// What a coordinator would answer.
-    fn route(&mut self, user: usize) -> Option<(usize, Epoch)> {
-        let table = self.control.table(self.store_now());
-        let row = table.rows.get(&self.vnode_of(user)).filter(|r| r.ready)?;
-        let sid = row.sid.clone();
-        let is_it = |p: &usize| self.processes[*p].core.as_ref().is_some_and(|c| *c.sid() == sid);
-        self.alive().into_iter().find(is_it).map(|pid| (pid, row.epoch))
+    /// The process to connect to, as a coordinator says; `Err` is how long it took to learn nothing.
+    fn ask_route(&mut self, user: usize) -> Result<(usize, Epoch), u64> {
+        let (node, epoch) = self.route(self.vnode_of(user))?;
+        let there = self.alive().into_iter().rfind(|p| self.processes[*p].node == node);
+        there.map(|pid| (pid, epoch)).ok_or(2)
     }
 
     fn say(&mut self, user: usize) {
-        if self.faulty() {
+        if self.busy() {
             let next = self.now + self.between(20, 400);
             self.at(next, Happening::Client { user, what: Wake::Say });
         } else {
@@ -235,6 +238,8 @@ impl World {
         client.said += 1;
         let id = format!("{}-{}", name(user), client.said);
         client.order.entry(to).or_default().push(id.clone());
+        let now = self.now;
+        self.book.said.insert(id.clone(), now);
         client.outgoing.push_back(Out { id, to, state: Said::Waiting });
         self.send_waiting(user);
     }
@@ -299,6 +304,7 @@ impl World {
         }
         if client.current.is_some_and(|c| c.key == connection) {
             client.current = None;
+            client.away_since = Some(self.now);
             Self::unsend(client);
         }
         if client.current.is_none() && client.opening.is_none() && client.wants_online {
@@ -339,8 +345,10 @@ impl World {
         opened.welcomed = true;
         client.opening = None;
         let old = client.current.replace(opened);
+        let away = client.away_since.take().map_or(0, |since| self.now - since);
         Self::unsend(client);
         let shown = client.cursor;
+        self.saw_gap(away);
         if let Some(old) = old {
             self.tell_core(user, old.pid, self.now + 3, Event::Closed { session: SessionKey(old.key) });
         }
@@ -407,6 +415,8 @@ impl World {
         }
         client.cursor = Some(at);
         let id = m.id.to_string();
+        self.saw_message(&id);
+        let client = &mut self.clients[user];
         if let Some(other) = client.seen.insert((at.generation, at.offset.0), id.clone())
             && other != id
         {

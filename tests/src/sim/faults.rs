@@ -1,7 +1,9 @@
 //! What goes wrong, and when.
 
-use roost_backend::store::DataSet;
 use roost_backend::store::model::{Control, VnodeData};
+use roost_backend::store::{Assign, DataSet};
+use roost_proto::ids::{NodeId, VnodeId};
+use roost_proto::limits::{DEDUP_WINDOW_MS, IDS_KEPT_MS};
 use roost_ws_node::core::events::Event;
 
 use super::{Happening, LEASE_TTL_MS, World};
@@ -11,7 +13,17 @@ pub enum Fault {
     Crash,
     Pause,
     Twin,
+    /// A planned stop; the process comes back, or leaves for good.
     Drain,
+    /// An operator empties a node, and takes it back.
+    DrainUndrain,
+    Join,
+    /// An earlier leader's plan, that this one finds: two vnodes change places.
+    Shuffle,
+    LeaderCrash,
+    LeaderPause,
+    LeaderCut,
+    EveryCoordinatorDead,
     StoreDown,
     StoreCut,
     LogDown,
@@ -22,6 +34,7 @@ pub enum Fault {
     Wipe,
     CrashAndRewind,
     ClockStep,
+    NodeClockStep,
     Disconnect,
 }
 
@@ -32,6 +45,16 @@ const ALL: &[Fault] = &[
     Fault::Pause,
     Fault::Twin,
     Fault::Drain,
+    Fault::Drain,
+    Fault::DrainUndrain,
+    Fault::Join,
+    Fault::Shuffle,
+    Fault::Shuffle,
+    Fault::Shuffle,
+    Fault::LeaderCrash,
+    Fault::LeaderPause,
+    Fault::LeaderCut,
+    Fault::EveryCoordinatorDead,
     Fault::StoreDown,
     Fault::StoreCut,
     Fault::LogDown,
@@ -45,10 +68,15 @@ const ALL: &[Fault] = &[
     Fault::CrashAndRewind,
     Fault::CrashAndRewind,
     Fault::ClockStep,
+    Fault::NodeClockStep,
     Fault::Disconnect,
     Fault::Disconnect,
     Fault::Disconnect,
 ];
+
+/// A node reads its wall clock when it starts. Ids are aged by the clock of whoever writes: what two homes of one
+/// vnode may differ by is what ids are kept beyond the window in which a repeat is safe.
+const NODE_STEP_MS_MAX: u64 = (IDS_KEPT_MS - DEDUP_WINDOW_MS) / 2;
 
 impl World {
     pub(crate) fn fault(&mut self) {
@@ -60,7 +88,8 @@ impl World {
         let fault = ALL[self.between(0, ALL.len() as u64) as usize];
         // Epochs are kept apart by the store's data or by its clock: a run takes away one of the two.
         let loses_data = matches!(fault, Fault::Rewind | Fault::Wipe | Fault::CrashAndRewind);
-        let allowed = if self.setup.seed.is_multiple_of(3) { !loses_data } else { fault != Fault::ClockStep };
+        let clock = matches!(fault, Fault::ClockStep | Fault::NodeClockStep);
+        let allowed = if self.setup.seed.is_multiple_of(3) { !loses_data } else { !clock };
         self.inflict(if allowed { fault } else { Fault::Crash });
     }
 
@@ -85,11 +114,30 @@ impl World {
                 self.start(node);
             }
             Fault::Drain => {
+                // Two nodes stay, if all goes well.
+                let leaves = alive.len() > 2 && self.chance(40.0);
+                let back = (!leaves).then(|| self.between(0, 3000));
+                self.stop(pid, back);
+            }
+            Fault::DrainUndrain => {
                 self.core_gets(pid, Event::Drain);
-                self.at(self.now + length, Happening::ToCore { pid, event: Box::new(Event::ReleaseAll) });
-                // The process ends some time later; another takes its place.
-                let node = self.processes[pid].node.clone();
-                self.at(self.now + length + 1500, Happening::Start { node });
+                self.at(until, Happening::ToCore { pid, event: Box::new(Event::Undrain) });
+            }
+            Fault::Join => self.join(),
+            Fault::Shuffle => self.shuffle(),
+            Fault::LeaderCrash => self.crash_coordinator(length),
+            Fault::LeaderPause => {
+                let c = self.a_leader();
+                self.coordinators[c].paused_until = until;
+            }
+            Fault::LeaderCut => {
+                let c = self.a_leader();
+                self.coordinators[c].no_store_until = until;
+            }
+            Fault::EveryCoordinatorDead => {
+                while !self.leaders().is_empty() {
+                    self.crash_coordinator(length);
+                }
             }
             Fault::StoreDown => self.store_down_until = until,
             Fault::StoreCut => self.processes[pid].no_store_until = until,
@@ -98,6 +146,7 @@ impl World {
             Fault::Isolated => {
                 self.processes[pid].no_store_until = until;
                 self.processes[pid].no_log_until = until;
+                self.processes[pid].isolated_until = until;
             }
             Fault::Snapshot => self.snapshot = Some((self.control.clone(), self.data.clone())),
             Fault::Rewind => self.rewind(),
@@ -114,10 +163,57 @@ impl World {
                 let step = self.between(0, 7_200_000) as i64 - 3_600_000;
                 self.store_skew = step;
             }
+            Fault::NodeClockStep => {
+                let node = self.processes[pid].node.clone();
+                let step = self.between(0, 2 * NODE_STEP_MS_MAX) as i64 - NODE_STEP_MS_MAX as i64;
+                self.node_skew.insert(node, step);
+                self.crash(pid, length / 3);
+            }
             Fault::Disconnect => {
                 let user = self.rng_index(self.clients.len());
                 self.drop_client(user);
             }
+        }
+    }
+
+    /// A fourth node, if there is none.
+    pub fn join(&mut self) {
+        let node = NodeId::new(format!("n{}", self.setup.nodes)).expect("a plain name");
+        if !self.alive().iter().any(|p| self.processes[*p].node == node) {
+            self.start(node);
+        }
+    }
+
+    fn shuffle(&mut self) {
+        let table = self.control.table(self.store_now());
+        let (a, b) = (self.a_vnode(), self.a_vnode());
+        let target = |v| table.assignment.targets.get(&v).cloned();
+        if let (Some(leader), Some(of_a), Some(of_b)) = (&table.leader, target(a), target(b)) {
+            self.control.assign(&Assign {
+                data_set: table.data_set.clone(),
+                token: leader.token.clone(),
+                from_version: table.assignment.version,
+                targets: vec![(a, of_b), (b, of_a)],
+            });
+        }
+    }
+
+    fn a_vnode(&mut self) -> VnodeId {
+        VnodeId(self.between(0, u64::from(self.setup.vnodes)) as u16)
+    }
+
+    /// The one that leads, as far as it knows; one that will lead if there is none.
+    fn a_leader(&self) -> usize {
+        let alive = self.leaders();
+        let leads = |c: &usize| self.coordinators[*c].leader.as_ref().is_some_and(|l| l.is_leading());
+        alive.iter().copied().find(leads).or(alive.first().copied()).unwrap_or(0)
+    }
+
+    fn crash_coordinator(&mut self, down: u64) {
+        let c = self.a_leader();
+        if self.coordinators[c].leader.is_some() {
+            self.kill_coordinator(c);
+            self.at(self.now + down, Happening::StartCoordinator);
         }
     }
 
@@ -143,6 +239,7 @@ impl World {
     /// The store came up with other data: the first connection gives it a new name.
     fn another_data_set(&mut self) {
         self.run += 1;
+        self.saw_other_data();
         let name = DataSet(format!("d{}", self.run));
         let settling = self.store_now() + LEASE_TTL_MS;
         self.control.new_data_set(self.setup.vnodes, name, settling);
@@ -157,7 +254,12 @@ impl World {
         for process in &mut self.processes {
             process.no_store_until = 0;
             process.no_log_until = 0;
+            process.isolated_until = 0;
             process.paused_until = process.paused_until.min(now + 1);
+        }
+        for coordinator in &mut self.coordinators {
+            coordinator.no_store_until = 0;
+            coordinator.paused_until = coordinator.paused_until.min(now + 1);
         }
     }
 }

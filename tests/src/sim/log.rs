@@ -23,12 +23,20 @@ pub struct SimLog {
     pub(crate) down_until: u64,
     /// When the last record of each outbox producer and partition arrives: they keep their order.
     order: BTreeMap<(usize, u32), u64>,
+    /// The same of a transport producer and topic, while nothing goes wrong.
+    transport: BTreeMap<(usize, NodeId), u64>,
 }
 
 impl SimLog {
     pub(crate) fn new(partitions: u32) -> Self {
         let empty = || (0..partitions).map(|_| Vec::new()).collect();
-        Self { chat: empty(), status: empty(), down_until: 0, order: BTreeMap::new() }
+        Self {
+            chat: empty(),
+            status: empty(),
+            down_until: 0,
+            order: BTreeMap::new(),
+            transport: BTreeMap::new(),
+        }
     }
 }
 
@@ -76,7 +84,12 @@ impl World {
         let dice = if self.faulty() { self.between(0, 1000) } else { 999 };
         let topic = topic_of(&record);
         let payload = tag(usize::MAX, &record.payload);
-        let soon = self.now + self.between(1, 12);
+        let mut soon = self.now + self.between(1, 12);
+        if let (false, Topic::Messages(node)) = (self.faulty(), &topic) {
+            let last = self.log.transport.entry((pid, node.clone())).or_insert(0);
+            soon = soon.max(*last);
+            *last = soon;
+        }
         let later = self.now + self.between(100, 4000);
         let (arrivals, told, ok) = match dice {
             _ if down => (vec![], self.now + 500, false),
@@ -98,7 +111,8 @@ impl World {
     pub(crate) fn log_arrives(&mut self, topic: Topic, payload: Bytes) {
         let (pid, payload) = untag(&payload);
         // What a dead process had not got out stays behind, except what the broker already had.
-        if pid != usize::MAX && self.processes[pid].core.is_none() && self.chance(70.0) {
+        let killed = |p: &super::Process| p.core.is_none() && !p.flushed;
+        if pid != usize::MAX && killed(&self.processes[pid]) && self.chance(70.0) {
             // In order: once one is lost, so is all that follows it.
             self.log.order.insert((pid, u32::MAX), 1);
         }

@@ -6,24 +6,35 @@
 
 pub mod check;
 mod client;
+mod coordinator;
 mod faults;
 mod log;
+mod process;
 mod store;
+mod story;
+mod watch;
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BinaryHeap, VecDeque};
+use std::collections::{BTreeMap, BinaryHeap};
 
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use roost_backend::store::StoreConfig;
 use roost_backend::store::model::{Control, VnodeData};
+use roost_coordinator::leader::LeaderEvent;
 use roost_proto::ids::{NodeId, VnodeId};
-use roost_ws_node::core::events::{Action, Event, Now, SessionKey};
-use roost_ws_node::core::{CoreConfig, NodeCore, Rule};
+use roost_ws_node::core::Rule;
+use roost_ws_node::core::events::Event;
 
 use client::Client;
+use coordinator::Coordinator;
 pub use faults::Fault;
 use log::SimLog;
+use process::{Process, Stop};
+use store::Peer;
+pub(crate) use story::Book;
+pub use story::Story;
+use watch::Watch;
 
 /// What a run is made of.
 #[derive(Debug, Clone)]
@@ -35,38 +46,76 @@ pub struct Setup {
     /// Faults happen until then; afterwards everything must settle. Milliseconds.
     pub faults_until: u64,
     pub settle: u64,
+    pub story: Story,
     /// A rule that is not kept, to see that the checks notice.
     pub off: Option<Rule>,
+    /// Something around the cores that is not as it should be, for the same reason.
+    pub broken: Option<Broken>,
+}
+
+/// What is broken in what carries the cores, or in what they are told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Broken {
+    /// The store revokes whatever the beat.
+    RevokeIgnoresBeat,
+    /// The store makes a leader of whoever asks.
+    LeadIgnoresFrozen,
+    /// The store takes a write under an epoch that is over.
+    EpochFence,
+    /// The leader dates what it reads by the store's wall clock.
+    LeaderByWallClock,
+    /// The leader does not wait for the moves in flight.
+    MovesWithoutWaiting,
+    /// An admin port that does not answer counts as one that refuses.
+    SilenceIsRefusal,
+    /// `/route` names rows that are not ready.
+    RouteNamesUnready,
+    /// A planned stop gives its rows up before its outbox is empty.
+    DrainReleasesEarly,
+    /// A planned stop ends without handing over.
+    DrainEndsAtOnce,
+    /// Inherited users have no time to come back.
+    NoGrace,
+    /// Who closes a socket is gone at once.
+    NoLinger,
 }
 
 impl Setup {
     pub fn new(seed: u64) -> Self {
-        Self { seed, nodes: 3, vnodes: 4, users: 6, faults_until: 15_000, settle: 45_000, off: None }
+        Self {
+            seed,
+            nodes: 3,
+            vnodes: 4,
+            users: 6,
+            faults_until: 15_000,
+            settle: 45_000,
+            story: Story::Faults,
+            off: None,
+            broken: None,
+        }
     }
-}
 
-/// One process of a ws-node.
-pub(crate) struct Process {
-    pub node: NodeId,
-    pub core: Option<NodeCore>,
-    /// Stopped by the scheduler until then; what arrives waits.
-    pub paused_until: u64,
-    backlog: VecDeque<Event>,
-    /// Cut off until then.
-    pub no_store_until: u64,
-    pub no_log_until: u64,
+    /// A run in which one planned thing happens.
+    pub fn story(seed: u64, story: Story) -> Self {
+        Self { vnodes: 16, users: 12, settle: 15_000, story, ..Self::new(seed) }
+    }
 }
 
 /// Something that happens at a time.
 pub(crate) enum Happening {
     ToCore { pid: usize, event: Box<Event> },
     Tick { pid: usize },
-    ReadTable { pid: usize, periodic: bool },
-    Store { pid: usize, run: u64, request: Box<store::Request>, answer: store::Fate },
+    AskLog { pid: usize },
+    ReadTable { peer: Peer, periodic: bool },
+    ToLeader { c: usize, event: Box<LeaderEvent> },
+    LeaderTick { c: usize },
+    StartCoordinator,
+    Store { peer: Peer, run: u64, request: Box<store::Request>, answer: store::Fate },
     LogArrives { topic: log::Topic, payload: bytes::Bytes },
     Start { node: NodeId },
-    Lead,
+    Stopping { pid: usize, stop: Stop },
     Fault,
+    Story,
     Client { user: usize, what: client::Wake },
     ToClient { user: usize, connection: u64, frame: Option<bytes::Bytes> },
 }
@@ -79,6 +128,7 @@ pub struct World {
     happenings: BTreeMap<u64, Happening>,
     next: u64,
     pub(crate) processes: Vec<Process>,
+    pub(crate) coordinators: Vec<Coordinator>,
     pub(crate) store_config: StoreConfig,
     pub(crate) control: Control,
     pub(crate) data: Vec<VnodeData>,
@@ -87,14 +137,17 @@ pub struct World {
     pub(crate) run: u64,
     pub(crate) store_down_until: u64,
     pub(crate) store_skew: i64,
+    /// By how much a node's clock is off, from its next start on.
+    pub(crate) node_skew: BTreeMap<NodeId, i64>,
     pub log: SimLog,
+    pub(crate) watch: Watch,
+    pub(crate) book: Book,
     pub clients: Vec<Client>,
     pub(crate) next_connection: u64,
     /// What went wrong, as it was seen.
     pub violations: Vec<String>,
     pub(crate) trace: Option<Vec<String>>,
     pub faults: Vec<(u64, Fault)>,
-    seen_beats: BTreeMap<NodeId, (String, u64, u64)>,
     pub(crate) totals: roost_ws_node::core::Counters,
 }
 
@@ -103,6 +156,9 @@ const TICK_MS: u64 = 50;
 const TABLE_MS: u64 = 400;
 const WALL: u64 = 1_795_000_000_000;
 pub(crate) const LEASE_TTL_MS: u64 = 3000;
+pub(crate) const LINGER_MS: u64 = 400;
+/// Longer than the lease, as by default.
+pub(crate) const GRACE_MS: u64 = 4000;
 
 impl World {
     pub fn new(setup: Setup) -> Self {
@@ -118,6 +174,7 @@ impl World {
             happenings: BTreeMap::new(),
             next: 0,
             processes: Vec::new(),
+            coordinators: Vec::new(),
             store_config,
             control,
             data: vec![VnodeData::default(); setup.vnodes as usize],
@@ -125,13 +182,15 @@ impl World {
             run: 0,
             store_down_until: 0,
             store_skew: 0,
+            node_skew: BTreeMap::new(),
             log: SimLog::new(setup.vnodes),
+            watch: Watch::default(),
+            book: Book::default(),
             clients: (0..setup.users).map(Client::new).collect(),
             next_connection: 1,
             violations: Vec::new(),
             trace: None,
             faults: Vec::new(),
-            seen_beats: BTreeMap::new(),
             totals: Default::default(),
             setup,
         };
@@ -139,8 +198,14 @@ impl World {
             let node = NodeId::new(format!("n{i}")).expect("a plain name");
             world.at(0, Happening::Start { node });
         }
-        world.at(30, Happening::Lead);
-        world.at(300, Happening::Fault);
+        for _ in 0..2 {
+            let at = world.rng.random_range(0..100);
+            world.at(at, Happening::StartCoordinator);
+        }
+        match world.setup.story {
+            Story::Faults => world.at(300, Happening::Fault),
+            _ => world.at(story::HAPPENS_MS, Happening::Story),
+        }
         for user in 0..world.setup.users {
             let at = world.rng.random_range(100..1500);
             world.at(at, Happening::Client { user, what: client::Wake::Begin });
@@ -178,12 +243,18 @@ impl World {
         self.rng.random_range(a..b)
     }
 
+    /// Whether things go wrong.
     pub(crate) fn faulty(&self) -> bool {
+        self.busy() && self.setup.story == Story::Faults
+    }
+
+    /// Whether users say things.
+    pub(crate) fn busy(&self) -> bool {
         self.now < self.setup.faults_until
     }
 
-    fn clock(&self) -> Now {
-        Now { mono: self.now, wall: WALL + self.now, us: self.now * 1000 }
+    pub(crate) fn is_broken(&self, what: Broken) -> bool {
+        self.setup.broken == Some(what)
     }
 
     /// The store's own clock.
@@ -206,6 +277,7 @@ impl World {
         if self.violations.is_empty() {
             self.now = end;
             check::at_the_end(self);
+            self.check_story();
         }
         std::mem::take(&mut self.violations)
     }
@@ -219,180 +291,31 @@ impl World {
                     self.core_gets(pid, Event::Tick);
                 }
             }
-            Happening::ReadTable { pid, periodic } => {
+            Happening::AskLog { pid } => self.ask_log(pid),
+            Happening::ReadTable { peer: Peer::Coordinator(c), periodic } => self.read_table_of(c, periodic),
+            Happening::ReadTable { peer: Peer::Node(pid), periodic } => {
                 if self.processes[pid].core.is_some() {
                     if periodic {
-                        self.at(self.now + TABLE_MS, Happening::ReadTable { pid, periodic });
+                        let peer = Peer::Node(pid);
+                        self.at(self.now + TABLE_MS, Happening::ReadTable { peer, periodic });
                     }
-                    self.ask_store(pid, store::Request::Table);
+                    self.ask_store(Peer::Node(pid), store::Request::Table(self.now));
                 }
             }
-            Happening::Store { pid, run, request, answer } => self.store_request(pid, run, *request, answer),
+            Happening::ToLeader { c, event } => self.leader_gets(c, *event),
+            Happening::LeaderTick { c } => self.tick_coordinator(c),
+            Happening::StartCoordinator => self.start_coordinator(),
+            Happening::Store { peer, run, request, answer } => {
+                self.store_request(peer, run, *request, answer);
+            }
             Happening::LogArrives { topic, payload } => self.log_arrives(topic, payload),
             Happening::Start { node } => self.start(node),
-            Happening::Lead => self.lead(),
+            Happening::Stopping { pid, stop } => self.stopping(pid, stop),
             Happening::Fault => self.fault(),
+            Happening::Story => self.tell_story(),
             Happening::Client { user, what } => self.wake_client(user, what),
             Happening::ToClient { user, connection, frame } => self.client_gets(user, connection, frame),
         }
-    }
-
-    pub(crate) fn core_config(&mut self, node: &NodeId) -> CoreConfig {
-        let mut cfg = CoreConfig::new(node.clone());
-        cfg.url = format!("ws://{node}/socket");
-        cfg.vnodes = self.setup.vnodes;
-        cfg.partitions = self.setup.vnodes;
-        cfg.lease_ttl_ms = LEASE_TTL_MS;
-        cfg.linger_ms = 400;
-        cfg.grace_ms = 2500;
-        cfg.random = self.rng.random();
-        cfg.channel_items_max = 12;
-        cfg.queue_max = 6;
-        cfg.outbox_max = 8;
-        cfg.batch_max = 3;
-        cfg.credit = 3;
-        cfg.commands_per_s = 1000;
-        cfg.commands_burst = 1000;
-        cfg.moved_per_s = 100;
-        cfg.off = self.setup.off;
-        cfg
-    }
-
-    pub(crate) fn start(&mut self, node: NodeId) {
-        let cfg = self.core_config(&node);
-        let pid = self.processes.len();
-        let core = NodeCore::new(cfg, self.clock());
-        self.note(|| format!("p{pid} starts as {} ({node})", core.sid()));
-        self.processes.push(Process {
-            node,
-            core: Some(core),
-            paused_until: 0,
-            backlog: VecDeque::new(),
-            no_store_until: 0,
-            no_log_until: 0,
-        });
-        let phase = self.between(0, TICK_MS);
-        self.at(self.now + phase, Happening::Tick { pid });
-        self.at(self.now, Happening::ReadTable { pid, periodic: true });
-    }
-
-    pub(crate) fn kill(&mut self, pid: usize) {
-        let Some(core) = self.processes[pid].core.take() else { return };
-        self.add_totals(&core);
-        self.note(|| format!("p{pid} dies"));
-        let users: Vec<_> = self
-            .clients
-            .iter()
-            .enumerate()
-            .filter(|(_, c)| c.is_on(pid))
-            .map(|(i, c)| (i, c.connections_on(pid)))
-            .collect();
-        for (user, connections) in users {
-            for connection in connections {
-                let at = self.now + self.between(1, 300);
-                self.at(at, Happening::ToClient { user, connection, frame: None });
-            }
-        }
-    }
-
-    fn add_totals(&mut self, core: &NodeCore) {
-        let c = core.counters();
-        self.totals.appended += c.appended;
-        self.totals.duplicates += c.duplicates;
-        self.totals.writes_fenced += c.writes_fenced;
-        self.totals.writes_unknown += c.writes_unknown;
-        self.totals.handoffs += c.handoffs;
-        self.totals.generations_begun += c.generations_begun;
-        self.totals.asks += c.asks;
-        self.totals.probes += c.probes;
-    }
-
-    pub(crate) fn core_gets(&mut self, pid: usize, event: Event) {
-        let now = self.clock();
-        let process = &mut self.processes[pid];
-        if process.core.is_none() {
-            return;
-        }
-        if self.now < process.paused_until {
-            // A paused process misses ticks and hears everything else when it wakes.
-            if !matches!(event, Event::Tick) {
-                if process.backlog.is_empty() {
-                    let wake = process.paused_until;
-                    process.backlog.push_back(event);
-                    self.at(wake, Happening::ToCore { pid, event: Box::new(Event::Tick) });
-                } else {
-                    process.backlog.push_back(event);
-                }
-            }
-            return;
-        }
-        let mut events = std::mem::take(&mut process.backlog);
-        events.push_back(event);
-        for event in events {
-            if self.trace.is_some() && !matches!(event, Event::Tick | Event::View(_) | Event::Drained { .. })
-            {
-                self.note(|| format!("p{pid} <- {event:?}"));
-            }
-            let Some(core) = self.processes[pid].core.as_mut() else { return };
-            let actions = core.step(event, now);
-            for action in actions {
-                self.carry(pid, action);
-            }
-        }
-    }
-
-    fn carry(&mut self, pid: usize, action: Action) {
-        if self.trace.is_some() && !matches!(action, Action::Observe(..) | Action::Refresh) {
-            self.note(|| format!("p{pid} -> {action:?}"));
-        }
-        match action {
-            Action::Register(r) => self.ask_store(pid, store::Request::Register(*r)),
-            Action::Claim(c) => self.ask_store(pid, store::Request::Claim(c, self.now)),
-            Action::Activate(a) => self.ask_store(pid, store::Request::Activate(a)),
-            Action::Ready(r) => self.ask_store(pid, store::Request::Ready(r)),
-            Action::Release(r) => self.ask_store(pid, store::Request::Release(r)),
-            Action::Renew(r) => self.ask_store(pid, store::Request::Renew(r, self.now)),
-            Action::Write { call, write } => self.ask_store(pid, store::Request::Write(call, *write)),
-            Action::Read { session, vnode, stream, generation, after, limit } => {
-                self.ask_store(
-                    pid,
-                    store::Request::Read { session, vnode, stream, generation, after, limit },
-                );
-            }
-            Action::Refresh => {
-                let at = self.now + self.between(1, 20);
-                self.at(at, Happening::ReadTable { pid, periodic: false });
-            }
-            Action::LogEnd { session, ask, partition } => self.ask_log_end(pid, session, ask, partition),
-            Action::Produce { lane, record } => self.produce(pid, lane, record),
-            Action::Frame { session, frame, counted } => self.send_frame(pid, session, frame, counted),
-            Action::Close { session, .. } => self.close_connection(pid, session),
-            Action::Observe(..) => {}
-            Action::Replaced => self.kill(pid),
-        }
-    }
-
-    fn send_frame(&mut self, pid: usize, session: SessionKey, frame: bytes::Bytes, counted: bool) {
-        let Some(user) = self.clients.iter().position(|c| c.has(pid, session.0)) else { return };
-        let at = self.clients[user].arrival(self.now + self.rng.random_range(1..8));
-        self.at(at, Happening::ToClient { user, connection: session.0, frame: Some(frame) });
-        if counted {
-            let event = Box::new(Event::Drained { session, frames: 1 });
-            self.at(at, Happening::ToCore { pid, event });
-        }
-    }
-
-    fn close_connection(&mut self, pid: usize, session: SessionKey) {
-        let event = Box::new(Event::Closed { session });
-        self.at(self.now + 1, Happening::ToCore { pid, event });
-        if let Some(user) = self.clients.iter().position(|c| c.has(pid, session.0)) {
-            let at = self.clients[user].arrival(self.now + 2);
-            self.at(at, Happening::ToClient { user, connection: session.0, frame: None });
-        }
-    }
-
-    pub(crate) fn alive(&self) -> Vec<usize> {
-        (0..self.processes.len()).filter(|p| self.processes[*p].core.is_some()).collect()
     }
 
     pub(crate) fn vnode_of(&self, user: usize) -> VnodeId {

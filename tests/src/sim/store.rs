@@ -1,15 +1,44 @@
 //! The store of a simulated cluster: the model, reached over connections that lose, delay and die.
 
+use std::sync::Arc;
+
 use roost_backend::store::*;
-use roost_proto::ids::{Epoch, NodeId, Offset, StreamId, VnodeId};
-use roost_ring::{PlanInput, PlanNode, plan};
+use roost_coordinator::leader::{LeaderEvent, RevokeCause};
+use roost_proto::ids::{Epoch, Offset, StreamId, VnodeId};
 use roost_ws_node::core::Rule;
 use roost_ws_node::core::events::{Event, SessionKey};
 
-use super::{Happening, LEASE_TTL_MS, World};
+use super::{Broken, Happening, LEASE_TTL_MS, World};
 
+/// Who asks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Peer {
+    Node(usize),
+    Coordinator(usize),
+}
+
+/// What a peer is told.
+pub(crate) enum Told {
+    Core(Box<Event>),
+    Leader(Box<LeaderEvent>),
+}
+
+impl From<Event> for Told {
+    fn from(event: Event) -> Self {
+        Self::Core(Box::new(event))
+    }
+}
+
+impl From<LeaderEvent> for Told {
+    fn from(event: LeaderEvent) -> Self {
+        Self::Leader(Box::new(event))
+    }
+}
+
+#[derive(Debug)]
 pub(crate) enum Request {
-    Table,
+    /// With when it was asked.
+    Table(u64),
     Register(Register),
     Claim(Claim, u64),
     Activate(Activate),
@@ -25,6 +54,10 @@ pub(crate) enum Request {
         after: Offset,
         limit: usize,
     },
+    Deregister(Deregister),
+    Lead(Lead),
+    Revoke(Revoke, RevokeCause),
+    Assign(Assign),
 }
 
 /// What becomes of an answer.
@@ -36,54 +69,83 @@ pub(crate) enum Fate {
 }
 
 /// How long a caller waits.
-const TIMEOUT_MS: u64 = 400;
-const LEADER: &str = "sim";
+pub(super) const TIMEOUT_MS: u64 = 400;
 
 impl World {
-    pub(crate) fn ask_store(&mut self, pid: usize, request: Request) {
-        let cut = self.now < self.store_down_until || self.now < self.processes[pid].no_store_until;
+    pub(crate) fn ask_store(&mut self, peer: Peer, request: Request) {
+        let cut_until = match peer {
+            Peer::Node(pid) => self.processes[pid].no_store_until,
+            Peer::Coordinator(c) => self.coordinators[c].no_store_until,
+        };
+        let cut = self.now < self.store_down_until.max(cut_until);
         let dice = if self.faulty() { self.between(0, 1000) } else { 999 };
         if cut || dice < 15 {
-            let event = unanswered(&request);
-            return self.answer(pid, self.now + TIMEOUT_MS, event);
+            return self.answer(peer, self.now + TIMEOUT_MS, unanswered(&request));
         }
         let run = self.run;
         if dice < 45 {
             // The caller is told nothing; the request takes effect soon, or much later.
             let late = if dice < 25 { self.between(1, TIMEOUT_MS) } else { self.between(TIMEOUT_MS, 6000) };
-            let event = unanswered(&request);
-            self.answer(pid, self.now + TIMEOUT_MS, event);
+            self.answer(peer, self.now + TIMEOUT_MS, unanswered(&request));
             let request = Box::new(request);
-            return self.at(self.now + late, Happening::Store { pid, run, request, answer: Fate::Late });
+            return self.at(self.now + late, Happening::Store { peer, run, request, answer: Fate::Late });
         }
         let delay = self.between(1, 6);
         let request = Box::new(request);
-        self.at(self.now + delay, Happening::Store { pid, run, request, answer: Fate::Told });
+        self.at(self.now + delay, Happening::Store { peer, run, request, answer: Fate::Told });
     }
 
-    fn answer(&mut self, pid: usize, at: u64, event: Option<Event>) {
-        if let Some(event) = event {
-            self.at(at, Happening::ToCore { pid, event: Box::new(event) });
+    fn answer(&mut self, peer: Peer, at: u64, told: Option<Told>) {
+        match (peer, told) {
+            (Peer::Node(pid), Some(Told::Core(event))) => self.at(at, Happening::ToCore { pid, event }),
+            (Peer::Coordinator(c), Some(Told::Leader(event))) => {
+                self.at(at, Happening::ToLeader { c, event });
+            }
+            (_, None) => {}
+            (_, Some(_)) => unreachable!("nodes ask for nodes, coordinators for coordinators"),
         }
     }
 
-    pub(crate) fn store_request(&mut self, pid: usize, run: u64, request: Request, fate: Fate) {
+    pub(crate) fn store_request(&mut self, peer: Peer, run: u64, request: Request, fate: Fate) {
         // A restarted store has none of the old connections.
         if run != self.run || self.now < self.store_down_until {
             if fate == Fate::Told {
-                let event = unanswered(&request);
-                self.answer(pid, self.now + 5, event);
+                self.answer(peer, self.now + 5, unanswered(&request));
             }
             return;
         }
-        let event = self.apply(request);
+        let hint = matches!(
+            request,
+            Request::Register(_)
+                | Request::Ready(_)
+                | Request::Release(_)
+                | Request::Deregister(_)
+                | Request::Revoke(..)
+                | Request::Assign(_)
+        );
+        let told = self.apply(peer, request);
+        if hint {
+            self.hint();
+        }
         if fate == Fate::Told {
             let at = self.now + self.between(1, 6);
-            self.answer(pid, at, Some(event));
+            self.answer(peer, at, told);
         }
     }
 
-    fn apply(&mut self, request: Request) -> Event {
+    /// Whoever hears that the table changed reads it. Hints get lost.
+    fn hint(&mut self) {
+        let nodes = self.alive().into_iter().map(Peer::Node);
+        let peers: Vec<_> = nodes.chain(self.leaders().into_iter().map(Peer::Coordinator)).collect();
+        for peer in peers {
+            if self.chance(60.0) {
+                let at = self.now + self.between(1, 20);
+                self.at(at, Happening::ReadTable { peer, periodic: false });
+            }
+        }
+    }
+
+    fn apply(&mut self, peer: Peer, request: Request) -> Option<Told> {
         let now = self.store_now();
         let blind = self.setup.off == Some(Rule::DataSetNamed);
         let known = self.control.data_set.clone();
@@ -92,25 +154,33 @@ impl World {
                 *data_set = known.clone();
             }
         };
-        match request {
-            Request::Table => {
+        let event = match request {
+            Request::Table(asked_at) => {
                 let mut table = self.control.table(now);
                 if blind {
                     table.data_set = DataSet("d0".into());
                 }
-                Event::View(Box::new(table))
+                return Some(match peer {
+                    Peer::Node(_) => Event::View(Box::new(table)).into(),
+                    Peer::Coordinator(_) => LeaderEvent::Table { table: Arc::new(table), asked_at }.into(),
+                });
             }
             Request::Register(mut r) => {
                 named(&mut r.data_set);
-                Event::Registered(Some(self.control.register(&r)))
+                let answer = self.control.register(&r);
+                self.saw_beats();
+                Event::Registered(Some(answer))
             }
             Request::Claim(mut c, sent) => {
                 named(&mut c.data_set);
                 if self.setup.off == Some(Rule::HeldWhileSettling) && c.held.is_none() {
                     self.control.settling_until = 0;
                 }
-                let answer = Some(self.control.claim(&c, now, LEASE_TTL_MS));
-                Event::Claimed { vnode: c.vnode, sent, answer }
+                let answer = self.control.claim(&c, now, LEASE_TTL_MS);
+                if matches!(answer, ClaimAnswer::Granted(_)) {
+                    self.saw_granted(c.vnode, c.sid.node());
+                }
+                Event::Claimed { vnode: c.vnode, sent, answer: Some(answer) }
             }
             Request::Activate(mut a) => {
                 let (vnode, epoch) = (a.vnode, a.epoch);
@@ -127,31 +197,74 @@ impl World {
             Request::Ready(mut r) => {
                 named(&mut r.data_set);
                 let (vnode, epoch) = r.rows[0];
-                Event::Readied { vnode, epoch, answer: Some(self.control.set_ready(&r, now)[0]) }
+                let done = self.control.set_ready(&r, now)[0];
+                if done {
+                    self.saw_ready(vnode, epoch);
+                }
+                Event::Readied { vnode, epoch, answer: Some(done) }
             }
             Request::Release(mut r) => {
                 named(&mut r.data_set);
                 let (vnode, epoch) = r.rows[0];
-                self.control.release(&r, now);
+                if self.control.release(&r, now)[0] {
+                    self.saw_released(vnode, epoch, &r.sid);
+                }
                 Event::Released { vnode, epoch }
             }
             Request::Renew(mut r, sent) => {
                 named(&mut r.data_set);
                 let rows = r.rows.clone();
-                Event::Renewed { sent, rows, answer: Some(self.control.renew(&r, now, LEASE_TTL_MS)) }
+                let answer = Some(self.control.renew(&r, now, LEASE_TTL_MS));
+                self.saw_beats();
+                Event::Renewed { sent, rows, answer }
             }
             Request::Write(call, write) => self.write(call, write),
             Request::Read { session, vnode, stream, generation, after, limit } => {
                 let answer = Some(self.data[vnode.index()].read(&stream, generation, after, limit));
                 Event::Read { session, generation, after, answer }
             }
-        }
+            Request::Deregister(d) => {
+                if d.data_set == self.control.data_set {
+                    self.control.deregister(&d);
+                }
+                return None;
+            }
+            Request::Lead(mut l) => {
+                if self.is_broken(Broken::LeadIgnoresFrozen) {
+                    l.frozen = self.control.table(now).leader;
+                }
+                let answer = self.control.lead(&l);
+                self.saw_led(&l);
+                return Some(LeaderEvent::Led(Some(answer)).into());
+            }
+            Request::Revoke(mut r, cause) => {
+                if self.is_broken(Broken::RevokeIgnoresBeat) {
+                    let row = self.control.table(now).nodes.remove(&r.sid.node());
+                    r.beat = row.map_or(r.beat, |row| row.beat);
+                }
+                let done = self.control.revoke(&r);
+                if done {
+                    self.saw_revoked(&r, cause);
+                }
+                return Some(LeaderEvent::Revoked { sid: r.sid, done: Some(done) }.into());
+            }
+            Request::Assign(a) => {
+                let done = self.control.assign(&a);
+                self.saw_assigned();
+                return Some(LeaderEvent::Assigned(Some(done)).into());
+            }
+        };
+        Some(event.into())
     }
 
     fn write(&mut self, call: u64, mut write: Write) -> Event {
-        let vnode = write.fence.vnode;
+        let (vnode, epoch) = (write.fence.vnode, write.fence.epoch);
+        let deaf = self.is_broken(Broken::EpochFence);
         let data = &mut self.data[vnode.index()];
         let off = self.setup.off;
+        if let (Some((epoch, sid, _, seq)), true) = (data.head(), deaf) {
+            (write.fence.epoch, write.fence.sid, write.fence.seq) = (epoch, sid.clone(), seq);
+        }
         if let Some((epoch, sid, _, seq)) = data.head().map(|(e, s, g, q)| (e, s.clone(), g, q))
             && epoch == write.fence.epoch
             && sid == write.fence.sid
@@ -163,68 +276,18 @@ impl World {
         if off == Some(Rule::IdsByTime) {
             data.forget_ids_outside_windows();
         }
-        let answer = Some(data.write(&write, &self.store_config));
-        Event::Written { vnode, call, answer }
-    }
-
-    /// The leader, reduced to what matters here: it revokes whom it has not heard of for a lease, and plans.
-    pub(crate) fn lead(&mut self) {
-        let every = 250;
-        self.at(self.now + every, Happening::Lead);
-        if self.now < self.store_down_until {
-            self.seen_beats.clear();
-            return;
+        let answer = data.write(&write, &self.store_config);
+        if let (WriteAnswer::Done { .. }, Some((_, _, generation, _))) = (&answer, data.head()) {
+            self.saw_write(vnode, generation, epoch);
         }
-        let now = self.store_now();
-        let table = self.control.table(now);
-        let data_set = table.data_set.clone();
-        self.control.lead(&Lead { data_set: data_set.clone(), token: LEADER.into(), frozen: None });
-        if table.settling {
-            return;
-        }
-        let mut living = Vec::new();
-        for (node, row) in &table.nodes {
-            let seen =
-                self.seen_beats.entry(node.clone()).or_insert((row.sid.to_string(), row.beat, self.now));
-            if (seen.0.as_str(), seen.1) != (row.sid.as_str(), row.beat) {
-                *seen = (row.sid.to_string(), row.beat, self.now);
-            }
-            if row.state == NodeState::Up && self.now >= seen.2 + LEASE_TTL_MS {
-                let revoke = Revoke {
-                    data_set: data_set.clone(),
-                    token: LEADER.into(),
-                    sid: row.sid.clone(),
-                    beat: row.beat,
-                };
-                self.control.revoke(&revoke);
-            } else if row.state != NodeState::Revoked {
-                let weight = u32::from(row.state == NodeState::Up);
-                living.push(PlanNode { id: node.clone(), weight, pins: vec![], in_flight: 0 });
-            }
-        }
-        let owners: Vec<Option<NodeId>> = (0..self.setup.vnodes)
-            .map(|v| table.assignment.targets.get(&VnodeId(v as u16)).cloned())
-            .collect();
-        let moves = plan(&PlanInput { owners: &owners, nodes: &living, in_flight_max: 2 });
-        let mut targets: Vec<_> = moves.into_iter().map(|m| (m.vnode, m.to)).collect();
-        let able: Vec<_> = living.iter().filter(|n| n.weight > 0).collect();
-        if targets.is_empty() && self.faulty() && !able.is_empty() && self.chance(12.0) {
-            // A move for no reason, to have handoffs.
-            let to = able[self.between(0, able.len() as u64) as usize].id.clone();
-            targets.push((VnodeId(self.between(0, u64::from(self.setup.vnodes)) as u16), to));
-        }
-        if !targets.is_empty() {
-            let from_version = table.assignment.version;
-            self.note(|| format!("assigned {targets:?}"));
-            self.control.assign(&Assign { data_set, token: LEADER.into(), from_version, targets });
-        }
+        Event::Written { vnode, call, answer: Some(answer) }
     }
 }
 
 /// What the caller is told when no answer comes.
-fn unanswered(request: &Request) -> Option<Event> {
-    Some(match request {
-        Request::Table => return None,
+fn unanswered(request: &Request) -> Option<Told> {
+    let event = match request {
+        Request::Table(_) | Request::Deregister(_) => return None,
         Request::Register(_) => Event::Registered(None),
         Request::Claim(c, sent) => Event::Claimed { vnode: c.vnode, sent: *sent, answer: None },
         Request::Activate(a) => Event::Activated { vnode: a.vnode, epoch: a.epoch, answer: None },
@@ -235,5 +298,11 @@ fn unanswered(request: &Request) -> Option<Event> {
         Request::Read { session, generation, after, .. } => {
             Event::Read { session: *session, generation: *generation, after: *after, answer: None }
         }
-    })
+        Request::Lead(_) => return Some(LeaderEvent::Led(None).into()),
+        Request::Revoke(r, _) => {
+            return Some(LeaderEvent::Revoked { sid: r.sid.clone(), done: None }.into());
+        }
+        Request::Assign(_) => return Some(LeaderEvent::Assigned(None).into()),
+    };
+    Some(event.into())
 }

@@ -297,6 +297,29 @@ impl Channel {
         }
     }
 
+    // What people ask.
+
+    /// Items handed to the transport and not confirmed.
+    pub fn handed_out(&self) -> u64 {
+        self.next - self.first
+    }
+
+    /// How long the home has been silent, in milliseconds.
+    pub fn silent_ms(&self, now: u64) -> u64 {
+        now.saturating_sub(self.heard)
+    }
+
+    /// Items of this sender.
+    pub fn items_from(&self, from: &str) -> usize {
+        self.items.iter().filter(|item| item.key.1 == from).count()
+    }
+
+    /// Items with this message id: their number, whether they were handed out, and when they were last asked for.
+    pub fn find<'a>(&'a self, id: &'a MessageId) -> impl Iterator<Item = (&'a ItemKey, u64, bool, u64)> {
+        let numbered = (self.first..).zip(&self.items).filter(|(_, item)| item.key.2 == *id);
+        numbered.map(|(n, item)| (&item.key, n, n < self.next, item.renewed))
+    }
+
     /// Ends the channel.
     pub fn into_dropped(self) -> impl Iterator<Item = Dropped> {
         self.items.into_iter().map(Dropped::from)

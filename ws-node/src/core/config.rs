@@ -67,12 +67,14 @@ pub struct CoreConfig {
     pub credit: usize,
     /// Vnodes being claimed or activated at once.
     pub claims_max: usize,
-    /// Sessions told to move, per second.
-    pub moved_per_s: u64,
+    /// Newcomers taken per second at most.
+    pub accepts_per_s: u64,
     pub unanswered_max: usize,
     pub sessions_per_user_max: usize,
     pub commands_per_s: u32,
     pub commands_burst: u32,
+    /// Between two canaries; 0: none.
+    pub canary_every_ms: u64,
     pub off: Option<Rule>,
 }
 
@@ -97,11 +99,12 @@ impl CoreConfig {
             batch_max: 128,
             credit: 256,
             claims_max: 64,
-            moved_per_s: 500,
+            accepts_per_s: 1000,
             unanswered_max: limits::UNANSWERED_MAX,
             sessions_per_user_max: limits::SESSIONS_PER_USER_MAX,
             commands_per_s: limits::COMMANDS_PER_S,
             commands_burst: limits::COMMANDS_BURST,
+            canary_every_ms: 0,
             off: None,
         }
     }
@@ -117,6 +120,6 @@ impl CoreConfig {
 
     /// Core rule 23.
     pub fn renew_every_ms(&self) -> u64 {
-        self.lease_ttl_ms / 6
+        self.lease_ttl_ms / limits::BEATS_PER_LEASE
     }
 }

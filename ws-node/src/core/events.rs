@@ -114,8 +114,10 @@ pub enum Event {
     Closed {
         session: SessionKey,
     },
-    /// The process was asked to stop: hand everything over.
+    /// Hand everything over: the process is to stop, or an operator wants it empty.
     Drain,
+    /// An operator wants it back.
+    Undrain,
     /// Nobody plans, or time is short: give everything up in good order.
     ReleaseAll,
 }
@@ -188,6 +190,12 @@ pub struct Gauges {
     pub outbox: usize,
     pub channel_items: usize,
     pub view_age_ms: u64,
-    pub leads: bool,
+    /// There is an assignment, or it has pins: it knows which vnodes are its own.
+    pub assigned: bool,
     pub registered: bool,
+    /// Since the last canary that got through was sent.
+    pub canary_age_ms: u64,
+    pub canary_took_ms: Option<u64>,
+    pub accepts_per_s: u64,
+    pub draining: bool,
 }

@@ -1,24 +1,46 @@
 //! Giving vnodes up in good order: to the node that should have them, or to nobody in particular (rules 16, 22).
 
 use roost_backend::store::*;
-use roost_proto::ids::{Epoch, VnodeId};
+use roost_proto::ids::{Epoch, NodeId, VnodeId};
 
 use super::events::Now;
 use super::home::{Home, Phase};
 use super::{Action, NodeCore, Registration};
 
+/// As many homes are stopped as have sessions that can go within this time, in milliseconds: it bounds how long a
+/// message waits for a session that moves.
+const HANDOVER_AHEAD_MS: u64 = 100;
+
 impl NodeCore {
-    /// Vnodes whose target is another living node: stop, empty the outbox, release.
+    /// Vnodes whose target is another living node: stop, empty the outbox, release. Not while the store settles: only
+    /// who holds a vnode is served then, so nobody could take it (rule 19).
     pub(super) fn hand_over_what_is_not(&mut self, now: Now) {
-        let leaving = |home: &&Home| {
-            let target = self.view.assignment.targets.get(&home.vnode);
-            home.phase == Phase::Ready && target.is_some_and(|t| *t != self.cfg.node && self.is_up(t))
-        };
-        let stopping: Vec<_> = self.homes.values().filter(leaving).map(|h| h.vnode).collect();
-        for vnode in stopping {
-            self.counters.handoffs += 1;
-            self.stop_home(vnode, now);
+        if self.view.settling {
+            return;
         }
+        let leaving = |home: &Home| {
+            let target = self.view.assignment.targets.get(&home.vnode)?;
+            let goes = home.phase == Phase::Ready && *target != self.cfg.node && self.is_up(target);
+            goes.then(|| (home.vnode, target.clone()))
+        };
+        let stopping: Vec<_> = self.homes.values().filter_map(leaving).collect();
+        for (vnode, target) in stopping {
+            // The sessions of what was handed over before go first: a session waits from when its home stops.
+            let ahead = self.sessions_to(&target) * 1000 / self.sends_per_s(&target);
+            if ahead + self.pace.behind(&target, now.mono) <= HANDOVER_AHEAD_MS {
+                self.counters.handoffs += 1;
+                self.stop_home(vnode, now);
+            }
+        }
+    }
+
+    /// Sessions of homes that are stopped in favour of `target`, not told to move yet.
+    fn sessions_to(&self, target: &NodeId) -> u64 {
+        let stopped = |h: &&Home| matches!(h.phase, Phase::Stopping | Phase::Releasing);
+        let goes = |h: &&Home| self.view.assignment.targets.get(&h.vnode) == Some(target);
+        let waiting = |h: &Home| self.by_vnode.get(&h.vnode).map_or(0, |s| s.values().map(Vec::len).sum());
+        let sessions: usize = self.homes.values().filter(stopped).filter(goes).map(waiting).sum();
+        sessions as u64
     }
 
     pub(super) fn is_up(&self, node: &roost_proto::NodeId) -> bool {
@@ -73,6 +95,13 @@ impl NodeCore {
         self.state = NodeState::Draining;
         // What was asked may be granted: then it is handed over like the rest.
         self.claims.retain(|_, c| c.held(now).is_some() || c.asked.is_some());
+        if self.registration == Registration::Yes {
+            self.renew(now);
+        }
+    }
+
+    pub(super) fn on_undrain(&mut self, now: Now) {
+        self.state = NodeState::Up;
         if self.registration == Registration::Yes {
             self.renew(now);
         }

@@ -10,6 +10,7 @@ use roost_proto::records::{Append, Confirm, Item, ItemBody, ItemResult, Probe, R
 use roost_proto::time::rfc3339;
 use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 
+use super::canary::CANARY;
 use super::channel::Waiter;
 use super::config::Rule;
 use super::events::{Maybe, Now, Observation};
@@ -362,6 +363,12 @@ impl NodeCore {
 
     /// The result of an item, told to whoever waits for it.
     pub(super) fn answer(&mut self, waiter: &Waiter, id: &str, result: &ItemResult, now: Now) {
+        if waiter.session == CANARY {
+            if matches!(result, ItemResult::Ok { .. }) {
+                self.canary.confirmed(waiter.since, now.mono);
+            }
+            return;
+        }
         match result {
             ItemResult::Ok { at } => {
                 self.out.push(Action::Observe(Observation::Reply, now.us.saturating_sub(waiter.since_us)));

@@ -6,15 +6,18 @@
 //! others), [`home`] (a vnode that lives here) with its [`outbox`], [`ownership`], [`sessions`], [`presence`].
 //! The rule numbers in comments are those of `docs/decisions/0001-protocol-core.md`.
 
+mod canary;
 pub mod channel;
 pub mod config;
 mod delivery;
 pub mod events;
+pub mod explain;
 mod handover;
 pub mod home;
 mod homes;
 mod outbox;
 mod ownership;
+mod pace;
 mod presence;
 mod sending;
 pub mod session;
@@ -28,11 +31,13 @@ use roost_backend::store::{NodeState, Table};
 use roost_proto::ids::{Epoch, NodeId, Sid, StreamId, VnodeId};
 use roost_proto::records::Record;
 
+use canary::Canary;
 use channel::Channel;
 pub use config::{CoreConfig, Rule};
 pub use events::{Action, Event, Now, Observation, SessionKey};
 use home::Home;
 use outbox::Outbox;
+use pace::{Accepting, Pace};
 use session::Session;
 
 /// Whether this process has a registered life.
@@ -108,8 +113,10 @@ pub struct NodeCore {
     sessions: BTreeMap<SessionKey, Session>,
     /// The sessions of each vnode, by the inbox they read.
     by_vnode: BTreeMap<VnodeId, BTreeMap<StreamId, Vec<SessionKey>>>,
-    /// When the next session may be told to move: they are paced.
-    moved_slot: u64,
+    /// Newcomers this node takes, and sessions it sends to others.
+    accepting: Accepting,
+    pace: Pace,
+    canary: Canary,
     tokens: HashMap<u64, Token>,
     next_token: u64,
     next_call: u64,
@@ -154,7 +161,9 @@ impl NodeCore {
             next_arrival: 1,
             sessions: BTreeMap::new(),
             by_vnode: BTreeMap::new(),
-            moved_slot: 0,
+            accepting: Accepting::new(cfg.accepts_per_s),
+            pace: Pace::default(),
+            canary: Canary::default(),
             tokens: HashMap::new(),
             next_token: 1,
             next_call: 1,
@@ -221,6 +230,7 @@ impl NodeCore {
             Event::Drained { session, frames } => self.on_drained(session, frames, now),
             Event::Closed { session } => self.on_closed(session, now),
             Event::Drain => self.on_drain(now),
+            Event::Undrain => self.on_undrain(now),
             Event::ReleaseAll => self.release_all(now),
         }
     }
@@ -282,6 +292,7 @@ impl NodeCore {
         self.tick_ownership(now);
         self.tick_homes(now);
         self.tick_channels(now);
+        self.tick_canary(now);
         self.tick_sessions(now);
     }
 
@@ -304,8 +315,14 @@ impl NodeCore {
             outbox: self.homes.values().map(Home::outbox_len).sum(),
             channel_items: self.channels.values().map(Channel::len).sum(),
             view_age_ms: now.mono.saturating_sub(self.view_at),
-            leads: self.view.leader.is_some(),
+            assigned: !self.view.assignment.targets.is_empty()
+                || !self.cfg.pinned.is_empty()
+                || !self.homes.is_empty(),
             registered: self.registration == Registration::Yes,
+            canary_age_ms: self.canary.age_ms(now.mono),
+            canary_took_ms: self.canary.took_ms(),
+            accepts_per_s: self.accepting.per_s(),
+            draining: self.state == NodeState::Draining,
         }
     }
 

@@ -2,11 +2,20 @@
 
 use std::collections::VecDeque;
 
-use roost_backend::store::OutboxEvent;
-use roost_proto::ids::Seq;
+use roost_backend::store::{EventTopic, OutboxEvent};
+use roost_proto::events::Message;
+use roost_proto::ids::{MessageId, Seq, StreamId};
 
 /// Pause before events are handed to the producer again after it did not take one, in milliseconds.
 const EMIT_AGAIN_MS: u64 = 200;
+
+/// A message in an outbox.
+#[derive(Debug)]
+pub struct InOutbox {
+    pub seq: Seq,
+    pub stream: StreamId,
+    pub from: String,
+}
 
 /// See rule 12: emitted in order, forgotten by contiguous reports only.
 #[derive(Debug, Default)]
@@ -41,6 +50,18 @@ impl Outbox {
             self.last = event.seq;
             self.entries.push_back((event, false));
         }
+    }
+
+    /// The message with this id, and whether the producer was handed it. Reads every event: for people who ask.
+    pub fn find(&self, id: &MessageId) -> Option<(InOutbox, bool)> {
+        self.entries.iter().enumerate().find_map(|(n, (event, _))| {
+            let named = event.payload.windows(id.as_str().len()).any(|part| part == id.as_str().as_bytes());
+            let message: Message = (event.topic == EventTopic::Chat && named)
+                .then(|| serde_json::from_slice(&event.payload).ok())
+                .flatten()?;
+            let Message { stream, from, .. } = message;
+            (message.id == *id).then_some((InOutbox { seq: event.seq, stream, from }, n < self.emitted))
+        })
     }
 
     /// The next event to hand to the producer.

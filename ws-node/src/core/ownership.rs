@@ -93,7 +93,12 @@ impl NodeCore {
     }
 
     fn load(&self) -> Load {
-        Load { sessions: self.sessions.len() as u64, messages_per_s: self.rate }
+        Load {
+            sessions: self.sessions.len() as u64,
+            messages_per_s: self.rate,
+            accepts_per_s: self.accepting.per_s(),
+            at_home: self.sessions.values().filter(|session| session.counted).count() as u64,
+        }
     }
 
     pub(super) fn on_registered(&mut self, answer: Maybe<RegisterAnswer>, now: Now) {
@@ -115,6 +120,7 @@ impl NodeCore {
         let appended = self.counters.appended;
         self.rate = (appended - self.rate_mark.1) as f64 * 1000.0 / elapsed as f64;
         self.rate_mark = (now.mono, appended);
+        self.accepting.beat();
         self.renewing = Some(now.mono);
         self.renewed_at = now.mono;
         let rows =
@@ -253,7 +259,7 @@ impl NodeCore {
     }
 
     pub(super) fn claim_what_is_mine(&mut self, now: Now) {
-        if self.registration != Registration::Yes || self.state != NodeState::Up {
+        if self.registration != Registration::Yes {
             return;
         }
         let activating = self.homes.values().filter(|h| h.phase == Phase::Activating).count();
@@ -261,7 +267,10 @@ impl NodeCore {
             .cfg
             .claims_max
             .saturating_sub(activating + self.claims.values().filter(|c| c.asked.is_some()).count());
-        let candidates: Vec<VnodeId> = if self.view.assignment.targets.is_empty() {
+        // A node that drains takes nothing new, but what it held when the data went away is nobody else's.
+        let candidates: Vec<VnodeId> = if self.state != NodeState::Up {
+            Vec::new()
+        } else if self.view.assignment.targets.is_empty() {
             self.cfg.pinned.clone()
         } else {
             let targets = self.view.assignment.targets.iter();
@@ -479,6 +488,14 @@ impl NodeCore {
         match answer {
             Some(true) => {
                 home.phase = Phase::Ready;
+                // Only now may those come back whom the last home had: the inherited outbox may have waited for
+                // the log longer than the grace.
+                let grace = now.mono + self.cfg.grace_ms;
+                for (at, cause) in home.members.values_mut().filter_map(|m| m.due.as_mut()) {
+                    if *cause == StatusCause::Lost {
+                        *at = grace;
+                    }
+                }
                 self.view.rows.insert(vnode, Row { sid: self.sid.clone(), epoch, ready: true });
                 self.tell_predecessor(vnode, now);
                 self.sweep_presence(vnode, now);

@@ -6,12 +6,12 @@
 use roost_backend::store::{PresenceOp, PresenceRow, RosterEntry, Seen};
 use roost_proto::events::{Status, StatusCause, status_rest};
 use roost_proto::frames::{ChosenStatus, ReplyOk};
-use roost_proto::ids::{MessageId, UserId, VnodeId};
+use roost_proto::ids::{MessageId, StreamId, UserId, VnodeId};
 
 use super::NodeCore;
 use super::events::{Now, SessionKey};
 use super::home::{Held, Phase, Work};
-use super::session::Early;
+use super::session::{Early, State};
 
 /// One user of a home.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -95,22 +95,39 @@ impl NodeCore {
     /// Queues the write that makes the store say what is true of `user`, if it does not. A write under way may lack
     /// what changed since: it is compared again when that write is answered.
     pub(super) fn reconcile(&mut self, vnode: VnodeId, user: &UserId, now: Now) {
+        let coming = self.is_coming(vnode, user);
         let Some(home) = self.homes.get_mut(&vnode) else { return };
         let Some(member) = home.members.get_mut(user) else { return };
+        // Who is on the way in is not gone: what opens the session may wait in the same queue.
+        if coming && member.sessions == 0 {
+            return;
+        }
         if member.pending || home.phase != Phase::Ready || now.mono >= home.lease_until {
             return;
         }
-        let replies = std::mem::take(&mut member.waiting);
-        if let Some(op) = member.difference(user, now) {
+        let op = member.difference(user, now);
+        // While it is not known yet who is there, nothing is written of what was chosen: then they wait on.
+        let kept = match &op {
+            Some(op) => op.roster.as_ref().is_none_or(|entry| entry.chosen == member.chosen),
+            None => member.stored.as_ref().is_some_and(|entry| entry.chosen == member.chosen),
+        };
+        let replies = if kept { std::mem::take(&mut member.waiting) } else { Vec::new() };
+        if let Some(op) = op {
             member.pending = true;
             home.queue.push_back(Work::Presence { op, replies });
             self.dirty.insert(vnode);
         } else {
-            if member.is_idle(now) {
-                home.members.remove(user);
-            }
+            let gone = member.is_idle(now).then(|| home.members.remove(user)).flatten();
+            self.refuse_waiting(gone.map(|member| member.waiting).unwrap_or_default());
             self.hold_replies(vnode, replies);
         }
+    }
+
+    /// Whether a session of `user` is here that was not counted yet.
+    fn is_coming(&self, vnode: VnodeId, user: &UserId) -> bool {
+        let sessions = self.by_vnode.get(&vnode).and_then(|s| s.get(&StreamId::inbox(user)));
+        let mut sessions = sessions.into_iter().flatten().filter_map(|key| self.sessions.get(key));
+        sessions.any(|s| !s.counted && !matches!(s.state, State::Moved { .. }))
     }
 
     /// Told when all that is known here is in the log (rule 13).

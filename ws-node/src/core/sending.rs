@@ -7,6 +7,7 @@ use roost_proto::ids::{StreamId, VnodeId};
 use roost_proto::limits::UNKNOWN_AFTER_MS;
 use roost_proto::records::{Append, Confirm, ItemBody, Record};
 
+use super::canary::CANARY;
 use super::channel::{Attached, Channel, Dropped, ItemKey, Pending, Waiter};
 use super::config::Rule;
 use super::events::{Now, SessionKey};
@@ -134,7 +135,7 @@ impl NodeCore {
         }
     }
 
-    fn channel(&mut self, vnode: VnodeId, now: Now) -> &mut Channel {
+    pub(super) fn channel(&mut self, vnode: VnodeId, now: Now) -> &mut Channel {
         if !self.channels.contains_key(&vnode) {
             self.channels.insert(vnode, Channel::new(vnode, self.sid.clone(), now.mono));
             self.follow_row(vnode, now);
@@ -245,6 +246,9 @@ impl NodeCore {
     }
 
     pub(super) fn reply_unknown(&mut self, key: &ItemKey, waiter: &Waiter) {
+        if waiter.session == CANARY {
+            return;
+        }
         self.counters.replies_unknown += 1;
         // Its repeat comes before anything later, also if the item is confirmed in the meantime.
         if let Some(session) = self.sessions.get_mut(&waiter.session) {

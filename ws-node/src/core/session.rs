@@ -65,6 +65,8 @@ pub struct Session {
     pub epoch: Option<Epoch>,
     pub state: State,
     pub welcomed: bool,
+    /// When its home last began to open it.
+    pub opening_since: u64,
     /// Commands that came before `welcome`: done after it, in order.
     pub early: VecDeque<Early>,
     /// Taken when the place was read, with the tail as of then.

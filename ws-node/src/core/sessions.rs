@@ -41,6 +41,7 @@ impl NodeCore {
             epoch,
             state: State::Waiting { until: now.mono + CONNECT_WAIT_MS },
             welcomed: false,
+            opening_since: now.mono,
             early: Default::default(),
             verdict: (Verdict::NotRecovered, Offset(0)),
             counted: false,
@@ -70,6 +71,7 @@ impl NodeCore {
             if home.queue.len() < full {
                 let (user, device) = (session.user.clone(), session.device.clone());
                 session.state = State::Opening { until: now.mono + CONNECT_WAIT_MS };
+                session.opening_since = now.mono;
                 home.queue.push_back(Work::Open { session: key, user, device });
                 self.dirty.insert(vnode);
             }
@@ -143,10 +145,10 @@ impl NodeCore {
     pub(super) fn give_up_sessions(&mut self, vnode: VnodeId, now: Now) {
         for key in self.keys_of(vnode) {
             let Some(session) = self.sessions.get(&key) else { continue };
-            let slot = self.moved_slot.max(now.mono * 1000) + 1_000_000 / self.cfg.moved_per_s;
             // As many as fit before the next sweep.
-            if slot / 1000 <= now.mono + SWEEP_MS && !matches!(session.state, State::Moved { .. }) {
-                self.moved_slot = slot;
+            let ahead = self.pace.behind(&self.cfg.node, now.mono);
+            if ahead <= SWEEP_MS && !matches!(session.state, State::Moved { .. }) {
+                self.pace.next(&self.cfg.node, self.cfg.accepts_per_s, now.mono);
                 self.close(key, CloseCode::LeaseLost, "this node does not know where home is");
             }
         }
@@ -165,18 +167,22 @@ impl NodeCore {
     }
 
     fn tell_moved(&mut self, key: SessionKey, node: &NodeId, url: &str, epoch: Epoch, now: Now) {
+        let per_s = self.sends_per_s(node);
         let Some(session) = self.sessions.get_mut(&key) else { return };
         // Live sessions go at the pace the target can take; a newcomer costs it nothing more than it did here.
-        let after_ms = if session.welcomed {
-            self.moved_slot = self.moved_slot.max(now.mono * 1000) + 1_000_000 / self.cfg.moved_per_s;
-            self.moved_slot / 1000 - now.mono
-        } else {
-            0
-        };
+        let after_ms = if session.welcomed { self.pace.next(node, per_s, now.mono) } else { 0 };
         session.state = State::Moved { close_at: now.mono + after_ms + MOVED_CLOSE_MS };
         self.counters.moved += 1;
         let moved = Moved { node: node.clone(), url: url.to_owned(), epoch, after_ms };
         self.frame(key, ServerFrame::Moved(moved));
+    }
+
+    /// Sessions a second that this node may send to another: its part of what the other takes.
+    pub(super) fn sends_per_s(&self, node: &NodeId) -> u64 {
+        let takes = self.view.nodes.get(node).map_or(0, |row| row.load.accepts_per_s);
+        let takes = if takes == 0 { self.cfg.accepts_per_s } else { takes };
+        let senders = self.view.nodes.values().filter(|row| row.state != NodeState::Revoked).count();
+        (takes / (senders.saturating_sub(1).max(1) as u64)).max(1)
     }
 
     fn frame(&mut self, session: SessionKey, frame: ServerFrame) {
@@ -277,6 +283,7 @@ impl NodeCore {
             }
         } else {
             session.welcomed = true;
+            self.accepting.welcomed(now.mono - session.opening_since);
             let replayed = tail.0 - session.sent.0;
             self.counters.replayed += replayed;
             let welcome = Welcome {
@@ -357,8 +364,10 @@ impl NodeCore {
                 State::Moved { close_at } if now.mono >= close_at => {
                     closing.push((*key, CloseCode::Moved, "the user's home is elsewhere"));
                 }
-                // A node that stops tells them all at its end.
-                State::Adrift { since } if now.mono >= since + grace && self.state == NodeState::Up => {
+                State::Adrift { since } if now.mono >= since + grace && self.state == NodeState::Draining => {
+                    closing.push((*key, CloseCode::Draining, "this node gives everything away"));
+                }
+                State::Adrift { since } if now.mono >= since + grace => {
                     closing.push((*key, CloseCode::LeaseLost, "this node does not know where home is"));
                 }
                 State::Opening { until } if now.mono >= until && !session.welcomed => {

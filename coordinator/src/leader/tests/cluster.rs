@@ -13,10 +13,10 @@ use super::node::Node;
 use crate::leader::{Leader, LeaderAction, LeaderConfig, LeaderEvent, RevokeCause};
 
 pub(super) const TTL: u64 = 6_000;
-pub(super) const BEAT: u64 = TTL / 6;
+pub(super) const BEAT: u64 = TTL / roost_proto::limits::BEATS_PER_LEASE;
 const STEP: u64 = 50;
-const TICK: u64 = 250;
-const READ_EVERY: u64 = 1_000;
+const TICK: u64 = BEAT / 4 / STEP * STEP;
+const READ_EVERY: u64 = BEAT / 2;
 /// How long an answer takes, and how long nothing takes.
 const LATENCY: u64 = 50;
 const TIMEOUT: u64 = 2_000;

@@ -22,8 +22,8 @@ fn a_dead_process_is_replaced_before_its_lease_ends() {
     let mut cluster = three_nodes(1);
     cluster.nodes[1].is = NodeIs::Dead;
     let took = cluster.run_until(TTL, "everything at the others", Cluster::settled);
-    // Two beats missed, a second refusal a beat later, and a second for the table to be read.
-    assert!(took < TTL - BEAT, "{took} ms");
+    // Two beats missed, and a few steps for the table to be read, the refusal, the plan and the claims.
+    assert!(took <= 4 * BEAT, "{took} ms");
     assert_eq!(cluster.revocations.len(), 1);
     assert_eq!(
         (&cluster.revocations[0].1, cluster.revocations[0].2),
@@ -110,15 +110,13 @@ fn a_refusal_counts_only_as_long_as_the_beat_stands_still() {
 }
 
 #[test]
-fn a_draining_node_with_closed_ports_has_its_whole_lease() {
+fn a_node_that_dies_while_it_drains_is_replaced_like_any_other() {
     let mut cluster = three_nodes(1);
     cluster.nodes[1].draining = true;
     cluster.run(2 * BEAT);
     cluster.nodes[1].is = NodeIs::Dead;
-    cluster.run(TTL - 2 * BEAT);
-    assert!(cluster.revocations.is_empty());
-    cluster.run_until(4 * BEAT, "the lease is over", |c| c.revocations.len() == 1);
-    assert_eq!(cluster.revocations[0].2, RevokeCause::Silent);
+    cluster.run_until(4 * BEAT, "it is declared dead", |c| c.revocations.len() == 1);
+    assert_eq!(cluster.revocations[0].2, RevokeCause::Refused);
 }
 
 #[test]

@@ -98,7 +98,7 @@ pub fn node_row(sid: &Sid) -> NodeRow {
         beat: 0,
         weight: 100,
         pins: "0-341,500".into(),
-        load: Load { sessions: 3, messages_per_s: 1.5 },
+        load: Load { sessions: 3, messages_per_s: 1.5, accepts_per_s: 9, at_home: 2 },
     }
 }
 
@@ -195,7 +195,7 @@ impl Process {
 
     pub fn renewal(&self, sid: &Sid, rows: &[(VnodeId, Epoch)]) -> Renew {
         let (data_set, sid, rows) = (self.data_set.clone(), sid.clone(), rows.to_vec());
-        let load = Load { sessions: 7, messages_per_s: 0.25 };
+        let load = Load { sessions: 7, messages_per_s: 0.25, accepts_per_s: 11, at_home: 2 };
         Renew { data_set, sid, state: NodeState::Up, load, rows }
     }
 
@@ -206,6 +206,11 @@ impl Process {
     pub async fn lead(&self, token: &str, frozen: Option<LeaderRow>) -> LeadAnswer {
         let request = Lead { data_set: self.data_set.clone(), token: token.into(), frozen };
         self.store.lead(&request).await.expect("the store answers")
+    }
+
+    pub async fn resign(&self, token: &str) -> bool {
+        let request = Resign { data_set: self.data_set.clone(), token: token.into() };
+        self.store.resign(&request).await.expect("the store answers")
     }
 
     pub async fn assign(&self, token: &str, from_version: u64, targets: &[(VnodeId, NodeId)]) -> bool {
@@ -302,6 +307,7 @@ macro_rules! store_contract {
             nodes::a_renewal_shows_that_the_node_lives,
             nodes::a_sid_that_is_over_is_told_so_by_its_renewal,
             nodes::a_leader_stays_until_its_beat_is_seen_frozen,
+            nodes::a_leader_that_resigns_is_followed_at_once,
             nodes::only_the_leader_revokes_and_only_what_it_saw,
             nodes::only_the_leader_assigns_and_only_what_it_planned_from,
             nodes::the_table_shows_everything_at_once,

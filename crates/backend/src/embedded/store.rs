@@ -164,6 +164,11 @@ impl Store for EmbeddedStore {
         Ok(self.hint_if(!led && answer == LeadAnswer::Leading, answer))
     }
 
+    async fn resign(&self, request: &Resign) -> Result<bool, StoreError> {
+        let done = self.control().resign(request);
+        Ok(self.hint_if(done, done))
+    }
+
     async fn revoke(&self, request: &Revoke) -> Result<bool, StoreError> {
         let done = self.control().revoke(request);
         Ok(self.hint_if(done, done))

@@ -52,6 +52,14 @@ impl KafkaLog {
         Ok(log)
     }
 
+    /// Removes a topic with all that is in it; false if there is none. For operators: no process removes one.
+    ///
+    /// # Errors
+    /// [`LogError`]; safe to repeat.
+    pub async fn remove_topic(&self, topic: &str) -> Result<bool, LogError> {
+        topics::remove(&self.config, topic).await
+    }
+
     /// All partitions of a topic that is there.
     async fn partitions(&self, topic: &str) -> Result<Vec<u32>, LogError> {
         let found = topics::shape(&self.control, topic).await?;

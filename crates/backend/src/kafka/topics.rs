@@ -103,11 +103,7 @@ async fn create(config: &KafkaConfig, topic: &str, spec: TopicSpec) -> Result<()
         .set("cleanup.policy", "delete")
         .set("retention.ms", &retention)
         .set("segment.ms", &segment);
-    // Made for this one call: topics are made at the start of a process, and an idle client costs threads.
-    let admin = AdminClient::from_config_and_context(&config.admin(), Logging).map_err(refused)?;
-    let admin = OffThread::new(admin);
-    let options =
-        AdminOptions::new().request_timeout(Some(CREATE_LIMIT)).operation_timeout(Some(CREATE_LIMIT));
+    let (admin, options) = admin(config)?;
     let answers = tokio::time::timeout(CREATE_LIMIT * 2, admin.create_topics([&new], &options)).await;
     let answers = answers.map_err(|_| LogError::Timeout(CREATE_LIMIT * 2))?.map_err(refused)?;
     for answer in answers {
@@ -120,4 +116,24 @@ async fn create(config: &KafkaConfig, topic: &str, spec: TopicSpec) -> Result<()
         }
     }
     Ok(())
+}
+
+/// Made for one call: topics are made at the start of a process, and an idle client costs threads.
+fn admin(config: &KafkaConfig) -> Result<(OffThread<AdminClient<Logging>>, AdminOptions), LogError> {
+    let admin = AdminClient::from_config_and_context(&config.admin(), Logging);
+    let admin = admin.map_err(|e| refusal(&e, CREATE_LIMIT))?;
+    let options =
+        AdminOptions::new().request_timeout(Some(CREATE_LIMIT)).operation_timeout(Some(CREATE_LIMIT));
+    Ok((OffThread::new(admin), options))
+}
+
+pub(super) async fn remove(config: &KafkaConfig, topic: &str) -> Result<bool, LogError> {
+    let (admin, options) = admin(config)?;
+    let answers = tokio::time::timeout(CREATE_LIMIT * 2, admin.delete_topics(&[topic], &options)).await;
+    let answers = answers.map_err(|_| LogError::Timeout(CREATE_LIMIT * 2))?;
+    match answers.map_err(|e| refusal(&e, CREATE_LIMIT))?.into_iter().next() {
+        Some(Ok(_)) => Ok(true),
+        None | Some(Err((_, RDKafkaErrorCode::UnknownTopicOrPartition))) => Ok(false),
+        Some(Err((topic, e))) => Err(LogError::Refused(format!("topic {topic} could not be removed: {e}"))),
+    }
 }

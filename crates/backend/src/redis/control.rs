@@ -21,6 +21,7 @@ pub struct ControlScripts {
     renew: Script,
     own_rows: Script,
     lead: Script,
+    resign: Script,
     revoke: Script,
     assign: Script,
 }
@@ -36,6 +37,7 @@ impl ControlScripts {
             renew: with_lib(include_str!("renew.lua")),
             own_rows: with_lib(include_str!("own_rows.lua")),
             lead: with_lib(include_str!("lead.lua")),
+            resign: with_lib(include_str!("resign.lua")),
             revoke: with_lib(include_str!("revoke.lua")),
             assign: with_lib(include_str!("assign.lua")),
         }
@@ -222,6 +224,12 @@ impl RedisStore {
                 other => Err(not_understood(other)),
             },
         }
+    }
+
+    pub(super) async fn do_resign(&self, request: &Resign) -> Result<bool, StoreError> {
+        let mut script = self.control.resign.key(keys::RING);
+        script.key(keys::LEADER).arg(&request.data_set.0).arg(&request.token);
+        Ok(matches!(self.control(&script).await?, Answer::Said(word, _) if word == "done"))
     }
 
     pub(super) async fn do_revoke(&self, request: &Revoke) -> Result<bool, StoreError> {

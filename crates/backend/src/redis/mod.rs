@@ -151,6 +151,10 @@ impl Store for RedisStore {
         self.do_lead(request).await
     }
 
+    async fn resign(&self, request: &Resign) -> Result<bool, StoreError> {
+        self.do_resign(request).await
+    }
+
     async fn revoke(&self, request: &Revoke) -> Result<bool, StoreError> {
         self.do_revoke(request).await
     }

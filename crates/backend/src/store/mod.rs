@@ -56,6 +56,8 @@ pub trait Store: Send + Sync {
     /// Gives rows up; a row that is no longer the caller's is left alone.
     async fn release(&self, request: &OwnRows) -> Result<Vec<bool>, StoreError>;
     async fn lead(&self, request: &Lead) -> Result<LeadAnswer, StoreError>;
+    /// Gives the lead up, so that another need not wait for a lease. False if the token does not lead.
+    async fn resign(&self, request: &Resign) -> Result<bool, StoreError>;
     /// Marks a node revoked if its sid and beat are still those seen. True if it was done.
     async fn revoke(&self, request: &Revoke) -> Result<bool, StoreError>;
     /// Changes targets in the assignment. False if the token does not lead or the version moved on.

@@ -68,6 +68,12 @@ pub enum NodeState {
 pub struct Load {
     pub sessions: u64,
     pub messages_per_s: f64,
+    /// Newcomers it takes per second at the moment; 0: not said.
+    #[serde(default)]
+    pub accepts_per_s: u64,
+    /// Of the sessions those that are at home there; the others are on their way elsewhere.
+    #[serde(default)]
+    pub at_home: u64,
 }
 
 /// One ws-node as others see it.
@@ -230,6 +236,12 @@ pub enum LeadAnswer {
     Leading,
     Other(LeaderRow),
     NewData(DataSet),
+}
+
+#[derive(Debug, Clone)]
+pub struct Resign {
+    pub data_set: DataSet,
+    pub token: String,
 }
 
 #[derive(Debug, Clone)]

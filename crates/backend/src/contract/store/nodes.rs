@@ -59,7 +59,7 @@ pub async fn a_renewal_shows_that_the_node_lives(fixture: &dyn Fixture) {
     let wanted = NodeRow {
         beat: before.beat + 2,
         state: NodeState::Draining,
-        load: Load { sessions: 7, messages_per_s: 0.25 },
+        load: Load { sessions: 7, messages_per_s: 0.25, accepts_per_s: 11, at_home: 2 },
         ..before
     };
     assert_eq!(after, wanted);
@@ -93,6 +93,19 @@ pub async fn a_leader_stays_until_its_beat_is_seen_frozen(fixture: &dyn Fixture)
     let leader = LeaderRow { token: "b".into(), beat: 1 };
     assert_eq!(a.lead("a", None).await, LeadAnswer::Other(leader.clone()), "a frozen leader woke up");
     assert_eq!(a.table().await.leader, Some(leader));
+}
+
+/// A coordinator that is stopped in order.
+pub async fn a_leader_that_resigns_is_followed_at_once(fixture: &dyn Fixture) {
+    let (a, b) = (Process::start(fixture).await, Process::start(fixture).await);
+    assert!(!a.resign("a").await, "nobody leads");
+    assert_eq!(a.lead("a", None).await, LeadAnswer::Leading);
+    assert!(!b.resign("b").await, "another leads");
+    assert!(matches!(b.lead("b", None).await, LeadAnswer::Other(_)));
+    assert!(a.resign("a").await);
+    assert_eq!(a.table().await.leader, None);
+    assert!(!a.resign("a").await, "a repeat finds nothing to do");
+    assert_eq!(b.lead("b", None).await, LeadAnswer::Leading);
 }
 
 /// Promise 6, core rule 23.

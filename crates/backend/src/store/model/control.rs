@@ -183,6 +183,14 @@ impl Control {
         LeadAnswer::Leading
     }
 
+    pub fn resign(&mut self, request: &Resign) -> bool {
+        let leads = self.leads(&request.data_set, &request.token);
+        if leads {
+            self.leader = None;
+        }
+        leads
+    }
+
     /// Whether this token leads now.
     pub fn leads(&self, data_set: &DataSet, token: &str) -> bool {
         *data_set == self.data_set && self.leader.as_ref().is_some_and(|l| l.token == token)

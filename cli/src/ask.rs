@@ -1,0 +1,80 @@
+//! Questions to a coordinator.
+
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use reqwest::Method;
+use roost_proto::UserId;
+use roost_proto::claims::Role;
+use serde_json::Value;
+
+use crate::{place, token};
+
+/// A little longer than a coordinator waits for a node.
+const TIMEOUT: Duration = Duration::from_secs(10);
+/// A service token that is made up here is used once.
+const TOKEN_TTL_S: u64 = 60;
+
+/// Which coordinator.
+#[derive(clap::Args)]
+pub struct Coordinator {
+    /// A coordinator
+    #[arg(long, env = "ROOST_URL", default_value = "http://127.0.0.1:7000")]
+    url: String,
+}
+
+impl Coordinator {
+    /// The status and the JSON of an answer, whatever it is.
+    pub async fn ask(&self, method: Method, path: &str, token: Option<&str>) -> anyhow::Result<(u16, Value)> {
+        let url = format!("{}{path}", self.url.trim_end_matches('/'));
+        let client = reqwest::Client::builder().timeout(TIMEOUT).build()?;
+        let mut request = client.request(method, &url);
+        if let Some(token) = token {
+            request = request.bearer_auth(token);
+        }
+        let response = request.send().await.with_context(|| format!("asking {url}"))?;
+        let status = response.status().as_u16();
+        let body = response.json().await.with_context(|| format!("the answer of {url}"))?;
+        Ok((status, body))
+    }
+
+    /// The JSON of a good answer.
+    pub async fn get(&self, path: &str) -> anyhow::Result<Value> {
+        good(self.ask(Method::GET, path, None).await?)
+    }
+
+    /// The same, as an operator.
+    pub async fn operate(&self, method: Method, path: &str) -> anyhow::Result<Value> {
+        let token = match std::env::var("ROOST_TOKEN").ok().filter(|token| !token.is_empty()) {
+            Some(token) => token,
+            None => {
+                let secret = place::secret()?.context(token::NO_SECRET)?;
+                token::make(&secret, &UserId::new("roost-cli")?, TOKEN_TTL_S, Role::Service, None)
+            }
+        };
+        good(self.ask(method, path, Some(&token)).await?)
+    }
+
+    /// `/ring` and `/nodes`, and the number of vnodes.
+    pub async fn tables(&self) -> anyhow::Result<(Value, Value, u32)> {
+        let (ring, nodes) = (self.get("/ring").await?, self.get("/nodes").await?);
+        let vnodes = u32::try_from(ring["vnodes"].as_u64().unwrap_or(0))?;
+        if vnodes == 0 {
+            bail!("{} is not a coordinator, or has not read the ring yet", self.url);
+        }
+        Ok((ring, nodes, vnodes))
+    }
+}
+
+fn good((status, body): (u16, Value)) -> anyhow::Result<Value> {
+    if !(200..300).contains(&status) {
+        bail!("{status}: {}", body["error"]["message"].as_str().unwrap_or("no reason given"));
+    }
+    Ok(body)
+}
+
+/// Percent-encodes everything but unreserved characters (RFC 3986 §2.3).
+pub fn encoded(text: &str) -> String {
+    let keep = |b: u8| b.is_ascii_alphanumeric() || b"-_.~".contains(&b);
+    text.bytes().map(|b| if keep(b) { char::from(b).to_string() } else { format!("%{b:02X}") }).collect()
+}
