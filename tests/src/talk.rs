@@ -99,7 +99,7 @@ impl Talk {
         padding: usize,
     ) -> Speech {
         let (stop, stopped) = watch::channel(false);
-        let speaking = speakers.iter().map(|&from| {
+        let speaking = speakers.iter().enumerate().map(|(i, &from)| {
             let to: Vec<(usize, String)> = listeners
                 .iter()
                 .filter(|&&to| to != from)
@@ -107,6 +107,8 @@ impl Talk {
                 .collect();
             let speaker = Speaker {
                 from,
+                // Not all begin with the same one: everybody hears something all the time.
+                begin: i * to.len() / speakers.len(),
                 to,
                 name: self.people[from].name.clone(),
                 client: self.people[from].client.clone(),
@@ -187,6 +189,7 @@ async fn listen(
 
 struct Speaker {
     from: usize,
+    begin: usize,
     to: Vec<(usize, String)>,
     name: String,
     client: Client,
@@ -200,8 +203,7 @@ impl Speaker {
         let mut tick = interval_at(Instant::now() + offset, pace);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut waiting = FuturesUnordered::new();
-        // Not all begin with the same one.
-        let mut turns = (self.from..).map(|k| k % self.to.len());
+        let mut turns = (self.begin..).map(|k| k % self.to.len());
         loop {
             tokio::select! {
                 _ = stopped.changed() => break,

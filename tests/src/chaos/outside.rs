@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
+use tokio::net::TcpStream;
 use tokio::process::Command;
 use tokio::time::{Instant, sleep};
 
@@ -111,11 +112,11 @@ impl Outside {
     }
 
     async fn kill_redis(&self) -> anyhow::Result<()> {
-        let pid = self.pid(Service::Redis)?;
         self.signal(Service::Redis, "KILL").await?;
         let killed = Instant::now();
-        while std::fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| !stat.contains(") Z ")) {
-            ensure!(killed.elapsed() < GONE_WITHIN, "redis-server {pid} does not go");
+        // Its port is free when the last of its threads has ended, which is after its main one.
+        while TcpStream::connect(self.redis()).await.is_ok() {
+            ensure!(killed.elapsed() < GONE_WITHIN, "redis-server does not go");
             sleep(Duration::from_millis(10)).await;
         }
         Ok(())

@@ -107,9 +107,10 @@ async fn all_rounds(
         faults.shuffle(&mut rng);
         for fault in faults {
             round += 1;
-            sleep(options.lease().mul_f64(rng.random_range(0.0..0.5))).await;
             let moving =
                 tokio::spawn(visitors.move_about(StdRng::seed_from_u64(rng.random()), options.outage()));
+            // Some have come and some gone by then, and of those some are not published yet.
+            sleep(options.outage().mul_f64(rng.random_range(0.0..0.4))).await;
             let since = Instant::now();
             let mut scene = Scene {
                 stage: &mut *stage,

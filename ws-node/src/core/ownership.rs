@@ -439,8 +439,12 @@ impl NodeCore {
         // What this node itself knows about its users goes before what the roster says: after a loss of data the
         // roster is written again from here (rule 18).
         let grace = now.mono + self.cfg.grace_ms;
+        let begun = home.generation == home.epoch;
         let mut members = claim.map(|c| c.members).unwrap_or_default();
         for member in members.values_mut() {
+            // With the roster went what was published of them: who does not come back is published as gone all the
+            // same.
+            member.unsure |= begun && member.may_be_shown();
             // Its sessions are counted again as they are opened again.
             let due = member.due.filter(|_| member.sessions == 0).unwrap_or((grace, StatusCause::Lost));
             (member.stored, member.pending, member.sessions, member.due) = (None, false, 0, Some(due));
@@ -451,9 +455,8 @@ impl NodeCore {
                 None => drop(members.insert(user, Member::inherited(entry, grace))),
             }
         }
-        let begun = home.generation == home.epoch;
         for member in members.values_mut() {
-            member.unsure = begun && member.stored.is_some();
+            member.unsure |= begun && member.stored.is_some();
         }
         home.members = members;
         // What came while the head was not raised yet was not taken: ask for it.

@@ -39,6 +39,11 @@ impl Member {
         Self { stored: Some(entry), chosen, due: Some((until, StatusCause::Lost)), ..Self::default() }
     }
 
+    /// Others may have been told that this user is there.
+    pub fn may_be_shown(&self) -> bool {
+        self.pending || Self::visible(self.stored.as_ref()) != Status::Offline
+    }
+
     fn visible(entry: Option<&RosterEntry>) -> Status {
         entry.map_or(Status::Offline, |e| e.chosen.visible())
     }
@@ -50,7 +55,7 @@ impl Member {
             return self.again(user, now);
         }
         let gone = self.sessions == 0;
-        if waits || (gone && self.stored.is_none()) {
+        if waits || (gone && self.stored.is_none() && !self.unsure) {
             return None;
         }
         let before = (!self.unsure).then(|| Self::visible(self.stored.as_ref()));
@@ -67,7 +72,7 @@ impl Member {
         };
         let roster =
             (!gone).then_some(RosterEntry { chosen: self.chosen, since, last_seen, sessions: self.sessions });
-        if roster == self.stored {
+        if roster == self.stored && !self.unsure {
             return None;
         }
         let cause = match (&self.stored, gone) {
@@ -227,7 +232,10 @@ impl NodeCore {
 impl Member {
     /// Nothing about this user needs to be remembered here.
     fn is_idle(&self, now: Now) -> bool {
-        self.stored.is_none() && self.sessions == 0 && self.due.is_none_or(|(at, _)| now.mono >= at)
+        self.stored.is_none()
+            && !self.unsure
+            && self.sessions == 0
+            && self.due.is_none_or(|(at, _)| now.mono >= at)
     }
 }
 
@@ -264,6 +272,16 @@ mod tests {
         assert!(m.difference(&UserId::new(USER).unwrap(), now(49)).is_none());
         assert_eq!(step(&mut m, 50), Some(("offline".into(), "disconnected".into())));
         assert_eq!(m.stored, None);
+    }
+
+    #[test]
+    fn who_was_shown_and_is_in_no_roster_any_more_is_published_as_gone() {
+        let mut m = Member { due: Some((50, StatusCause::Disconnected)), unsure: true, ..Member::default() };
+        assert_eq!(step(&mut m, 49), None, "there is time to come back");
+        assert!(!m.is_idle(now(50)), "it must not be forgotten before");
+        assert_eq!(step(&mut m, 50), Some(("offline".into(), "disconnected".into())));
+        (m.unsure, m.due) = (false, None);
+        assert!(m.is_idle(now(51)));
     }
 
     #[test]

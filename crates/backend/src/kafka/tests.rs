@@ -125,6 +125,31 @@ async fn a_reader_goes_on_where_it_was_after_an_outage() {
 }
 
 #[tokio::test]
+async fn the_errors_of_a_long_outage_do_not_hold_up_what_comes_after_it() {
+    let (mock, config) = mock();
+    let log = KafkaLog::connect(config).await.unwrap();
+    let mut reader = log.read_from_end(TOPIC).await.unwrap();
+    let (reports, mut received) = mpsc::channel(16);
+    let producer = log.producer(Lane::Outbox, reports).unwrap();
+    producer.produce(numbered(0)).unwrap();
+    assert_eq!(tokens(&mut *reader, 0).await, [0]);
+    mock.broker_down(-1).unwrap();
+    // librdkafka tries to connect about five times a second.
+    tokio::time::sleep(Duration::from_secs(4)).await;
+    mock.broker_up(-1).unwrap();
+    producer.produce(numbered(1)).unwrap();
+    while report(&mut received).await.token != 1 {}
+    let mut told = 0;
+    while let Err(e) = timeout(SOON, reader.next()).await.expect("the record") {
+        eprintln!("told: {e}");
+        told += 1;
+        // As a node does.
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+    assert!(told <= 4, "{told} errors came before the record");
+}
+
+#[tokio::test]
 async fn a_producer_that_broke_is_made_again() {
     let (mock, config) = mock();
     let log = KafkaLog::connect(config).await.unwrap();
