@@ -228,6 +228,20 @@ impl Channel {
         done
     }
 
+    /// Whether the home asks for what it confirmed before: it has forgotten this channel. (It took the sid for ended
+    /// for a while, and then the store went back to before that.)
+    pub fn is_forgotten(&self, confirm: &Confirm) -> bool {
+        let asks = confirm.ask.is_some_and(|ask| ask < self.first);
+        asks && confirm.channel.round == self.id.round && !self.is_empty()
+    }
+
+    /// Everything unconfirmed is numbered again under the same epoch (rule 1).
+    pub fn begin_again(&mut self, chan: u64, now: u64) {
+        if let Some(home) = self.home.clone() {
+            self.move_to(self.id.epoch, home, chan, now);
+        }
+    }
+
     fn pop(&mut self) -> Option<Pending> {
         let item = self.items.pop_front()?;
         if self.index.get(&item.key) == Some(&self.base) {

@@ -193,6 +193,11 @@ impl NodeCore {
             self.drop_items(gone, Self::reply_unavailable_to);
             return self.pump(vnode, now);
         }
+        if channel.is_forgotten(&confirm) {
+            channel.begin_again(self.next_chan, now.mono);
+            self.next_chan += 1;
+            return self.pump(vnode, now);
+        }
         for (item, result) in channel.confirm(&confirm, now.mono) {
             for waiter in &item.waiters {
                 self.answer(waiter, item.key.2.as_str(), &result, now);
