@@ -254,3 +254,30 @@ fn a_confirm_counts_only_for_its_own_sid_epoch_and_channel() {
     }
     assert_eq!(a_foreign_confirm_comes(|_| {}, None), ["ok"], "its own does count");
 }
+
+/// Rule 9: the home took the sender's life for ended and forgot its channel; then the store went back to before that.
+#[test]
+fn a_channel_that_its_home_has_forgotten_begins_again() {
+    let mut rig = Rig::new(&[0, 1], None);
+    let (alice, bob) = (rig.user(0, 0), rig.user(1, 0));
+    let (sender, reader) = (rig.connect(0, &alice), rig.connect(1, &bob));
+    rig.say(sender, &bob, "m1");
+    rig.run(100);
+    assert_eq!(rig.told(sender, "m1"), ["ok"]);
+    // Right after a renewal, so that the sender hears nothing of its end.
+    while rig.now % 500 != 50 {
+        rig.run(10);
+    }
+    let before = rig.control.clone();
+    rig.revoke(0);
+    rig.look(1);
+    rig.run(300);
+    rig.control = before;
+    rig.look(1);
+    rig.run(50);
+    rig.say(sender, &bob, "m2");
+    rig.say(sender, &bob, "m3");
+    rig.run(4000);
+    assert_eq!((rig.told(sender, "m2"), rig.told(sender, "m3")), (vec!["ok"], vec!["ok"]));
+    assert_eq!(rig.inbox(reader), ["m1", "m2", "m3"]);
+}
