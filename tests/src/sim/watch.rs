@@ -113,10 +113,11 @@ impl World {
             }
             let text = format!("{{{}", String::from_utf8_lossy(event));
             let event: serde_json::Value = serde_json::from_str(&text).unwrap_or_default();
-            if event["status"] != "offline" || event["cause"] == "chosen" {
+            let (user, cause) = (op.user.as_str(), &event["cause"]);
+            // The others are about users who do not want to be seen.
+            if event["status"] != "offline" || (cause != "lost" && cause != "disconnected") {
                 continue;
             }
-            let (user, cause) = (op.user.as_str(), &event["cause"]);
             let here: Vec<_> = self
                 .watch
                 .sessions
