@@ -236,7 +236,9 @@ impl World {
                     l.frozen = self.control.table(now).leader;
                 }
                 let answer = self.control.lead(&l);
-                self.saw_led(&l);
+                if answer == LeadAnswer::Leading {
+                    self.saw_led(&l);
+                }
                 return Some(LeaderEvent::Led(Some(answer)).into());
             }
             Request::Resign(r) => {
