@@ -113,6 +113,7 @@ fn what_is_broken_around_the_cores_is_noticed() {
         (Broken::RouteNamesUnready, Story::Faults),
         (Broken::NoGrace, Story::Faults),
         (Broken::NoLinger, Story::Faults),
+        (Broken::ChoiceForgotten, Story::Faults),
         (Broken::MovesWithoutWaiting, Story::Join),
         (Broken::DrainReleasesEarly, Story::Leave),
         (Broken::DrainEndsAtOnce, Story::Leave),

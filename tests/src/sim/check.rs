@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use roost_proto::events::{Message, Status, StatusEvent};
+use roost_proto::frames::ChosenStatus;
 use roost_proto::ids::{Cursor, Epoch, Offset, StreamId, UserId};
 
 use super::process::CANARY_MS;
@@ -168,18 +169,30 @@ fn presence_is_true(world: &World, wrong: &mut Vec<String>) {
         let user = UserId::new(client::name(client.user)).expect("a plain name");
         let online = world.clients.iter().any(|c| c.user == client.user && c.is_online());
         let data = &world.data[world.vnode_of(client.user).index()];
-        let published = last.get(&user).is_some_and(|e| e.status != Status::Offline);
-        let listed = data.presence(&user).roster.is_some();
+        let published = last.get(&user).map_or(Status::Offline, |e| e.status);
+        let roster = data.presence(&user).roster;
+        let listed = roster.is_some();
+        let chosen = roster.map(|entry| entry.chosen);
+        let visible = chosen.map_or(Status::Offline, ChosenStatus::visible);
         // A new generation begun by another node than the last home: with the store's data went the only knowledge
         // of who was last published as online (docs/decisions/0003).
         // An epoch above the present one was given by a clock an hour ahead, and lost with the data.
         let forgotten = data.head().is_some_and(|(epoch, _, generation, _)| {
-            !online && last.get(&user).is_some_and(|e| e.epoch < generation || e.epoch > epoch)
+            last.get(&user).is_some_and(|e| e.epoch < generation || e.epoch > epoch)
         });
-        if (published != online && !forgotten) || listed != online {
+        // Who is there and wants to be seen is published again in any case.
+        let unseen = !online || published != Status::Offline;
+        if (published != visible && !(forgotten && unseen)) || listed != online {
             wrong.push(format!(
-                "P6: {user} is online: {online}; published: {published}; in the roster: {listed}"
+                "P6: {user} is online: {online}; published: {published:?}; in the roster: {chosen:?}"
             ));
+        }
+        // Whose device is the only one; a store that went back has what was chosen before.
+        let alone = world.clients.iter().filter(|c| c.user == client.user).count() == 1;
+        if let (Some(kept), true, true, true) = (client.choice.kept, alone, online, world.run == 0)
+            && chosen != Some(kept)
+        {
+            wrong.push(format!("P6: {user} chose {kept:?}, which was acknowledged, and shows {chosen:?}"));
         }
     }
 }

@@ -11,6 +11,7 @@ mod faults;
 mod log;
 mod process;
 mod sdk;
+mod status;
 mod store;
 mod story;
 mod watch;
@@ -80,6 +81,8 @@ pub enum Broken {
     NoGrace,
     /// Who closes a socket is gone at once.
     NoLinger,
+    /// The store forgets what users chose to show.
+    ChoiceForgotten,
 }
 
 impl Setup {

@@ -9,7 +9,7 @@ use roost_client::bare::{
     Action, Backoff, Command, ConnId, Core, CoreConfig, Input, Item, Lane, Route, Ticket,
 };
 use roost_client::{Event as Shown, SendError, State};
-use roost_proto::frames::{ClientFrame, Connect, ServerFrame};
+use roost_proto::frames::{ClientFrame, Connect, ServerFrame, SetStatus};
 use roost_proto::ids::{Cursor, MessageId, NodeId, Offset, UserId};
 use roost_ws_node::core::events::{Connecting, Event, SessionKey};
 
@@ -74,6 +74,7 @@ impl World {
     pub(super) fn start_sdk(&mut self, i: usize) {
         let seed = self.rng.random();
         let client = &mut self.clients[i];
+        client.choice.cut();
         let (user, device) = (client.user, client.device.clone());
         let waiting: Vec<_> = client.outgoing.iter().map(|out| (out.id.clone(), out.to)).collect();
         let Some(sdk) = &mut client.sdk else { return };
@@ -98,7 +99,10 @@ impl World {
     pub(super) fn send_by_sdk(&mut self, i: usize, id: &str, to: usize) {
         let frame = ClientFrame::Send(super::client::send_frame(id, to));
         let lane = Lane::To(UserId::new(name(to)).expect("a plain name"));
-        let id = MessageId::new(id).expect("a plain id");
+        self.command_sdk(i, MessageId::new(id).expect("a plain id"), lane, &frame);
+    }
+
+    pub(super) fn command_sdk(&mut self, i: usize, id: MessageId, lane: Lane, frame: &ClientFrame) {
         let Some(sdk) = &mut self.clients[i].sdk else { return };
         let ticket = sdk.tickets.len() as u64;
         sdk.tickets.insert(ticket, id.to_string());
@@ -205,6 +209,7 @@ impl World {
                 Event::Connect(Box::new(Connecting { session, user, device, epoch, cursor }))
             }
             Ok(ClientFrame::Send(send)) => Event::Send { session, send },
+            Ok(ClientFrame::Status(SetStatus { id, status })) => Event::Status { session, id, status },
             Ok(ClientFrame::Ack(ack)) => Event::Ack { session, cursor: ack.cursor },
             Ok(_) => return,
             Err(e) => {
@@ -291,6 +296,9 @@ impl World {
     fn answered(&mut self, i: usize, ticket: Ticket, answer: Result<(), SendError>) {
         let client = &mut self.clients[i];
         let Some(id) = client.sdk.as_mut().and_then(|sdk| sdk.tickets.get(&ticket).cloned()) else { return };
+        if client.choice.is_about(&id) {
+            return client.choice.answered(answer.is_ok());
+        }
         match answer {
             Ok(()) => {
                 if let Some(at) = client.outgoing.iter().position(|out| out.id == id)

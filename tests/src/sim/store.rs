@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use roost_backend::store::*;
 use roost_coordinator::leader::{LeaderEvent, RevokeCause};
+use roost_proto::frames::ChosenStatus;
 use roost_proto::ids::{Epoch, Offset, StreamId, VnodeId};
 use roost_ws_node::core::Rule;
 use roost_ws_node::core::events::{Event, SessionKey};
@@ -235,7 +236,9 @@ impl World {
                     l.frozen = self.control.table(now).leader;
                 }
                 let answer = self.control.lead(&l);
-                self.saw_led(&l);
+                if answer == LeadAnswer::Leading {
+                    self.saw_led(&l);
+                }
                 return Some(LeaderEvent::Led(Some(answer)).into());
             }
             Request::Resign(r) => {
@@ -266,6 +269,13 @@ impl World {
 
     fn write(&mut self, call: u64, mut write: Write) -> Event {
         let (vnode, epoch) = (write.fence.vnode, write.fence.epoch);
+        if self.is_broken(Broken::ChoiceForgotten) {
+            for op in &mut write.ops {
+                if let Op::Presence(PresenceOp { roster: Some(entry), .. }) = op {
+                    entry.chosen = ChosenStatus::Online;
+                }
+            }
+        }
         let deaf = self.is_broken(Broken::EpochFence);
         let data = &mut self.data[vnode.index()];
         let off = self.setup.off;

@@ -113,10 +113,11 @@ impl World {
             }
             let text = format!("{{{}", String::from_utf8_lossy(event));
             let event: serde_json::Value = serde_json::from_str(&text).unwrap_or_default();
-            if event["status"] != "offline" || event["cause"] == "chosen" {
+            let (user, cause) = (op.user.as_str(), &event["cause"]);
+            // The others are about users who do not want to be seen.
+            if event["status"] != "offline" || (cause != "lost" && cause != "disconnected") {
                 continue;
             }
-            let (user, cause) = (op.user.as_str(), &event["cause"]);
             let here: Vec<_> = self
                 .watch
                 .sessions
@@ -199,9 +200,6 @@ impl World {
     /// Only who was silent for a lease is followed by another leader.
     pub(super) fn saw_led(&mut self, lead: &Lead) {
         let Some(row) = self.control.table(self.store_now()).leader else { return };
-        if row.token != lead.token || self.watch.leader.as_ref().is_some_and(|(seen, _)| *seen == row) {
-            return;
-        }
         // A late call of one that has stopped may lead again under the beat that it had: it stands still.
         let known = (row.token.clone(), row.beat);
         let since = *self.watch.leaders.entry(known).or_insert(self.now);
