@@ -103,7 +103,8 @@ impl Sender {
         Self { chan, kept_from: 1, ..Self::default() }
     }
 
-    fn prune(&mut self, acked: u64) {
+    /// The sender knows the results up to here.
+    pub fn prune(&mut self, acked: u64) {
         while self.kept_from <= acked && self.results.front().is_some_and(Option::is_some) {
             self.results.pop_front();
             self.kept_from += 1;
@@ -254,12 +255,6 @@ impl Home {
         }
         sender.round = sender.round.max(channel.round);
         Some(sender)
-    }
-
-    pub fn acked(&mut self, sid: &Sid, acked: u64) {
-        if let Some(sender) = self.senders.get_mut(sid) {
-            sender.prune(acked);
-        }
     }
 
     pub fn has_room(&self, cfg: &CoreConfig) -> bool {

@@ -51,8 +51,9 @@ impl NodeCore {
             return;
         };
         let (takes, room) = (home.takes_items(), home.has_room(&self.cfg));
-        home.acked(&channel.sid, item.acked);
         let Some(sender) = home.sender(channel) else { return };
+        // Only what this very channel says: a late record of an earlier one counted other items.
+        sender.prune(item.acked);
         sender.seen = sender.seen.max(item.n);
         let expected = sender.last + 1;
         let skip = !self.cfg.on(Rule::NextOnly) && item.n > expected;
@@ -92,9 +93,9 @@ impl NodeCore {
         if home.epoch != channel.epoch || !home.takes_items() {
             return;
         }
-        home.acked(&channel.sid, probe.first - 1);
         let room = home.has_room(&self.cfg);
         let Some(sender) = home.sender(channel) else { return };
+        sender.prune(probe.first - 1);
         sender.seen = sender.seen.max(probe.last);
         sender.repeat();
         // Without room it would only be dropped again: asked for when there is some (rule 14).
