@@ -1,7 +1,7 @@
 //! The sender's side: rules 1, 3, 6 and 9.
 
-use roost_proto::ids::{Epoch, Sid};
-use roost_proto::records::{Confirm, ItemResult, Record};
+use roost_proto::ids::{Epoch, Sid, VnodeId};
+use roost_proto::records::{ChannelId, Confirm, Item, ItemResult, Probe, Record};
 use roost_ws_node::core::Rule;
 use roost_ws_node::core::events::Event;
 
@@ -280,4 +280,26 @@ fn a_channel_that_its_home_has_forgotten_begins_again() {
     rig.run(4000);
     assert_eq!((rig.told(sender, "m2"), rig.told(sender, "m3")), (vec!["ok"], vec!["ok"]));
     assert_eq!(rig.inbox(reader), ["m1", "m2", "m3"]);
+}
+
+/// Rule 4: what a late record of an earlier channel says was confirmed is not what a later one confirmed.
+#[test]
+fn a_late_record_of_an_earlier_channel_prunes_nothing_of_the_later_one() {
+    let mut rig = Rig::new(&[0, 1], None);
+    rig.run(1000);
+    let channel = |chan| ChannelId {
+        vnode: VnodeId(1),
+        epoch: rig.data[1].head().unwrap().0,
+        sid: rig.nodes[0].sid().clone(),
+        chan,
+        round: 0,
+    };
+    let void = |chan, n, acked| Record::Item(Item { channel: channel(chan), n, acked, body: None });
+    let probe = Record::Probe(Probe { channel: channel(9), first: 1, last: 2 });
+    for record in [void(8, 1, 0), void(9, 1, 0), void(9, 2, 0), void(8, 3, 2), probe] {
+        rig.give(1, Event::Record(record));
+    }
+    let Some((.., Record::Confirm(confirm))) = rig.sent.last() else { panic!("a probe is answered") };
+    assert_eq!((confirm.channel.chan, confirm.from), (9, 1));
+    assert_eq!(confirm.results, [ItemResult::Void, ItemResult::Void]);
 }

@@ -442,9 +442,9 @@ impl NodeCore {
         let begun = home.generation == home.epoch;
         let mut members = claim.map(|c| c.members).unwrap_or_default();
         for member in members.values_mut() {
-            // With the roster went what was published of them: who does not come back is published as gone all the
-            // same.
-            member.unsure |= begun && member.may_be_shown();
+            if begun {
+                member.lost = member.stored.take().filter(Member::is_shown).or(member.lost.take());
+            }
             // Its sessions are counted again as they are opened again.
             let due = member.due.filter(|_| member.sessions == 0).unwrap_or((grace, StatusCause::Lost));
             (member.stored, member.pending, member.sessions, member.due) = (None, false, 0, Some(due));
@@ -456,7 +456,7 @@ impl NodeCore {
             }
         }
         for member in members.values_mut() {
-            member.unsure |= begun && member.stored.is_some();
+            member.unsure = begun && member.stored.is_some();
         }
         home.members = members;
         // What came while the head was not raised yet was not taken: ask for it.

@@ -28,6 +28,9 @@ pub struct Member {
     pub pending: bool,
     /// Who is told when what was chosen is kept: by the next write about this user, or now if it is so already.
     pub waiting: Vec<(SessionKey, MessageId)>,
+    /// What the store had before it lost its data, of somebody whom others were shown. It is written once more, so
+    /// that it can end: the store publishes no end of what it does not have.
+    pub lost: Option<RosterEntry>,
     /// The store went back: what was last published may be something else than what it has.
     pub unsure: bool,
 }
@@ -39,9 +42,9 @@ impl Member {
         Self { stored: Some(entry), chosen, due: Some((until, StatusCause::Lost)), ..Self::default() }
     }
 
-    /// Others may have been told that this user is there.
-    pub fn may_be_shown(&self) -> bool {
-        self.pending || Self::visible(self.stored.as_ref()) != Status::Offline
+    /// Others see this entry as somebody who is there.
+    pub fn is_shown(entry: &RosterEntry) -> bool {
+        entry.chosen.visible() != Status::Offline
     }
 
     fn visible(entry: Option<&RosterEntry>) -> Status {
@@ -51,11 +54,12 @@ impl Member {
     /// The write that makes the store say what is true, if it does not.
     pub fn difference(&self, user: &UserId, now: Now) -> Option<PresenceOp> {
         let waits = self.sessions == 0 && self.due.is_some_and(|(at, _)| now.mono < at);
-        if self.unsure && waits {
+        let gone = self.sessions == 0;
+        let unwritten = gone && self.stored.is_none() && self.lost.is_some();
+        if (self.unsure && waits) || unwritten {
             return self.again(user, now);
         }
-        let gone = self.sessions == 0;
-        if waits || (gone && self.stored.is_none() && !self.unsure) {
+        if waits || (gone && self.stored.is_none()) {
             return None;
         }
         let before = (!self.unsure).then(|| Self::visible(self.stored.as_ref()));
@@ -72,7 +76,7 @@ impl Member {
         };
         let roster =
             (!gone).then_some(RosterEntry { chosen: self.chosen, since, last_seen, sessions: self.sessions });
-        if roster == self.stored && !self.unsure {
+        if roster == self.stored {
             return None;
         }
         let cause = match (&self.stored, gone) {
@@ -86,9 +90,10 @@ impl Member {
             gone.then(|| Seen { chosen: self.chosen, since, last_seen: last_seen.unwrap_or(now.wall) });
         Some(PresenceOp { user: user.clone(), roster, seen, event })
     }
-    /// What the store has, written and published once more.
+
+    /// What the store has or had, written and published once more.
     fn again(&self, user: &UserId, now: Now) -> Option<PresenceOp> {
-        let stored = self.stored.as_ref()?;
+        let stored = self.stored.as_ref().or(self.lost.as_ref())?;
         let roster = RosterEntry { since: now.wall, ..stored.clone() };
         let visible = stored.chosen.visible();
         let event = status_rest(user, visible, StatusCause::Connected, now.wall, now.wall, stored.last_seen);
@@ -156,7 +161,7 @@ impl NodeCore {
         }
         if let Some(member) = self.homes.get_mut(&vnode).and_then(|h| h.members.get_mut(&op.user)) {
             member.stored.clone_from(&op.roster);
-            (member.pending, member.unsure) = (false, false);
+            (member.pending, member.unsure, member.lost) = (false, false, None);
             if op.roster.is_none() {
                 member.due = None;
             }
@@ -233,7 +238,7 @@ impl Member {
     /// Nothing about this user needs to be remembered here.
     fn is_idle(&self, now: Now) -> bool {
         self.stored.is_none()
-            && !self.unsure
+            && self.lost.is_none()
             && self.sessions == 0
             && self.due.is_none_or(|(at, _)| now.mono >= at)
     }
@@ -276,12 +281,15 @@ mod tests {
 
     #[test]
     fn who_was_shown_and_is_in_no_roster_any_more_is_published_as_gone() {
-        let mut m = Member { due: Some((50, StatusCause::Disconnected)), unsure: true, ..Member::default() };
-        assert_eq!(step(&mut m, 49), None, "there is time to come back");
-        assert!(!m.is_idle(now(50)), "it must not be forgotten before");
-        assert_eq!(step(&mut m, 50), Some(("offline".into(), "disconnected".into())));
-        (m.unsure, m.due) = (false, None);
-        assert!(m.is_idle(now(51)));
+        let entry = RosterEntry { chosen: ChosenStatus::Online, since: 7, last_seen: None, sessions: 1 };
+        let due = Some((50, StatusCause::Disconnected));
+        for back_at in [40, 60] {
+            let mut m = Member { due, lost: Some(entry.clone()), ..Member::default() };
+            assert!(!m.is_idle(now(back_at)), "it must not be forgotten before");
+            assert_eq!(step(&mut m, back_at), Some(("online".into(), "connected".into())));
+            m.lost = None;
+            assert_eq!(step(&mut m, 60), Some(("offline".into(), "disconnected".into())));
+        }
     }
 
     #[test]
