@@ -2,7 +2,6 @@
 //!
 //! Works on Redis and Kafka directly, with the variables of a ws-node, and only when the node is plainly gone.
 
-use std::net::SocketAddr;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
@@ -11,6 +10,7 @@ use roost_backend::redis::RedisStore;
 use roost_backend::store::{Deregister, Store};
 use roost_proto::events::messages_topic;
 use roost_proto::{NodeId, Sid};
+use roost_service::admin::is_unspecified;
 use roost_service::config::environment;
 use roost_ws_node::config::Settings;
 use tokio::net::TcpStream;
@@ -32,8 +32,7 @@ async fn seen(store: &RedisStore, node: &NodeId) -> anyhow::Result<Option<(Sid, 
         bail!("{node} still has {held} vnodes: drain it and end its process first");
     }
     let Some(row) = table.nodes.get(node) else { return Ok(None) };
-    let unspecified = |addr: SocketAddr| addr.ip().to_canonical().is_unspecified();
-    if !row.admin.parse().is_ok_and(unspecified) {
+    if !is_unspecified(&row.admin) {
         let reached = timeout(PROBE_TIMEOUT, TcpStream::connect(&row.admin)).await;
         if reached.is_ok_and(|connected| connected.is_ok()) {
             bail!("somebody listens at the admin address of {node}, {}: end its process first", row.admin);

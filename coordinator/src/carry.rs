@@ -3,12 +3,12 @@
 //! All decisions are the leader's; here are clocks, time-outs, and the log.
 
 use std::io;
-use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use roost_backend::store::{Resign, Store, StoreError};
+use roost_service::admin::is_unspecified;
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
@@ -144,17 +144,13 @@ async fn within<T>(what: &'static str, call: impl Future<Output = Result<T, Stor
 /// Whether nobody listens there any more. Silence is no proof: the machine may be slow, or the way there cut.
 async fn refuses(addr: &str) -> bool {
     // An address that means "this machine" wherever it is read would tell of the wrong machine.
-    if addr.parse::<SocketAddr>().is_ok_and(|addr| is_unspecified(addr.ip())) {
+    if is_unspecified(addr) {
         return false;
     }
     match timeout(PROBE_TIMEOUT, TcpStream::connect(addr)).await {
         Ok(Err(error)) => error.kind() == io::ErrorKind::ConnectionRefused,
         Ok(Ok(_)) | Err(_) => false,
     }
-}
-
-fn is_unspecified(ip: IpAddr) -> bool {
-    ip.to_canonical().is_unspecified()
 }
 
 #[cfg(test)]

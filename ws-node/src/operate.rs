@@ -8,6 +8,7 @@ use roost_backend::store::Store;
 use roost_proto::claims::Role;
 use roost_proto::events::Message;
 use roost_proto::{ErrorBody, ErrorCode, MessageId, Offset, StreamId, UserId};
+use roost_service::admin::SID_HEADER;
 use roost_service::tokens::{self, Verifier};
 use roost_service::{Health, reply};
 use serde::Deserialize;
@@ -28,8 +29,6 @@ use crate::socket;
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(3);
 /// Messages of a stream that are looked through.
 const SEARCH_MAX: usize = 10_000;
-/// Which life of which node is meant.
-pub const SID_HEADER: &str = "roost-sid";
 
 /// What the routes work with.
 pub struct Operator {
@@ -118,6 +117,13 @@ impl Operator {
         sent.ok().and_then(Result::ok).ok_or_else(ended)
     }
 
+    /// What the node's task knows.
+    async fn ask(&self, query: Query) -> Result<Explained, ErrorBody> {
+        let (told, told_to) = oneshot::channel();
+        self.tell(Input::Explain(query, told)).await?;
+        timeout(ANSWER_TIMEOUT, told_to).await.ok().and_then(Result::ok).ok_or_else(ended)
+    }
+
     /// The node gives everything away and stays; its process ends as always, by a signal.
     async fn drain(&self, on: bool, headers: &HeaderMap) -> Result<(StatusCode, Value), ErrorBody> {
         self.authorize(headers)?;
@@ -150,10 +156,7 @@ impl Operator {
         };
         // An answer may take the node's task a while: one at a time.
         let _turn = self.turn.acquire().await;
-        let (told, told_to) = oneshot::channel();
-        self.tell(Input::Explain(asked.clone(), told)).await?;
-        let explained = timeout(ANSWER_TIMEOUT, told_to).await.ok().and_then(Result::ok).ok_or_else(ended)?;
-        let mut body = json!(explained);
+        let mut body = json!(self.ask(asked.clone()).await?);
         if let (Query::Message(id), Some(to)) = (asked, query.to) {
             let to = UserId::new(to).map_err(|e| bad(format!("to: {e}")))?;
             body["kept"] = self.kept(&id, &to).await?;
@@ -165,10 +168,8 @@ impl Operator {
     async fn kept(&self, id: &MessageId, to: &UserId) -> Result<Value, ErrorBody> {
         let stream = StreamId::inbox(to);
         let vnode = roost_ring::vnode_of_stream(&stream, self.vnodes);
-        let (told, told_to) = oneshot::channel();
-        self.tell(Input::Explain(Query::User(to.clone()), told)).await?;
-        let home = timeout(ANSWER_TIMEOUT, told_to).await.ok().and_then(Result::ok).ok_or_else(ended)?;
-        let Explained { home: Some(home), sessions, .. } = home else { return Ok(Value::Null) };
+        let explained = self.ask(Query::User(to.clone())).await?;
+        let Explained { home: Some(home), sessions, .. } = explained else { return Ok(Value::Null) };
         let window = self.store.read(vnode, &stream, home.generation, Offset(0), SEARCH_MAX);
         let window = timeout(ANSWER_TIMEOUT, window).await.ok().and_then(Result::ok).ok_or_else(|| {
             ErrorBody::new(

@@ -3,7 +3,6 @@
 //! Nodes do this on their admin ports, which operators often cannot reach; a coordinator can.
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -12,6 +11,7 @@ use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use roost_backend::store::{NodeRow, NodeState};
 use roost_proto::{ErrorBody, ErrorCode, NodeId, Sid};
+use roost_service::admin::{SID_HEADER, is_unspecified};
 use roost_service::reply;
 use serde_json::{Value, json};
 use tokio::net::TcpStream;
@@ -30,8 +30,6 @@ const NODE_TIMEOUT: Duration = Duration::from_secs(8);
 const BODY_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// Nodes asked at once.
 const NODES_AT_ONCE: usize = 64;
-/// Names the life of the node that is meant.
-const SID: &str = "roost-sid";
 /// Requests of operators at once.
 pub(super) const OPERATORS_MAX: usize = 4;
 
@@ -107,7 +105,7 @@ async fn ask(
     token: Option<&HeaderValue>,
 ) -> Result<(StatusCode, Value), String> {
     // This machine, whoever asks: the token is for another.
-    if admin.parse::<SocketAddr>().is_ok_and(|addr| addr.ip().to_canonical().is_unspecified()) {
+    if is_unspecified(admin) {
         return Err("it is not one to connect to: set ADMIN_ADVERTISED_ADDR".into());
     }
     match timeout(NODE_TIMEOUT, exchange(admin, method, path, sid, token)).await {
@@ -130,7 +128,7 @@ async fn exchange(
     let driving = tokio::spawn(connection);
     // The node refuses if it is not the one that is meant.
     let mut request =
-        Request::builder().method(method).uri(path).header(HOST, admin).header(SID, sid.as_str());
+        Request::builder().method(method).uri(path).header(HOST, admin).header(SID_HEADER, sid.as_str());
     if let Some(token) = token {
         request = request.header(AUTHORIZATION, token);
     }

@@ -81,8 +81,7 @@ impl Snapshot {
         let homes: Vec<_> = all().map(|vnode| home(&table, vnode, previous)).collect();
         let ready = homes.iter().flatten().count();
         let elapsed = previous.map_or(0, |p| asked_at.duration_since(p.asked_at).as_millis() as u64);
-        let admission =
-            previous.map_or_else(Admission::default, |p| p.admission.clone()).next(&table, elapsed);
+        let admission = previous.map_or(&Admission::default(), |p| &p.admission).next(&table, elapsed);
         let (ring_body, nodes_body) = (OnceLock::new(), OnceLock::new());
         Self { table: Arc::new(table), asked_at, homes, epochs, ready, admission, ring_body, nodes_body }
     }

@@ -4,6 +4,7 @@
 //! costs no back end anything.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
@@ -16,6 +17,14 @@ use warp::filters::BoxedFilter;
 use warp::reply::Response;
 
 use crate::reply;
+
+/// On a request to an admin port: the life of the node that is meant. Another one refuses it.
+pub const SID_HEADER: &str = "roost-sid";
+
+/// Whether an admin address means "this machine" wherever it is read (`0.0.0.0:7101`): nobody else can use it.
+pub fn is_unspecified(addr: &str) -> bool {
+    addr.parse::<SocketAddr>().is_ok_and(|addr| addr.ip().to_canonical().is_unspecified())
+}
 
 /// What one process depends on, as last seen; a cheap handle that all who know something share.
 #[derive(Debug, Clone)]

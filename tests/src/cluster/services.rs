@@ -64,7 +64,7 @@ impl Services {
     }
 
     /// Removes topics, as well as it goes. From a thread of its own, because the caller is inside its runtime.
-    pub(super) fn forget(&self, topics: Vec<String>) {
+    pub(crate) fn forget(&self, topics: Vec<String>) {
         let mut config = ClientConfig::new();
         config.set("bootstrap.servers", &self.brokers);
         let delete = move || {

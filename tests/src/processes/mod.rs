@@ -14,9 +14,6 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use rdkafka::ClientConfig;
-use rdkafka::admin::{AdminClient, AdminOptions};
-use rdkafka::client::DefaultClientContext;
 use redis::{Cmd, FromRedisValue};
 use roost_client::{Builder, Client};
 use roost_proto::UserId;
@@ -444,21 +441,8 @@ impl Drop for Cluster {
             std::mem::forget(dir);
         }
         let topics: Vec<String> = self.names.iter().map(|name| format!("messages-{name}")).collect();
-        forget(self.services.brokers(), topics);
+        self.services.forget(topics);
     }
-}
-
-/// Removes topics, as well as it goes. From a thread of its own, because the caller is inside its runtime.
-fn forget(brokers: &str, topics: Vec<String>) {
-    let mut config = ClientConfig::new();
-    config.set("bootstrap.servers", brokers);
-    let delete = move || {
-        let Ok(admin) = config.create::<AdminClient<DefaultClientContext>>() else { return };
-        let Ok(runtime) = tokio::runtime::Builder::new_current_thread().build() else { return };
-        let names: Vec<&str> = topics.iter().map(String::as_str).collect();
-        let _ = runtime.block_on(admin.delete_topics(&names, &AdminOptions::new()));
-    };
-    let _ = std::thread::spawn(delete).join();
 }
 
 /// Where the user is on the ring.

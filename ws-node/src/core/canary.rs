@@ -62,8 +62,10 @@ impl NodeCore {
         let Some(vnode) = self.canary_vnode() else { return };
         self.canary.vnode = vnode.0;
         // While earlier ones are stuck more would only be in the way.
-        let stuck = self.canary_waiting() >= WAITING_MAX;
-        if let Some(user) = self.canary_user(vnode).filter(|_| !stuck) {
+        if self.canary_waiting() >= WAITING_MAX {
+            return;
+        }
+        if let Some(user) = self.canary_user(vnode) {
             self.send_canary(&user, vnode, now);
         }
     }
