@@ -6,9 +6,12 @@
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
+use crate::Json;
 use crate::codes::{ErrorBody, ErrorCode};
 use crate::events::{Message, Status};
-use crate::ids::{Cursor, DeviceId, Epoch, MessageId, NodeId, SessionId, StreamId, UserId, VnodeId};
+use crate::ids::{
+    Cursor, DeviceId, Epoch, MessageId, NodeId, RoomId, SessionId, StreamId, UserId, VnodeId,
+};
 use crate::limits::JSON_DEPTH_MAX;
 
 /// The WebSocket subprotocol (RFC 6455 §1.9).
@@ -59,6 +62,11 @@ frames! {
     ClientFrame {
         "connect" => Connect(Connect),
         "send" => Send(Send),
+        "publish" => Publish(Publish),
+        "signal" => Signal(Signal),
+        "join" => Join(Join),
+        "leave" => Leave(InRoom),
+        "members" => Members(InRoom),
         "ack" => Ack(Ack),
         "status" => Status(SetStatus),
         "ping" => Ping(Empty),
@@ -73,6 +81,8 @@ frames! {
         "reply" => Reply(Reply),
         "message" => Message(Message),
         "reset" => Reset(Reset),
+        "member" => Member(Member),
+        "signal" => Signal(Signalled),
         "moved" => Moved(Moved),
         "ping" => Ping(Empty),
         "pong" => Pong(Empty),
@@ -84,8 +94,11 @@ impl ClientFrame {
     pub fn id(&self) -> Option<&MessageId> {
         match self {
             Self::Send(send) => Some(&send.id),
+            Self::Publish(publish) => Some(&publish.id),
+            Self::Join(join) => Some(&join.id),
+            Self::Leave(command) | Self::Members(command) => Some(&command.id),
             Self::Status(status) => Some(&status.id),
-            Self::Connect(_) | Self::Ack(_) | Self::Ping(_) | Self::Pong(_) => None,
+            Self::Signal(_) | Self::Connect(_) | Self::Ack(_) | Self::Ping(_) | Self::Pong(_) => None,
         }
     }
 }
@@ -105,6 +118,90 @@ pub struct Connect {
     pub epoch: Option<Epoch>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cursor: Option<Cursor>,
+    /// Rooms to be in from the beginning.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub rooms: Vec<RoomAt>,
+}
+
+/// A room to be in, and what the client has of it.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct RoomAt {
+    pub room: RoomId,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cursor: Option<Cursor>,
+    /// Be shown as a member, and be told of the others.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub presence: bool,
+    /// What others are told of this member; of a user's several sessions that of the latest.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub info: Option<Json>,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Join {
+    pub id: MessageId,
+    #[serde(flatten)]
+    pub at: RoomAt,
+}
+
+/// A command about a room: `leave`, `members`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct InRoom {
+    pub id: MessageId,
+    pub room: RoomId,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Publish {
+    pub id: MessageId,
+    pub room: RoomId,
+    pub data: Box<RawValue>,
+}
+
+/// A latest-wins message to a room or to a user: exactly one of the two.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Signal {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub room: Option<RoomId>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub to: Option<UserId>,
+    pub kind: String,
+    pub data: Box<RawValue>,
+}
+
+/// A signal as others get it.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Signalled {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub room: Option<RoomId>,
+    pub from: UserId,
+    pub kind: String,
+    pub data: Box<RawValue>,
+}
+
+/// Somebody came into a room, or left it.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Member {
+    pub room: RoomId,
+    pub user: UserId,
+    pub change: Change,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub info: Option<Json>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Change {
+    Join,
+    Leave,
+}
+
+/// A user who is in a room.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InfoOf {
+    pub user: UserId,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub info: Option<Json>,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -160,6 +257,29 @@ pub struct Welcome {
     /// With `recovered:false`: the history must be read through this point.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub through: Option<String>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub rooms: Vec<RoomWelcome>,
+}
+
+/// How a room of `connect` was joined.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct RoomWelcome {
+    pub room: RoomId,
+    #[serde(flatten)]
+    pub joined: Option<Joined>,
+    /// It was not joined: `join` it again if this is retryable.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<ErrorBody>,
+}
+
+/// Where a session is in a room.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Joined {
+    pub cursor: Cursor,
+    pub recovered: bool,
+    pub replayed: u64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub through: Option<String>,
 }
 
 /// The answer to a command: `ok` or `error`, never both. `id` is null when the command's id could not be read.
@@ -176,6 +296,33 @@ pub struct Reply {
 pub struct ReplyOk {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub at: Option<String>,
+    /// To `publish`: where the message is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cursor: Option<Cursor>,
+    /// To `join`: with `cursor`, where the session begins.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub recovered: Option<bool>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub replayed: Option<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub through: Option<String>,
+    /// To `join` with presence, and `members`: who is in the room, unless there are too many.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub members: Option<Vec<InfoOf>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub member_count: Option<usize>,
+}
+
+impl From<Joined> for ReplyOk {
+    fn from(joined: Joined) -> Self {
+        Self {
+            cursor: Some(joined.cursor),
+            recovered: Some(joined.recovered),
+            replayed: Some(joined.replayed),
+            through: joined.through,
+            ..Self::default()
+        }
+    }
 }
 
 impl Reply {

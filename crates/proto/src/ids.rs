@@ -118,11 +118,16 @@ text_id!(
     |s| check("session id", s, 64, |c| c.is_ascii_alphanumeric() || c == '-')
 );
 text_id!(
+    /// A room: 1–128 bytes, no control characters.
+    RoomId,
+    |s| check("room id", s, ID_BYTES_MAX, |c| !c.is_control())
+);
+text_id!(
     /// One ordered sequence of messages: `user:<id>` (an inbox) or `room:<id>`.
     StreamId,
     |s| match s.split_once(':') {
         Some(("user", id)) => UserId::new(id).map(|_| ()),
-        Some(("room", id)) => check("room id", id, ID_BYTES_MAX, |c| !c.is_control()),
+        Some(("room", id)) => RoomId::new(id).map(|_| ()),
         _ => Err(IdError::Stream),
     }
 );
@@ -136,6 +141,16 @@ impl StreamId {
     /// The user whose inbox this is, if it is one.
     pub fn user(&self) -> Option<UserId> {
         self.0.strip_prefix("user:").map(|u| UserId(Arc::from(u)))
+    }
+
+    /// What is published in `room`.
+    pub fn of_room(room: &RoomId) -> Self {
+        Self(Arc::from(format!("room:{room}")))
+    }
+
+    /// The room whose stream this is, if it is one.
+    pub fn room(&self) -> Option<RoomId> {
+        self.0.strip_prefix("room:").map(|r| RoomId(Arc::from(r)))
     }
 }
 

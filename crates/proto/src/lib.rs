@@ -8,14 +8,17 @@ pub mod codes;
 pub mod events;
 pub mod frames;
 pub mod ids;
+pub mod json;
 pub mod limits;
+pub mod live;
 pub mod records;
 pub mod time;
 
 pub use claims::Claims;
 pub use codes::{CloseCode, ErrorBody, ErrorCode};
 pub use frames::{ClientFrame, FrameError, ServerFrame};
+pub use json::Json;
 pub use ids::{
-    Cursor, DeviceId, Epoch, IdError, MessageId, NodeId, Offset, Seq, SessionId, Sid, StreamId, UserId,
+    Cursor, DeviceId, Epoch, IdError, MessageId, NodeId, Offset, RoomId, Seq, SessionId, Sid, StreamId, UserId,
     VnodeId,
 };

@@ -9,6 +9,17 @@ pub const COMMANDS_PER_S: u32 = 50;
 pub const COMMANDS_BURST: u32 = 200;
 /// Sessions one user may have at once.
 pub const SESSIONS_PER_USER_MAX: usize = 16;
+/// Rooms one session may be in.
+pub const ROOMS_PER_SESSION_MAX: usize = 200;
+/// Signals per second a session may sustain, and the burst on top; more are dropped.
+pub const SIGNALS_PER_S: u32 = 60;
+pub const SIGNALS_BURST: u32 = 120;
+/// Largest `info` of a member, in bytes: a thousand of them fit into one answer.
+pub const INFO_BYTES_MAX: usize = 1024;
+/// Longest `kind` of a signal, in bytes.
+pub const KIND_BYTES_MAX: usize = 64;
+/// Members that an answer lists; of more it gives the number.
+pub const MEMBERS_LISTED_MAX: usize = 1000;
 /// Time for the HTTP handshake, and for `connect` after it, in milliseconds.
 pub const HANDSHAKE_TIMEOUT_MS: u64 = 10_000;
 pub const CONNECT_TIMEOUT_MS: u64 = 5_000;

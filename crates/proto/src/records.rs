@@ -6,7 +6,9 @@
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-use crate::ids::{Epoch, MessageId, NodeId, Sid, StreamId, VnodeId};
+use crate::frames::InfoOf;
+use crate::ids::{Cursor, Epoch, MessageId, NodeId, Offset, Sid, StreamId, UserId, VnodeId};
+use crate::live::Version;
 
 /// One record between nodes.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -48,6 +50,35 @@ pub struct Item {
 #[serde(rename_all = "lowercase")]
 pub enum ItemBody {
     Append(Append),
+    /// Where does this stream end?
+    Tail { stream: StreamId },
+    /// Who is in a room at the sender.
+    Here(Here),
+    /// Who is in this room?
+    Members { stream: StreamId },
+}
+
+/// Changes of who is in a room at the sending node. A node says of each of its users once that it is there, however
+/// many sessions it has.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Here {
+    pub stream: StreamId,
+    /// Nobody else is here: what was said before is forgotten.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub anew: bool,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub came: Vec<InfoOf>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub went: Vec<Went>,
+}
+
+/// Somebody who is not in a room any more at the sending node.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Went {
+    pub user: UserId,
+    /// Said so; others may only be on their way to another connection.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub left: bool,
 }
 
 /// A message for a stream.
@@ -65,7 +96,17 @@ pub struct Append {
 #[serde(rename_all = "lowercase")]
 pub enum ItemResult {
     /// Appended (now or before), at this time in milliseconds since 1970.
-    Ok { at: u64 },
+    Ok {
+        at: u64,
+        /// Of a publication in a room, unless it is a repeat.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        cursor: Option<Cursor>,
+    },
+    /// The end of a stream, and the first offset of it that is still in the hot window.
+    Tail { tail: Cursor, first: Offset },
+    Members { version: Version, members: Vec<InfoOf> },
+    /// Taken note of.
+    Noted,
     /// The id was used before with another body.
     Conflict,
     /// The body could not be understood.
