@@ -28,6 +28,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::core::Event;
 use crate::core::events::{Connecting, SessionKey};
+use crate::core::session::Rights;
 use crate::node::Input;
 
 /// A socket that takes nothing for this long is gone: the longest a living one may be silent.
@@ -204,6 +205,7 @@ async fn open(shared: &Shared, connect: Connect, claims: Option<Claims>) -> Resu
         session: key,
         user: claims.sub.clone(),
         device: connect.device,
+        rights: Rights { rooms: claims.rooms, watch: claims.watch },
         epoch: connect.epoch,
         cursor: connect.cursor,
     };

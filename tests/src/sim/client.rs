@@ -9,6 +9,7 @@ use rand::RngExt;
 use roost_proto::frames::Send;
 use roost_proto::ids::{Cursor, DeviceId, Epoch, MessageId, UserId};
 use roost_ws_node::core::events::{Connecting, Event, SessionKey};
+use roost_ws_node::core::session::Rights;
 
 use super::sdk::{self, Sdk};
 use super::status::Choice;
@@ -251,6 +252,7 @@ impl World {
             session: SessionKey(key),
             user: UserId::new(name(client.user)).expect("a plain name"),
             device: Some(client.device.clone()),
+            rights: Rights::default(),
             epoch: Some(epoch),
             cursor: client.cursor,
         };

@@ -12,6 +12,7 @@ use roost_client::{Event as Shown, SendError, State};
 use roost_proto::frames::{ClientFrame, Connect, ServerFrame, SetStatus};
 use roost_proto::ids::{Cursor, MessageId, NodeId, Offset, UserId};
 use roost_ws_node::core::events::{Connecting, Event, SessionKey};
+use roost_ws_node::core::session::Rights;
 
 use super::client::{Connection, name};
 use super::{Happening, World};
@@ -206,7 +207,8 @@ impl World {
         let user = UserId::new(name(self.clients[i].user)).expect("a plain name");
         let event = match ClientFrame::parse(text) {
             Ok(ClientFrame::Connect(Connect { device, epoch, cursor, .. })) => {
-                Event::Connect(Box::new(Connecting { session, user, device, epoch, cursor }))
+                let rights = Rights::default();
+                Event::Connect(Box::new(Connecting { session, user, device, rights, epoch, cursor }))
             }
             Ok(ClientFrame::Send(send)) => Event::Send { session, send },
             Ok(ClientFrame::Status(SetStatus { id, status })) => Event::Status { session, id, status },

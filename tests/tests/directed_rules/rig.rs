@@ -19,6 +19,7 @@ use roost_proto::frames::{Send, ServerFrame};
 use roost_proto::ids::{Cursor, DeviceId, MessageId, NodeId, UserId, VnodeId};
 use roost_proto::records::Record;
 use roost_ws_node::core::events::{Connecting, Event, Now, SessionKey};
+use roost_ws_node::core::session::Rights;
 use roost_ws_node::core::{CoreConfig, NodeCore, Rule};
 use serde_json::value::RawValue;
 
@@ -302,7 +303,9 @@ impl Rig {
         self.sessions.insert(key, node);
         let device = device.map(|d| DeviceId::new(d).unwrap());
         let (session, user) = (SessionKey(key), UserId::new(user).unwrap());
-        self.give(node, Event::Connect(Box::new(Connecting { session, user, device, epoch: None, cursor })));
+        let rights = Rights::default();
+        let connecting = Connecting { session, user, device, rights, epoch: None, cursor };
+        self.give(node, Event::Connect(Box::new(connecting)));
         self.run(50);
         key
     }

@@ -8,6 +8,8 @@ use roost_proto::frames::{ChosenStatus, Send};
 use roost_proto::ids::{Cursor, DeviceId, Epoch, MessageId, Offset, StreamId, UserId, VnodeId};
 use roost_proto::records::Record;
 
+use super::session::Rights;
+
 /// The time of a step.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Now {
@@ -29,6 +31,7 @@ pub struct Connecting {
     pub session: SessionKey,
     pub user: UserId,
     pub device: Option<DeviceId>,
+    pub rights: Rights,
     pub epoch: Option<Epoch>,
     pub cursor: Option<Cursor>,
 }

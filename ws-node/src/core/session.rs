@@ -46,6 +46,16 @@ pub enum Verdict {
     TooSlow,
 }
 
+/// What the session's token allows beyond being its user: patterns such as `team-*`. `None` is what the settings say
+/// of a token without the claim.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Rights {
+    /// Rooms that it may join, read and publish to.
+    pub rooms: Option<Vec<String>>,
+    /// Users whose presence it may watch.
+    pub watch: Option<Vec<String>>,
+}
+
 /// A command that came before the session was welcomed.
 #[derive(Debug)]
 pub enum Early {
@@ -60,6 +70,8 @@ pub struct Session {
     pub vnode: VnodeId,
     pub id: SessionId,
     pub device: Option<DeviceId>,
+    /// Of the token it showed last.
+    pub rights: Rights,
     /// What `connect` showed.
     pub cursor: Option<Cursor>,
     pub epoch: Option<Epoch>,

@@ -22,7 +22,7 @@ const LOG_AGAIN_MS: u64 = 3500;
 
 impl NodeCore {
     pub(super) fn on_connect(&mut self, connect: Connecting, now: Now) {
-        let Connecting { session: key, user, device, epoch, cursor } = connect;
+        let Connecting { session: key, user, device, rights, epoch, cursor } = connect;
         let stream = StreamId::inbox(&user);
         let vnode = self.vnode_of(&stream);
         let others = self.by_vnode.get(&vnode).and_then(|s| s.get(&stream)).map_or(0, Vec::len);
@@ -37,6 +37,7 @@ impl NodeCore {
             vnode,
             id,
             device,
+            rights,
             cursor,
             epoch,
             state: State::Waiting { until: now.mono + CONNECT_WAIT_MS },
