@@ -5,9 +5,9 @@ use std::net::{Ipv4Addr, SocketAddr};
 use roost_backend::kafka::KafkaConfig;
 use roost_backend::log::LogError;
 use roost_backend::store::{StoreConfig, StoreError};
-use roost_proto::NodeId;
+use roost_proto::{NodeId, RoomId};
 use roost_ring::Pins;
-use roost_service::config::{Backends, Defaults, SecurityProtocol, field, number, read, required};
+use roost_service::config::{Backends, Defaults, SecurityProtocol, field, flag, number, read, required};
 use roost_service::tokens::Verifier;
 use roost_service::{CommonConfig, ConfigError, HttpLimits, Secret};
 use serde::Deserialize;
@@ -64,6 +64,8 @@ struct Raw {
     node_weight: Option<String>,
     accepts_per_s: Option<String>,
     admin_advertised_addr: Option<String>,
+    open_rooms: Option<String>,
+    auto_join_rooms: Option<String>,
     kafka_partitions: Option<String>,
     kafka_replication: Option<String>,
 }
@@ -96,6 +98,8 @@ impl Settings {
             field("ACCEPTS_PER_S", raw.accepts_per_s, core.accepts_per_s, number(1..=100_000))?;
         core.admin = field("ADMIN_ADVERTISED_ADDR", raw.admin_advertised_addr, String::new(), host_port)?;
         core.partitions = field("KAFKA_PARTITIONS", raw.kafka_partitions, PARTITIONS, number(1..=1024))?;
+        core.open_rooms = field("OPEN_ROOMS", raw.open_rooms, false, flag)?;
+        core.auto_join = field("AUTO_JOIN_ROOMS", raw.auto_join_rooms, Vec::new(), rooms)?;
         core.lease_ttl_ms = common.tuning.lease_ttl_ms;
         core.linger_ms = common.tuning.presence_linger_ms;
         core.grace_ms = common.tuning.presence_grace_ms;
@@ -154,6 +158,11 @@ impl Settings {
             }
         }
     }
+}
+
+fn rooms(text: &str) -> Result<Vec<RoomId>, String> {
+    let names = text.split(',').map(str::trim).filter(|name| !name.is_empty());
+    names.map(|name| RoomId::new(name).map_err(|e| e.to_string())).collect()
 }
 
 fn host_port(text: &str) -> Result<String, String> {

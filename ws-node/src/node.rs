@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use roost_backend::log::{Lane, Log, LogReader, Producer, Report};
-use roost_backend::store::{Store, StoreError};
+use roost_backend::store::{LiveChannel, LiveEvent, Store, StoreError, Subscriber};
 use roost_proto::events::CHAT_EVENTS;
 use roost_proto::ids::Sid;
 use roost_proto::records::Record;
@@ -89,6 +89,7 @@ pub struct Parts {
     pub core: NodeCore,
     pub clock: Clock,
     pub store: Arc<dyn Store>,
+    pub subscriber: Arc<dyn Subscriber>,
     pub log: Arc<dyn Log>,
     pub transport: Arc<dyn Producer>,
     pub outbox: Arc<dyn Producer>,
@@ -229,7 +230,7 @@ impl Node {
     fn carry(&mut self, action: Action, now: Now) {
         let store = Arc::clone(&self.parts.store);
         match action {
-            Action::Frame { session, frame, counted } => self.frame(session, Out::Frame { frame, counted }),
+            Action::Frame { session, frame, lane } => self.frame(session, Out::Frame { frame, lane }),
             Action::Close { session, code, reason } => self.frame(session, Out::Close { code, reason }),
             Action::Produce { lane, record } => {
                 let producer = if lane == Lane::Outbox { &self.parts.outbox } else { &self.parts.transport };
@@ -248,15 +249,40 @@ impl Node {
             }
             Action::Read { session, vnode, stream, generation, after, limit } => {
                 // Replays must not hold up writes and renewals on the same connection.
-                let reads = Arc::clone(&self.reads);
+                let (reads, name) = (Arc::clone(&self.reads), stream.clone());
                 self.ask(
                     "read",
                     async move {
                         let _turn = reads.acquire_owned().await;
-                        store.read(vnode, &stream, generation, after, limit).await
+                        store.read(vnode, &name, generation, after, limit).await
                     },
-                    move |answer| Event::Read { session, generation, after, answer },
+                    move |answer| Event::Read { session, stream, generation, after, answer },
                 );
+            }
+            Action::Follow { channel } => {
+                let subscriber = Arc::clone(&self.parts.subscriber);
+                let wanted = channel.clone();
+                self.ask("follow", async move { subscriber.follow(&wanted).await }, move |done| {
+                    Event::Followed { channel, done: done.is_some() }
+                });
+            }
+            Action::Unfollow { channel } => {
+                let subscriber = Arc::clone(&self.parts.subscriber);
+                self.parts.tasks.spawn(async move {
+                    let _ = timeout(STORE_TIMEOUT, subscriber.unfollow(&channel)).await;
+                });
+            }
+            Action::Shout { channel, payload } => {
+                self.parts.tasks.spawn(async move {
+                    // Nobody waits for it, and the next one makes up for it.
+                    let _ = timeout(STORE_TIMEOUT, store.shout(&channel, payload)).await;
+                });
+            }
+            Action::Standings { rooms } => {
+                let asked = rooms.clone();
+                self.ask("standings", async move { store.standings(&asked).await }, move |answer| {
+                    Event::Standings { rooms, answer }
+                });
             }
             Action::Observe(what, us) => self.parts.metrics.observe(what, us),
             Action::Refresh => self.parts.refresh.notify_one(),
@@ -369,6 +395,35 @@ pub async fn watch_table(
                 tokio::time::sleep(pause).await;
                 hints.mark_unchanged();
             }
+        }
+    }
+}
+
+/// Brings what is published to the core.
+pub async fn hear(
+    subscriber: Arc<dyn Subscriber>,
+    own: LiveChannel,
+    mut queue: mpsc::Receiver<LiveEvent>,
+    events: mpsc::Sender<Input>,
+    stop: CancellationToken,
+) {
+    let mut follows = false;
+    loop {
+        if !follows {
+            follows = subscriber.follow(&own).await.is_ok();
+        }
+        let heard = tokio::select! {
+            () = stop.cancelled() => return,
+            heard = queue.recv() => heard,
+            () = tokio::time::sleep(RETRY), if !follows => continue,
+        };
+        let event = match heard {
+            Some(LiveEvent::Told { channel, payload }) => Event::Live { channel, payload },
+            Some(LiveEvent::Missed) => Event::Missed,
+            None => return,
+        };
+        if events.send(Input::Core(event)).await.is_err() {
+            return;
         }
     }
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use prometheus::Registry;
 use roost_backend::log::{Lane, Log, Producer, TopicSpec};
-use roost_backend::store::{Deregister, Store};
+use roost_backend::store::{Deregister, LiveChannel, Store, Subscriber};
 use roost_proto::events::{CHAT_EVENTS, USER_STATUS_EVENTS, messages_topic};
 use roost_proto::ids::NodeId;
 use roost_proto::limits::UNANSWERED_MAX;
@@ -33,6 +33,8 @@ use crate::upgrade;
 const REPORTS_MAX: usize = 16_384;
 /// What the server may say of itself to a session beyond messages and replies.
 const SLACK: usize = 32;
+/// Publications that wait for the node's task; of more it is told that it missed some, and reads them.
+const LIVE_MAX: usize = 4096;
 /// Without progress for this long nobody plans: the rest is given up without a target.
 const HANDOFF_STALLS: Duration = Duration::from_secs(3);
 /// Time for producers to get out what they have, and for tasks to end, when the node stops.
@@ -127,6 +129,8 @@ impl Server {
             closing: CancellationToken::new(),
             stop: CancellationToken::new(),
         };
+        let (heard, hear) = mpsc::channel(LIVE_MAX);
+        let subscriber: Arc<dyn Subscriber> = server.backends.store.subscribe(heard).into();
         let clock = Clock::new();
         let lag = Arc::new(AtomicU64::new(0));
         let refresh = Arc::new(Notify::new());
@@ -134,6 +138,7 @@ impl Server {
             core: NodeCore::new(config.core.clone(), clock.now()),
             clock,
             store: Arc::clone(&server.backends.store),
+            subscriber: Arc::clone(&subscriber),
             log: Arc::clone(&server.backends.log),
             transport,
             outbox,
@@ -148,6 +153,8 @@ impl Server {
         };
         server.tasks.spawn(Node::new(parts).run(inputs, report_queue));
         server.spawn_watchers(reader, refresh, lag);
+        let own = LiveChannel::Node(server.node.clone());
+        server.tasks.spawn(node::hear(subscriber, own, hear, server.events.clone(), server.stop.clone()));
         server.spawn_http(&config, ports)?;
         Ok(server)
     }
@@ -188,7 +195,7 @@ impl Server {
             next: AtomicU64::new(1),
             // Beside commands there are acks, pongs and what is refused.
             frames: (4 * config.core.commands_per_s, 2 * config.core.commands_burst),
-            queue_max: config.core.credit + UNANSWERED_MAX + SLACK,
+            queue_max: config.core.credit + config.core.signal_credit + UNANSWERED_MAX + SLACK,
             sockets: self.sockets.clone(),
             closing: self.closing.clone(),
         });

@@ -27,7 +27,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::core::Event;
-use crate::core::events::{Connecting, SessionKey};
+use crate::core::events::{Connecting, Lane, RoomCommand, SessionKey};
 use crate::core::session::Rights;
 use crate::node::Input;
 
@@ -41,10 +41,10 @@ const WRITE_BATCH: usize = 64;
 /// What the node's task hands to a connection.
 #[derive(Debug)]
 pub enum Out {
-    /// `counted` ones give their credit back when they are written.
+    /// Those on credit give it back when they are written.
     Frame {
         frame: Bytes,
-        counted: bool,
+        lane: Lane,
     },
     Close {
         code: CloseCode,
@@ -208,6 +208,7 @@ async fn open(shared: &Shared, connect: Connect, claims: Option<Claims>) -> Resu
         rights: Rights { rooms: claims.rooms, watch: claims.watch },
         epoch: connect.epoch,
         cursor: connect.cursor,
+        rooms: connect.rooms,
     };
     let input = Input::Connect(Box::new(connecting), out);
     shared.events.send(input).await.map_err(|_| None)?;
@@ -317,13 +318,14 @@ impl Session {
 
     /// Writes what the core handed over, flushing once, and gives the credit back.
     async fn write_batch(&self, socket: &mut Socket, batch: &mut Vec<Out>) -> Result<(), Option<Closing>> {
-        let mut frames = 0;
+        let (mut frames, mut signals) = (0, 0);
         let mut closing = None;
         let work = async {
             for out in batch.drain(..) {
                 match out {
-                    Out::Frame { frame, counted } => {
-                        frames += usize::from(counted);
+                    Out::Frame { frame, lane } => {
+                        frames += usize::from(lane == Lane::Message);
+                        signals += usize::from(lane == Lane::Signal);
                         let text = Utf8Bytes::try_from(frame).map_err(|_| ())?;
                         socket.feed(Message::Text(text)).await.map_err(|_| ())?;
                     }
@@ -342,8 +344,8 @@ impl Session {
         if let Some(closing) = closing {
             return Err(Some(closing));
         }
-        if frames > 0 {
-            self.tell(Event::Drained { session: self.key, frames }).await?;
+        if frames + signals > 0 {
+            self.tell(Event::Drained { session: self.key, frames, signals }).await?;
         }
         Ok(())
     }
@@ -362,6 +364,11 @@ impl Session {
             }
             Some(Ok(ClientFrame::Send(send))) => self.tell(Event::Send { session, send }).await,
             Some(Ok(ClientFrame::Ack(ack))) => self.tell(Event::Ack { session, cursor: ack.cursor }).await,
+            Some(Ok(ClientFrame::Publish(publish))) => self.in_room(RoomCommand::Publish(publish)).await,
+            Some(Ok(ClientFrame::Join(join))) => self.in_room(RoomCommand::Join(join)).await,
+            Some(Ok(ClientFrame::Leave(leave))) => self.in_room(RoomCommand::Leave(leave)).await,
+            Some(Ok(ClientFrame::Members(of))) => self.in_room(RoomCommand::Members(of)).await,
+            Some(Ok(ClientFrame::Signal(signal))) => self.tell(Event::Signal { session, signal }).await,
             Some(Ok(ClientFrame::Status(s))) => {
                 self.tell(Event::Status { session, id: s.id, status: s.status }).await
             }
@@ -371,6 +378,10 @@ impl Session {
             }
             Some(Err(error)) => refuse(socket, bad, error).await,
         }
+    }
+
+    async fn in_room(&self, command: RoomCommand) -> Result<(), Option<Closing>> {
+        self.tell(Event::Room { session: self.key, command }).await
     }
 
     async fn tell(&self, event: Event) -> Result<(), Option<Closing>> {

@@ -14,6 +14,23 @@ pub enum Role {
     Service,
 }
 
+/// Whether one of the patterns allows `id`: `*` stands for any number of characters, everything else for itself.
+pub fn matches_any(patterns: &[String], id: &str) -> bool {
+    patterns.iter().any(|pattern| matches(pattern, id))
+}
+
+fn matches(pattern: &str, id: &str) -> bool {
+    let mut parts = pattern.split('*');
+    let first = parts.next().unwrap_or_default();
+    let Some(mut rest) = id.strip_prefix(first) else { return false };
+    let Some(last) = parts.next_back() else { return rest.is_empty() };
+    for part in parts {
+        let Some(at) = rest.find(part) else { return false };
+        rest = &rest[at + part.len()..];
+    }
+    rest.ends_with(last)
+}
+
 /// The claims of a Roost token. `sub` and `exp` are required; the others only narrow or widen what is allowed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Claims {
@@ -28,4 +45,29 @@ pub struct Claims {
     /// Patterns of users whose presence may be watched; absent means any.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub watch: Option<Vec<String>>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::matches;
+
+    #[test]
+    fn a_pattern_allows_what_it_says() {
+        for (pattern, id, allowed) in [
+            ("lobby", "lobby", true),
+            ("lobby", "lobby2", false),
+            ("team-*", "team-", true),
+            ("team-*", "team-7", true),
+            ("team-*", "a-team-7", false),
+            ("*", "anything", true),
+            ("*-ops", "eu-ops", true),
+            ("a*b*c", "a1b2c", true),
+            ("a*b*c", "acb", false),
+            ("ab*ba", "aba", false),
+            ("", "", true),
+            ("", "x", false),
+        ] {
+            assert_eq!(matches(pattern, id), allowed, "{pattern} {id}");
+        }
+    }
 }

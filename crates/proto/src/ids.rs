@@ -148,6 +148,10 @@ impl StreamId {
         Self(Arc::from(format!("room:{room}")))
     }
 
+    pub fn is_room(&self) -> bool {
+        self.0.starts_with("room:")
+    }
+
     /// The room whose stream this is, if it is one.
     pub fn room(&self) -> Option<RoomId> {
         self.0.strip_prefix("room:").map(|r| RoomId(Arc::from(r)))

@@ -23,7 +23,14 @@ pub struct Version {
 #[serde(rename_all = "lowercase")]
 pub enum Note {
     /// The members of a room changed; `before` is the version that this follows.
-    Member { before: Version, version: Version, user: UserId, change: MemberChange },
+    Member {
+        before: Version,
+        version: Version,
+        /// How many there are now.
+        count: usize,
+        user: UserId,
+        change: MemberChange,
+    },
     /// A signal: to everyone who listens, or to one user's sessions.
     Signal {
         /// Who sent it need not be told.

@@ -104,7 +104,15 @@ pub enum ItemResult {
     },
     /// The end of a stream, and the first offset of it that is still in the hot window.
     Tail { tail: Cursor, first: Offset },
-    Members { version: Version, members: Vec<InfoOf> },
+    /// The members of a room; of too many only their number. `partial`: some may not be known yet.
+    Members {
+        version: Version,
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        partial: bool,
+        count: usize,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        members: Option<Vec<InfoOf>>,
+    },
     /// Taken note of.
     Noted,
     /// The id was used before with another body.

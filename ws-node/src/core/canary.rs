@@ -5,7 +5,7 @@ use roost_backend::store::NodeState;
 use roost_proto::ids::{MessageId, NodeId, StreamId, UserId, VnodeId};
 use roost_proto::records::{Append, ItemBody};
 
-use super::channel::{ItemKey, Pending, Waiter};
+use super::channel::ItemKey;
 use super::events::{Now, SessionKey};
 use super::homes::body_hash;
 use super::{NodeCore, Registration};
@@ -106,10 +106,6 @@ impl NodeCore {
         let item: ItemKey = (stream.clone(), FROM.to_owned(), id.clone());
         let append = Append { stream, from: FROM.into(), id, kind: KIND.into(), data };
         let body = serde_json::value::to_raw_value(&ItemBody::Append(append)).expect("bodies always encode");
-        let arrival = self.next_arrival;
-        self.next_arrival += 1;
-        let waiter = Waiter { session: CANARY, arrival, since: now.mono, since_us: now.us };
-        self.channel(vnode, now).push(Pending::new(item, body, hash, waiter), now.mono);
-        self.pump(vnode, now);
+        self.queue_own(vnode, item, body, hash, CANARY, now);
     }
 }

@@ -288,12 +288,14 @@ impl Channel {
         (self.next > 1).then(|| Probe { channel: self.id.clone(), first: self.first, last: self.next - 1 })
     }
 
-    /// Waiters that waited longer than `limit` are told `unknown` and wait no more; the item stays (rule 6).
-    pub fn overdue(&mut self, now: u64, limit: u64) -> Vec<(ItemKey, Waiter)> {
+    /// Waiters that waited longer than `limit` are told `unknown` and wait no more, but for the `patient`; the item
+    /// stays (rule 6).
+    pub fn overdue(&mut self, now: u64, limit: u64, patient: SessionKey) -> Vec<(ItemKey, Waiter)> {
         let mut late = Vec::new();
+        let over = |w: &Waiter| now >= w.since + limit && w.session != patient;
         for item in &mut self.items {
-            if item.waiters.iter().any(|w| now >= w.since + limit) {
-                let (gone, stay) = item.waiters.drain(..).partition(|w| now >= w.since + limit);
+            if item.waiters.iter().any(over) {
+                let (gone, stay) = item.waiters.drain(..).partition(over);
                 item.waiters = stay;
                 late.extend(Vec::<Waiter>::into_iter(gone).map(|w| (item.key.clone(), w)));
             }

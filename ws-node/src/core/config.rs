@@ -1,6 +1,6 @@
 //! What the core is told once, and the rules that a test may switch off.
 
-use roost_proto::ids::{NodeId, VnodeId};
+use roost_proto::ids::{NodeId, RoomId, VnodeId};
 use roost_proto::limits;
 
 /// A rule of the protocol core that the project's own tests switch off to see that they would notice.
@@ -31,6 +31,8 @@ pub enum Rule {
     DataSetNamed,
     /// 19: while settling only an epoch held now is served.
     HeldWhileSettling,
+    /// 28: tails are compared, so that the loss of a last publication is noticed.
+    CompareTails,
     /// 26: the tail is read when nothing is in flight, and told when the outbox is out.
     TailWhenQuiet,
 }
@@ -69,6 +71,12 @@ pub struct CoreConfig {
     pub claims_max: usize,
     /// Newcomers taken per second at most.
     pub accepts_per_s: u64,
+    /// Signals handed to one session's socket and not yet written.
+    pub signal_credit: usize,
+    /// A token that names no rooms allows all of them.
+    pub open_rooms: bool,
+    /// Rooms that everyone is in.
+    pub auto_join: Vec<RoomId>,
     pub unanswered_max: usize,
     pub sessions_per_user_max: usize,
     pub commands_per_s: u32,
@@ -100,6 +108,9 @@ impl CoreConfig {
             credit: 256,
             claims_max: 64,
             accepts_per_s: 1000,
+            signal_credit: 32,
+            open_rooms: false,
+            auto_join: Vec::new(),
             unanswered_max: limits::UNANSWERED_MAX,
             sessions_per_user_max: limits::SESSIONS_PER_USER_MAX,
             commands_per_s: limits::COMMANDS_PER_S,

@@ -6,12 +6,13 @@ use roost_backend::store::Window;
 use roost_proto::codes::CloseCode;
 use roost_proto::ids::{Cursor, Epoch, Offset, StreamId, VnodeId};
 
-use super::events::{Maybe, Now, Observation, SessionKey};
+use super::events::{Lane, Maybe, Now, Observation, SessionKey};
+use super::rooms::placing::ROOMS;
 use super::session::State;
 use super::{Action, NodeCore};
 
 /// Entries asked of the store at once: half the credit, so that a reader that keeps up is never idle.
-const READ_MAX: usize = 128;
+pub(super) const READ_MAX: usize = 128;
 
 impl NodeCore {
     /// An append took effect: sessions that are just before it get it at once, the others read up to it.
@@ -28,17 +29,17 @@ impl NodeCore {
         let Some(keys) = self.by_vnode.get(&vnode).and_then(|s| s.get(stream)) else { return };
         let mut behind = Vec::new();
         for key in keys {
-            let known = |s: &&mut super::session::Session| s.tail.generation == at.generation;
+            let known = |s: &&mut super::session::Session| s.inbox.tail.generation == at.generation;
             let Some(session) = self.sessions.get_mut(key).filter(known) else { continue };
-            session.tail = session.tail.max(at);
+            session.inbox.tail = session.inbox.tail.max(at);
             if session.state != State::Live {
                 continue;
             }
-            if session.sent.0 + 1 == at.offset.0 && !session.reading && session.credit > 0 && leased {
-                session.sent = at.offset;
+            if session.inbox.is_next(at) && session.credit > 0 && leased {
+                session.inbox.sent = at.offset;
                 session.credit -= 1;
                 self.counters.delivered += 1;
-                self.out.push(Action::Frame { session: *key, frame: frame.clone(), counted: true });
+                self.out.push(Action::Frame { session: *key, frame: frame.clone(), lane: Lane::Message });
                 self.out.push(Action::Observe(Observation::Delivery, now.us.saturating_sub(arrived_us)));
             } else {
                 behind.push(*key);
@@ -53,9 +54,9 @@ impl NodeCore {
     pub(super) fn tail_is(&mut self, vnode: VnodeId, stream: &StreamId, at: Cursor, now: Now) {
         let keys = self.by_vnode.get(&vnode).and_then(|s| s.get(stream)).cloned().unwrap_or_default();
         for key in keys {
-            if let Some(session) = self.sessions.get_mut(&key).filter(|s| s.tail.generation == at.generation)
+            if let Some(session) = self.sessions.get_mut(&key).filter(|s| s.inbox.tail.generation == at.generation)
             {
-                session.tail = session.tail.max(at);
+                session.inbox.tail = session.inbox.tail.max(at);
             }
             self.feed(key, now);
         }
@@ -67,7 +68,7 @@ impl NodeCore {
             self.by_vnode.get(&vnode).map(|s| s.values().flatten().copied().collect()).unwrap_or_default();
         for key in keys {
             if let Some(session) = self.sessions.get_mut(&key) {
-                session.look = true;
+                session.inbox.look = true;
             }
             self.feed(key, now);
         }
@@ -76,19 +77,19 @@ impl NodeCore {
     /// Reads on for a session that is behind, as far as its socket takes it.
     pub(super) fn feed(&mut self, key: SessionKey, now: Now) {
         let Some(session) = self.sessions.get_mut(&key) else { return };
-        let behind = session.tail > session.place() || session.look;
+        let behind = session.inbox.is_behind();
         let leased = self.homes.get(&session.vnode).is_some_and(|h| h.leased(now));
-        if session.state != State::Live || session.reading || session.credit == 0 || !behind || !leased {
+        if session.state != State::Live || session.inbox.reading || session.credit == 0 || !behind || !leased {
             return;
         }
-        session.reading = true;
-        session.look = false;
+        session.inbox.reading = true;
+        session.inbox.look = false;
         self.out.push(Action::Read {
             session: key,
             vnode: session.vnode,
             stream: session.stream.clone(),
-            generation: session.generation,
-            after: session.sent,
+            generation: session.inbox.generation,
+            after: session.inbox.sent,
             limit: session.credit.min(READ_MAX),
         });
     }
@@ -96,33 +97,36 @@ impl NodeCore {
     pub(super) fn on_read(
         &mut self,
         key: SessionKey,
+        stream: &StreamId,
         generation: Epoch,
         after: Offset,
         answer: Maybe<Window>,
         now: Now,
     ) {
+        if key == ROOMS {
+            return self.on_room_read(stream, Cursor::new(generation, after), answer, now);
+        }
         let Some(session) = self.sessions.get_mut(&key) else { return };
-        session.reading = false;
-        if session.state != State::Live || session.generation != generation || session.sent != after {
-            session.look = true;
+        session.inbox.reading = false;
+        if session.state != State::Live || session.inbox.generation != generation || session.inbox.sent != after {
+            session.inbox.look = true;
             return;
         }
         let Some(window) = answer else {
             // Tried again on the next tick.
-            session.look = true;
+            session.inbox.look = true;
             return;
         };
         for (offset, frame) in window.entries {
-            if offset.0 != session.sent.0 + 1 || session.credit == 0 {
+            if offset.0 != session.inbox.sent.0 + 1 || session.credit == 0 {
                 break;
             }
-            session.sent = offset;
-            session.tail = session.tail.max(session.place());
+            session.inbox.took(offset);
             session.credit -= 1;
             self.counters.delivered += 1;
-            self.out.push(Action::Frame { session: key, frame, counted: true });
+            self.out.push(Action::Frame { session: key, frame, lane: Lane::Message });
         }
-        if session.sent == after && session.tail > session.place() {
+        if session.inbox.sent == after && session.inbox.tail > session.inbox.place() {
             // What comes next is not in the window any more: never skip it silently.
             return self.close(key, CloseCode::TooSlow, "what was missed has left the hot window");
         }
@@ -130,9 +134,12 @@ impl NodeCore {
     }
 
     pub(super) fn on_drained(&mut self, key: SessionKey, frames: usize, now: Now) {
-        if let Some(session) = self.sessions.get_mut(&key) {
-            session.credit = (session.credit + frames).min(self.cfg.credit);
-        }
+        let Some(session) = self.sessions.get_mut(&key) else { return };
+        session.credit = (session.credit + frames).min(self.cfg.credit);
+        let starved = std::mem::take(&mut session.starved);
         self.feed(key, now);
+        for stream in starved {
+            self.feed_listener(key, &stream);
+        }
     }
 }

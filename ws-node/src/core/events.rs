@@ -1,10 +1,10 @@
 //! What happens to the core, and what it wants done.
 
 use bytes::Bytes;
-use roost_backend::log::{Lane, Outgoing};
+use roost_backend::log::Outgoing;
 use roost_backend::store::*;
 use roost_proto::codes::CloseCode;
-use roost_proto::frames::{ChosenStatus, Send};
+use roost_proto::frames::{ChosenStatus, InRoom, Join, Publish, RoomAt, Send, Signal};
 use roost_proto::ids::{Cursor, DeviceId, Epoch, MessageId, Offset, StreamId, UserId, VnodeId};
 use roost_proto::records::Record;
 
@@ -34,6 +34,37 @@ pub struct Connecting {
     pub rights: Rights,
     pub epoch: Option<Epoch>,
     pub cursor: Option<Cursor>,
+    pub rooms: Vec<RoomAt>,
+}
+
+/// A command about a room.
+#[derive(Debug, Clone)]
+pub enum RoomCommand {
+    Join(Join),
+    Leave(InRoom),
+    Members(InRoom),
+    Publish(Publish),
+}
+
+impl RoomCommand {
+    pub fn id(&self) -> &MessageId {
+        match self {
+            Self::Join(join) => &join.id,
+            Self::Leave(command) | Self::Members(command) => &command.id,
+            Self::Publish(publish) => &publish.id,
+        }
+    }
+}
+
+/// Which of a session's lanes a frame takes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Lane {
+    /// Bounded by what the session may have unanswered.
+    Reply,
+    /// On credit: what does not fit is read from the stream later.
+    Message,
+    /// On credit of its own: what does not fit is replaced by what comes later.
+    Signal,
 }
 
 /// An answer that may not have come: `None` means unknown, the request may take effect even later.
@@ -74,8 +105,10 @@ pub enum Event {
         call: u64,
         answer: Maybe<WriteAnswer>,
     },
+    /// To `session`, or to all that share a read in a room.
     Read {
         session: SessionKey,
+        stream: StreamId,
         generation: Epoch,
         after: Offset,
         answer: Maybe<Window>,
@@ -109,10 +142,34 @@ pub enum Event {
         id: MessageId,
         status: ChosenStatus,
     },
-    /// The session's socket took this many message frames.
+    Room {
+        session: SessionKey,
+        command: RoomCommand,
+    },
+    Signal {
+        session: SessionKey,
+        signal: Signal,
+    },
+    Followed {
+        channel: LiveChannel,
+        done: bool,
+    },
+    /// Something came through a channel that is followed.
+    Live {
+        channel: LiveChannel,
+        payload: Bytes,
+    },
+    /// Something may have been missed in any channel.
+    Missed,
+    Standings {
+        rooms: Vec<(VnodeId, StreamId)>,
+        answer: Maybe<Vec<Option<Standing>>>,
+    },
+    /// The session's socket took this many message frames, and this many signals.
     Drained {
         session: SessionKey,
         frames: usize,
+        signals: usize,
     },
     Closed {
         session: SessionKey,
@@ -153,14 +210,29 @@ pub enum Action {
     /// Read the table now.
     Refresh,
     Produce {
-        lane: Lane,
+        lane: roost_backend::log::Lane,
         record: Outgoing,
     },
-    /// A frame for a session's socket; `counted` ones come back as [`Event::Drained`].
+    Follow {
+        channel: LiveChannel,
+    },
+    Unfollow {
+        channel: LiveChannel,
+    },
+    /// Publish what is kept nowhere.
+    Shout {
+        channel: LiveChannel,
+        payload: Bytes,
+    },
+    /// Where do these rooms stand?
+    Standings {
+        rooms: Vec<(VnodeId, StreamId)>,
+    },
+    /// A frame for a session's socket; those on credit come back as [`Event::Drained`].
     Frame {
         session: SessionKey,
         frame: Bytes,
-        counted: bool,
+        lane: Lane,
     },
     Close {
         session: SessionKey,
@@ -187,6 +259,9 @@ pub enum Observation {
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Gauges {
     pub sessions: usize,
+    /// Rooms with sessions of this node in them, and how many sessions that are.
+    pub rooms: usize,
+    pub listeners: usize,
     pub owned: usize,
     pub ready: usize,
     pub lease_left_ms: Option<u64>,

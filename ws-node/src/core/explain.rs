@@ -148,9 +148,9 @@ impl NodeCore {
                 session: s.id.clone(),
                 device: s.device.clone(),
                 state: state(s.state),
-                generation: s.generation,
-                sent: s.sent,
-                tail: s.tail.offset,
+                generation: s.inbox.generation,
+                sent: s.inbox.sent,
+                tail: s.inbox.tail.offset,
                 credit: s.credit,
                 unanswered: s.unanswered,
             });

@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use roost_backend::store::{Fence, Op, OutboxEvent, Write};
+use roost_backend::store::{Fence, MemberOp, Op, OutboxEvent, Write};
 use roost_proto::frames::ReplyOk;
 use roost_proto::ids::{Cursor, DeviceId, Epoch, MessageId, Seq, Sid, UserId, VnodeId};
 use roost_proto::records::{ChannelId, Confirm, ItemResult};
@@ -12,6 +12,7 @@ use super::config::{CoreConfig, Rule};
 use super::events::{Now, SessionKey};
 use super::outbox::Outbox;
 use super::presence::Member;
+use super::rooms::members::HomeRooms;
 
 /// How far the vnode's takeover has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,6 +40,7 @@ pub enum Work {
         at: u64,
         arrived_us: u64,
     },
+    Member(MemberOp),
     Open {
         session: SessionKey,
         user: UserId,
@@ -190,6 +192,7 @@ pub struct Home {
     pub senders: BTreeMap<Sid, Sender>,
     pub held: VecDeque<(Seq, Held)>,
     pub members: BTreeMap<UserId, Member>,
+    pub rooms: HomeRooms,
     /// Outbox events up to here are gone from the store.
     pub trimmed: Seq,
     pub reported_at: u64,
@@ -222,6 +225,7 @@ impl Home {
             senders: BTreeMap::new(),
             held: VecDeque::new(),
             members: BTreeMap::new(),
+            rooms: HomeRooms::default(),
             trimmed: Seq(0),
             reported_at: 0,
         }
@@ -326,6 +330,7 @@ impl Home {
             let Some(next) = self.queue.pop_front() else { break };
             ops.push(match &next {
                 Work::Item { op, .. } => op.clone(),
+                Work::Member(op) => Op::Member(op.clone()),
                 Work::Open { user, device, .. } => Op::Open { user: user.clone(), device: device.clone() },
                 Work::Presence { op, .. } => Op::Presence(op.clone()),
             });

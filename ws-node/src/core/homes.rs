@@ -11,9 +11,10 @@ use roost_proto::time::rfc3339;
 use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 
 use super::canary::CANARY;
-use super::channel::Waiter;
+use super::channel::{ItemKey, Waiter};
 use super::config::Rule;
 use super::events::{Maybe, Now, Observation};
+use super::rooms::placing::ROOMS;
 use super::home::{Call, Held, Home, Phase, Work};
 use super::{Action, NodeCore, Token};
 
@@ -73,6 +74,23 @@ impl NodeCore {
                 Some(Err(_)) => {
                     self.counters.undecodable += 1;
                     sender.take(item.n, Some(ItemResult::Bad));
+                }
+                Some(Ok(ItemBody::Here(here))) => {
+                    sender.take(item.n, Some(ItemResult::Noted));
+                    let sid = channel.sid.clone();
+                    self.on_here(vnode, &sid, here, now);
+                }
+                Some(Ok(ItemBody::Members { stream })) => {
+                    let list = home.rooms.list(&stream, now);
+                    if let Some(sender) = home.sender(channel) {
+                        sender.take(item.n, Some(list));
+                    }
+                }
+                Some(Ok(ItemBody::Tail { stream })) => {
+                    sender.take(item.n, None);
+                    let (sid, chan, n) = (channel.sid.clone(), channel.chan, item.n);
+                    let op = Op::Tail { stream };
+                    home.queue.push_back(Work::Item { sid, chan, n, op, at: now.wall, arrived_us: now.us });
                 }
                 Some(Ok(ItemBody::Append(append))) => {
                     sender.take(item.n, None);
@@ -277,20 +295,26 @@ impl NodeCore {
                         key,
                         payload: payload.clone(),
                     });
-                    let result = ItemResult::Ok { at: op.at };
+                    let cursor_told = op.stream.is_room().then_some(cursor);
+                    let result = ItemResult::Ok { at: op.at, cursor: cursor_told };
                     home.hold(event, Held::Result { sid, chan, n, result });
                     self.counters.appended += 1;
                     self.deliver(vnode, &op.stream, cursor, &payload, arrived_us, now);
                 }
                 (Work::Item { sid, chan, n, op: Op::Append(op), .. }, OpResult::Duplicate { offset, at }) => {
                     self.counters.duplicates += 1;
-                    self.hold_result(vnode, Held::Result { sid, chan, n, result: ItemResult::Ok { at } });
+                    self.hold_result(vnode, Held::Result { sid, chan, n, result: ItemResult::Ok { at, cursor: None } });
                     self.tail_is(vnode, &op.stream, Cursor::new(generation, offset), now);
                 }
                 (Work::Item { sid, chan, n, .. }, OpResult::Conflict) => {
                     self.counters.conflicts += 1;
                     self.hold_result(vnode, Held::Result { sid, chan, n, result: ItemResult::Conflict });
                 }
+                (Work::Item { sid, chan, n, .. }, OpResult::Tail { tail, first }) => {
+                    let tail = Cursor::new(generation, tail);
+                    self.hold_result(vnode, Held::Result { sid, chan, n, result: ItemResult::Tail { tail, first } });
+                }
+                (Work::Member(_), OpResult::Member) => {}
                 (Work::Open { session, .. }, OpResult::Opened(opened)) => {
                     self.opened(vnode, session, opened, now);
                     if !self.cfg.on(Rule::TailWhenQuiet) {
@@ -357,13 +381,18 @@ impl NodeCore {
             self.dirty.insert(vnode);
             if sweep {
                 self.sweep_presence(vnode, now);
+                self.sweep_members(vnode, now);
             }
         }
         self.emit_leftovers(now);
     }
 
     /// The result of an item, told to whoever waits for it.
-    pub(super) fn answer(&mut self, waiter: &Waiter, id: &str, result: &ItemResult, now: Now) {
+    pub(super) fn answer(&mut self, waiter: &Waiter, key: &ItemKey, result: &ItemResult, now: Now) {
+        if waiter.session == ROOMS {
+            return self.home_answered(key, Some(result), now);
+        }
+        let id = key.2.as_str();
         if waiter.session == CANARY {
             if matches!(result, ItemResult::Ok { .. }) {
                 self.canary.confirmed(waiter.since, now.mono);
@@ -371,16 +400,18 @@ impl NodeCore {
             return;
         }
         match result {
-            ItemResult::Ok { at } => {
+            ItemResult::Ok { at, cursor } => {
                 self.out.push(Action::Observe(Observation::Reply, now.us.saturating_sub(waiter.since_us)));
                 self.counters.replies_ok += 1;
-                self.reply_ok(waiter.session, id, ReplyOk { at: Some(rfc3339(*at)) });
+                self.reply_ok(waiter.session, id, ReplyOk { at: Some(rfc3339(*at)), cursor: *cursor, ..ReplyOk::default() });
             }
             ItemResult::Conflict => self.reply_conflict(waiter.session, id),
             ItemResult::Bad => {
                 self.reply_bad(waiter.session, id, "the home node could not read this message")
             }
-            ItemResult::Void => self.reply_unavailable(waiter.session, id),
+            ItemResult::Tail { .. } | ItemResult::Members { .. } | ItemResult::Noted | ItemResult::Void => {
+                self.reply_unavailable(waiter.session, id)
+            }
         }
     }
 

@@ -19,9 +19,12 @@ mod outbox;
 mod ownership;
 mod pace;
 mod presence;
+mod reader;
+pub mod rooms;
 mod sending;
 pub mod session;
 mod sessions;
+mod signals;
 mod view;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
@@ -38,6 +41,7 @@ pub use events::{Action, Event, Now, Observation, SessionKey};
 use home::Home;
 use outbox::Outbox;
 use pace::{Accepting, Pace};
+use rooms::Rooms;
 use session::Session;
 
 /// Whether this process has a registered life.
@@ -86,6 +90,10 @@ pub struct Counters {
     pub suspensions: u64,
     pub generations_begun: u64,
     pub status_events: u64,
+    /// Publications that only the comparison of tails found.
+    pub found_by_tail: u64,
+    pub signals: u64,
+    pub signals_dropped: u64,
     pub moved: u64,
 }
 
@@ -111,6 +119,7 @@ pub struct NodeCore {
     /// Counts sends of this node's sessions.
     next_arrival: u64,
     sessions: BTreeMap<SessionKey, Session>,
+    rooms: Rooms,
     /// The sessions of each vnode, by the inbox they read.
     by_vnode: BTreeMap<VnodeId, BTreeMap<StreamId, Vec<SessionKey>>>,
     /// Newcomers this node takes, and sessions it sends to others.
@@ -160,6 +169,7 @@ impl NodeCore {
             next_chan: 1,
             next_arrival: 1,
             sessions: BTreeMap::new(),
+            rooms: Rooms::default(),
             by_vnode: BTreeMap::new(),
             accepting: Accepting::new(cfg.accepts_per_s),
             pace: Pace::default(),
@@ -212,8 +222,8 @@ impl NodeCore {
             Event::Readied { vnode, epoch, answer } => self.on_readied(vnode, epoch, answer, now),
             Event::Released { vnode, epoch } => self.on_released(vnode, epoch, now),
             Event::Written { vnode, call, answer } => self.on_written(vnode, call, answer, now),
-            Event::Read { session, generation, after, answer } => {
-                self.on_read(session, generation, after, answer, now);
+            Event::Read { session, stream, generation, after, answer } => {
+                self.on_read(session, &stream, generation, after, answer, now);
             }
             Event::LogEnd { session, ask, partition, answer } => {
                 self.on_log_end(session, ask, partition, answer, now);
@@ -227,7 +237,20 @@ impl NodeCore {
             Event::Send { session, send } => self.on_send(session, send, now),
             Event::Ack { session, cursor } => self.on_ack(session, cursor, now),
             Event::Status { session, id, status } => self.on_status(session, id, status, now),
-            Event::Drained { session, frames } => self.on_drained(session, frames, now),
+            Event::Room { session, command } => self.on_room(session, command, now),
+            Event::Signal { session, signal } => self.on_signal(session, signal, now),
+            Event::Followed { channel, done } => self.on_followed(&channel, done, now),
+            Event::Live { channel, payload } => self.on_live(&channel, &payload, now),
+            Event::Missed => self.compare_rooms(now),
+            Event::Standings { rooms, answer } => self.on_standings(&rooms, answer, now),
+            Event::Drained { session, frames, signals } => {
+                if frames > 0 {
+                    self.on_drained(session, frames, now);
+                }
+                if signals > 0 {
+                    self.signals_drained(session, signals);
+                }
+            }
             Event::Closed { session } => self.on_closed(session, now),
             Event::Drain => self.on_drain(now),
             Event::Undrain => self.on_undrain(now),
@@ -294,6 +317,7 @@ impl NodeCore {
         self.tick_channels(now);
         self.tick_canary(now);
         self.tick_sessions(now);
+        self.tick_rooms(now);
     }
 
     pub fn sid(&self) -> &Sid {
@@ -309,6 +333,8 @@ impl NodeCore {
         let leases = self.homes.values().map(|h| h.lease_until.saturating_sub(now.mono));
         events::Gauges {
             sessions: self.sessions.len(),
+            rooms: self.rooms.len(),
+            listeners: self.rooms.listeners(),
             owned: self.homes.len(),
             ready: self.homes.values().filter(|h| h.serving(now)).count(),
             lease_left_ms: leases.min(),

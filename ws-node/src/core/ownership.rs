@@ -14,6 +14,7 @@ use super::events::{Maybe, Now};
 use super::home::{Held, Home, Phase};
 use super::outbox::Outbox;
 use super::presence::Member;
+use super::rooms::members::HomeRooms;
 use super::{Action, NodeCore, Registration, Token};
 
 /// An unanswered request is made again after this long, in milliseconds: longer than the store's own timeout.
@@ -37,6 +38,7 @@ pub(super) struct Claiming {
     previous: Option<Sid>,
     /// The home as it was: senders and sessions' presence go on when the same generation does.
     members: std::collections::BTreeMap<roost_proto::ids::UserId, Member>,
+    rooms: HomeRooms,
 }
 
 impl Claiming {
@@ -176,7 +178,7 @@ impl NodeCore {
         }
         self.claims.clear();
         let channels = std::mem::take(&mut self.channels).into_values();
-        self.drop_items(channels.flat_map(Channel::into_dropped), Self::reply_unknown);
+        self.drop_items(channels.flat_map(Channel::into_dropped), Self::reply_unknown, now);
         self.sid = Sid::new(&self.cfg.node, now.wall.max(self.sid.born() + 1), self.cfg.random);
         self.registration = Registration::No;
         self.registered_before = false;
@@ -217,11 +219,11 @@ impl NodeCore {
         let held = (activated && home.leased(now)).then_some((home.epoch, home.seq));
         let home = self.take_home(vnode, now);
         if activated {
-            let members = home.map(|h| h.members).unwrap_or_default();
+            let (members, rooms) = home.map(|h| (h.members, h.rooms)).unwrap_or_default();
             let floor = self.epochs[vnode.index()];
             let previous = None;
             let claim =
-                Claiming { held, held_until, prove, floor, asked: None, not_before: 0, previous, members };
+                Claiming { held, held_until, prove, floor, asked: None, not_before: 0, previous, members, rooms };
             self.claims.insert(vnode, claim);
         } else if let Some(claim) = self.claims.get_mut(&vnode) {
             (claim.asked, claim.not_before) = (None, 0);
@@ -332,6 +334,7 @@ impl NodeCore {
             not_before: 0,
             previous: None,
             members: Default::default(),
+            rooms: HomeRooms::default(),
         });
         if let Some(row) = self.view.rows.get(&vnode).filter(|r| r.sid != self.sid) {
             claim.previous = Some(row.sid.clone());
@@ -436,10 +439,11 @@ impl NodeCore {
         if home.generation == home.epoch {
             self.counters.generations_begun += 1;
         }
+        let rooms = claim.as_ref().map(|c| c.rooms.clone()).unwrap_or_default();
+        let (grace, begun) = (now.mono + self.cfg.grace_ms, home.generation == home.epoch);
+        home.rooms = HomeRooms::inherited(activated.rooms, rooms, begun, grace);
         // What this node itself knows about its users goes before what the roster says: after a loss of data the
         // roster is written again from here (rule 18).
-        let grace = now.mono + self.cfg.grace_ms;
-        let begun = home.generation == home.epoch;
         let mut members = claim.map(|c| c.members).unwrap_or_default();
         for member in members.values_mut() {
             if begun {
@@ -499,6 +503,7 @@ impl NodeCore {
                         *at = grace;
                     }
                 }
+                home.rooms.ready(grace);
                 self.view.rows.insert(vnode, Row { sid: self.sid.clone(), epoch, ready: true });
                 self.tell_predecessor(vnode, now);
                 self.sweep_presence(vnode, now);

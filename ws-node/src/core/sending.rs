@@ -3,15 +3,18 @@
 use roost_backend::store::Row;
 use roost_proto::codes::{CloseCode, ErrorBody, ErrorCode};
 use roost_proto::frames::{Reply, ReplyOk, Send, ServerFrame};
-use roost_proto::ids::{StreamId, VnodeId};
+use roost_proto::ids::{MessageId, StreamId, VnodeId};
 use roost_proto::limits::UNKNOWN_AFTER_MS;
 use roost_proto::records::{Append, Confirm, ItemBody, Record};
+
+use serde_json::value::RawValue;
 
 use super::canary::CANARY;
 use super::channel::{Attached, Channel, Dropped, ItemKey, Pending, Waiter};
 use super::config::Rule;
-use super::events::{Now, SessionKey};
+use super::events::{Lane, Now, SessionKey};
 use super::homes::body_hash;
+use super::rooms::placing::ROOMS;
 use super::session::Early;
 use super::{Action, NodeCore, Token};
 
@@ -28,8 +31,20 @@ impl NodeCore {
         if !session.welcomed {
             return self.keep_early(key, Early::Send(send));
         }
+        self.send_to(key, StreamId::inbox(&send.to), send.id, send.data, now);
+    }
+
+    /// A message of a session for any stream.
+    pub(super) fn send_to(
+        &mut self,
+        key: SessionKey,
+        stream: StreamId,
+        id: MessageId,
+        data: Box<RawValue>,
+        now: Now,
+    ) {
+        let Some(session) = self.sessions.get(&key) else { return };
         self.counters.sends += 1;
-        let id = send.id.clone();
         if session.blocked.len() > BLOCKED_MAX {
             return self.close(
                 key,
@@ -37,8 +52,7 @@ impl NodeCore {
                 "too many streams wait for the repeat of a refused message",
             );
         }
-        let stream = StreamId::inbox(&send.to);
-        let hash = body_hash(MESSAGE, send.data.get());
+        let hash = body_hash(MESSAGE, data.get());
         let item: ItemKey = (stream.clone(), session.user.to_string(), id.clone());
         let arrival = self.next_arrival;
         self.next_arrival += 1;
@@ -66,7 +80,7 @@ impl NodeCore {
             return self.refuse(key, id.as_str(), why, wait);
         }
         self.unblock(key, &stream, &id);
-        let append = Append { stream, from: item.1.clone(), id, kind: MESSAGE.into(), data: send.data };
+        let append = Append { stream, from: item.1.clone(), id, kind: MESSAGE.into(), data };
         let body = serde_json::value::to_raw_value(&ItemBody::Append(append)).expect("bodies always encode");
         self.channel(vnode, now).push(Pending::new(item, body, hash, waiter), now.mono);
         self.count_waiters(key);
@@ -78,7 +92,7 @@ impl NodeCore {
         &mut self,
         key: SessionKey,
         stream: &StreamId,
-        id: &roost_proto::MessageId,
+        id: &MessageId,
         vnode: VnodeId,
         now: Now,
     ) -> Result<(), (&'static str, u64)> {
@@ -100,7 +114,7 @@ impl NodeCore {
         session.bucket.take(now.mono).map_err(|wait| ("too many commands", wait))
     }
 
-    fn unblock(&mut self, key: SessionKey, stream: &StreamId, id: &roost_proto::MessageId) {
+    fn unblock(&mut self, key: SessionKey, stream: &StreamId, id: &MessageId) {
         if let Some(session) = self.sessions.get_mut(&key)
             && session.blocked.get(stream).is_some_and(|(_, blocked)| blocked == id)
         {
@@ -113,19 +127,23 @@ impl NodeCore {
     pub(super) fn drop_items(
         &mut self,
         items: impl IntoIterator<Item = Dropped>,
-        tell: fn(&mut Self, &ItemKey, &Waiter),
+        tell: fn(&mut Self, &ItemKey, &Waiter, Now),
+        now: Now,
     ) {
         for item in items {
             if let Some(session) = self.sessions.get_mut(&item.session) {
                 session.block(&item.key.0, item.arrival, &item.key.2);
             }
             for waiter in &item.waiters {
-                tell(self, &item.key, waiter);
+                tell(self, &item.key, waiter, now);
             }
         }
     }
 
-    fn reply_unavailable_to(&mut self, key: &ItemKey, waiter: &Waiter) {
+    fn reply_unavailable_to(&mut self, key: &ItemKey, waiter: &Waiter, now: Now) {
+        if waiter.session == ROOMS {
+            return self.home_answered(key, None, now);
+        }
         self.reply_unavailable(waiter.session, key.2.as_str());
     }
 
@@ -151,6 +169,7 @@ impl NodeCore {
         channel.move_to(*epoch, sid.node(), self.next_chan, now.mono);
         self.next_chan += 1;
         self.pump(vnode, now);
+        self.tell_anew(vnode, now);
     }
 
     /// Hands everything not yet handed out to the transport.
@@ -190,7 +209,7 @@ impl NodeCore {
         if confirm.unreadable {
             let gone = channel.unreadable(confirm.from, self.next_chan, now.mono);
             self.next_chan += 1;
-            self.drop_items(gone, Self::reply_unavailable_to);
+            self.drop_items(gone, Self::reply_unavailable_to, now);
             return self.pump(vnode, now);
         }
         if channel.is_forgotten(&confirm) {
@@ -200,7 +219,7 @@ impl NodeCore {
         }
         for (item, result) in channel.confirm(&confirm, now.mono) {
             for waiter in &item.waiters {
-                self.answer(waiter, item.key.2.as_str(), &result, now);
+                self.answer(waiter, &item.key, &result, now);
             }
         }
         self.pump(vnode, now);
@@ -212,11 +231,11 @@ impl NodeCore {
             if self.cfg.on(Rule::VoidAge) {
                 channel.void_aged(now.mono);
             }
-            let overdue = channel.overdue(now.mono, UNKNOWN_AFTER_MS);
+            let overdue = channel.overdue(now.mono, UNKNOWN_AFTER_MS, ROOMS);
             let probe = channel.probe(now.mono).filter(|_| self.cfg.on(Rule::Probe));
             let home = channel.home().cloned();
             for (key, waiter) in overdue {
-                self.reply_unknown(&key, &waiter);
+                self.reply_unknown(&key, &waiter, now);
             }
             if let (Some(probe), Some(home)) = (probe, home) {
                 self.counters.probes += 1;
@@ -232,14 +251,14 @@ impl NodeCore {
         let Some(session) = self.sessions.get_mut(&key) else { return };
         session.unanswered = session.unanswered.saturating_sub(1);
         let frame = ServerFrame::Reply(reply).to_json().into();
-        self.out.push(Action::Frame { session: key, frame, counted: false });
+        self.out.push(Action::Frame { session: key, frame, lane: Lane::Reply });
     }
 
     pub(super) fn reply_ok(&mut self, key: SessionKey, id: &str, ok: ReplyOk) {
         self.reply(key, Reply::ok(id, ok));
     }
 
-    fn reply_error(&mut self, key: SessionKey, id: &str, error: ErrorBody) {
+    pub(super) fn reply_error(&mut self, key: SessionKey, id: &str, error: ErrorBody) {
         self.reply(key, Reply::error(Some(id.to_owned()), error));
     }
 
@@ -250,7 +269,10 @@ impl NodeCore {
         self.reply_error(key, id, ErrorBody::new(ErrorCode::RateLimited, why).retry_after(wait_ms));
     }
 
-    pub(super) fn reply_unknown(&mut self, key: &ItemKey, waiter: &Waiter) {
+    pub(super) fn reply_unknown(&mut self, key: &ItemKey, waiter: &Waiter, now: Now) {
+        if waiter.session == ROOMS {
+            return self.home_answered(key, None, now);
+        }
         if waiter.session == CANARY {
             return;
         }

@@ -1,10 +1,16 @@
 //! One connection: a cursor into its user's inbox, and what it still owes or is owed (rule 25).
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 
-use roost_proto::frames::{ChosenStatus, Send};
+use bytes::Bytes;
+use roost_proto::frames::{ChosenStatus, RoomAt, Send};
 use roost_proto::ids::{Cursor, DeviceId, Epoch, MessageId, Offset, SessionId, StreamId, UserId, VnodeId};
 use roost_service::ratelimit::Bucket;
+
+use super::events::RoomCommand;
+use super::reader::Reader;
+use super::rooms::{Arrival, Listener};
+use super::signals::Latest;
 
 /// How far a session has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -60,7 +66,19 @@ pub struct Rights {
 #[derive(Debug)]
 pub enum Early {
     Send(Send),
+    Room(RoomCommand),
     Status(MessageId, ChosenStatus),
+}
+
+/// A session's lane for signals.
+#[derive(Debug)]
+pub struct Signals {
+    /// What it may send.
+    pub bucket: Bucket,
+    /// Frames that may be handed to the socket now.
+    pub credit: usize,
+    /// The latest of each key that did not fit.
+    pub waiting: BTreeMap<Latest, Bytes>,
 }
 
 #[derive(Debug)]
@@ -85,16 +103,18 @@ pub struct Session {
     pub verdict: (Verdict, Offset),
     /// Counted among the sessions of its user at home.
     pub counted: bool,
-    /// The generation the client knows, and the last offset of it handed to the socket.
-    pub generation: Epoch,
-    pub sent: Offset,
-    /// The highest place known to be in the stream: of another generation until the client is told of that.
-    pub tail: Cursor,
+    pub inbox: Reader,
     /// Message frames that may be handed to the socket now.
     pub credit: usize,
-    pub reading: bool,
-    /// A read failed, or the tail may be higher than known: read on the next occasion.
-    pub look: bool,
+    pub signals: Signals,
+    pub rooms: BTreeMap<StreamId, Listener>,
+    /// Rooms of `connect`, until they are joined, and what became of them.
+    pub wanted: Vec<RoomAt>,
+    pub arrival: Arrival,
+    /// The inbox has its place, and the rooms have not: what `welcome` will say of the history.
+    pub parked: Option<Option<String>>,
+    /// Rooms with more for it than it has credit.
+    pub starved: BTreeSet<StreamId>,
     /// Commands that wait for their reply.
     pub unanswered: usize,
     /// Per stream, the earliest id in order of arrival that was refused or told `unknown`: later sends wait for its
@@ -104,11 +124,6 @@ pub struct Session {
 }
 
 impl Session {
-    /// Where the client is, if it took what was handed to its socket.
-    pub fn place(&self) -> Cursor {
-        Cursor::new(self.generation, self.sent)
-    }
-
     pub fn is_opening(&self) -> bool {
         matches!(self.state, State::Opening { .. })
     }

@@ -4,13 +4,15 @@ use roost_backend::store::{NodeState, Opened, Row};
 use roost_proto::codes::CloseCode;
 use roost_proto::frames::{Moved, Reset, ServerFrame, Welcome};
 use roost_proto::ids::{Cursor, Epoch, NodeId, Offset, SessionId, StreamId, VnodeId};
-use roost_proto::limits::PING_INTERVAL_MS;
+use roost_proto::limits::{PING_INTERVAL_MS, SIGNALS_BURST, SIGNALS_PER_S};
 use roost_service::ratelimit::Bucket;
 
-use super::events::{Connecting, Maybe, Now, SessionKey};
+use super::events::{Connecting, Lane, Maybe, Now, SessionKey};
 use super::home::Work;
 use super::homes::SWEEP_MS;
-use super::session::{Early, Session, State, Verdict};
+use super::reader::Reader;
+use super::rooms::placing::ROOMS;
+use super::session::{Early, Session, Signals, State, Verdict};
 use super::{Action, NodeCore};
 
 /// How long a `connect` waits for a home that is on its way (rule 27), in milliseconds.
@@ -22,7 +24,7 @@ const LOG_AGAIN_MS: u64 = 3500;
 
 impl NodeCore {
     pub(super) fn on_connect(&mut self, connect: Connecting, now: Now) {
-        let Connecting { session: key, user, device, rights, epoch, cursor } = connect;
+        let Connecting { session: key, user, device, rights, epoch, cursor, rooms } = connect;
         let stream = StreamId::inbox(&user);
         let vnode = self.vnode_of(&stream);
         let others = self.by_vnode.get(&vnode).and_then(|s| s.get(&stream)).map_or(0, Vec::len);
@@ -46,12 +48,18 @@ impl NodeCore {
             early: Default::default(),
             verdict: (Verdict::NotRecovered, Offset(0)),
             counted: false,
-            generation: Epoch(0),
-            sent: Offset(0),
-            tail: Cursor::default(),
+            inbox: Reader::default(),
             credit: self.cfg.credit,
-            reading: false,
-            look: false,
+            signals: Signals {
+                bucket: Bucket::new(SIGNALS_PER_S, SIGNALS_BURST),
+                credit: self.cfg.signal_credit,
+                waiting: Default::default(),
+            },
+            rooms: Default::default(),
+            wanted: rooms,
+            arrival: Default::default(),
+            parked: None,
+            starved: Default::default(),
             unanswered: 0,
             blocked: Default::default(),
             bucket: Bucket::new(self.cfg.commands_per_s, self.cfg.commands_burst),
@@ -75,6 +83,7 @@ impl NodeCore {
                 session.opening_since = now.mono;
                 home.queue.push_back(Work::Open { session: key, user, device });
                 self.dirty.insert(vnode);
+                self.arrive(key, now);
             }
             return;
         }
@@ -114,6 +123,7 @@ impl NodeCore {
         for key in self.keys_of(vnode) {
             let Some(session) = self.sessions.get_mut(&key) else { continue };
             session.counted = false;
+            session.parked = None;
             match session.state {
                 State::Opening { .. } | State::Locating { .. } | State::Live if session.welcomed => {
                     session.state = State::Adrift { since: now.mono };
@@ -186,8 +196,8 @@ impl NodeCore {
         (takes / (senders.saturating_sub(1).max(1) as u64)).max(1)
     }
 
-    fn frame(&mut self, session: SessionKey, frame: ServerFrame) {
-        self.out.push(Action::Frame { session, frame: frame.to_json().into(), counted: false });
+    pub(super) fn frame(&mut self, session: SessionKey, frame: ServerFrame) {
+        self.out.push(Action::Frame { session, frame: frame.to_json().into(), lane: Lane::Reply });
     }
 
     /// The session's place in its inbox was read, in order with everything else of the vnode.
@@ -197,8 +207,8 @@ impl NodeCore {
         let Some(session) = self.sessions.get_mut(&key).filter(|s| s.is_opening()) else { return };
         let reachable = |offset: Offset| offset <= opened.tail && offset.0 + 1 >= opened.first.0;
         let verdict = if session.welcomed {
-            match (session.generation == generation, reachable(session.sent)) {
-                (true, true) => Verdict::Resume(session.sent),
+            match (session.inbox.generation == generation, reachable(session.inbox.sent)) {
+                (true, true) => Verdict::Resume(session.inbox.sent),
                 (true, false) => Verdict::TooSlow,
                 (false, _) => Verdict::Reset,
             }
@@ -210,7 +220,7 @@ impl NodeCore {
             }
         };
         session.verdict = (verdict, opened.tail);
-        session.tail = Cursor::new(generation, opened.tail);
+        session.inbox.tail = Cursor::new(generation, opened.tail);
         // A shown cursor counts as an ack.
         if let (Some(device), Some(cursor), false) = (&session.device, session.cursor, session.welcomed)
             && verdict != Verdict::NotRecovered
@@ -254,6 +264,9 @@ impl NodeCore {
         answer: Maybe<u64>,
         now: Now,
     ) {
+        if key == ROOMS {
+            return self.on_room_log_end(ask, partition, answer, now);
+        }
         let asked = |s: &&Session| matches!(s.state, State::Locating { ask: a, .. } if a == ask);
         let Some(session) = self.sessions.get(&key).filter(asked) else { return };
         match answer {
@@ -269,11 +282,15 @@ impl NodeCore {
     fn begin(&mut self, key: SessionKey, through: Option<String>, now: Now) {
         let node = self.cfg.node.clone();
         let Some(session) = self.sessions.get_mut(&key) else { return };
+        if !session.welcomed && !session.arrival.is_complete() {
+            session.parked = Some(through);
+            return;
+        }
         let (verdict, tail) = session.verdict;
-        session.generation = session.tail.generation;
-        let cursor = Cursor::new(session.generation, tail);
+        session.inbox.generation = session.inbox.tail.generation;
+        let cursor = Cursor::new(session.inbox.generation, tail);
         session.state = State::Live;
-        session.sent = match verdict {
+        session.inbox.sent = match verdict {
             Verdict::Resume(from) => from,
             Verdict::NotRecovered | Verdict::Reset | Verdict::TooSlow => tail,
         };
@@ -285,7 +302,7 @@ impl NodeCore {
         } else {
             session.welcomed = true;
             self.accepting.welcomed(now.mono - session.opening_since);
-            let replayed = tail.0 - session.sent.0;
+            let replayed = tail.0 - session.inbox.sent.0;
             self.counters.replayed += replayed;
             let welcome = Welcome {
                 session: session.id.clone(),
@@ -298,11 +315,20 @@ impl NodeCore {
                 recovered: verdict != Verdict::NotRecovered,
                 replayed,
                 through,
+                rooms: std::mem::take(&mut session.arrival.told),
             };
             self.frame(key, ServerFrame::Welcome(welcome));
             self.do_early(key, now);
         }
         self.feed(key, now);
+    }
+
+    /// What was known of the rooms is complete now: `welcome` need not wait any more.
+    pub(super) fn arrived(&mut self, key: SessionKey, now: Now) {
+        let Some(session) = self.sessions.get_mut(&key).filter(|s| s.arrival.is_complete()) else { return };
+        if let Some(through) = session.parked.take() {
+            self.begin(key, through, now);
+        }
     }
 
     /// Keeps a command until `welcome` was said, which is the first frame; the bound is that of unanswered ones.
@@ -320,6 +346,7 @@ impl NodeCore {
         for command in early {
             match command {
                 Early::Send(send) => self.on_send(key, send, now),
+                Early::Room(command) => self.on_room(key, command, now),
                 Early::Status(id, status) => self.on_status(key, id, status, now),
             }
         }
@@ -327,7 +354,7 @@ impl NodeCore {
 
     pub(super) fn on_ack(&mut self, key: SessionKey, cursor: Cursor, now: Now) {
         let Some(session) = self.sessions.get(&key) else { return };
-        let known = session.welcomed && cursor <= Cursor::new(session.generation, session.sent);
+        let known = session.welcomed && cursor <= Cursor::new(session.inbox.generation, session.inbox.sent);
         if let (Some(device), Some(home), true) =
             (&session.device, self.homes.get_mut(&session.vnode), known && session.counted)
         {
@@ -337,6 +364,7 @@ impl NodeCore {
 
     pub(super) fn on_closed(&mut self, key: SessionKey, now: Now) {
         let Some(session) = self.sessions.remove(&key) else { return };
+        self.leave_all(key, &session, now);
         if let Some(streams) = self.by_vnode.get_mut(&session.vnode) {
             if let Some(keys) = streams.get_mut(&session.stream) {
                 keys.retain(|k| *k != key);
@@ -376,7 +404,7 @@ impl NodeCore {
                 }
                 State::Locating { again_at, .. } if now.mono >= again_at => locating.push(*key),
                 State::Waiting { .. } | State::Adrift { .. } => waiting.push(*key),
-                State::Live if session.look => waiting.push(*key),
+                State::Live if session.inbox.look => waiting.push(*key),
                 State::Opening { .. } | State::Locating { .. } | State::Live | State::Moved { .. } => {}
             }
         }

@@ -12,10 +12,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use bytes::Bytes;
 use roost_proto::ids::{Epoch, Offset, StreamId, UserId, VnodeId};
 use rusqlite::{Connection, OptionalExtension, params};
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 
+use super::ears::Ears;
 use crate::store::model::{Change, Control, VnodeData};
 use crate::store::*;
 
@@ -33,6 +35,7 @@ pub struct EmbeddedStore {
     control: Mutex<Control>,
     data: Mutex<Data>,
     hints: watch::Sender<u64>,
+    ears: Arc<Mutex<Ears>>,
     commands: AtomicU64,
 }
 
@@ -64,6 +67,7 @@ impl EmbeddedStore {
             control: Mutex::default(),
             data: Mutex::new(data),
             hints: watch::Sender::new(0),
+            ears: Arc::default(),
             commands: AtomicU64::new(0),
         }
     }
@@ -192,7 +196,17 @@ impl Store for EmbeddedStore {
     }
 
     async fn write(&self, request: &Write) -> Result<WriteAnswer, StoreError> {
-        self.step(request.fence.vnode, |data| data.write(request, &self.config))
+        let vnode = request.fence.vnode;
+        let mut data = lock(&self.data);
+        self.commands.fetch_add(1, Ordering::Relaxed);
+        let (answer, published) =
+            data.step(vnode, |data| (data.write(request, &self.config), data.take_published()))?;
+        // Still locked: what is published in one room keeps its order.
+        let mut ears = lock(&self.ears);
+        for (stream, payload) in published {
+            ears.tell(&LiveChannel::Room { vnode, stream }, &payload);
+        }
+        Ok(answer)
     }
 
     async fn read(
@@ -208,6 +222,20 @@ impl Store for EmbeddedStore {
 
     async fn presence(&self, vnode: VnodeId, users: &[UserId]) -> Result<Vec<PresenceRow>, StoreError> {
         self.step(vnode, |data| users.iter().map(|user| data.presence(user)).collect())
+    }
+
+    async fn standings(&self, rooms: &[(VnodeId, StreamId)]) -> Result<Vec<Option<Standing>>, StoreError> {
+        rooms.iter().map(|(vnode, stream)| self.step(*vnode, |data| data.standing(stream))).collect()
+    }
+
+    fn subscribe(&self, queue: mpsc::Sender<LiveEvent>) -> Box<dyn Subscriber> {
+        Box::new(Ears::add(&self.ears, queue))
+    }
+
+    async fn shout(&self, channel: &LiveChannel, payload: Bytes) -> Result<(), StoreError> {
+        self.commands.fetch_add(1, Ordering::Relaxed);
+        lock(&self.ears).tell(channel, &payload);
+        Ok(())
     }
 
     async fn ping(&self) -> Result<(), StoreError> {

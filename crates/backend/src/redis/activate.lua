@@ -1,4 +1,4 @@
--- Core rules 17 and 18. KEYS head outbox presence; ARGV epoch sid data_set prove held_epoch held_seq ('' if none)
+-- Core rules 17 and 18. KEYS head outbox presence members; ARGV epoch sid data_set prove held_epoch held_seq ('' if none)
 -- Epochs and seqs are compared as numbers and kept as the texts that came, which never have an exponent.
 local epoch, sid, data_set = tonumber(ARGV[1]), ARGV[2], ARGV[3]
 local generation, seq, previous = ARGV[1], '0', ''
@@ -21,4 +21,4 @@ else
 end
 redis.call('HSET', KEYS[1], 'epoch', ARGV[1], 'sid', sid, 'generation', generation, 'seq', seq, 'data_set', data_set)
 return {'activated', generation, seq, previous,
-  redis.call('XRANGE', KEYS[2], '-', '+'), redis.call('HGETALL', KEYS[3])}
+  redis.call('XRANGE', KEYS[2], '-', '+'), redis.call('HGETALL', KEYS[3]), redis.call('HGETALL', KEYS[4])}

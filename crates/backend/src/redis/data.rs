@@ -1,6 +1,6 @@
 //! The data plane's calls: activation, the fenced write, reads.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use bytes::Bytes;
 use redis::{Script, pipe};
@@ -8,7 +8,7 @@ use roost_proto::events::{message_prefix, status_prefix};
 use roost_proto::ids::{Cursor, Epoch, Offset, Seq, Sid, StreamId, UserId, VnodeId};
 use roost_proto::limits::IDS_KEPT_MS;
 
-use super::reply::{Fields, from_json, parse_pair};
+use super::reply::{Fields, from_json, parse, parse_pair};
 use super::{RedisStore, keys};
 use crate::store::*;
 
@@ -87,6 +87,18 @@ impl<'a> Named<'a> {
                 push(user);
                 push(&device.as_ref().map_or("", |d| d.as_str()));
             }
+            Op::Member(op) => {
+                push(&"member");
+                push(&self.stream(&op.stream));
+                push(&op.user);
+                push(&json(op.entry.as_ref()));
+                push(&json((!op.last).then_some(&op.version)));
+                out.push(op.note.clone());
+            }
+            Op::Tail { stream } => {
+                push(&"tail");
+                push(&self.stream(stream));
+            }
             Op::Ack { user, device, cursor } => {
                 push(&"ack");
                 push(&self.user(user));
@@ -114,6 +126,7 @@ impl RedisStore {
         script
             .key(keys::outbox(vnode))
             .key(keys::presence(vnode))
+            .key(keys::members(vnode))
             .arg(request.epoch.0)
             .arg(request.sid.as_str())
             .arg(&request.data_set.0)
@@ -140,7 +153,7 @@ impl RedisStore {
             named.args(op, &mut ops);
         }
         let mut script = self.data.write.key(keys::head(vnode));
-        script.key(keys::outbox(vnode)).key(keys::presence(vnode));
+        script.key(keys::outbox(vnode)).key(keys::presence(vnode)).key(keys::members(vnode));
         script.arg(fence.epoch.0).arg(fence.sid.as_str()).arg(fence.seq.0);
         script.arg(request.trim.0).arg(request.now_ms);
         script.arg(self.config.stream_max_len).arg(self.config.stream_max_age_ms).arg(TAILS_KEPT_MS);
@@ -149,7 +162,7 @@ impl RedisStore {
         for stream in &named.streams {
             script.key(keys::stream(vnode, stream)).key(keys::tail(vnode, stream));
             script.key(keys::ids(vnode, stream, 0)).key(keys::ids(vnode, stream, 1));
-            script.arg(stream.as_str()).arg(message_prefix(stream));
+            script.arg(stream.as_str()).arg(u8::from(stream.is_room())).arg(message_prefix(stream));
         }
         script.arg(named.users.len());
         for user in &named.users {
@@ -187,6 +200,33 @@ impl RedisStore {
         // COUNT 0 is answered with nil.
         let entries = if limit == 0 { Vec::new() } else { entries(answers.array()?)? };
         Ok(Window { first, entries })
+    }
+
+    pub(super) async fn do_standings(
+        &self,
+        rooms: &[(VnodeId, StreamId)],
+    ) -> Result<Vec<Option<Standing>>, StoreError> {
+        if rooms.is_empty() {
+            return Ok(Vec::new());
+        }
+        let link = self.links.get().await?;
+        let mut pipe = pipe();
+        for (vnode, stream) in rooms {
+            pipe.cmd("HGET").arg(keys::head(*vnode)).arg("generation");
+            pipe.cmd("GET").arg(keys::tail(*vnode, stream));
+            pipe.cmd("HGET").arg(keys::members(*vnode)).arg(stream.as_str());
+        }
+        let mut answers = self.together(&link, &pipe).await?;
+        let standing = |_| {
+            let (head, tail) = (answers.bytes_if_any()?, answers.bytes_if_any()?);
+            let version = answers.json_if_any()?.unwrap_or_default();
+            let Some(head) = head else { return Ok(None) };
+            let generation = parse(&head)?;
+            let tail = tail.map(|text| parse_pair(&text, b':')).transpose()?;
+            let offset = tail.filter(|(of, _)| *of == generation).map_or(0, |(_, offset)| offset);
+            Ok(Some(Standing { tail: Cursor::new(Epoch(generation), Offset(offset)), version }))
+        };
+        rooms.iter().map(standing).collect()
     }
 
     pub(super) async fn do_presence(
@@ -256,15 +296,38 @@ fn activated(mut fields: Fields) -> Result<Activated, StoreError> {
     };
     let outbox = outbox(fields.array()?)?;
     let mut roster = Vec::new();
-    let mut fields = fields.array()?;
-    while !fields.done() {
-        let user = fields.text()?;
-        let user = UserId::new(&user).map_err(|e| StoreError::Garbled(format!("user '{user}': {e}")))?;
-        roster.push((user, from_json(&fields.bytes()?)?));
+    let mut users = fields.array()?;
+    while !users.done() {
+        let user = user_id(&users.text()?)?;
+        roster.push((user, from_json(&users.bytes()?)?));
     }
     // Redis keeps them in no order.
     roster.sort_by(|a: &(UserId, RosterEntry), b| a.0.cmp(&b.0));
-    Ok(Activated { generation, seq, outbox, roster, previous })
+    let rooms = rooms(fields.array()?)?;
+    Ok(Activated { generation, seq, outbox, roster, rooms, previous })
+}
+
+fn user_id(text: &str) -> Result<UserId, StoreError> {
+    UserId::new(text).map_err(|e| StoreError::Garbled(format!("user '{text}': {e}")))
+}
+
+fn rooms(mut fields: Fields) -> Result<Vec<(StreamId, RoomRoster)>, StoreError> {
+    let mut rooms: BTreeMap<StreamId, RoomRoster> = BTreeMap::new();
+    while !fields.done() {
+        let name = fields.text()?;
+        let (stream, user) = name.split_once('\n').map_or((&name[..], None), |(s, u)| (s, Some(u)));
+        let stream =
+            StreamId::new(stream).map_err(|e| StoreError::Garbled(format!("stream '{stream}': {e}")))?;
+        let room = rooms.entry(stream).or_default();
+        match user {
+            Some(user) => room.members.push((user_id(user)?, from_json(&fields.bytes()?)?)),
+            None => room.version = from_json(&fields.bytes()?)?,
+        }
+    }
+    for room in rooms.values_mut() {
+        room.members.sort_by(|a, b| a.0.cmp(&b.0));
+    }
+    Ok(rooms.into_iter().collect())
 }
 
 fn written(mut fields: Fields) -> Result<WriteAnswer, StoreError> {
@@ -293,6 +356,10 @@ fn result(mut fields: Fields) -> Result<OpResult, StoreError> {
         "conflict" => Ok(OpResult::Conflict),
         "presence" => Ok(OpResult::Presence { changed: fields.number()? != 0 }),
         "acked" => Ok(OpResult::Acked),
+        "member" => Ok(OpResult::Member),
+        "tail" => {
+            Ok(OpResult::Tail { tail: Offset(fields.number()?), first: Offset(fields.number()?) })
+        }
         "opened" => Ok(OpResult::Opened(Opened {
             tail: Offset(fields.number()?),
             first: Offset(fields.number()?),

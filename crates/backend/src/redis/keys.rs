@@ -3,6 +3,8 @@
 
 use roost_proto::ids::{StreamId, UserId, VnodeId};
 
+use crate::store::LiveChannel;
+
 /// Hash: `gen`, `run_id`, `vnodes`, `hash`, and `granted`, the largest epoch granted.
 pub const RING: &str = "{roost}:ring";
 /// Hash: node → JSON of [`NodeRow`](crate::store::NodeRow).
@@ -49,6 +51,20 @@ pub fn tail(vnode: VnodeId, stream: &StreamId) -> String {
 /// Hash: sender, line feed, message id → `<offset> <at> <hash>`; `slice` is the slice's number.
 pub fn ids(vnode: VnodeId, stream: &StreamId, slice: u8) -> String {
     format!("{{v{vnode}}}:ids:{stream}:{slice}")
+}
+
+/// Hash: stream, line feed, user → JSON of [`MemberEntry`](crate::store::MemberEntry); stream → JSON of the room's
+/// [`Version`](roost_proto::live::Version).
+pub fn members(vnode: VnodeId) -> String {
+    format!("{{v{vnode}}}:members")
+}
+
+/// Pub/sub channel. That of a room has the name of its stream's key.
+pub fn channel(channel: &LiveChannel) -> String {
+    match channel {
+        LiveChannel::Room { vnode, stream: name } => stream(*vnode, name),
+        LiveChannel::Node(node) => format!("{{roost}}:node:{node}"),
+    }
 }
 
 /// JSON of [`Seen`](crate::store::Seen).

@@ -6,6 +6,7 @@
 
 mod control;
 mod data;
+mod ear;
 mod hints;
 mod keys;
 mod link;
@@ -16,12 +17,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use async_trait::async_trait;
-use redis::{Pipeline, RedisError, ScriptInvocation, Value, cmd};
+use bytes::Bytes;
+use redis::{Client, Pipeline, RedisError, ScriptInvocation, Value, cmd};
 use roost_proto::ids::{Epoch, Offset, StreamId, UserId, VnodeId};
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 
 use self::control::ControlScripts;
 use self::data::DataScripts;
+use self::ear::Ear;
 use self::hints::Hints;
 use self::link::{Link, Links};
 use self::reply::{Fields, failed};
@@ -31,6 +34,7 @@ use crate::store::*;
 /// A store kept in Redis 6.2 or later. See the module's description.
 pub struct RedisStore {
     config: StoreConfig,
+    client: Client,
     links: Links,
     hints: Hints,
     control: ControlScripts,
@@ -52,11 +56,12 @@ impl RedisStore {
     /// [`StoreError::Config`] if it would evict keys, or the address is not supported; else why it was not reached.
     pub async fn connect(url: &str, config: StoreConfig) -> Result<Self, StoreError> {
         let address = link::address(url)?;
-        let client = redis::Client::open(address.clone()).map_err(|e| StoreError::Config(e.to_string()))?;
+        let client = Client::open(address.clone()).map_err(|e| StoreError::Config(e.to_string()))?;
         let store = Self {
             config,
             links: Links::new(address, config.lease_ttl_ms)?,
-            hints: Hints::spawn(client),
+            hints: Hints::spawn(client.clone()),
+            client,
             control: ControlScripts::new(),
             data: DataScripts::new(),
             assignment: LastAssignment::default(),
@@ -188,6 +193,22 @@ impl Store for RedisStore {
 
     async fn presence(&self, vnode: VnodeId, users: &[UserId]) -> Result<Vec<PresenceRow>, StoreError> {
         self.do_presence(vnode, users).await
+    }
+
+    async fn standings(&self, rooms: &[(VnodeId, StreamId)]) -> Result<Vec<Option<Standing>>, StoreError> {
+        self.do_standings(rooms).await
+    }
+
+    fn subscribe(&self, queue: mpsc::Sender<LiveEvent>) -> Box<dyn Subscriber> {
+        Box::new(Ear::spawn(self.client.clone(), queue))
+    }
+
+    async fn shout(&self, channel: &LiveChannel, payload: Bytes) -> Result<(), StoreError> {
+        let link = self.links.get().await?;
+        let mut publish = cmd("PUBLISH");
+        publish.arg(keys::channel(channel)).arg(&payload[..]);
+        let answer = publish.query_async::<Value>(&mut link.connection()).await;
+        self.noted(&link, answer).map(drop)
     }
 
     async fn ping(&self) -> Result<(), StoreError> {

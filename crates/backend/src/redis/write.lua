@@ -1,6 +1,6 @@
 -- One fenced step of a vnode (core rules 10, 11, 18): all of its operations or none. Everything that can fail is
 -- looked at before the first write, because Redis takes nothing back.
--- KEYS head outbox presence, (stream tail ids0 ids1) per stream, (seen cursors) per user
+-- KEYS head outbox presence members, (stream tail ids0 ids1) per stream, (seen cursors) per user
 -- ARGV the fence, the settings, the streams, the operations, in the order they are read below
 local at = 0
 local function arg()
@@ -10,7 +10,7 @@ end
 -- Lua's numbers are doubles and print with an exponent from 1e14 on.
 local function num(n) return string.format('%.0f', n) end
 
-local head_key, outbox, presence = KEYS[1], KEYS[2], KEYS[3]
+local head_key, outbox, presence, members = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local epoch, sid, fence = tonumber(arg()), arg(), tonumber(arg())
 local head = redis.call('HMGET', head_key, 'epoch', 'sid', 'seq', 'generation')
 if not head[1] then return {'lost'} end
@@ -30,12 +30,12 @@ local status_prefix = arg()
 
 local streams, users, seq = {}, {}, fence
 for i = 1, tonumber(arg()) do
-  local key = 4 * i
+  local key = 4 * i + 1
   local ids = {[0] = KEYS[key + 2], [1] = KEYS[key + 3]}
-  streams[i] = {name = arg(), prefix = arg(), key = KEYS[key], tail = KEYS[key + 1], ids = ids}
+  streams[i] = {name = arg(), room = arg() == '1', prefix = arg(), key = KEYS[key], tail = KEYS[key + 1], ids = ids}
 end
 for i = 1, tonumber(arg()) do
-  local key = 2 + 4 * #streams + 2 * i
+  local key = 3 + 4 * #streams + 2 * i
   users[i] = {seen = KEYS[key], cursors = KEYS[key + 1]}
 end
 
@@ -91,6 +91,8 @@ local function append()
   redis.call('XADD', stream.key, 'MAXLEN', '=', max_len, offset .. '-0', 'm', message)
   redis.call('HSET', stream.ids[stream.slice % 2], id, offset .. ' ' .. time .. ' ' .. hash)
   emit('chat', stream.name, message)
+  -- A room's channel has the name of its key.
+  if stream.room then redis.call('PUBLISH', stream.key, message) end
   return {'appended', offset}
 end
 
@@ -108,14 +110,38 @@ local function set_presence()
   return {'presence', '1'}
 end
 
-local function open()
-  local stream, user, name, device = streams[tonumber(arg())], users[tonumber(arg())], arg(), arg()
+-- The end of a stream, and the first offset in its window.
+local function ends(stream)
   opened(stream)
   local entry = redis.call('XRANGE', stream.key, '-', '+', 'COUNT', 1)[1]
-  local first = entry and string.match(entry[1], '^%d+') or num(stream.offset + 1)
+  return num(stream.offset), entry and string.match(entry[1], '^%d+') or num(stream.offset + 1)
+end
+
+local function tail()
+  local offset, first = ends(streams[tonumber(arg())])
+  return {'tail', offset, first}
+end
+
+-- An empty version: nobody is left.
+local function set_member()
+  local stream, user, entry, version, note = streams[tonumber(arg())], arg(), arg(), arg(), arg()
+  local field = stream.name .. '\n' .. user
+  if entry ~= '' then redis.call('HSET', members, field, entry) else redis.call('HDEL', members, field) end
+  if version ~= '' then
+    redis.call('HSET', members, stream.name, version)
+  else
+    redis.call('HDEL', members, stream.name)
+  end
+  redis.call('PUBLISH', stream.key, note)
+  return {'member'}
+end
+
+local function open()
+  local stream, user, name, device = streams[tonumber(arg())], users[tonumber(arg())], arg(), arg()
+  local offset, first = ends(stream)
   local acked = device ~= '' and redis.call('HGET', user.cursors, device) or ''
   local roster, seen = redis.call('HGET', presence, name), redis.call('GET', user.seen)
-  return {'opened', num(stream.offset), first, acked, roster or '', seen or ''}
+  return {'opened', offset, first, acked, roster or '', seen or ''}
 end
 
 local function ack()
@@ -133,7 +159,8 @@ end
 -- operations is refused whole, and one that only trims is let through.
 if at < #ARGV then redis.call('HSET', head_key, 'seq', head[3]) end
 if trim > 0 then redis.call('XTRIM', outbox, 'MINID', '=', num(trim + 1)) end
-local operations, results = {append = append, presence = set_presence, open = open, ack = ack}, {}
+local operations, results = {append = append, presence = set_presence, open = open, ack = ack,
+  tail = tail, member = set_member}, {}
 while at < #ARGV do results[#results + 1] = operations[arg()]() end
 
 for _, stream in ipairs(streams) do

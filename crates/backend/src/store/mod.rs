@@ -4,13 +4,16 @@
 //! the model behind a lock, the simulation drives the model directly, and the Redis scripts are its twin, held
 //! to it by the contract suite.
 
+mod live;
 pub mod model;
 mod types;
 
 use async_trait::async_trait;
+use bytes::Bytes;
 use roost_proto::ids::{Epoch, Offset, StreamId, UserId, VnodeId};
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 
+pub use live::*;
 pub use types::*;
 
 /// The store. Every call is one atomic step or one consistent read; every call is safe to repeat when its answer
@@ -40,7 +43,9 @@ pub use types::*;
 ///     time, or `conflict` for another body.
 /// 11. The event of every applied operation is in the outbox until a later write trims it; composed to the byte as
 ///     `roost_proto::events` composes it.
-/// 12. `read` returns consecutive entries of one generation, or none; it never skips one that is still in the
+/// 12. An append to a room and a change of its members are published in its [`LiveChannel`] by the step that does
+///     them; nobody else publishes there but [`Store::shout`].
+/// 13. `read` returns consecutive entries of one generation, or none; it never skips one that is still in the
 ///     window without saying so through `first`.
 #[async_trait]
 pub trait Store: Send + Sync {
@@ -78,6 +83,12 @@ pub trait Store: Send + Sync {
     ) -> Result<Window, StoreError>;
     /// What is kept about the presence of users of one vnode, in the order asked.
     async fn presence(&self, vnode: VnodeId, users: &[UserId]) -> Result<Vec<PresenceRow>, StoreError>;
+    /// Where rooms stand, in the order asked; `None` where no home was ever activated.
+    async fn standings(&self, rooms: &[(VnodeId, StreamId)]) -> Result<Vec<Option<Standing>>, StoreError>;
+    /// An ear of its own, which tells `queue`. Must be called within a Tokio runtime.
+    fn subscribe(&self, queue: mpsc::Sender<LiveEvent>) -> Box<dyn Subscriber>;
+    /// Publishes something that is kept nowhere.
+    async fn shout(&self, channel: &LiveChannel, payload: Bytes) -> Result<(), StoreError>;
     async fn ping(&self) -> Result<(), StoreError>;
     /// Commands sent to the store so far, for the metrics.
     fn commands(&self) -> u64;

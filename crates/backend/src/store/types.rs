@@ -4,10 +4,12 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use bytes::Bytes;
+use roost_proto::Json;
 use roost_proto::frames::ChosenStatus;
 use roost_proto::ids::{
     Cursor, DeviceId, Epoch, MessageId, NodeId, Offset, Seq, Sid, StreamId, UserId, VnodeId,
 };
+use roost_proto::live::Version;
 use serde::{Deserialize, Serialize};
 
 /// What can go wrong with the store. A failed or timed-out write may have been applied, or may be later.
@@ -288,6 +290,8 @@ pub struct Activated {
     pub outbox: Vec<OutboxEvent>,
     /// Everyone who is not offline.
     pub roster: Vec<(UserId, RosterEntry)>,
+    /// The rooms that have members.
+    pub rooms: Vec<(StreamId, RoomRoster)>,
     /// Who had the vnode before, if anyone.
     pub previous: Option<Sid>,
 }
@@ -318,6 +322,27 @@ pub struct RosterEntry {
     pub since: u64,
     pub last_seen: Option<u64>,
     pub sessions: u32,
+}
+
+/// Who is in a room, as last written.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct RoomRoster {
+    pub version: Version,
+    pub members: Vec<(UserId, MemberEntry)>,
+}
+
+/// A user who is in a room.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MemberEntry {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub info: Option<Json>,
+}
+
+/// Where a room stands: its end in the present generation, and its members' version.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Standing {
+    pub tail: Cursor,
+    pub version: Version,
 }
 
 /// What stays about a user who is offline.
@@ -359,6 +384,9 @@ pub struct Write {
 pub enum Op {
     Append(AppendOp),
     Presence(PresenceOp),
+    Member(MemberOp),
+    /// A barrier that reads where a stream stands.
+    Tail { stream: StreamId },
     /// A barrier that reads where `device` of `user` stands.
     Open {
         user: UserId,
@@ -397,6 +425,21 @@ pub struct PresenceOp {
     pub event: Option<Bytes>,
 }
 
+/// A member of a room comes or goes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MemberOp {
+    /// The room's.
+    pub stream: StreamId,
+    pub user: UserId,
+    /// None: is not there any more.
+    pub entry: Option<MemberEntry>,
+    pub version: Version,
+    /// Nobody is left in the room: it needs no version any more.
+    pub last: bool,
+    /// Published: a [`Note`](roost_proto::live::Note).
+    pub note: Bytes,
+}
+
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum WriteAnswer {
     /// Applied. The events got the seqs after the fence's, in the order of the operations.
@@ -428,6 +471,12 @@ pub enum OpResult {
     },
     Opened(Opened),
     Acked,
+    Member,
+    /// The end of a stream, and the first offset in its hot window: `tail + 1` if that is empty.
+    Tail {
+        tail: Offset,
+        first: Offset,
+    },
 }
 
 /// Where a device stands.

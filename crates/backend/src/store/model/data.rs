@@ -6,6 +6,7 @@ use bytes::Bytes;
 use roost_proto::events::{message_bytes, status_bytes};
 use roost_proto::ids::{Cursor, DeviceId, Epoch, Offset, Seq, Sid, StreamId, UserId};
 use roost_proto::limits::IDS_KEPT_MS;
+use roost_proto::live::Version;
 use serde::{Deserialize, Serialize};
 
 use crate::store::*;
@@ -76,6 +77,20 @@ pub enum Change {
     },
 }
 
+/// The members of a room.
+#[derive(Debug, Clone, Default)]
+struct Room {
+    version: Version,
+    members: BTreeMap<UserId, MemberEntry>,
+}
+
+impl Room {
+    fn roster(&self) -> RoomRoster {
+        let members = self.members.iter().map(|(user, entry)| (user.clone(), entry.clone()));
+        RoomRoster { version: self.version, members: members.collect() }
+    }
+}
+
 #[derive(Debug, Clone, Default)]
 pub struct VnodeData {
     head: Option<Head>,
@@ -85,6 +100,9 @@ pub struct VnodeData {
     roster: BTreeMap<UserId, RosterEntry>,
     seen: HashMap<UserId, Seen>,
     acked: HashMap<(UserId, DeviceId), Cursor>,
+    rooms: BTreeMap<StreamId, Room>,
+    /// What was published, for a store to tell.
+    published: Vec<(StreamId, Bytes)>,
     /// What is to be written to disk; nobody reads it in memory-only use.
     journal: Option<Vec<Change>>,
 }
@@ -105,6 +123,11 @@ impl VnodeData {
 
     pub fn take_changes(&mut self) -> Vec<Change> {
         self.journal.as_mut().map(std::mem::take).unwrap_or_default()
+    }
+
+    /// What was published since the last call, in order.
+    pub fn take_published(&mut self) -> Vec<(StreamId, Bytes)> {
+        std::mem::take(&mut self.published)
     }
 
     fn put(&mut self, table: &'static str, stream: &str, key: &str, n: u64, value: impl FnOnce() -> Vec<u8>) {
@@ -157,6 +180,7 @@ impl VnodeData {
             seq,
             outbox: self.outbox.iter().cloned().collect(),
             roster: self.roster.iter().map(|(u, e)| (u.clone(), e.clone())).collect(),
+            rooms: self.rooms.iter().map(|(stream, room)| (stream.clone(), room.roster())).collect(),
             previous,
         })
     }
@@ -214,12 +238,14 @@ impl VnodeData {
         match op {
             Op::Append(append) => self.append(append, request.now_ms, generation, seq, config),
             Op::Presence(op) => self.set_presence(op, &request.fence, seq),
+            Op::Member(op) => self.set_member(op),
+            Op::Tail { stream } => {
+                let (tail, first) = self.ends(stream, generation, request.now_ms, config);
+                OpResult::Tail { tail, first }
+            }
             Op::Open { user, device } => {
-                let stream = StreamId::inbox(user);
-                let (tail, first) = match self.stream(&stream, generation, request.now_ms, config) {
-                    Some(s) => (s.tail.offset, s.first()),
-                    None => (Offset(0), Offset(1)),
-                };
+                let (tail, first) =
+                    self.ends(&StreamId::inbox(user), generation, request.now_ms, config);
                 let acked = device.clone().and_then(|d| self.acked.get(&(user.clone(), d)).copied());
                 OpResult::Opened(Opened { tail, first, acked, presence: self.presence(user) })
             }
@@ -259,6 +285,18 @@ impl VnodeData {
         Some(stream)
     }
 
+    /// The tail of a stream, and the first offset in its window.
+    fn ends(
+        &mut self,
+        id: &StreamId,
+        generation: Epoch,
+        now: u64,
+        config: &StoreConfig,
+    ) -> (Offset, Offset) {
+        let stream = self.stream(id, generation, now, config);
+        stream.map_or((Offset(0), Offset(1)), |s| (s.tail.offset, s.first()))
+    }
+
     fn append(
         &mut self,
         op: &AppendOp,
@@ -296,6 +334,9 @@ impl VnodeData {
         ids.slices[(slice % 2) as usize].insert(key.clone(), known);
         self.put(if slice.is_multiple_of(2) { "ids0" } else { "ids1" }, name, &key, slice, || json(&known));
         seq.0 += 1;
+        if op.stream.is_room() {
+            self.published.push((op.stream.clone(), payload.clone()));
+        }
         self.push_event(OutboxEvent {
             seq: *seq,
             topic: EventTopic::Chat,
@@ -356,6 +397,38 @@ impl VnodeData {
             });
         }
         OpResult::Presence { changed: true }
+    }
+
+    fn set_member(&mut self, op: &MemberOp) -> OpResult {
+        let (name, user) = (op.stream.as_str(), op.user.as_str());
+        let room = self.rooms.entry(op.stream.clone()).or_default();
+        room.version = if op.last { Version::default() } else { op.version };
+        match &op.entry {
+            Some(entry) => drop(room.members.insert(op.user.clone(), entry.clone())),
+            None => drop(room.members.remove(&op.user)),
+        }
+        if room.members.is_empty() && op.last {
+            self.rooms.remove(&op.stream);
+        }
+        match &op.entry {
+            Some(entry) => self.put("member", name, user, 0, || json(entry)),
+            None => self.remove(Change::Remove { table: "member", stream: name.into(), key: user.into() }),
+        }
+        if op.last {
+            self.remove(Change::Remove { table: "version", stream: name.into(), key: String::new() });
+        } else {
+            self.put("version", name, "", 0, || json(&op.version));
+        }
+        self.published.push((op.stream.clone(), op.note.clone()));
+        OpResult::Member
+    }
+
+    /// Where a room stands.
+    pub fn standing(&self, stream: &StreamId) -> Option<Standing> {
+        let generation = self.head.as_ref()?.generation;
+        let tail = self.streams.get(stream).map(|s| s.tail).filter(|t| t.generation == generation);
+        let version = self.rooms.get(stream).map(|room| room.version).unwrap_or_default();
+        Some(Standing { tail: Cursor::new(generation, tail.map_or(Offset(0), |t| t.offset)), version })
     }
 
     fn push_event(&mut self, event: OutboxEvent) {
@@ -444,6 +517,14 @@ impl VnodeData {
             "acked" => {
                 let device = DeviceId::new(key).map_err(|e| garbled(&e))?;
                 self.acked.insert((user_id()?, device), get(value).map_err(|e| garbled(&e))?);
+            }
+            "member" => {
+                let user = UserId::new(key).map_err(|e| garbled(&e))?;
+                let entry = get(value).map_err(|e| garbled(&e))?;
+                self.rooms.entry(stream_id()?).or_default().members.insert(user, entry);
+            }
+            "version" => {
+                self.rooms.entry(stream_id()?).or_default().version = get(value).map_err(|e| garbled(&e))?;
             }
             other => return Err(garbled(&format!("unknown table {other}"))),
         }

@@ -1,0 +1,175 @@
+//! One process's subscriptions, on a connection of their own.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use futures_util::StreamExt;
+use redis::aio::PubSubSink;
+use redis::{Client, Msg, RedisError};
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
+
+use super::keys;
+use super::link::DIAL_TIMEOUT;
+use crate::store::{LiveChannel, LiveEvent, StoreError, Subscriber};
+
+/// Silent for this long, the far end is asked whether it is still there. What is missed meanwhile is found by
+/// comparing tails.
+const SILENCE: Duration = Duration::from_secs(2);
+/// Between attempts to connect.
+const BACKOFF_FIRST: Duration = Duration::from_millis(50);
+const BACKOFF_LAST: Duration = Duration::from_secs(2);
+/// Wishes that wait for the connection; whoever has more waits.
+const WISHES_MAX: usize = 1024;
+
+enum Wish {
+    Follow(LiveChannel, oneshot::Sender<Result<(), StoreError>>),
+    Unfollow(LiveChannel),
+}
+
+/// The task that listens; dropping this ends it.
+pub struct Ear {
+    wishes: mpsc::Sender<Wish>,
+    task: JoinHandle<()>,
+}
+
+impl Drop for Ear {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+impl Ear {
+    pub fn spawn(client: Client, queue: mpsc::Sender<LiveEvent>) -> Self {
+        let (wishes, incoming) = mpsc::channel(WISHES_MAX);
+        let listening = Listening { queue, missed: false, followed: BTreeMap::new(), wishes: incoming };
+        Self { wishes, task: tokio::spawn(listening.run(client)) }
+    }
+}
+
+fn gone() -> StoreError {
+    StoreError::Unreachable("the connection for subscriptions is away".into())
+}
+
+#[async_trait]
+impl Subscriber for Ear {
+    async fn follow(&self, channel: &LiveChannel) -> Result<(), StoreError> {
+        let (tell, told) = oneshot::channel();
+        self.wishes.send(Wish::Follow(channel.clone(), tell)).await.map_err(|_| gone())?;
+        match timeout(DIAL_TIMEOUT, told).await {
+            Ok(answer) => answer.unwrap_or_else(|_| Err(gone())),
+            Err(_) => Err(StoreError::Timeout(DIAL_TIMEOUT)),
+        }
+    }
+
+    async fn unfollow(&self, channel: &LiveChannel) {
+        let _ = self.wishes.send(Wish::Unfollow(channel.clone())).await;
+    }
+}
+
+struct Listening {
+    queue: mpsc::Sender<LiveEvent>,
+    /// The queue was full, or the connection is new: told before anything else.
+    missed: bool,
+    /// By the name in Redis.
+    followed: BTreeMap<String, LiveChannel>,
+    wishes: mpsc::Receiver<Wish>,
+}
+
+type Broken = Box<dyn std::error::Error + Send + Sync>;
+
+impl Listening {
+    async fn run(mut self, client: Client) {
+        let mut backoff = BACKOFF_FIRST;
+        loop {
+            if let Err(error) = self.listen(&client, &mut backoff).await {
+                tracing::debug!(%error, "no subscriptions from Redis");
+            }
+            // Who wishes meanwhile is refused at once and comes again.
+            let pause = tokio::time::sleep(backoff);
+            tokio::pin!(pause);
+            loop {
+                tokio::select! {
+                    () = &mut pause => break,
+                    wish = self.wishes.recv() => match wish {
+                        Some(Wish::Follow(_, tell)) => drop(tell.send(Err(gone()))),
+                        Some(Wish::Unfollow(channel)) => drop(self.followed.remove(&keys::channel(&channel))),
+                        None => return,
+                    },
+                }
+            }
+            backoff = (backoff * 2).min(BACKOFF_LAST);
+        }
+    }
+
+    /// Until the connection ends.
+    async fn listen(&mut self, client: &Client, backoff: &mut Duration) -> Result<(), Broken> {
+        let (mut sink, mut messages) = timeout(DIAL_TIMEOUT, client.get_async_pubsub()).await??.split();
+        for name in self.followed.keys() {
+            timeout(DIAL_TIMEOUT, sink.subscribe(name)).await??;
+        }
+        *backoff = BACKOFF_FIRST;
+        self.missed = true;
+        self.say_missed();
+        loop {
+            tokio::select! {
+                biased;
+                wish = self.wishes.recv() => match wish {
+                    Some(wish) => self.grant(&mut sink, wish).await?,
+                    None => std::future::pending().await,
+                },
+                heard = timeout(SILENCE, messages.next()) => match heard {
+                    Ok(Some(message)) => self.tell(&message),
+                    Ok(None) => return Ok(()),
+                    Err(_) => {
+                        self.say_missed();
+                        let _: redis::Value =
+                            timeout(DIAL_TIMEOUT, sink.ping()).await?.map_err(Box::<RedisError>::new)?;
+                    }
+                },
+            }
+        }
+    }
+
+    async fn grant(&mut self, sink: &mut PubSubSink, wish: Wish) -> Result<(), Broken> {
+        match wish {
+            Wish::Follow(channel, tell) => {
+                let name = keys::channel(&channel);
+                let done = timeout(DIAL_TIMEOUT, sink.subscribe(&name)).await;
+                if matches!(done, Ok(Ok(()))) {
+                    self.followed.insert(name, channel);
+                    // Whoever asked may have gone.
+                    let _ = tell.send(Ok(()));
+                }
+                done??;
+            }
+            Wish::Unfollow(channel) => {
+                let name = keys::channel(&channel);
+                self.followed.remove(&name);
+                timeout(DIAL_TIMEOUT, sink.unsubscribe(&name)).await??;
+            }
+        }
+        Ok(())
+    }
+
+    fn tell(&mut self, message: &Msg) {
+        let Some(channel) = self.followed.get(message.get_channel_name()) else { return };
+        let told = LiveEvent::Told {
+            channel: channel.clone(),
+            payload: Bytes::copy_from_slice(message.get_payload_bytes()),
+        };
+        self.say_missed();
+        if self.missed || self.queue.try_send(told).is_err() {
+            self.missed = true;
+        }
+    }
+
+    fn say_missed(&mut self) {
+        if self.missed && self.queue.try_send(LiveEvent::Missed).is_ok() {
+            self.missed = false;
+        }
+    }
+}

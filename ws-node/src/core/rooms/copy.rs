@@ -1,0 +1,168 @@
+//! What this node knows of a room's members: a copy of what the home lists, kept up by its notes and fetched anew
+//! when one is missing.
+
+use std::collections::BTreeMap;
+
+use roost_proto::Json;
+use roost_proto::frames::{Change, InfoOf, Member, ReplyOk, ServerFrame};
+use roost_proto::ids::{StreamId, UserId};
+use roost_proto::live::{MemberChange, Version};
+use roost_proto::records::ItemBody;
+
+use super::placing::Ask;
+use crate::core::config::Rule;
+use crate::core::NodeCore;
+use crate::core::events::Now;
+use crate::core::signals::Latest;
+
+#[derive(Debug)]
+pub(super) struct Copy {
+    version: Version,
+    /// Some may be missing: the home has just begun and not heard of all nodes yet.
+    partial: bool,
+    count: usize,
+    /// None if they are too many to be listed.
+    members: Option<BTreeMap<UserId, Option<Json>>>,
+}
+
+impl Copy {
+    pub(super) fn reply(&self) -> ReplyOk {
+        let list = |all: &BTreeMap<UserId, Option<Json>>| {
+            all.iter().map(|(user, info)| InfoOf { user: user.clone(), info: info.clone() }).collect()
+        };
+        ReplyOk {
+            members: self.members.as_ref().map(list),
+            member_count: self.members.is_none().then_some(self.count),
+            ..ReplyOk::default()
+        }
+    }
+}
+
+impl NodeCore {
+    pub(super) fn wants_copy(&self, stream: &StreamId) -> bool {
+        let Some(room) = self.rooms.get(stream).filter(|room| room.copy.is_none()) else { return false };
+        let wants = |key| self.sessions.get(key).and_then(|s| s.rooms.get(stream)).is_some_and(|l| l.presence);
+        room.listeners.iter().any(wants)
+    }
+
+    pub(super) fn ask_members(&mut self, stream: &StreamId, now: Now) {
+        let Some(room) = self.rooms.get_mut(stream) else { return };
+        let vnode = room.vnode;
+        if !std::mem::replace(&mut room.copy_asked, true) {
+            let body = ItemBody::Members { stream: stream.clone() };
+            self.ask_home(Ask::Members, stream, vnode, &body, now);
+        }
+    }
+
+    /// The home's list. What differs from what was known is told.
+    pub(super) fn on_members_told(
+        &mut self,
+        stream: &StreamId,
+        version: Version,
+        partial: bool,
+        count: usize,
+        members: Option<&[InfoOf]>,
+        now: Now,
+    ) {
+        let Some(room) = self.rooms.get_mut(stream) else { return };
+        room.copy_asked = false;
+        let listed = |all: &[InfoOf]| all.iter().map(|m| (m.user.clone(), m.info.clone())).collect();
+        let mut copy = Copy { version, partial, count, members: members.map(listed) };
+        let mut told = Vec::new();
+        if let Some(Copy { members: Some(before), .. }) = &room.copy
+            && let Some(after) = &mut copy.members
+        {
+            for (user, info) in before {
+                if partial {
+                    after.entry(user.clone()).or_insert_with(|| info.clone());
+                } else if !after.contains_key(user) {
+                    told.push((user.clone(), Change::Leave, None));
+                }
+            }
+            for (user, info) in after {
+                if before.get(user) != Some(info) {
+                    told.push((user.clone(), Change::Join, info.clone()));
+                }
+            }
+        }
+        let reply = copy.reply();
+        room.copy = Some(copy);
+        for (key, id) in std::mem::take(&mut room.asking) {
+            self.reply_ok(key, id.as_str(), reply.clone());
+        }
+        for (user, change, info) in told {
+            self.tell_member(stream, user, change, info);
+        }
+        self.drop_copy(stream);
+        self.place_listeners(stream, now);
+        self.close_room(stream);
+    }
+
+    /// Nobody here follows the members.
+    fn drop_copy(&mut self, stream: &StreamId) {
+        let follows = |l: &super::Listener| l.presence;
+        if let Some(room) = self.rooms.get_mut(stream)
+            && !room.listeners.iter().any(|key| {
+                self.sessions.get(key).and_then(|s| s.rooms.get(stream)).is_some_and(follows)
+            })
+        {
+            room.copy = None;
+        }
+    }
+
+    pub(super) fn on_member_note(
+        &mut self,
+        stream: &StreamId,
+        (before, version): (Version, Version),
+        count: usize,
+        user: UserId,
+        change: MemberChange,
+        now: Now,
+    ) {
+        let Some(copy) = self.rooms.get_mut(stream).and_then(|room| room.copy.as_mut()) else { return };
+        let known = version.epoch == copy.version.epoch && version.n <= copy.version.n;
+        if known && !copy.partial {
+            return;
+        }
+        if copy.version != before || copy.partial {
+            return self.ask_members(stream, now);
+        }
+        (copy.version, copy.count) = (version, count);
+        let (change, info) = match change {
+            MemberChange::Join { info } => (Change::Join, info),
+            MemberChange::Leave => (Change::Leave, None),
+        };
+        if let Some(members) = &mut copy.members {
+            match change {
+                Change::Join => drop(members.insert(user.clone(), info.clone())),
+                Change::Leave => drop(members.remove(&user)),
+            }
+        }
+        self.tell_member(stream, user, change, info);
+    }
+
+    /// What the store has of the room's members is another version: a note was lost.
+    pub(super) fn compare_copy(&mut self, stream: &StreamId, version: Version, now: Now) {
+        if !self.cfg.on(Rule::CompareTails) {
+            return;
+        }
+        let copy = self.rooms.get(stream).and_then(|room| room.copy.as_ref());
+        if copy.is_some_and(|copy| copy.version != version || copy.partial) {
+            self.ask_members(stream, now);
+        }
+    }
+
+    /// Tells those who follow the members of a room of one who came or went.
+    fn tell_member(&mut self, stream: &StreamId, user: UserId, change: Change, info: Option<Json>) {
+        let (Some(room), Some(name)) = (self.rooms.get(stream), stream.room()) else { return };
+        let frame: bytes::Bytes =
+            ServerFrame::Member(Member { room: name, user: user.clone(), change, info }).to_json().into();
+        let latest = Latest::Member(stream.clone(), user);
+        for key in room.listeners().collect::<Vec<_>>() {
+            let listener = self.sessions.get(&key).and_then(|s| s.rooms.get(stream));
+            if listener.is_some_and(|l| l.presence && l.opening.is_none()) {
+                self.hand_latest(key, &latest, &frame);
+            }
+        }
+    }
+}

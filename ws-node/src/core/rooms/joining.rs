@@ -1,0 +1,204 @@
+//! Sessions come into rooms and go: commands, rights, limits.
+
+use roost_proto::claims::matches_any;
+use roost_proto::codes::{ErrorBody, ErrorCode};
+use roost_proto::frames::{InRoom, Join, Publish, ReplyOk, RoomAt, RoomWelcome};
+use roost_proto::ids::{RoomId, StreamId};
+use roost_proto::limits::{INFO_BYTES_MAX, ROOMS_PER_SESSION_MAX, UNKNOWN_AFTER_MS};
+
+use super::{Arrival, How, Listener, Opening};
+use crate::core::events::{Now, RoomCommand, SessionKey};
+use crate::core::reader::Reader;
+use crate::core::session::Early;
+use crate::core::{Action, NodeCore};
+
+/// How long `welcome` waits for the rooms of `connect`, in milliseconds: less than `connect` waits for its inbox.
+const ARRIVAL_MS: u64 = 4000;
+
+type Refusal = (ErrorCode, &'static str);
+
+impl NodeCore {
+    pub(in crate::core) fn on_room(&mut self, key: SessionKey, command: RoomCommand, now: Now) {
+        let Some(session) = self.sessions.get_mut(&key) else { return };
+        if !session.welcomed {
+            return self.keep_early(key, Early::Room(command));
+        }
+        match command {
+            RoomCommand::Publish(publish) => self.on_publish(key, publish, now),
+            other => {
+                let id = other.id().clone();
+                if let Err(wait) = session.bucket.take(now.mono) {
+                    return self.refuse(key, id.as_str(), "too many commands", wait);
+                }
+                self.count_waiters(key);
+                let refused = match other {
+                    RoomCommand::Join(join) => self.on_join(key, join, now),
+                    RoomCommand::Leave(command) => self.on_leave(key, &command, now),
+                    RoomCommand::Members(command) => self.on_members(key, command, now),
+                    RoomCommand::Publish(_) => Ok(()),
+                };
+                if let Err((code, why)) = refused {
+                    self.reply_error(key, id.as_str(), ErrorBody::new(code, why));
+                }
+            }
+        }
+    }
+
+    /// Whether the session may join, read and publish to a room.
+    fn may(&self, key: SessionKey, room: &RoomId) -> Result<(), Refusal> {
+        let Some(session) = self.sessions.get(&key) else { return Ok(()) };
+        let named = session.rights.rooms.as_ref();
+        let allowed = named.map_or(self.cfg.open_rooms, |patterns| matches_any(patterns, room.as_str()));
+        if allowed || self.cfg.auto_join.contains(room) {
+            return Ok(());
+        }
+        Err((ErrorCode::Forbidden, "the token does not allow this room"))
+    }
+
+    fn on_publish(&mut self, key: SessionKey, publish: Publish, now: Now) {
+        if let Err((code, why)) = self.may(key, &publish.room) {
+            self.count_waiters(key);
+            return self.reply_error(key, publish.id.as_str(), ErrorBody::new(code, why));
+        }
+        self.send_to(key, StreamId::of_room(&publish.room), publish.id, publish.data, now);
+    }
+
+    fn on_join(&mut self, key: SessionKey, join: Join, now: Now) -> Result<(), Refusal> {
+        self.join(key, join.at, How::Reply(join.id), now.mono + UNKNOWN_AFTER_MS, now)
+    }
+
+    /// The rooms of `connect`, and those that everyone joins.
+    pub(in crate::core) fn arrive(&mut self, key: SessionKey, now: Now) {
+        let Some(session) = self.sessions.get_mut(&key) else { return };
+        if session.arrival.until.is_some() || session.welcomed {
+            return;
+        }
+        let mut rooms = std::mem::take(&mut session.wanted);
+        for room in &self.cfg.auto_join {
+            if !rooms.iter().any(|r| r.room == *room) {
+                rooms.push(RoomAt { room: room.clone(), cursor: None, presence: false, info: None });
+            }
+        }
+        let until = now.mono + ARRIVAL_MS;
+        session.arrival = Arrival { until: Some(until), ..Arrival::default() };
+        for at in rooms {
+            let room = at.room.clone();
+            let joined = self.join(key, at, How::Welcome, until, now);
+            let Some(session) = self.sessions.get_mut(&key) else { return };
+            match joined {
+                Ok(()) => drop(session.arrival.pending.insert(StreamId::of_room(&room))),
+                Err((code, why)) => {
+                    let error = Some(ErrorBody::new(code, why));
+                    session.arrival.told.push(RoomWelcome { room, joined: None, error });
+                }
+            }
+        }
+    }
+
+    fn join(&mut self, key: SessionKey, at: RoomAt, how: How, until: u64, now: Now) -> Result<(), Refusal> {
+        self.may(key, &at.room)?;
+        if at.info.as_ref().is_some_and(|info| info.get().len() > INFO_BYTES_MAX) {
+            return Err((ErrorCode::TooLarge, "'info' is too large"));
+        }
+        let stream = StreamId::of_room(&at.room);
+        let vnode = self.vnode_of(&stream);
+        let Some(session) = self.sessions.get_mut(&key) else { return Ok(()) };
+        if session.rooms.len() >= ROOMS_PER_SESSION_MAX && !session.rooms.contains_key(&stream) {
+            return Err((ErrorCode::RateLimited, "too many rooms in this session"));
+        }
+        let user = session.user.clone();
+        let opening = Some(Opening { how, shown: at.cursor, until });
+        let listener = Listener { reader: Reader::default(), opening, presence: at.presence };
+        // A second join is a new beginning: the client says where it is.
+        let before = session.rooms.insert(stream.clone(), listener);
+        if let Some(Opening { how: How::Reply(id), .. }) = before.and_then(|b| b.opening) {
+            self.reply_unavailable(key, id.as_str());
+        }
+        let room = self.rooms.open(&stream, vnode);
+        room.listeners.insert(key);
+        room.waiting.insert(key);
+        if at.presence {
+            room.locals.come(key, &user, at.info);
+        } else {
+            room.locals.go(key, &user, true);
+        }
+        self.tell_locals(&stream, now);
+        self.place_listeners(&stream, now);
+        Ok(())
+    }
+
+    fn on_leave(&mut self, key: SessionKey, command: &InRoom, now: Now) -> Result<(), Refusal> {
+        let stream = StreamId::of_room(&command.room);
+        let there = self.sessions.get_mut(&key).and_then(|s| s.rooms.remove(&stream));
+        match there.map(|listener| listener.opening) {
+            None => return Err((ErrorCode::NotFound, "this session is not in the room")),
+            Some(Some(Opening { how: How::Reply(id), .. })) => self.reply_unavailable(key, id.as_str()),
+            Some(_) => {}
+        }
+        self.leave(key, &stream, true, now);
+        self.reply_ok(key, command.id.as_str(), ReplyOk::default());
+        Ok(())
+    }
+
+    /// A session is not in a room any more; `left` if it said so.
+    pub(super) fn leave(&mut self, key: SessionKey, stream: &StreamId, left: bool, now: Now) {
+        let user = self.sessions.get(&key).map(|s| s.user.clone());
+        self.forget_listener(key, stream, user.as_ref(), left, now);
+    }
+
+    fn forget_listener(
+        &mut self,
+        key: SessionKey,
+        stream: &StreamId,
+        user: Option<&roost_proto::UserId>,
+        left: bool,
+        now: Now,
+    ) {
+        let Some(room) = self.rooms.get_mut(stream) else { return };
+        room.listeners.remove(&key);
+        room.waiting.remove(&key);
+        if let Some(user) = user {
+            room.locals.go(key, user, left);
+        }
+        if let Some(session) = self.sessions.get_mut(&key) {
+            session.starved.remove(stream);
+            session.signals.waiting.retain(|latest, _| !latest.is_of(stream));
+        }
+        self.rooms.look.remove(&(stream.clone(), key));
+        self.tell_locals(stream, now);
+        self.close_room(stream);
+    }
+
+    /// A connection is gone, and with it its places in rooms.
+    pub(in crate::core) fn leave_all(&mut self, key: SessionKey, session: &super::super::session::Session, now: Now) {
+        for stream in session.rooms.keys() {
+            self.forget_listener(key, stream, Some(&session.user), false, now);
+        }
+    }
+
+    pub(super) fn close_room(&mut self, stream: &StreamId) {
+        if self.rooms.get(stream).is_some_and(super::Room::is_idle)
+            && let Some(channel) = self.rooms.close(stream)
+        {
+            self.out.push(Action::Unfollow { channel });
+        }
+    }
+
+    fn on_members(&mut self, key: SessionKey, command: InRoom, now: Now) -> Result<(), Refusal> {
+        self.may(key, &command.room)?;
+        let stream = StreamId::of_room(&command.room);
+        let vnode = self.vnode_of(&stream);
+        let room = self.rooms.open(&stream, vnode);
+        match &room.copy {
+            Some(copy) => {
+                let ok = copy.reply();
+                self.reply_ok(key, command.id.as_str(), ok);
+            }
+            None => {
+                room.asking.push((key, command.id));
+                self.ask_members(&stream, now);
+            }
+        }
+        Ok(())
+    }
+}

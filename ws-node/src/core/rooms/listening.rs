@@ -1,0 +1,229 @@
+//! What comes through the channels, what is read because it did not come, and how that is noticed (rule 28).
+
+use bytes::Bytes;
+use roost_backend::store::{LiveChannel, Standing, Window};
+use roost_proto::ids::{Cursor, StreamId, VnodeId};
+use roost_proto::live::{Note, place_of};
+
+use super::placing::ROOMS;
+use super::{Followed, How, Opening};
+use crate::core::config::Rule;
+use crate::core::delivery::READ_MAX;
+use crate::core::events::{Lane, Maybe, Now, SessionKey};
+use crate::core::{Action, NodeCore};
+
+/// How often tails are compared, in milliseconds: how long the loss of a last publication may go unnoticed.
+const COMPARE_MS: u64 = 5000;
+/// Rooms compared with one question: bounds how long the store answers nothing else.
+const COMPARE_MAX: usize = 500;
+
+impl NodeCore {
+    pub(in crate::core) fn on_followed(&mut self, channel: &LiveChannel, done: bool, now: Now) {
+        let LiveChannel::Room { stream, .. } = channel else { return };
+        let Some(room) = self.rooms.get_mut(stream) else { return };
+        if room.followed == Followed::Asked {
+            room.followed = if done { Followed::Yes } else { Followed::No };
+        }
+        // If not, again on the next tick.
+        if done {
+            self.place_listeners(stream, now);
+        }
+    }
+
+    pub(in crate::core) fn on_live(&mut self, channel: &LiveChannel, payload: &Bytes, now: Now) {
+        let note = match channel {
+            LiveChannel::Room { stream, .. } => match place_of(stream, payload) {
+                Some(at) => return self.published(stream, at, payload, now),
+                None => serde_json::from_slice(payload),
+            },
+            LiveChannel::Node(_) => serde_json::from_slice(payload),
+        };
+        match (channel, note) {
+            (_, Err(_)) => self.counters.undecodable += 1,
+            (LiveChannel::Room { stream, .. }, Ok(Note::Member { before, version, count, user, change })) => {
+                self.on_member_note(stream, (before, version), count, user, change, now);
+            }
+            (LiveChannel::Room { stream, .. }, Ok(Note::Signal { session, kind, frame, .. })) => {
+                self.signal_room(stream, &session, &kind, &frame);
+            }
+            (LiveChannel::Node(_), Ok(Note::Signal { session, kind, to: Some(to), frame })) => {
+                self.signal_user(&to, &session, &kind, &frame);
+            }
+            (LiveChannel::Node(_), Ok(_)) => self.counters.undecodable += 1,
+        }
+    }
+
+    /// A publication: those who are just before it get it at once, the others read up to it.
+    fn published(&mut self, stream: &StreamId, at: Cursor, frame: &Bytes, now: Now) {
+        let Some(room) = self.rooms.get(stream) else { return };
+        if at.generation > room.tail.generation {
+            return self.begin_generation(stream, at, now);
+        }
+        let Some(room) = self.rooms.get_mut(stream).filter(|r| at.generation == r.tail.generation) else {
+            return;
+        };
+        room.tail = room.tail.max(at);
+        let mut behind = Vec::new();
+        for key in &room.listeners {
+            let Some(session) = self.sessions.get_mut(key) else { continue };
+            let Some(listener) = session.rooms.get_mut(stream).filter(|l| l.opening.is_none()) else { continue };
+            let reader = &mut listener.reader;
+            if reader.is_next(at) && session.credit > 0 {
+                reader.took(at.offset);
+                session.credit -= 1;
+                self.counters.delivered += 1;
+                self.out.push(Action::Frame { session: *key, frame: frame.clone(), lane: Lane::Message });
+            } else {
+                reader.tail = reader.tail.max(at);
+                behind.push(*key);
+            }
+        }
+        for key in behind {
+            self.feed_listener(key, stream);
+        }
+    }
+
+    /// The room's stream began a new life: everyone finds their place again, or is told that there is a gap.
+    pub(super) fn begin_generation(&mut self, stream: &StreamId, at: Cursor, now: Now) {
+        let Some(room) = self.rooms.get_mut(stream) else { return };
+        room.tail = at;
+        room.reads.clear();
+        for key in room.listeners.iter().copied().collect::<Vec<_>>() {
+            self.place_again(key, stream);
+        }
+        self.place_listeners(stream, now);
+    }
+
+    /// A live session lost its place.
+    fn place_again(&mut self, key: SessionKey, stream: &StreamId) {
+        let Some(room) = self.rooms.get_mut(stream) else { return };
+        let listener = self.sessions.get_mut(&key).and_then(|s| s.rooms.get_mut(stream));
+        if let Some(listener) = listener.filter(|l| l.opening.is_none()) {
+            listener.reader.reading = false;
+            let shown = Some(listener.reader.place());
+            listener.opening = Some(Opening { how: How::Again, shown, until: u64::MAX });
+            room.waiting.insert(key);
+        }
+    }
+
+    /// Reads on for a session that is behind, as far as its socket takes it.
+    pub(in crate::core) fn feed_listener(&mut self, key: SessionKey, stream: &StreamId) {
+        let Some(room) = self.rooms.by_stream.get_mut(stream) else { return };
+        let Some(session) = self.sessions.get_mut(&key) else { return };
+        let Some(listener) = session.rooms.get_mut(stream).filter(|l| l.opening.is_none()) else { return };
+        let reader = &mut listener.reader;
+        if reader.reading || !reader.is_behind() {
+            return;
+        }
+        if session.credit == 0 {
+            session.starved.insert(stream.clone());
+            return;
+        }
+        (reader.reading, reader.look) = (true, false);
+        let place = reader.place();
+        let together = room.reads.entry(place).or_default();
+        together.insert(key);
+        if together.len() == 1 {
+            self.out.push(Action::Read {
+                session: ROOMS,
+                vnode: room.vnode,
+                stream: stream.clone(),
+                generation: place.generation,
+                after: place.offset,
+                limit: READ_MAX,
+            });
+        }
+    }
+
+    pub(in crate::core) fn on_room_read(
+        &mut self,
+        stream: &StreamId,
+        place: Cursor,
+        answer: Maybe<Window>,
+        now: Now,
+    ) {
+        let Some(keys) = self.rooms.get_mut(stream).and_then(|room| room.reads.remove(&place)) else { return };
+        for key in keys {
+            self.hand_window(key, stream, place, answer.as_ref());
+        }
+        self.place_listeners(stream, now);
+    }
+
+    fn hand_window(&mut self, key: SessionKey, stream: &StreamId, place: Cursor, answer: Option<&Window>) {
+        let Some(session) = self.sessions.get_mut(&key) else { return };
+        let Some(listener) = session.rooms.get_mut(stream).filter(|l| l.opening.is_none()) else { return };
+        let reader = &mut listener.reader;
+        reader.reading = false;
+        let Some(window) = answer.filter(|_| reader.place() == place) else {
+            // Tried again on the next tick.
+            reader.look = true;
+            self.rooms.look.insert((stream.clone(), key));
+            return;
+        };
+        for (offset, frame) in &window.entries {
+            if offset.0 != reader.sent.0 + 1 || session.credit == 0 {
+                break;
+            }
+            reader.took(*offset);
+            session.credit -= 1;
+            self.counters.delivered += 1;
+            self.out.push(Action::Frame { session: key, frame: frame.clone(), lane: Lane::Message });
+        }
+        if reader.place() == place && reader.tail > place {
+            // What comes next is not in the window any more: the home says what is, and the session is told.
+            self.place_again(key, stream);
+        } else {
+            self.feed_listener(key, stream);
+        }
+    }
+
+    pub(in crate::core) fn tick_rooms(&mut self, now: Now) {
+        for (stream, key) in std::mem::take(&mut self.rooms.look) {
+            self.feed_listener(key, &stream);
+        }
+        self.give_up_waiting(now);
+        self.tell_all_locals(now);
+        if now.mono >= self.rooms.compare_at {
+            self.compare_rooms(now);
+        }
+    }
+
+    /// Something may have been missed in any room.
+    pub(in crate::core) fn compare_rooms(&mut self, now: Now) {
+        self.rooms.compare_at = now.mono + COMPARE_MS;
+        if !self.cfg.on(Rule::CompareTails) {
+            return;
+        }
+        let followed = self.rooms.by_stream.iter().filter(|(_, room)| room.followed == Followed::Yes);
+        let rooms: Vec<_> = followed.map(|(stream, room)| (room.vnode, stream.clone())).collect();
+        for rooms in rooms.chunks(COMPARE_MAX) {
+            self.out.push(Action::Standings { rooms: rooms.to_vec() });
+        }
+    }
+
+    pub(in crate::core) fn on_standings(
+        &mut self,
+        rooms: &[(VnodeId, StreamId)],
+        answer: Maybe<Vec<Option<Standing>>>,
+        now: Now,
+    ) {
+        for ((_, stream), standing) in rooms.iter().zip(answer.into_iter().flatten()) {
+            let Some(standing) = standing else { continue };
+            let Some(room) = self.rooms.get_mut(stream) else { continue };
+            if standing.tail.generation > room.tail.generation {
+                self.begin_generation(stream, standing.tail, now);
+            } else if standing.tail > room.tail {
+                room.tail = standing.tail;
+                self.counters.found_by_tail += 1;
+                for key in room.listeners.iter().copied().collect::<Vec<_>>() {
+                    let listener = self.sessions.get_mut(&key).and_then(|s| s.rooms.get_mut(stream));
+                    if let Some(listener) = listener {
+                        listener.reader.tail = listener.reader.tail.max(standing.tail);
+                    }
+                    self.feed_listener(key, stream);
+                }
+            }
+            self.compare_copy(stream, standing.version, now);
+        }
+    }
+}

@@ -1,0 +1,231 @@
+//! The home's side of a room's members (rule 29): who is there at which node, what the store has, when to say so.
+//!
+//! Nodes tell who is with them; the home writes and publishes the difference to what it listed last. Every change has
+//! a version that names the one before, so that a listener notices when it missed one.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use roost_backend::store::{MemberEntry, MemberOp, RoomRoster};
+use roost_proto::Json;
+use roost_proto::frames::InfoOf;
+use roost_proto::ids::{Epoch, Sid, StreamId, UserId, VnodeId};
+use roost_proto::limits::MEMBERS_LISTED_MAX;
+use roost_proto::live::{MemberChange, Note, Version};
+use roost_proto::records::{Here, ItemResult};
+
+use crate::core::NodeCore;
+use crate::core::events::Now;
+use crate::core::home::{Phase, Work};
+
+/// One user in one room.
+#[derive(Debug, Clone, Default)]
+struct Member {
+    /// What the last write about this user says, if anything.
+    listed: Option<MemberEntry>,
+    /// The nodes where it is, and what it said of itself last.
+    at: BTreeSet<Sid>,
+    info: Option<Json>,
+    /// When to list it no more, if it is nowhere.
+    due: u64,
+}
+
+impl Member {
+    /// What should be listed; `None` in the outer: nothing changes yet.
+    fn wanted(&self, now: Now) -> Option<Option<MemberEntry>> {
+        let here = (!self.at.is_empty()).then(|| MemberEntry { info: self.info.clone() });
+        let waits = here.is_none() && now.mono < self.due;
+        (!waits && here != self.listed).then_some(here)
+    }
+}
+
+/// The members of one room.
+#[derive(Debug, Clone, Default)]
+pub struct Members {
+    version: Version,
+    users: BTreeMap<UserId, Member>,
+}
+
+impl Members {
+    fn listed(&self) -> usize {
+        self.users.values().filter(|m| m.listed.is_some()).count()
+    }
+}
+
+/// The rooms of a vnode that lives here.
+#[derive(Debug, Clone, Default)]
+pub struct HomeRooms {
+    rooms: BTreeMap<StreamId, Members>,
+    /// Changes listed under this epoch.
+    changes: u64,
+    /// The data was lost: who is there is only known when all nodes have told, by then.
+    partial_until: u64,
+}
+
+impl HomeRooms {
+    /// What a home begins with: what the store has, and what this node itself had listed and the store lost. All have
+    /// until `until` to be told of.
+    pub fn inherited(stored: Vec<(StreamId, RoomRoster)>, known: Self, begun: bool, until: u64) -> Self {
+        let mut rooms: BTreeMap<StreamId, Members> = BTreeMap::new();
+        for (stream, roster) in stored {
+            let member = |(user, entry): (UserId, MemberEntry)| {
+                (user, Member { info: entry.info.clone(), listed: Some(entry), due: until, ..Member::default() })
+            };
+            let users = roster.members.into_iter().map(member).collect();
+            rooms.insert(stream, Members { version: roster.version, users });
+        }
+        for (stream, members) in known.rooms {
+            let room = rooms.entry(stream).or_default();
+            for (user, member) in members.users.into_iter().filter(|(_, m)| m.listed.is_some()) {
+                // Not in the store any more: written again when its node has told.
+                room.users
+                    .entry(user)
+                    .or_insert_with(|| Member { info: member.info, due: until, ..Member::default() });
+            }
+        }
+        Self { rooms, changes: 0, partial_until: if begun { until } else { 0 } }
+    }
+
+    /// Only now may those be told of who were there before.
+    pub fn ready(&mut self, until: u64) {
+        for member in self.rooms.values_mut().flat_map(|room| room.users.values_mut()) {
+            member.due = member.due.max(until);
+        }
+        if self.partial_until > 0 {
+            self.partial_until = until;
+        }
+    }
+
+    pub fn list(&self, stream: &StreamId, now: Now) -> ItemResult {
+        let partial = now.mono < self.partial_until;
+        let Some(room) = self.rooms.get(stream) else {
+            return ItemResult::Members { version: Version::default(), partial, count: 0, members: Some(vec![]) };
+        };
+        let count = room.listed();
+        let listed = room.users.iter().filter_map(|(user, m)| Some((user, m.listed.as_ref()?)));
+        let members = (count <= MEMBERS_LISTED_MAX).then(|| {
+            listed.map(|(user, entry)| InfoOf { user: user.clone(), info: entry.info.clone() }).collect()
+        });
+        ItemResult::Members { version: room.version, partial, count, members }
+    }
+
+    /// A node told who is there; returns whom to look at.
+    pub fn told(&mut self, sid: &Sid, here: Here, linger_ms: u64, now: Now) -> Vec<UserId> {
+        let room = self.rooms.entry(here.stream).or_default();
+        let mut touched = Vec::new();
+        if here.anew {
+            for (user, member) in &mut room.users {
+                if member.at.remove(sid) && member.at.is_empty() {
+                    member.due = now.mono + linger_ms;
+                    touched.push(user.clone());
+                }
+            }
+        }
+        for InfoOf { user, info } in here.came {
+            let member = room.users.entry(user.clone()).or_default();
+            member.at.insert(sid.clone());
+            member.info = info;
+            touched.push(user);
+        }
+        for went in here.went {
+            let Some(member) = room.users.get_mut(&went.user) else { continue };
+            member.at.remove(sid);
+            if member.at.is_empty() {
+                member.due = if went.left { now.mono } else { now.mono + linger_ms };
+                touched.push(went.user);
+            }
+        }
+        touched
+    }
+
+    /// Nodes that ended have nobody any more; their users may still come back elsewhere until `until`.
+    pub fn forget(&mut self, ended: impl Fn(&Sid) -> bool, until: u64) {
+        for member in self.rooms.values_mut().flat_map(|room| room.users.values_mut()) {
+            let before = member.at.len();
+            member.at.retain(|sid| !ended(sid));
+            if member.at.is_empty() && before > 0 {
+                member.due = until;
+            }
+        }
+    }
+
+    /// Whose listing is not what it should be.
+    fn overdue(&self, now: Now) -> Vec<(StreamId, UserId)> {
+        let all = self.rooms.iter().flat_map(|(stream, room)| room.users.iter().map(move |(u, m)| (stream, u, m)));
+        let late = all.filter(|(_, _, m)| m.wanted(now).is_some() || m.is_gone(now));
+        late.map(|(stream, user, _)| (stream.clone(), user.clone())).collect()
+    }
+
+    /// The write that lists what is true of a user, if it is not listed so.
+    fn write(&mut self, epoch: Epoch, stream: &StreamId, user: &UserId, now: Now) -> Option<MemberOp> {
+        let room = self.rooms.get_mut(stream)?;
+        let member = room.users.get_mut(user)?;
+        let op = match member.wanted(now) {
+            None => None,
+            Some(entry) => {
+                member.listed.clone_from(&entry);
+                self.changes += 1;
+                let version = Version { epoch, n: self.changes };
+                let before = std::mem::replace(&mut room.version, version);
+                let change = match &entry {
+                    Some(entry) => MemberChange::Join { info: entry.info.clone() },
+                    None => MemberChange::Leave,
+                };
+                let count = room.listed();
+                let note = Note::Member { before, version, count, user: user.clone(), change };
+                Some(MemberOp {
+                    stream: stream.clone(),
+                    user: user.clone(),
+                    entry,
+                    version,
+                    last: count == 0,
+                    note: note.to_json().into(),
+                })
+            }
+        };
+        if room.users.get(user).is_some_and(|m| m.is_gone(now)) {
+            room.users.remove(user);
+        }
+        if room.users.is_empty() {
+            self.rooms.remove(stream);
+        }
+        op
+    }
+}
+
+impl Member {
+    fn is_gone(&self, now: Now) -> bool {
+        self.listed.is_none() && self.at.is_empty() && now.mono >= self.due
+    }
+}
+
+impl NodeCore {
+    /// A node told who is in a room.
+    pub(in crate::core) fn on_here(&mut self, vnode: VnodeId, sid: &Sid, here: Here, now: Now) {
+        let linger = self.cfg.linger_ms;
+        let Some(home) = self.homes.get_mut(&vnode) else { return };
+        let stream = here.stream.clone();
+        for user in home.rooms.told(sid, here, linger, now) {
+            self.list_member(vnode, &stream, &user, now);
+        }
+    }
+
+    fn list_member(&mut self, vnode: VnodeId, stream: &StreamId, user: &UserId, now: Now) {
+        let room = self.cfg.queue_max;
+        let ready = |h: &&mut crate::core::home::Home| h.phase == Phase::Ready && h.queue.len() < room;
+        let Some(home) = self.homes.get_mut(&vnode).filter(ready) else { return };
+        if let Some(op) = home.rooms.write(home.epoch, stream, user, now) {
+            home.queue.push_back(Work::Member(op));
+            self.dirty.insert(vnode);
+        }
+    }
+
+    pub(in crate::core) fn sweep_members(&mut self, vnode: VnodeId, now: Now) {
+        let until = now.mono + self.cfg.grace_ms;
+        let Some(home) = self.homes.get_mut(&vnode) else { return };
+        let view = &self.view;
+        home.rooms.forget(|sid| view.ended(sid), until);
+        for (stream, user) in home.rooms.overdue(now) {
+            self.list_member(vnode, &stream, &user, now);
+        }
+    }
+}

@@ -1,0 +1,188 @@
+//! Rooms that sessions of this node are in: who listens, where each is, who is here (rules 25, 28, 29).
+//!
+//! A node follows a room's channel for all its sessions together, and asks the room's home where the stream ends:
+//! what comes after that comes through the channel, what comes before is read from the store. [`members`] is the
+//! home's side: who is in a room of a vnode that lives here.
+
+mod copy;
+mod joining;
+mod listening;
+mod locals;
+pub mod members;
+pub(super) mod placing;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use roost_backend::store::LiveChannel;
+use roost_proto::frames::{Joined, RoomWelcome};
+use roost_proto::ids::{Cursor, MessageId, StreamId, VnodeId};
+
+use super::events::SessionKey;
+use super::reader::Reader;
+use copy::Copy;
+use locals::Locals;
+
+/// Whether the room's channel is followed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Followed {
+    No,
+    Asked,
+    Yes,
+}
+
+/// A room with sessions of this node in it.
+#[derive(Debug)]
+pub struct Room {
+    vnode: VnodeId,
+    followed: Followed,
+    listeners: BTreeSet<SessionKey>,
+    /// The highest place known.
+    tail: Cursor,
+    /// Those who wait for the home to say where the stream ends, and whether it was asked.
+    waiting: BTreeSet<SessionKey>,
+    asked: bool,
+    /// Reads under way, by where they began: who stands at the same place shares one.
+    reads: BTreeMap<Cursor, BTreeSet<SessionKey>>,
+    locals: Locals,
+    copy: Option<Copy>,
+    copy_asked: bool,
+    /// Who asked for the members.
+    asking: Vec<(SessionKey, MessageId)>,
+}
+
+impl Room {
+    fn new(vnode: VnodeId) -> Self {
+        Self {
+            vnode,
+            followed: Followed::No,
+            listeners: BTreeSet::new(),
+            tail: Cursor::default(),
+            waiting: BTreeSet::new(),
+            asked: false,
+            reads: BTreeMap::new(),
+            locals: Locals::default(),
+            copy: None,
+            copy_asked: false,
+            asking: Vec::new(),
+        }
+    }
+
+    pub fn listeners(&self) -> impl Iterator<Item = SessionKey> {
+        self.listeners.iter().copied()
+    }
+
+    /// Nobody here needs anything of it any more, and its home knows.
+    fn is_idle(&self) -> bool {
+        self.listeners.is_empty() && self.asking.is_empty() && self.locals.is_idle()
+    }
+}
+
+/// How the session learns where it is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum How {
+    /// By the reply to its `join`.
+    Reply(MessageId),
+    /// In its `welcome`.
+    Welcome,
+    /// It was live and must find its place again: only told if that fails.
+    Again,
+}
+
+/// One session in one room.
+#[derive(Debug)]
+pub struct Listener {
+    reader: Reader,
+    /// Until it has its place: what the client showed, how it is told, and until when it waits.
+    opening: Option<Opening>,
+    /// Is a member, and is told of the others.
+    presence: bool,
+}
+
+#[derive(Debug)]
+struct Opening {
+    how: How,
+    shown: Option<Cursor>,
+    until: u64,
+}
+
+/// What `welcome` says of the rooms of `connect`.
+#[derive(Debug, Default)]
+pub struct Arrival {
+    /// Not yet known.
+    pending: BTreeSet<StreamId>,
+    pub told: Vec<RoomWelcome>,
+    /// When those that are still pending are given up; none before the inbox is opened.
+    pub until: Option<u64>,
+}
+
+impl Arrival {
+    pub fn is_complete(&self) -> bool {
+        self.pending.is_empty()
+    }
+}
+
+/// Sessions that are told of a gap as soon as the log said where it ends.
+#[derive(Debug)]
+pub struct Locating {
+    stream: StreamId,
+    tail: Cursor,
+    sessions: BTreeSet<SessionKey>,
+}
+
+/// All rooms of a node.
+#[derive(Debug, Default)]
+pub struct Rooms {
+    by_stream: BTreeMap<StreamId, Room>,
+    by_vnode: BTreeMap<VnodeId, BTreeSet<StreamId>>,
+    locating: BTreeMap<u64, Locating>,
+    /// Reads to be tried again.
+    look: BTreeSet<(StreamId, SessionKey)>,
+    /// When tails are compared next.
+    compare_at: u64,
+    next_ask: u64,
+}
+
+impl Rooms {
+    pub fn get(&self, stream: &StreamId) -> Option<&Room> {
+        self.by_stream.get(stream)
+    }
+
+    fn get_mut(&mut self, stream: &StreamId) -> Option<&mut Room> {
+        self.by_stream.get_mut(stream)
+    }
+
+    fn open(&mut self, stream: &StreamId, vnode: VnodeId) -> &mut Room {
+        self.by_vnode.entry(vnode).or_default().insert(stream.clone());
+        self.by_stream.entry(stream.clone()).or_insert_with(|| Room::new(vnode))
+    }
+
+    fn close(&mut self, stream: &StreamId) -> Option<LiveChannel> {
+        let room = self.by_stream.remove(stream)?;
+        if let Some(streams) = self.by_vnode.get_mut(&room.vnode) {
+            streams.remove(stream);
+            if streams.is_empty() {
+                self.by_vnode.remove(&room.vnode);
+            }
+        }
+        (room.followed != Followed::No)
+            .then(|| LiveChannel::Room { vnode: room.vnode, stream: stream.clone() })
+    }
+
+    /// Rooms whose home is at this vnode.
+    fn of(&self, vnode: VnodeId) -> Vec<StreamId> {
+        self.by_vnode.get(&vnode).into_iter().flatten().cloned().collect()
+    }
+
+    pub fn len(&self) -> usize {
+        self.by_stream.len()
+    }
+
+    pub fn listeners(&self) -> usize {
+        self.by_stream.values().map(|room| room.listeners.len()).sum()
+    }
+}
+
+fn welcome(stream: &StreamId, joined: Joined) -> RoomWelcome {
+    let room = stream.room().expect("only streams of rooms come here");
+    RoomWelcome { room, joined: Some(joined), error: None }
+}

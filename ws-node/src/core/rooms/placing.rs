@@ -1,0 +1,274 @@
+//! Where a session begins in a room: the home says where the stream ends, the log how far the history goes.
+
+use roost_proto::codes::{ErrorBody, ErrorCode};
+use roost_proto::frames::{Joined, ReplyOk, Reset, RoomWelcome, ServerFrame};
+use roost_proto::ids::{Cursor, MessageId, Offset, StreamId, VnodeId};
+use roost_proto::records::{ItemBody, ItemResult};
+
+use super::{Followed, How, Locating, welcome};
+use crate::core::channel::{ItemKey, Pending, Waiter};
+use crate::core::events::{Maybe, Now, SessionKey};
+use crate::core::reader::Reader;
+use crate::core::{Action, NodeCore};
+
+/// Who waits for what this node asks of rooms' homes: no session has this key.
+pub(in crate::core) const ROOMS: SessionKey = SessionKey(u64::MAX - 1);
+/// Whose items they are; no user's id begins with `#`.
+const FROM: &str = "#rooms";
+
+/// What an item of this node's own is about, as its id begins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Ask {
+    Tail,
+    Here,
+    Members,
+}
+
+impl Ask {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Tail => "tail",
+            Self::Here => "here",
+            Self::Members => "members",
+        }
+    }
+
+    fn of(id: &MessageId) -> Option<Self> {
+        let name = id.as_str().split('-').next()?;
+        [Self::Tail, Self::Here, Self::Members].into_iter().find(|ask| ask.name() == name)
+    }
+}
+
+impl NodeCore {
+    /// Queues something for a room's home, in order with everything else for it.
+    pub(super) fn ask_home(
+        &mut self,
+        ask: Ask,
+        stream: &StreamId,
+        vnode: VnodeId,
+        body: &ItemBody,
+        now: Now,
+    ) {
+        self.rooms.next_ask += 1;
+        let id = MessageId::new(format!("{}-{}", ask.name(), self.rooms.next_ask)).expect("letters and digits");
+        let key: ItemKey = (stream.clone(), FROM.to_owned(), id);
+        let body = serde_json::value::to_raw_value(body).expect("bodies always encode");
+        self.queue_own(vnode, key, body, 0, ROOMS, now);
+    }
+
+    /// Queues an item that no session waits for.
+    pub(in crate::core) fn queue_own(
+        &mut self,
+        vnode: VnodeId,
+        key: ItemKey,
+        body: Box<serde_json::value::RawValue>,
+        hash: u64,
+        whose: SessionKey,
+        now: Now,
+    ) {
+        let arrival = self.next_arrival;
+        self.next_arrival += 1;
+        let waiter = Waiter { session: whose, arrival, since: now.mono, since_us: now.us };
+        self.channel(vnode, now).push(Pending::new(key, body, hash, waiter), now.mono);
+        self.pump(vnode, now);
+    }
+
+    /// An answer to what this node asked; `None`: there will be none.
+    pub(in crate::core) fn home_answered(&mut self, key: &ItemKey, result: Option<&ItemResult>, now: Now) {
+        let stream = &key.0;
+        let Some(ask) = Ask::of(&key.2) else { return };
+        match (ask, result) {
+            (Ask::Tail, Some(ItemResult::Tail { tail, first })) => self.on_tail(stream, *tail, *first, now),
+            (Ask::Members, Some(ItemResult::Members { version, partial, count, members })) => {
+                self.on_members_told(stream, *version, *partial, *count, members.as_deref(), now);
+            }
+            (Ask::Here, Some(ItemResult::Noted)) => self.on_noted(stream, now),
+            // Asked again on the next tick.
+            (Ask::Tail, _) => drop(self.rooms.get_mut(stream).map(|room| room.asked = false)),
+            (Ask::Members, _) => drop(self.rooms.get_mut(stream).map(|room| room.copy_asked = false)),
+            (Ask::Here, _) => self.not_noted(stream, now),
+        }
+    }
+
+    /// Does the next thing that those who wait need.
+    pub(super) fn place_listeners(&mut self, stream: &StreamId, now: Now) {
+        let Some(room) = self.rooms.get_mut(stream) else { return };
+        if room.waiting.is_empty() {
+            return;
+        }
+        let vnode = room.vnode;
+        match room.followed {
+            Followed::Asked => return,
+            Followed::No => {
+                room.followed = Followed::Asked;
+                let channel = roost_backend::store::LiveChannel::Room { vnode, stream: stream.clone() };
+                return self.out.push(Action::Follow { channel });
+            }
+            Followed::Yes => {}
+        }
+        if self.wants_copy(stream) {
+            self.ask_members(stream, now);
+        }
+        let Some(room) = self.rooms.get_mut(stream) else { return };
+        if !std::mem::replace(&mut room.asked, true) {
+            self.ask_home(Ask::Tail, stream, vnode, &ItemBody::Tail { stream: stream.clone() }, now);
+        }
+    }
+
+    /// The home said where the stream ends, in order with everything that was appended before.
+    fn on_tail(&mut self, stream: &StreamId, tail: Cursor, first: Offset, now: Now) {
+        let Some(room) = self.rooms.get_mut(stream) else { return };
+        room.asked = false;
+        if tail.generation < room.tail.generation {
+            // Asked before a new generation began, which was heard of meanwhile.
+            return self.place_listeners(stream, now);
+        }
+        if tail.generation > room.tail.generation {
+            self.begin_generation(stream, tail, now);
+        }
+        let Some(room) = self.rooms.get_mut(stream) else { return };
+        room.tail = room.tail.max(tail);
+        let ready = room.copy.is_some();
+        let waiting = std::mem::take(&mut room.waiting);
+        let mut locating = std::collections::BTreeSet::new();
+        for key in waiting {
+            let Some(listener) = self.sessions.get(&key).and_then(|s| s.rooms.get(stream)) else { continue };
+            let Some(opening) = &listener.opening else { continue };
+            let reachable = |c: &Cursor| {
+                c.generation == tail.generation && c.offset <= tail.offset && c.offset.0 + 1 >= first.0
+            };
+            if listener.presence && !ready {
+                if let Some(room) = self.rooms.get_mut(stream) {
+                    room.waiting.insert(key);
+                }
+            } else if opening.shown.as_ref().is_none_or(reachable) {
+                let from = opening.shown.map_or(tail.offset, |c| c.offset);
+                self.begin_listening(key, stream, tail, from, None, now);
+            } else {
+                locating.insert(key);
+            }
+        }
+        self.locate(stream, tail, locating);
+    }
+
+    /// Asks the log how far the history goes, for those who missed something (rule 26).
+    fn locate(&mut self, stream: &StreamId, tail: Cursor, sessions: std::collections::BTreeSet<SessionKey>) {
+        if sessions.is_empty() {
+            return;
+        }
+        let ask = self.next_call;
+        self.next_call += 1;
+        let partition = self.cfg.partition(self.vnode_of(stream));
+        self.rooms.locating.insert(ask, Locating { stream: stream.clone(), tail, sessions });
+        self.out.push(Action::LogEnd { session: ROOMS, ask, partition });
+    }
+
+    pub(in crate::core) fn on_room_log_end(
+        &mut self,
+        ask: u64,
+        partition: u32,
+        answer: Maybe<u64>,
+        now: Now,
+    ) {
+        let Some(Locating { stream, tail, sessions }) = self.rooms.locating.remove(&ask) else { return };
+        for key in sessions {
+            match answer {
+                Some(end) => {
+                    let through = Some(format!("{partition}:{end}"));
+                    self.begin_listening(key, &stream, tail, tail.offset, through, now);
+                }
+                None => self.wait_on(key, &stream),
+            }
+        }
+    }
+
+    /// Without the log nothing can be said about completeness: asked again until the time is up.
+    fn wait_on(&mut self, key: SessionKey, stream: &StreamId) {
+        let there = self.sessions.get(&key).and_then(|s| s.rooms.get(stream));
+        if there.is_some_and(|listener| listener.opening.is_some())
+            && let Some(room) = self.rooms.get_mut(stream)
+        {
+            room.waiting.insert(key);
+        }
+    }
+
+    /// The session has its place: it is told, and what it lacks follows.
+    fn begin_listening(
+        &mut self,
+        key: SessionKey,
+        stream: &StreamId,
+        tail: Cursor,
+        from: Offset,
+        through: Option<String>,
+        now: Now,
+    ) {
+        let Some(room) = self.rooms.get(stream) else { return };
+        if room.tail.generation > tail.generation {
+            return self.wait_on(key, stream);
+        }
+        let (known, copy) = (room.tail, room.copy.as_ref().map(super::Copy::reply));
+        let Some(session) = self.sessions.get_mut(&key) else { return };
+        let Some(listener) = session.rooms.get_mut(stream) else { return };
+        let Some(opening) = listener.opening.take() else { return };
+        let reader = Reader { generation: tail.generation, sent: from, tail: known, ..Reader::default() };
+        listener.reader = reader;
+        let joined =
+            Joined { cursor: tail, recovered: through.is_none(), replayed: tail.offset.0 - from.0, through };
+        self.counters.replayed += joined.replayed;
+        match opening.how {
+            How::Reply(id) => {
+                let members = copy.filter(|_| listener.presence).unwrap_or_default();
+                let ReplyOk { members, member_count, .. } = members;
+                let ok = ReplyOk { members, member_count, ..ReplyOk::from(joined) };
+                self.reply_ok(key, id.as_str(), ok);
+            }
+            How::Welcome => {
+                session.arrival.pending.remove(stream);
+                session.arrival.told.push(welcome(stream, joined));
+                self.arrived(key, now);
+            }
+            How::Again if !joined.recovered => {
+                let reset = Reset { stream: stream.clone(), cursor: tail, through: joined.through };
+                self.frame(key, ServerFrame::Reset(reset));
+            }
+            How::Again => {}
+        }
+        self.feed_listener(key, stream);
+    }
+
+    /// Those who waited too long are told so.
+    pub(super) fn give_up_waiting(&mut self, now: Now) {
+        let streams: Vec<_> =
+            self.rooms.by_stream.iter().filter(|(_, r)| !r.listeners.is_empty()).map(|(s, _)| s.clone()).collect();
+        for stream in streams {
+            let Some(room) = self.rooms.get(&stream) else { continue };
+            let late = |key: &&SessionKey| {
+                let listener = self.sessions.get(key).and_then(|s| s.rooms.get(&stream));
+                listener.and_then(|l| l.opening.as_ref()).is_some_and(|o| now.mono >= o.until)
+            };
+            let late: Vec<_> = room.listeners.iter().filter(late).copied().collect();
+            for key in late {
+                self.give_up(key, &stream, now);
+            }
+            self.place_listeners(&stream, now);
+        }
+    }
+
+    fn give_up(&mut self, key: SessionKey, stream: &StreamId, now: Now) {
+        let Some(session) = self.sessions.get_mut(&key) else { return };
+        let how = session.rooms.remove(stream).and_then(|l| l.opening).map(|o| o.how);
+        self.leave(key, stream, false, now);
+        match how {
+            Some(How::Reply(id)) => self.reply_unavailable(key, id.as_str()),
+            Some(How::Welcome) => {
+                let Some(session) = self.sessions.get_mut(&key) else { return };
+                session.arrival.pending.remove(stream);
+                let room = stream.room().expect("only streams of rooms come here");
+                let error = ErrorBody::new(ErrorCode::Unavailable, "the room's home does not answer: join again");
+                session.arrival.told.push(RoomWelcome { room, joined: None, error: Some(error) });
+                self.arrived(key, now);
+            }
+            Some(How::Again) | None => {}
+        }
+    }
+}

@@ -1,0 +1,140 @@
+//! Signals: latest wins, lost without harm, never in the log.
+//!
+//! A signal goes straight from its sender's node to every node with listeners. A session that does not read gets,
+//! when it reads again, the last one of each sender and kind.
+
+use bytes::Bytes;
+use roost_backend::store::LiveChannel;
+use roost_proto::codes::CloseCode;
+use roost_proto::frames::{ServerFrame, Signal, Signalled};
+use roost_proto::ids::{RoomId, SessionId, StreamId, UserId};
+use roost_proto::limits::KIND_BYTES_MAX;
+use roost_proto::live::Note;
+use serde_json::value::RawValue;
+
+use super::events::{Lane, Now, SessionKey};
+use super::{Action, NodeCore};
+
+/// What a session that does not read has waiting: as many cursors as anyone can look at.
+const WAITING_MAX: usize = 256;
+
+/// Members of rooms whose news a session that does not read has waiting; with more it is too slow.
+const MEMBERS_WAITING_MAX: usize = 4096;
+
+/// What a waiting frame is replaced by: a later one with the same.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Latest {
+    Member(StreamId, UserId),
+    Signal(Option<RoomId>, SessionId, String),
+}
+
+impl Latest {
+    pub fn is_of(&self, stream: &StreamId) -> bool {
+        match self {
+            Self::Member(of, _) => of == stream,
+            Self::Signal(room, ..) => room.as_ref().is_some_and(|room| StreamId::of_room(room) == *stream),
+        }
+    }
+}
+
+impl NodeCore {
+    pub(super) fn on_signal(&mut self, key: SessionKey, signal: Signal, now: Now) {
+        let Some(session) = self.sessions.get_mut(&key) else { return };
+        // Nobody waits for an answer: what is too much or not allowed is dropped, and counted.
+        let spent = !session.welcomed || session.signals.bucket.take(now.mono).is_err();
+        let stream = signal.room.as_ref().map(StreamId::of_room);
+        let inside = stream.as_ref().is_none_or(|stream| session.rooms.contains_key(stream));
+        if spent || !inside || signal.kind.len() > KIND_BYTES_MAX {
+            self.counters.signals_dropped += 1;
+            return;
+        }
+        let Signal { room, to, kind, data } = signal;
+        let (from, id) = (session.user.clone(), session.id.clone());
+        let frame = ServerFrame::Signal(Signalled { room, from, kind: kind.clone(), data }).to_json();
+        let frame = RawValue::from_string(frame).expect("a frame is JSON");
+        self.counters.signals += 1;
+        let channel = match (stream, &to) {
+            (Some(stream), None) => LiveChannel::Room { vnode: self.vnode_of(&stream), stream },
+            (None, Some(to)) => {
+                let home = self.view.rows.get(&self.vnode_of(&StreamId::inbox(to))).map(|row| row.node());
+                match home {
+                    Some(node) if node == self.cfg.node => return self.signal_user(to, &id, &kind, &frame),
+                    Some(node) => LiveChannel::Node(node),
+                    None => return self.counters.signals_dropped += 1,
+                }
+            }
+            _ => return self.counters.signals_dropped += 1,
+        };
+        let payload = Note::Signal { session: id, kind, to, frame }.to_json().into();
+        self.out.push(Action::Shout { channel, payload });
+    }
+
+    pub(super) fn signal_room(
+        &mut self,
+        stream: &StreamId,
+        from: &SessionId,
+        kind: &str,
+        frame: &RawValue,
+    ) {
+        let Some(room) = self.rooms.get(stream) else { return };
+        let keys: Vec<_> = room.listeners().collect();
+        self.hand_signal(&keys, stream.room(), from, kind, frame);
+    }
+
+    pub(super) fn signal_user(&mut self, to: &UserId, from: &SessionId, kind: &str, frame: &RawValue) {
+        let stream = StreamId::inbox(to);
+        let keys = self.by_vnode.get(&self.vnode_of(&stream)).and_then(|s| s.get(&stream));
+        let keys = keys.cloned().unwrap_or_default();
+        self.hand_signal(&keys, None, from, kind, frame);
+    }
+
+    fn hand_signal(
+        &mut self,
+        keys: &[SessionKey],
+        room: Option<RoomId>,
+        from: &SessionId,
+        kind: &str,
+        frame: &RawValue,
+    ) {
+        let frame = Bytes::copy_from_slice(frame.get().as_bytes());
+        let latest = Latest::Signal(room, from.clone(), kind.to_owned());
+        for key in keys {
+            // Who sent it knows.
+            if self.sessions.get(key).is_some_and(|s| s.welcomed && s.id != *from) {
+                self.hand_latest(*key, &latest, &frame);
+            }
+        }
+    }
+
+    /// Hands a frame to a session that reads; for one that does not it waits, until a later one takes its place.
+    pub(super) fn hand_latest(&mut self, key: SessionKey, latest: &Latest, frame: &Bytes) {
+        let Some(session) = self.sessions.get_mut(&key) else { return };
+        let signals = &mut session.signals;
+        let member = matches!(latest, Latest::Member(..));
+        let max = if member { MEMBERS_WAITING_MAX } else { WAITING_MAX };
+        if signals.credit > 0 {
+            signals.credit -= 1;
+            self.out.push(Action::Frame { session: key, frame: frame.clone(), lane: Lane::Signal });
+        } else if signals.waiting.len() < max || signals.waiting.contains_key(latest) {
+            signals.waiting.insert(latest.clone(), frame.clone());
+        } else if member {
+            self.close(key, CloseCode::TooSlow, "too many changes of members wait to be read");
+        } else {
+            self.counters.signals_dropped += 1;
+        }
+    }
+
+    /// The session's socket took this many signals.
+    pub(super) fn signals_drained(&mut self, key: SessionKey, frames: usize) {
+        let max = self.cfg.signal_credit;
+        let Some(session) = self.sessions.get_mut(&key) else { return };
+        let signals = &mut session.signals;
+        signals.credit = (signals.credit + frames).min(max);
+        while signals.credit > 0
+            && let Some((_, frame)) = signals.waiting.pop_first()
+        {
+            signals.credit -= 1;
+            self.out.push(Action::Frame { session: key, frame, lane: Lane::Signal });
+        }
+    }
+}
