@@ -110,6 +110,7 @@ async fn node(common: &CommonConfig, backends: &Backends, args: &Args, i: u16) -
         admin: listen(name.as_str(), args.port + 100 + i).await?,
     };
     let mut config = WsNodeConfig::new(name, common.tuning.vnodes, &Pins::Auto, common.jwt.verifier());
+    config.core.open_rooms = true;
     config.core.lease_ttl_ms = common.tuning.lease_ttl_ms;
     config.core.linger_ms = common.tuning.presence_linger_ms;
     config.core.grace_ms = common.tuning.presence_grace_ms;

@@ -204,6 +204,7 @@ impl Cluster {
         config.core.lease_ttl_ms = LEASE_TTL_MS;
         config.core.linger_ms = LINGER_MS;
         config.core.grace_ms = GRACE_MS;
+        config.core.open_rooms = true;
         // Counted like other messages: tests that count want none.
         config.core.canary_every_ms = 0;
         (self.setup.tune)(i, &mut config);

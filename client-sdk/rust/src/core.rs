@@ -200,7 +200,11 @@ impl Core {
                 ServerFrame::Moved(moved) => self.moved_on(conn, moved),
                 ServerFrame::Reply(Reply { id: None, error: Some(e), .. }) => self.not_welcome(conn, e),
                 ServerFrame::Ping(_) | ServerFrame::Pong(_) => {}
-                ServerFrame::Reply(_) | ServerFrame::Message(_) | ServerFrame::Reset(_) => {
+                ServerFrame::Reply(_)
+                | ServerFrame::Message(_)
+                | ServerFrame::Reset(_)
+                | ServerFrame::Member(_)
+                | ServerFrame::Signal(_) => {
                     self.broken(conn, "a frame before 'welcome'".to_owned());
                 }
             }
@@ -214,6 +218,7 @@ impl Core {
                 ServerFrame::Reset(reset) => self.reset(reset),
                 ServerFrame::Moved(moved) => self.moved(moved),
                 ServerFrame::Welcome(_) => self.broken(conn, "a second 'welcome'".to_owned()),
+                ServerFrame::Member(_) | ServerFrame::Signal(_) => {}
                 ServerFrame::Ping(_) | ServerFrame::Pong(_) => {}
             }
         }

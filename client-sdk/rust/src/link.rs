@@ -220,7 +220,8 @@ impl Core {
                 self.link.next = Try::Greeting { conn, epoch, until: self.now + WELCOME_TIMEOUT_MS };
                 self.link.fresh_token = false;
                 let (device, cursor) = (self.config.device.clone(), self.inbox.hello());
-                let connect = Connect { token: Some(token), device, epoch: Some(epoch), cursor };
+                let connect =
+                    Connect { token: Some(token), device, epoch: Some(epoch), cursor, rooms: Vec::new() };
                 self.write(conn, &ClientFrame::Connect(connect));
             }
             (Try::Opening { conn: c, .. }, Err(trouble)) if *c == conn => self.try_failed(trouble),

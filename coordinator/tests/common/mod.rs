@@ -14,7 +14,7 @@ use roost_coordinator::{Coordinator, CoordinatorConfig};
 use roost_proto::{Epoch, NodeId, Offset, Sid, StreamId, UserId, VnodeId};
 use serde_json::Value;
 use tokio::net::TcpListener;
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
@@ -86,6 +86,18 @@ macro_rules! delegate {
             }
             async fn presence(&self, vnode: VnodeId, users: &[UserId]) -> Result<Vec<PresenceRow>, StoreError> {
                 self.up()?.presence(vnode, users).await
+            }
+            async fn standings(
+                &self,
+                rooms: &[(VnodeId, StreamId)],
+            ) -> Result<Vec<Option<Standing>>, StoreError> {
+                self.up()?.standings(rooms).await
+            }
+            fn subscribe(&self, queue: mpsc::Sender<LiveEvent>) -> Box<dyn Subscriber> {
+                self.inner.subscribe(queue)
+            }
+            async fn shout(&self, channel: &LiveChannel, payload: bytes::Bytes) -> Result<(), StoreError> {
+                self.up()?.shout(channel, payload).await
             }
             async fn ping(&self) -> Result<(), StoreError> {
                 self.up()?.ping().await

@@ -9,9 +9,7 @@ use serde_json::value::RawValue;
 use crate::Json;
 use crate::codes::{ErrorBody, ErrorCode};
 use crate::events::{Message, Status};
-use crate::ids::{
-    Cursor, DeviceId, Epoch, MessageId, NodeId, RoomId, SessionId, StreamId, UserId, VnodeId,
-};
+use crate::ids::{Cursor, DeviceId, Epoch, MessageId, NodeId, RoomId, SessionId, StreamId, UserId, VnodeId};
 use crate::limits::JSON_DEPTH_MAX;
 
 /// The WebSocket subprotocol (RFC 6455 §1.9).

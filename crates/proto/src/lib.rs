@@ -17,8 +17,8 @@ pub mod time;
 pub use claims::Claims;
 pub use codes::{CloseCode, ErrorBody, ErrorCode};
 pub use frames::{ClientFrame, FrameError, ServerFrame};
-pub use json::Json;
 pub use ids::{
-    Cursor, DeviceId, Epoch, IdError, MessageId, NodeId, Offset, RoomId, Seq, SessionId, Sid, StreamId, UserId,
-    VnodeId,
+    Cursor, DeviceId, Epoch, IdError, MessageId, NodeId, Offset, RoomId, Seq, SessionId, Sid, StreamId,
+    UserId, VnodeId,
 };
+pub use json::Json;

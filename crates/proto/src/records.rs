@@ -51,11 +51,15 @@ pub struct Item {
 pub enum ItemBody {
     Append(Append),
     /// Where does this stream end?
-    Tail { stream: StreamId },
+    Tail {
+        stream: StreamId,
+    },
     /// Who is in a room at the sender.
     Here(Here),
     /// Who is in this room?
-    Members { stream: StreamId },
+    Members {
+        stream: StreamId,
+    },
 }
 
 /// Changes of who is in a room at the sending node. A node says of each of its users once that it is there, however

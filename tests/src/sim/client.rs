@@ -255,6 +255,7 @@ impl World {
             rights: Rights::default(),
             epoch: Some(epoch),
             cursor: client.cursor,
+            rooms: Vec::new(),
         };
         if self.processes[pid].core.is_none() || self.processes[pid].closing {
             return self.lost(user, key);

@@ -8,6 +8,7 @@ pub mod check;
 mod client;
 mod coordinator;
 mod faults;
+mod live;
 mod log;
 mod process;
 mod sdk;
@@ -17,12 +18,12 @@ mod story;
 mod watch;
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BinaryHeap};
+use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
-use roost_backend::store::StoreConfig;
 use roost_backend::store::model::{Control, VnodeData};
+use roost_backend::store::{LiveChannel, StoreConfig};
 use roost_client::bare::Input;
 use roost_coordinator::leader::LeaderEvent;
 use roost_proto::ids::{NodeId, VnodeId};
@@ -182,6 +183,8 @@ pub struct World {
     pub(crate) store_config: StoreConfig,
     pub(crate) control: Control,
     pub(crate) data: Vec<VnodeData>,
+    /// The processes that follow a channel.
+    pub(crate) followers: BTreeMap<LiveChannel, BTreeSet<usize>>,
     pub(crate) snapshot: Option<(Control, Vec<VnodeData>)>,
     /// Names the life of the store: requests of an earlier one die with their connection.
     pub(crate) run: u64,
@@ -230,6 +233,7 @@ impl World {
             store_config,
             control,
             data: vec![VnodeData::default(); setup.vnodes as usize],
+            followers: BTreeMap::new(),
             snapshot: None,
             run: 0,
             store_down_until: 0,

@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use rand::RngExt;
 use roost_backend::store::{Deregister, OwnRows};
 use roost_proto::ids::NodeId;
-use roost_ws_node::core::events::{Action, Event, Now, SessionKey};
+use roost_ws_node::core::events::{Action, Event, Lane, Now, SessionKey};
 use roost_ws_node::core::{CoreConfig, NodeCore};
 
 use super::store::Peer;
@@ -25,6 +25,8 @@ pub(crate) struct Process {
     /// By how much its wall clock is off: read at its start, carried on by the monotonic one.
     skew: i64,
     canaries: bool,
+    /// When the last publication reaches it.
+    pub heard_at: u64,
     /// It takes no new connections any more.
     pub closing: bool,
     /// It ended in good order: what it had produced is out.
@@ -119,6 +121,7 @@ impl World {
             isolated_until: 0,
             skew,
             canaries,
+            heard_at: 0,
             closing: false,
             flushed: false,
         });
@@ -314,20 +317,25 @@ impl World {
             }
             Action::LogEnd { session, ask, partition } => self.ask_log_end(pid, session, ask, partition),
             Action::Produce { lane, record } => self.produce(pid, lane, record),
-            Action::Frame { session, frame, counted } => self.send_frame(pid, session, frame, counted),
+            Action::Frame { session, frame, lane } => self.send_frame(pid, session, frame, lane),
             Action::Close { session, code, .. } => self.close_connection(pid, session, code.code()),
             Action::Observe(..) => {}
+            Action::Follow { channel } => self.follow(pid, channel),
+            Action::Unfollow { channel } => self.unfollow(pid, &channel),
+            Action::Shout { channel, payload } => self.publish(&channel, &payload),
+            Action::Standings { rooms } => self.ask_store(Peer::Node(pid), store::Request::Standings(rooms)),
             Action::Replaced => self.kill(pid),
         }
     }
 
-    fn send_frame(&mut self, pid: usize, session: SessionKey, frame: bytes::Bytes, counted: bool) {
+    fn send_frame(&mut self, pid: usize, session: SessionKey, frame: bytes::Bytes, lane: Lane) {
         self.saw_frame(pid, session, &frame);
         let Some(user) = self.clients.iter().position(|c| c.has(pid, session.0)) else { return };
         let at = self.clients[user].arrival(self.now + self.rng.random_range(1..8));
         self.at(at, Happening::ToClient { user, connection: session.0, frame: Ok(frame) });
-        if counted {
-            let event = Box::new(Event::Drained { session, frames: 1 });
+        if lane != Lane::Reply {
+            let (frames, signals) = (usize::from(lane == Lane::Message), usize::from(lane == Lane::Signal));
+            let event = Box::new(Event::Drained { session, frames, signals });
             self.at(at, Happening::ToCore { pid, event });
         }
     }

@@ -206,9 +206,9 @@ impl World {
         let (pid, session) = (wire.to.pid, SessionKey(wire.to.key));
         let user = UserId::new(name(self.clients[i].user)).expect("a plain name");
         let event = match ClientFrame::parse(text) {
-            Ok(ClientFrame::Connect(Connect { device, epoch, cursor, .. })) => {
+            Ok(ClientFrame::Connect(Connect { device, epoch, cursor, rooms, .. })) => {
                 let rights = Rights::default();
-                Event::Connect(Box::new(Connecting { session, user, device, rights, epoch, cursor }))
+                Event::Connect(Box::new(Connecting { session, user, device, rights, epoch, cursor, rooms }))
             }
             Ok(ClientFrame::Send(send)) => Event::Send { session, send },
             Ok(ClientFrame::Status(SetStatus { id, status })) => Event::Status { session, id, status },

@@ -55,6 +55,7 @@ pub(crate) enum Request {
         after: Offset,
         limit: usize,
     },
+    Standings(Vec<(VnodeId, StreamId)>),
     Deregister(Deregister),
     Lead(Lead),
     Revoke(Revoke, RevokeCause),
@@ -223,7 +224,13 @@ impl World {
             Request::Write(call, write) => self.write(call, write),
             Request::Read { session, vnode, stream, generation, after, limit } => {
                 let answer = Some(self.data[vnode.index()].read(&stream, generation, after, limit));
-                Event::Read { session, generation, after, answer }
+                Event::Read { session, stream, generation, after, answer }
+            }
+            Request::Standings(rooms) => {
+                let standing =
+                    |(vnode, stream): &(VnodeId, StreamId)| self.data[vnode.index()].standing(stream);
+                let answer = Some(rooms.iter().map(standing).collect());
+                Event::Standings { rooms, answer }
             }
             Request::Deregister(d) => {
                 if d.data_set == self.control.data_set {
@@ -294,8 +301,12 @@ impl World {
             data.forget_ids_outside_windows();
         }
         let answer = data.write(&write, &self.store_config);
+        let published = data.take_published();
         if let (WriteAnswer::Done { .. }, Some((_, _, generation, _))) = (&answer, data.head()) {
             self.saw_write(vnode, generation, epoch);
+        }
+        for (stream, payload) in published {
+            self.publish(&LiveChannel::Room { vnode, stream }, &payload);
         }
         Event::Written { vnode, call, answer: Some(answer) }
     }
@@ -312,9 +323,14 @@ fn unanswered(request: &Request) -> Option<Told> {
         Request::Release(r) => Event::Released { vnode: r.rows[0].0, epoch: r.rows[0].1 },
         Request::Renew(r, sent) => Event::Renewed { sent: *sent, rows: r.rows.clone(), answer: None },
         Request::Write(call, w) => Event::Written { vnode: w.fence.vnode, call: *call, answer: None },
-        Request::Read { session, generation, after, .. } => {
-            Event::Read { session: *session, generation: *generation, after: *after, answer: None }
-        }
+        Request::Standings(rooms) => Event::Standings { rooms: rooms.clone(), answer: None },
+        Request::Read { session, stream, generation, after, .. } => Event::Read {
+            session: *session,
+            stream: stream.clone(),
+            generation: *generation,
+            after: *after,
+            answer: None,
+        },
         Request::Lead(_) => return Some(LeaderEvent::Led(None).into()),
         Request::Revoke(r, _) => {
             return Some(LeaderEvent::Revoked { sid: r.sid.clone(), done: None }.into());

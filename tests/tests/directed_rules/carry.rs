@@ -6,7 +6,7 @@ use roost_proto::events::CHAT_EVENTS;
 use roost_proto::frames::ServerFrame;
 use roost_proto::records::Record;
 use roost_ws_node::core::Rule;
-use roost_ws_node::core::events::{Action, Event};
+use roost_ws_node::core::events::{self, Action, Event};
 
 use super::{LEASE_TTL_MS, LateWrite, ROAD_MS, Reach, Rig, Road, STORE_MS};
 
@@ -31,13 +31,14 @@ impl Rig {
                 let answer = self.log_end_known.then(|| self.chat[partition as usize].len() as u64);
                 self.later(LOG_MS, node, Event::LogEnd { session, ask, partition, answer });
             }
-            Action::Frame { session, frame, counted } => {
+            Action::Frame { session, frame, lane } => {
+                let counted = lane == events::Lane::Message;
                 let frame = ServerFrame::parse(std::str::from_utf8(&frame).unwrap()).unwrap();
                 self.frames.push((session.0, frame));
                 if counted && self.stalled.contains(&session.0) {
                     *self.undrained.entry(session.0).or_default() += 1;
                 } else if counted {
-                    self.later(1, node, Event::Drained { session, frames: 1 });
+                    self.later(1, node, Event::Drained { session, frames: 1, signals: 0 });
                 }
             }
             Action::Close { session, code, .. } => {
@@ -45,6 +46,11 @@ impl Rig {
                 self.later(1, node, Event::Closed { session });
             }
             Action::Observe(..) => {}
+            // No directed rule is about rooms yet: they are the simulation's.
+            Action::Follow { .. }
+            | Action::Unfollow { .. }
+            | Action::Shout { .. }
+            | Action::Standings { .. } => {}
             Action::Replaced => self.replaced.push(node),
             Action::Refresh => self.look(node),
             asked => self.ask_store(node, asked),
@@ -152,7 +158,7 @@ impl Rig {
             }
             Action::Read { session, vnode, stream, generation, after, limit } => {
                 let answer = (!cut).then(|| self.data[vnode.index()].read(&stream, generation, after, limit));
-                Event::Read { session, generation, after, answer }
+                Event::Read { session, stream, generation, after, answer }
             }
             other => unreachable!("not a question to the store: {other:?}"),
         };

@@ -8,7 +8,7 @@ use super::rig::{Reach, Rig, Road};
 
 /// The id in an item's body.
 fn id_of(item: &Item) -> Option<String> {
-    let ItemBody::Append(append) = serde_json::from_str(item.body.as_ref()?.get()).ok()?;
+    let ItemBody::Append(append) = serde_json::from_str(item.body.as_ref()?.get()).ok()? else { return None };
     Some(append.id.to_string())
 }
 

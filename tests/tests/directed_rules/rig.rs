@@ -304,7 +304,7 @@ impl Rig {
         let device = device.map(|d| DeviceId::new(d).unwrap());
         let (session, user) = (SessionKey(key), UserId::new(user).unwrap());
         let rights = Rights::default();
-        let connecting = Connecting { session, user, device, rights, epoch: None, cursor };
+        let connecting = Connecting { session, user, device, rights, epoch: None, cursor, rooms: Vec::new() };
         self.give(node, Event::Connect(Box::new(connecting)));
         self.run(50);
         key
@@ -328,7 +328,10 @@ impl Rig {
     pub fn drain(&mut self, session: u64) {
         self.stalled.remove(&session);
         let frames = self.undrained.remove(&session).unwrap_or(0);
-        self.give(self.sessions[&session], Event::Drained { session: SessionKey(session), frames });
+        self.give(
+            self.sessions[&session],
+            Event::Drained { session: SessionKey(session), frames, signals: 0 },
+        );
     }
 }
 

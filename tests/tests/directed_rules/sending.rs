@@ -232,7 +232,7 @@ fn a_foreign_confirm_comes(change: fn(&mut Confirm), off: Option<Rule>) -> Vec<&
     rig.road = Box::new(|_, _| Road::Lost);
     rig.say(sender, &bob, "m1");
     let Some((.., Record::Item(item))) = rig.sent.last() else { panic!("an item is the last") };
-    let results = vec![ItemResult::Ok { at: 1 }];
+    let results = vec![ItemResult::Ok { at: 1, cursor: None }];
     let channel = item.channel.clone();
     let mut confirm = Confirm { channel, from: 1, results, ask: None, unreadable: false };
     change(&mut confirm);

@@ -54,7 +54,8 @@ impl NodeCore {
     pub(super) fn tail_is(&mut self, vnode: VnodeId, stream: &StreamId, at: Cursor, now: Now) {
         let keys = self.by_vnode.get(&vnode).and_then(|s| s.get(stream)).cloned().unwrap_or_default();
         for key in keys {
-            if let Some(session) = self.sessions.get_mut(&key).filter(|s| s.inbox.tail.generation == at.generation)
+            if let Some(session) =
+                self.sessions.get_mut(&key).filter(|s| s.inbox.tail.generation == at.generation)
             {
                 session.inbox.tail = session.inbox.tail.max(at);
             }
@@ -79,7 +80,8 @@ impl NodeCore {
         let Some(session) = self.sessions.get_mut(&key) else { return };
         let behind = session.inbox.is_behind();
         let leased = self.homes.get(&session.vnode).is_some_and(|h| h.leased(now));
-        if session.state != State::Live || session.inbox.reading || session.credit == 0 || !behind || !leased {
+        if session.state != State::Live || session.inbox.reading || session.credit == 0 || !behind || !leased
+        {
             return;
         }
         session.inbox.reading = true;
@@ -108,7 +110,10 @@ impl NodeCore {
         }
         let Some(session) = self.sessions.get_mut(&key) else { return };
         session.inbox.reading = false;
-        if session.state != State::Live || session.inbox.generation != generation || session.inbox.sent != after {
+        if session.state != State::Live
+            || session.inbox.generation != generation
+            || session.inbox.sent != after
+        {
             session.inbox.look = true;
             return;
         }

@@ -14,8 +14,8 @@ use super::canary::CANARY;
 use super::channel::{ItemKey, Waiter};
 use super::config::Rule;
 use super::events::{Maybe, Now, Observation};
-use super::rooms::placing::ROOMS;
 use super::home::{Call, Held, Home, Phase, Work};
+use super::rooms::placing::ROOMS;
 use super::{Action, NodeCore, Token};
 
 /// First wait before a write of unknown outcome is tried again, doubled up to the second, in milliseconds.
@@ -303,7 +303,10 @@ impl NodeCore {
                 }
                 (Work::Item { sid, chan, n, op: Op::Append(op), .. }, OpResult::Duplicate { offset, at }) => {
                     self.counters.duplicates += 1;
-                    self.hold_result(vnode, Held::Result { sid, chan, n, result: ItemResult::Ok { at, cursor: None } });
+                    self.hold_result(
+                        vnode,
+                        Held::Result { sid, chan, n, result: ItemResult::Ok { at, cursor: None } },
+                    );
                     self.tail_is(vnode, &op.stream, Cursor::new(generation, offset), now);
                 }
                 (Work::Item { sid, chan, n, .. }, OpResult::Conflict) => {
@@ -312,7 +315,10 @@ impl NodeCore {
                 }
                 (Work::Item { sid, chan, n, .. }, OpResult::Tail { tail, first }) => {
                     let tail = Cursor::new(generation, tail);
-                    self.hold_result(vnode, Held::Result { sid, chan, n, result: ItemResult::Tail { tail, first } });
+                    self.hold_result(
+                        vnode,
+                        Held::Result { sid, chan, n, result: ItemResult::Tail { tail, first } },
+                    );
                 }
                 (Work::Member(_), OpResult::Member) => {}
                 (Work::Open { session, .. }, OpResult::Opened(opened)) => {
@@ -403,7 +409,11 @@ impl NodeCore {
             ItemResult::Ok { at, cursor } => {
                 self.out.push(Action::Observe(Observation::Reply, now.us.saturating_sub(waiter.since_us)));
                 self.counters.replies_ok += 1;
-                self.reply_ok(waiter.session, id, ReplyOk { at: Some(rfc3339(*at)), cursor: *cursor, ..ReplyOk::default() });
+                self.reply_ok(
+                    waiter.session,
+                    id,
+                    ReplyOk { at: Some(rfc3339(*at)), cursor: *cursor, ..ReplyOk::default() },
+                );
             }
             ItemResult::Conflict => self.reply_conflict(waiter.session, id),
             ItemResult::Bad => {

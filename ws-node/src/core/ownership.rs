@@ -222,8 +222,17 @@ impl NodeCore {
             let (members, rooms) = home.map(|h| (h.members, h.rooms)).unwrap_or_default();
             let floor = self.epochs[vnode.index()];
             let previous = None;
-            let claim =
-                Claiming { held, held_until, prove, floor, asked: None, not_before: 0, previous, members, rooms };
+            let claim = Claiming {
+                held,
+                held_until,
+                prove,
+                floor,
+                asked: None,
+                not_before: 0,
+                previous,
+                members,
+                rooms,
+            };
             self.claims.insert(vnode, claim);
         } else if let Some(claim) = self.claims.get_mut(&vnode) {
             (claim.asked, claim.not_before) = (None, 0);

@@ -69,13 +69,7 @@ impl NodeCore {
         self.out.push(Action::Shout { channel, payload });
     }
 
-    pub(super) fn signal_room(
-        &mut self,
-        stream: &StreamId,
-        from: &SessionId,
-        kind: &str,
-        frame: &RawValue,
-    ) {
+    pub(super) fn signal_room(&mut self, stream: &StreamId, from: &SessionId, kind: &str, frame: &RawValue) {
         let Some(room) = self.rooms.get(stream) else { return };
         let keys: Vec<_> = room.listeners().collect();
         self.hand_signal(&keys, stream.room(), from, kind, frame);

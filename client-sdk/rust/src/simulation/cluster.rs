@@ -18,6 +18,11 @@ impl World {
             ClientFrame::Send(send) => self.server_accepts(&mut wire, &send),
             ClientFrame::Ack(ack) => self.ack(ack.cursor),
             ClientFrame::Ping(_) | ClientFrame::Pong(_) | ClientFrame::Status(_) => {}
+            ClientFrame::Publish(_)
+            | ClientFrame::Signal(_)
+            | ClientFrame::Join(_)
+            | ClientFrame::Leave(_)
+            | ClientFrame::Members(_) => panic!("nobody is in a room here"),
         }
         self.wires.insert(conn, wire);
     }

@@ -357,9 +357,7 @@ fn result(mut fields: Fields) -> Result<OpResult, StoreError> {
         "presence" => Ok(OpResult::Presence { changed: fields.number()? != 0 }),
         "acked" => Ok(OpResult::Acked),
         "member" => Ok(OpResult::Member),
-        "tail" => {
-            Ok(OpResult::Tail { tail: Offset(fields.number()?), first: Offset(fields.number()?) })
-        }
+        "tail" => Ok(OpResult::Tail { tail: Offset(fields.number()?), first: Offset(fields.number()?) }),
         "opened" => Ok(OpResult::Opened(Opened {
             tail: Offset(fields.number()?),
             first: Offset(fields.number()?),

@@ -386,7 +386,9 @@ pub enum Op {
     Presence(PresenceOp),
     Member(MemberOp),
     /// A barrier that reads where a stream stands.
-    Tail { stream: StreamId },
+    Tail {
+        stream: StreamId,
+    },
     /// A barrier that reads where `device` of `user` stands.
     Open {
         user: UserId,

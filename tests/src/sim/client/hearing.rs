@@ -39,6 +39,7 @@ impl World {
             Ok(ServerFrame::Reply(r)) => self.replied(user, connection, r),
             Ok(ServerFrame::Moved(m)) => self.moved(user, connection, &m),
             Ok(ServerFrame::Ping(_) | ServerFrame::Pong(_)) => {}
+            Ok(ServerFrame::Member(_) | ServerFrame::Signal(_)) => {}
             Err(e) => self.violations.push(format!("a frame nobody can read: {e}: {text}")),
         }
     }

@@ -10,8 +10,8 @@ use roost_proto::live::{MemberChange, Version};
 use roost_proto::records::ItemBody;
 
 use super::placing::Ask;
-use crate::core::config::Rule;
 use crate::core::NodeCore;
+use crate::core::config::Rule;
 use crate::core::events::Now;
 use crate::core::signals::Latest;
 
@@ -41,7 +41,8 @@ impl Copy {
 impl NodeCore {
     pub(super) fn wants_copy(&self, stream: &StreamId) -> bool {
         let Some(room) = self.rooms.get(stream).filter(|room| room.copy.is_none()) else { return false };
-        let wants = |key| self.sessions.get(key).and_then(|s| s.rooms.get(stream)).is_some_and(|l| l.presence);
+        let wants =
+            |key| self.sessions.get(key).and_then(|s| s.rooms.get(stream)).is_some_and(|l| l.presence);
         room.listeners.iter().any(wants)
     }
 
@@ -102,9 +103,10 @@ impl NodeCore {
     fn drop_copy(&mut self, stream: &StreamId) {
         let follows = |l: &super::Listener| l.presence;
         if let Some(room) = self.rooms.get_mut(stream)
-            && !room.listeners.iter().any(|key| {
-                self.sessions.get(key).and_then(|s| s.rooms.get(stream)).is_some_and(follows)
-            })
+            && !room
+                .listeners
+                .iter()
+                .any(|key| self.sessions.get(key).and_then(|s| s.rooms.get(stream)).is_some_and(follows))
         {
             room.copy = None;
         }

@@ -170,7 +170,12 @@ impl NodeCore {
     }
 
     /// A connection is gone, and with it its places in rooms.
-    pub(in crate::core) fn leave_all(&mut self, key: SessionKey, session: &super::super::session::Session, now: Now) {
+    pub(in crate::core) fn leave_all(
+        &mut self,
+        key: SessionKey,
+        session: &super::super::session::Session,
+        now: Now,
+    ) {
         for stream in session.rooms.keys() {
             self.forget_listener(key, stream, Some(&session.user), false, now);
         }

@@ -66,7 +66,9 @@ impl NodeCore {
         let mut behind = Vec::new();
         for key in &room.listeners {
             let Some(session) = self.sessions.get_mut(key) else { continue };
-            let Some(listener) = session.rooms.get_mut(stream).filter(|l| l.opening.is_none()) else { continue };
+            let Some(listener) = session.rooms.get_mut(stream).filter(|l| l.opening.is_none()) else {
+                continue;
+            };
             let reader = &mut listener.reader;
             if reader.is_next(at) && session.credit > 0 {
                 reader.took(at.offset);
@@ -142,7 +144,9 @@ impl NodeCore {
         answer: Maybe<Window>,
         now: Now,
     ) {
-        let Some(keys) = self.rooms.get_mut(stream).and_then(|room| room.reads.remove(&place)) else { return };
+        let Some(keys) = self.rooms.get_mut(stream).and_then(|room| room.reads.remove(&place)) else {
+            return;
+        };
         for key in keys {
             self.hand_window(key, stream, place, answer.as_ref());
         }

@@ -62,7 +62,9 @@ impl Locals {
 
     /// What to tell the home now, in records of bounded size; nothing while earlier ones are on their way.
     fn records(&mut self, stream: &StreamId) -> Vec<Here> {
-        if self.under_way > 0 || !(self.anew && (self.told || !self.users.is_empty()) || !self.changed.is_empty()) {
+        if self.under_way > 0
+            || !(self.anew && (self.told || !self.users.is_empty()) || !self.changed.is_empty())
+        {
             return Vec::new();
         }
         let anew = std::mem::take(&mut self.anew);

@@ -68,7 +68,10 @@ impl HomeRooms {
         let mut rooms: BTreeMap<StreamId, Members> = BTreeMap::new();
         for (stream, roster) in stored {
             let member = |(user, entry): (UserId, MemberEntry)| {
-                (user, Member { info: entry.info.clone(), listed: Some(entry), due: until, ..Member::default() })
+                (
+                    user,
+                    Member { info: entry.info.clone(), listed: Some(entry), due: until, ..Member::default() },
+                )
             };
             let users = roster.members.into_iter().map(member).collect();
             rooms.insert(stream, Members { version: roster.version, users });
@@ -77,9 +80,11 @@ impl HomeRooms {
             let room = rooms.entry(stream).or_default();
             for (user, member) in members.users.into_iter().filter(|(_, m)| m.listed.is_some()) {
                 // Not in the store any more: written again when its node has told.
-                room.users
-                    .entry(user)
-                    .or_insert_with(|| Member { info: member.info, due: until, ..Member::default() });
+                room.users.entry(user).or_insert_with(|| Member {
+                    info: member.info,
+                    due: until,
+                    ..Member::default()
+                });
             }
         }
         Self { rooms, changes: 0, partial_until: if begun { until } else { 0 } }
@@ -98,7 +103,12 @@ impl HomeRooms {
     pub fn list(&self, stream: &StreamId, now: Now) -> ItemResult {
         let partial = now.mono < self.partial_until;
         let Some(room) = self.rooms.get(stream) else {
-            return ItemResult::Members { version: Version::default(), partial, count: 0, members: Some(vec![]) };
+            return ItemResult::Members {
+                version: Version::default(),
+                partial,
+                count: 0,
+                members: Some(vec![]),
+            };
         };
         let count = room.listed();
         let listed = room.users.iter().filter_map(|(user, m)| Some((user, m.listed.as_ref()?)));
@@ -150,7 +160,8 @@ impl HomeRooms {
 
     /// Whose listing is not what it should be.
     fn overdue(&self, now: Now) -> Vec<(StreamId, UserId)> {
-        let all = self.rooms.iter().flat_map(|(stream, room)| room.users.iter().map(move |(u, m)| (stream, u, m)));
+        let all =
+            self.rooms.iter().flat_map(|(stream, room)| room.users.iter().map(move |(u, m)| (stream, u, m)));
         let late = all.filter(|(_, _, m)| m.wanted(now).is_some() || m.is_gone(now));
         late.map(|(stream, user, _)| (stream.clone(), user.clone())).collect()
     }

@@ -50,7 +50,8 @@ impl NodeCore {
         now: Now,
     ) {
         self.rooms.next_ask += 1;
-        let id = MessageId::new(format!("{}-{}", ask.name(), self.rooms.next_ask)).expect("letters and digits");
+        let id =
+            MessageId::new(format!("{}-{}", ask.name(), self.rooms.next_ask)).expect("letters and digits");
         let key: ItemKey = (stream.clone(), FROM.to_owned(), id);
         let body = serde_json::value::to_raw_value(body).expect("bodies always encode");
         self.queue_own(vnode, key, body, 0, ROOMS, now);
@@ -238,8 +239,13 @@ impl NodeCore {
 
     /// Those who waited too long are told so.
     pub(super) fn give_up_waiting(&mut self, now: Now) {
-        let streams: Vec<_> =
-            self.rooms.by_stream.iter().filter(|(_, r)| !r.listeners.is_empty()).map(|(s, _)| s.clone()).collect();
+        let streams: Vec<_> = self
+            .rooms
+            .by_stream
+            .iter()
+            .filter(|(_, r)| !r.listeners.is_empty())
+            .map(|(s, _)| s.clone())
+            .collect();
         for stream in streams {
             let Some(room) = self.rooms.get(&stream) else { continue };
             let late = |key: &&SessionKey| {
@@ -264,7 +270,8 @@ impl NodeCore {
                 let Some(session) = self.sessions.get_mut(&key) else { return };
                 session.arrival.pending.remove(stream);
                 let room = stream.room().expect("only streams of rooms come here");
-                let error = ErrorBody::new(ErrorCode::Unavailable, "the room's home does not answer: join again");
+                let error =
+                    ErrorBody::new(ErrorCode::Unavailable, "the room's home does not answer: join again");
                 session.arrival.told.push(RoomWelcome { room, joined: None, error: Some(error) });
                 self.arrived(key, now);
             }

@@ -244,8 +244,7 @@ impl VnodeData {
                 OpResult::Tail { tail, first }
             }
             Op::Open { user, device } => {
-                let (tail, first) =
-                    self.ends(&StreamId::inbox(user), generation, request.now_ms, config);
+                let (tail, first) = self.ends(&StreamId::inbox(user), generation, request.now_ms, config);
                 let acked = device.clone().and_then(|d| self.acked.get(&(user.clone(), d)).copied());
                 OpResult::Opened(Opened { tail, first, acked, presence: self.presence(user) })
             }
@@ -286,13 +285,7 @@ impl VnodeData {
     }
 
     /// The tail of a stream, and the first offset in its window.
-    fn ends(
-        &mut self,
-        id: &StreamId,
-        generation: Epoch,
-        now: u64,
-        config: &StoreConfig,
-    ) -> (Offset, Offset) {
+    fn ends(&mut self, id: &StreamId, generation: Epoch, now: u64, config: &StoreConfig) -> (Offset, Offset) {
         let stream = self.stream(id, generation, now, config);
         stream.map_or((Offset(0), Offset(1)), |s| (s.tail.offset, s.first()))
     }
