@@ -89,6 +89,7 @@ fn switching_off_a_rule_is_noticed() {
         Rule::NextOnly,
         Rule::SeqFence,
         Rule::IdsByTime,
+        Rule::IdsByOwnTime,
         Rule::ConfirmAfterLog,
         Rule::InheritFirst,
         Rule::Rewound,

@@ -21,6 +21,8 @@ pub enum Rule {
     SeqFence,
     /// 11: ids are kept by time, not by what is in the window.
     IdsByTime,
+    /// 11: that time is the vnode's own, not the writer's wall clock.
+    IdsByOwnTime,
     /// 13: confirmed only when the log has it.
     ConfirmAfterLog,
     /// 17: the inherited outbox goes out first.

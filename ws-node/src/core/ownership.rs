@@ -428,6 +428,7 @@ impl NodeCore {
         home.phase = Phase::Inheriting;
         home.generation = activated.generation;
         home.seq = activated.seq;
+        home.set_clock(activated.clock_ms, now);
         let inherited = if self.cfg.on(Rule::InheritFirst) { activated.outbox } else { Vec::new() };
         home.outbox = Outbox::inherited(activated.seq, inherited);
         // A repeated activation finds this sid in the head: then the row tells who was before.

@@ -254,6 +254,7 @@ fn activated(mut fields: Fields) -> Result<Activated, StoreError> {
         "" => None,
         sid => Some(Sid::parse(sid).map_err(|e| StoreError::Garbled(format!("sid '{sid}': {e}")))?),
     };
+    let clock_ms = fields.number()?;
     let outbox = outbox(fields.array()?)?;
     let mut roster = Vec::new();
     let mut fields = fields.array()?;
@@ -264,7 +265,7 @@ fn activated(mut fields: Fields) -> Result<Activated, StoreError> {
     }
     // Redis keeps them in no order.
     roster.sort_by(|a: &(UserId, RosterEntry), b| a.0.cmp(&b.0));
-    Ok(Activated { generation, seq, outbox, roster, previous })
+    Ok(Activated { generation, seq, outbox, roster, previous, clock_ms })
 }
 
 fn written(mut fields: Fields) -> Result<WriteAnswer, StoreError> {

@@ -290,6 +290,8 @@ pub struct Activated {
     pub roster: Vec<(UserId, RosterEntry)>,
     /// Who had the vnode before, if anyone.
     pub previous: Option<Sid>,
+    /// Where the vnode's clock stood at the last write ([`Write::now_ms`]); 0 before the first.
+    pub clock_ms: u64,
 }
 
 /// Which topic an event is for.
@@ -348,7 +350,9 @@ pub struct Fence {
 #[derive(Debug, Clone)]
 pub struct Write {
     pub fence: Fence,
-    /// The writer's clock, milliseconds since 1970: ages ids and windows.
+    /// The vnode's clock, in milliseconds: ages ids and windows. It goes on from [`Activated::clock_ms`] by the
+    /// owner's monotonic clock and is kept with the head, so that no wall clock makes anything old before its time;
+    /// without an owner it stands still.
     pub now_ms: u64,
     /// Outbox events up to this seq are in the log: remove them.
     pub trim: Seq,

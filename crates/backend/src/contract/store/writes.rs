@@ -26,8 +26,14 @@ pub async fn activation_needs_a_larger_epoch_or_the_same_of_the_same_sid(fixture
     let a = Process::start(fixture).await;
     let (one, two) = (sid("ws-1", 1), sid("ws-2", 1));
     let first = activated(a.activate(&a.activation(V, &one, Epoch(10))).await);
-    let fresh =
-        Activated { generation: Epoch(10), seq: Seq(0), outbox: vec![], roster: vec![], previous: None };
+    let fresh = Activated {
+        generation: Epoch(10),
+        seq: Seq(0),
+        outbox: vec![],
+        roster: vec![],
+        previous: None,
+        clock_ms: 0,
+    };
     assert_eq!(first, fresh);
     for (sid, epoch) in [(&one, 9), (&two, 9), (&two, 10)] {
         let answer = a.activate(&a.activation(V, sid, Epoch(epoch))).await;
@@ -61,6 +67,7 @@ pub async fn activation_returns_what_the_predecessor_left(fixture: &dyn Fixture)
         outbox: vec![chat, status("zoë", 2), status("bob", 3)],
         roster: vec![(user("bob"), roster.clone()), (user("zoë"), roster)],
         previous: Some(one),
+        clock_ms: NOW_MS,
     };
     assert_eq!(left, wanted);
 }
