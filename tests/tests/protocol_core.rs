@@ -93,6 +93,7 @@ fn switching_off_a_rule_is_noticed() {
         Rule::ConfirmAfterLog,
         Rule::InheritFirst,
         Rule::Rewound,
+        Rule::UsersRemembered,
         Rule::DataSetNamed,
         Rule::TailWhenQuiet,
     ] {
@@ -115,6 +116,7 @@ fn what_is_broken_around_the_cores_is_noticed() {
         (Broken::NoGrace, Story::Faults),
         (Broken::NoLinger, Story::Faults),
         (Broken::ChoiceForgotten, Story::Faults),
+        (Broken::RosterTrusted, Story::Faults),
         (Broken::MovesWithoutWaiting, Story::Join),
         (Broken::DrainReleasesEarly, Story::Leave),
         (Broken::DrainEndsAtOnce, Story::Leave),

@@ -9,6 +9,7 @@ mod client;
 mod coordinator;
 mod faults;
 mod log;
+mod memory;
 mod process;
 mod sdk;
 mod status;
@@ -83,6 +84,8 @@ pub enum Broken {
     NoLinger,
     /// The store forgets what users chose to show.
     ChoiceForgotten,
+    /// What a store that went back says of users counts as published.
+    RosterTrusted,
 }
 
 impl Setup {

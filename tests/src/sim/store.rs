@@ -186,7 +186,7 @@ impl World {
             }
             Request::Activate(mut a) => {
                 let (vnode, epoch) = (a.vnode, a.epoch);
-                let answer = if blind {
+                let mut answer = if blind {
                     a.data_set = DataSet("d0".into());
                     self.data[vnode.index()].activate(&a)
                 } else if a.data_set != known {
@@ -194,6 +194,12 @@ impl World {
                 } else {
                     self.data[vnode.index()].activate(&a)
                 };
+                if let ActivateAnswer::Activated(activated) = &mut answer {
+                    self.saw_activated(vnode, peer, activated);
+                    if self.is_broken(Broken::RosterTrusted) {
+                        activated.roster.iter_mut().for_each(|(_, e)| e.generation = activated.generation);
+                    }
+                }
                 Event::Activated { vnode, epoch, answer: Some(answer) }
             }
             Request::Ready(mut r) => {
@@ -296,6 +302,7 @@ impl World {
         let answer = data.write(&write, &self.store_config);
         if let (WriteAnswer::Done { .. }, Some((_, _, generation, _))) = (&answer, data.head()) {
             self.saw_write(vnode, generation, epoch);
+            self.saw_presence_kept(&write);
         }
         Event::Written { vnode, call, answer: Some(answer) }
     }

@@ -29,6 +29,8 @@ pub enum Rule {
     InheritFirst,
     /// 18: an owner notices that the data went back.
     Rewound,
+    /// 18: what a home knew of its users outlives it, until another's is ready.
+    UsersRemembered,
     /// 19: claims and renewals name the data set they know.
     DataSetNamed,
     /// 19: while settling only an epoch held now is served.

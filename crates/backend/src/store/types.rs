@@ -320,6 +320,9 @@ pub struct RosterEntry {
     pub since: u64,
     pub last_seen: Option<u64>,
     pub sessions: u32,
+    /// In which what others see of this was published: in a later one nobody knows what was published last.
+    #[serde(default)]
+    pub generation: Epoch,
 }
 
 /// What stays about a user who is offline.
@@ -329,6 +332,9 @@ pub struct Seen {
     /// When the user became offline to others, and when it was last really there.
     pub since: u64,
     pub last_seen: u64,
+    /// As in [`RosterEntry::generation`].
+    #[serde(default)]
+    pub generation: Epoch,
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

@@ -16,7 +16,13 @@ fn activated(answer: ActivateAnswer) -> Activated {
 
 /// Someone in the roster of a vnode, and the event that says so.
 pub fn online(name: &str) -> PresenceOp {
-    let roster = RosterEntry { chosen: ChosenStatus::Online, since: NOW_MS, last_seen: None, sessions: 1 };
+    let roster = RosterEntry {
+        chosen: ChosenStatus::Online,
+        since: NOW_MS,
+        last_seen: None,
+        sessions: 1,
+        generation: Epoch(10),
+    };
     let event = Bytes::from(format!("\"user\":\"{name}\",\"status\":\"online\"}}"));
     PresenceOp { user: user(name), roster: Some(roster), seen: None, event: Some(event) }
 }
