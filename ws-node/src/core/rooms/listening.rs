@@ -70,7 +70,7 @@ impl NodeCore {
                 continue;
             };
             let reader = &mut listener.reader;
-            if reader.is_next(at) && session.credit > 0 {
+            if session.welcomed && reader.is_next(at) && session.credit > 0 {
                 reader.took(at.offset);
                 session.credit -= 1;
                 self.counters.delivered += 1;
@@ -99,12 +99,27 @@ impl NodeCore {
     /// A live session lost its place.
     fn place_again(&mut self, key: SessionKey, stream: &StreamId) {
         let Some(room) = self.rooms.get_mut(stream) else { return };
-        let listener = self.sessions.get_mut(&key).and_then(|s| s.rooms.get_mut(stream));
-        if let Some(listener) = listener.filter(|l| l.opening.is_none()) {
-            listener.reader.reading = false;
-            let shown = Some(listener.reader.place());
-            listener.opening = Some(Opening { how: How::Again, shown, until: u64::MAX });
-            room.waiting.insert(key);
+        let Some(session) = self.sessions.get_mut(&key) else { return };
+        let Some(listener) = session.rooms.get_mut(stream).filter(|l| l.opening.is_none()) else { return };
+        listener.reader.reading = false;
+        let shown = Some(listener.reader.place());
+        let (how, until) = match session.arrival.until {
+            // What `welcome` was to say of this room does not hold any more.
+            Some(until) if !session.welcomed => {
+                session.arrival.take_back(stream);
+                (How::Welcome, until)
+            }
+            _ => (How::Again, u64::MAX),
+        };
+        listener.opening = Some(Opening { how, shown, until });
+        room.waiting.insert(key);
+    }
+
+    /// The session may be fed now.
+    pub(in crate::core) fn feed_rooms(&mut self, key: SessionKey) {
+        let rooms = self.sessions.get(&key).map(|s| s.rooms.keys().cloned().collect::<Vec<_>>());
+        for stream in rooms.unwrap_or_default() {
+            self.feed_listener(key, &stream);
         }
     }
 
@@ -114,7 +129,8 @@ impl NodeCore {
         let Some(session) = self.sessions.get_mut(&key) else { return };
         let Some(listener) = session.rooms.get_mut(stream).filter(|l| l.opening.is_none()) else { return };
         let reader = &mut listener.reader;
-        if reader.reading || !reader.is_behind() {
+        // `welcome` is the first frame; then it is fed.
+        if reader.reading || !reader.is_behind() || !session.welcomed {
             return;
         }
         if session.credit == 0 {
