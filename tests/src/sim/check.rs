@@ -27,7 +27,8 @@ pub(super) fn at_the_end(world: &mut World) {
     presence_is_true(world, &mut wrong);
     canaries_get_through(world, &mut wrong);
     let streams = canon.first.iter();
-    let places = streams.flat_map(|(s, all)| all.iter().map(move |((g, o), id)| ((s.clone(), *g, *o), id.clone())));
+    let places =
+        streams.flat_map(|(s, all)| all.iter().map(move |((g, o), id)| ((s.clone(), *g, *o), id.clone())));
     world.check_rooms(&places.collect(), &mut wrong);
     world.violations.extend(wrong);
 }

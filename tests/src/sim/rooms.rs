@@ -42,7 +42,8 @@ fn room(r: usize) -> RoomId {
 
 /// Client `i`, written by hand, is in two of three rooms, and a member in two of three.
 pub(super) fn seats(i: usize) -> Vec<Seat> {
-    let seat = |r: usize| Seat { wanted: (i / 2 + r) % 3 != 0, presence: (i / 2 + r) % 3 != 1, ..Seat::default() };
+    let seat =
+        |r: usize| Seat { wanted: (i / 2 + r) % 3 != 0, presence: (i / 2 + r) % 3 != 1, ..Seat::default() };
     (0..ROOMS).map(seat).collect()
 }
 
@@ -79,8 +80,11 @@ impl World {
             (seat.named, seat.hello) = (seat.wanted, seat.cursor);
         }
         let seats = self.clients[i].seats.iter().enumerate().filter(|(_, seat)| seat.wanted);
-        let at = |(r, seat): (usize, &Seat)| {
-            RoomAt { room: room(r), cursor: seat.cursor, presence: seat.presence, info: None }
+        let at = |(r, seat): (usize, &Seat)| RoomAt {
+            room: room(r),
+            cursor: seat.cursor,
+            presence: seat.presence,
+            info: None,
         };
         seats.map(at).collect()
     }
@@ -133,7 +137,9 @@ impl World {
             // It began over the old socket after this one was asked: it shows now where it is.
             Some(_) if seat.shown.is_none() => seat.joined = false,
             Some(c) => {
-                let text = format!("P5: {label} showed {c:?} of r{r} and was 'recovered' at {cursor:?} - {replayed}");
+                let text = format!(
+                    "P5: {label} showed {c:?} of r{r} and was 'recovered' at {cursor:?} - {replayed}"
+                );
                 self.violations.push(text);
             }
         }
@@ -227,7 +233,8 @@ impl World {
         }
         let current = self.clients[i].current().is_some_and(|c| c.key == connection);
         let seats = &mut self.clients[i].seats;
-        let Some(r) = seats.iter().position(|seat| seat.asked.as_deref() == Some(id)).filter(|_| current) else {
+        let Some(r) = seats.iter().position(|seat| seat.asked.as_deref() == Some(id)).filter(|_| current)
+        else {
             return true;
         };
         seats[r].asked = None;
@@ -267,13 +274,18 @@ impl World {
     }
 
     /// P5 and P6 at the end: everyone in a room is where it ends, saw what the log has, and lists who is there.
-    pub(super) fn check_rooms(&self, canon: &BTreeMap<(String, Epoch, u64), String>, wrong: &mut Vec<String>) {
+    pub(super) fn check_rooms(
+        &self,
+        canon: &BTreeMap<(String, Epoch, u64), String>,
+        wrong: &mut Vec<String>,
+    ) {
         for r in 0..ROOMS {
             let to = self.setup.users + r;
             let (stream, data) = (self.stream_to(to), &self.data[self.vnode_to(to).index()]);
             let Some(standing) = data.standing(&stream) else { continue };
             let inside = |i: usize| self.clients[i].is_online() && self.clients[i].seats[r].joined;
-            let hands: Vec<usize> = (0..self.clients.len()).filter(|i| self.clients[*i].sdk.is_none()).collect();
+            let hands: Vec<usize> =
+                (0..self.clients.len()).filter(|i| self.clients[*i].sdk.is_none()).collect();
             let there: BTreeSet<String> = hands
                 .iter()
                 .filter(|i| inside(**i) && self.clients[**i].seats[r].presence)
@@ -285,7 +297,9 @@ impl World {
                     let kept = canon.get(&(stream.to_string(), *generation, *offset));
                     // Shown before it was in the log, and the store lost it meanwhile: its sender repeats it.
                     if kept.is_some_and(|kept| kept != id) {
-                        wrong.push(format!("P2: {label} saw {id} at {generation}/{offset} of {stream}: {kept:?}"));
+                        wrong.push(format!(
+                            "P2: {label} saw {id} at {generation}/{offset} of {stream}: {kept:?}"
+                        ));
                     }
                 }
                 if self.clients[i].is_online() && seat.wanted && !seat.joined {
@@ -295,10 +309,16 @@ impl World {
                     continue;
                 }
                 if seat.cursor != Some(standing.tail) {
-                    wrong.push(format!("P5: {label} is at {:?}, {stream} at {:?}", seat.cursor, standing.tail));
+                    wrong.push(format!(
+                        "P5: {label} is at {:?}, {stream} at {:?}",
+                        seat.cursor, standing.tail
+                    ));
                 }
                 if seat.presence && seat.members != there {
-                    wrong.push(format!("P6: {label} lists {:?} in {stream}; there are {there:?}", seat.members));
+                    wrong.push(format!(
+                        "P6: {label} lists {:?} in {stream}; there are {there:?}",
+                        seat.members
+                    ));
                 }
             }
         }
