@@ -208,6 +208,7 @@ impl World {
                 let done = self.control.set_ready(&r, now)[0];
                 if done {
                     self.saw_ready(vnode, epoch);
+                    self.saw_home(vnode, peer);
                 }
                 Event::Readied { vnode, epoch, answer: Some(done) }
             }
@@ -226,7 +227,7 @@ impl World {
                 self.saw_beats();
                 Event::Renewed { sent, rows, answer }
             }
-            Request::Write(call, write) => self.write(call, write),
+            Request::Write(call, write) => self.write(peer, call, write),
             Request::Read { session, vnode, stream, generation, after, limit } => {
                 let answer = Some(self.data[vnode.index()].read(&stream, generation, after, limit));
                 Event::Read { session, generation, after, answer }
@@ -273,7 +274,7 @@ impl World {
         Some(event.into())
     }
 
-    fn write(&mut self, call: u64, mut write: Write) -> Event {
+    fn write(&mut self, peer: Peer, call: u64, mut write: Write) -> Event {
         let (vnode, epoch) = (write.fence.vnode, write.fence.epoch);
         if self.is_broken(Broken::ChoiceForgotten) {
             for op in &mut write.ops {
@@ -302,7 +303,7 @@ impl World {
         let answer = data.write(&write, &self.store_config);
         if let (WriteAnswer::Done { .. }, Some((_, _, generation, _))) = (&answer, data.head()) {
             self.saw_write(vnode, generation, epoch);
-            self.saw_presence_kept(&write);
+            self.saw_presence_kept(peer, &write);
         }
         Event::Written { vnode, call, answer: Some(answer) }
     }
