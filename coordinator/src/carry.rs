@@ -38,7 +38,7 @@ pub(crate) struct Carrier {
 }
 
 impl Carrier {
-    /// Until `stop`; what is on its way then is given up, as after a crash.
+    /// Until `stop`, and until what is on its way then is answered.
     pub(crate) async fn run(mut self, stop: CancellationToken) {
         let started = Instant::now();
         let ms_of = |at: Instant| u64::try_from(at.duration_since(started).as_millis()).unwrap_or(u64::MAX);
@@ -70,7 +70,19 @@ impl Carrier {
             }
             self.note_role();
         }
-        if self.leading.swap(false, Ordering::AcqRel) {
+        // A lead that is granted after it was given up would stay for a lease.
+        let rest = async {
+            while let Some(answer) = answers.join_next().await {
+                let Ok(event) = answer else { continue };
+                self.leader.step(event, ms_of(Instant::now()));
+            }
+        };
+        let answered = timeout(RESIGN_TIMEOUT, rest).await;
+        if answered.is_err() {
+            tracing::warn!("calls of the leader are not answered: the lead may stay taken for a lease");
+        }
+        let leads = self.leader.is_leading();
+        if self.leading.swap(false, Ordering::AcqRel) || leads {
             self.resign().await;
         }
         self.metrics.leading(false, 0);

@@ -68,6 +68,21 @@ async fn one_of_two_coordinators_leads_and_the_other_takes_over_when_it_is_gone(
     standby.shutdown(Duration::from_secs(5)).await;
 }
 
+/// A beat is on its way as the leader is stopped: it must not lead again after it resigned.
+#[tokio::test(start_paused = true)]
+async fn a_leader_that_is_stopped_does_not_lead_again_by_a_call_on_its_way() {
+    for phase in 0..6 {
+        let store = TestStore::ticking(TTL);
+        store.leads_take(BEAT * 9 / 10);
+        let leader = start(&store).await;
+        until("it leads", async || leader.is_leading()).await;
+        tokio::time::sleep(BEAT * phase / 5).await;
+        leader.shutdown(Duration::from_secs(5)).await;
+        tokio::time::sleep(2 * BEAT).await;
+        assert_eq!(store.table().await.unwrap().leader, None, "phase {phase}");
+    }
+}
+
 /// A rolling restart: the leader is stopped in order, and gives the lead up.
 #[tokio::test(start_paused = true)]
 async fn a_leader_that_is_stopped_is_followed_within_two_beats() {

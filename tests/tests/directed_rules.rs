@@ -9,6 +9,8 @@
 mod homes;
 #[path = "directed_rules/ownership.rs"]
 mod ownership;
+#[path = "directed_rules/presence.rs"]
+mod presence;
 #[path = "directed_rules/rig.rs"]
 mod rig;
 #[path = "directed_rules/sending.rs"]

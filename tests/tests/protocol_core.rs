@@ -118,6 +118,7 @@ fn what_is_broken_around_the_cores_is_noticed() {
         (Broken::NoLinger, Story::Faults),
         (Broken::ChoiceForgotten, Story::Faults),
         (Broken::RosterTrusted, Story::Faults),
+        (Broken::RecallLost, Story::Faults),
         (Broken::MovesWithoutWaiting, Story::Join),
         (Broken::DrainReleasesEarly, Story::Leave),
         (Broken::DrainEndsAtOnce, Story::Leave),

@@ -30,9 +30,7 @@ pub struct Decision {
 /// well as for its target.
 pub fn decide<'a>(table: &Table, pins: impl Fn(&NodeId) -> &'a [VnodeId], in_flight_max: usize) -> Decision {
     let mut nodes: BTreeMap<&NodeId, PlanNode> = table
-        .nodes
-        .iter()
-        .filter(|(_, row)| row.state != NodeState::Revoked)
+        .living()
         .map(|(id, row)| {
             let weight = if row.state == NodeState::Up { row.weight } else { 0 };
             (id, PlanNode { id: id.clone(), weight, pins: pins(id).to_vec(), in_flight: 0 })
@@ -74,9 +72,7 @@ pub fn decide<'a>(table: &Table, pins: impl Fn(&NodeId) -> &'a [VnodeId], in_fli
 fn living_holder(table: &Table, vnode: VnodeId) -> Option<(NodeId, bool)> {
     let row = table.rows.get(&vnode)?;
     let node = row.sid.node();
-    let alive =
-        |known: &roost_backend::store::NodeRow| known.sid == row.sid && known.state != NodeState::Revoked;
-    table.nodes.get(&node).is_some_and(alive).then_some((node, row.ready))
+    table.living_node(&node).is_some_and(|known| known.sid == row.sid).then_some((node, row.ready))
 }
 
 /// Who is busy with a vnode: none, one or both of its owner and its holder.

@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 
-use roost_backend::store::{NodeRow, NodeState, Table};
+use roost_backend::store::{NodeRow, Table};
 use roost_proto::{NodeId, Sid, VnodeId};
 use roost_ring::Pins;
 
@@ -61,9 +61,8 @@ impl Watches {
 
     pub(super) fn observe(&mut self, table: &Table, asked_at: u64, now: u64) {
         (self.asked_at, self.settling) = (asked_at, table.settling);
-        let living = |node: &NodeId| table.nodes.get(node).is_some_and(|row| row.state != NodeState::Revoked);
-        self.nodes.retain(|node, _| living(node));
-        for (node, row) in table.nodes.iter().filter(|(node, _)| living(node)) {
+        self.nodes.retain(|node, _| table.living_node(node).is_some());
+        for (node, row) in table.living() {
             match self.nodes.get_mut(node).filter(|watch| watch.sid == row.sid) {
                 Some(watch) => watch.update(node, row, table.vnodes, now),
                 None => drop(self.nodes.insert(node.clone(), Watch::new(node, row, table.vnodes, now))),

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use http_body_util::{BodyExt, Empty, Limited};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
-use roost_backend::store::{NodeRow, NodeState};
+use roost_backend::store::NodeRow;
 use roost_proto::{ErrorBody, ErrorCode, NodeId, Sid};
 use roost_service::admin::{SID_HEADER, is_unspecified};
 use roost_service::reply;
@@ -36,8 +36,8 @@ pub(super) const OPERATORS_MAX: usize = 4;
 /// Hands `POST` or `DELETE /drain` to the node.
 pub(super) async fn drain(api: &Api, method: Method, node: &str, headers: &HeaderMap) -> Response {
     let table = api.view.load().table.clone();
-    let row = NodeId::new(node).ok().and_then(|node| table.nodes.get(&node).cloned());
-    let Some(row) = row.filter(|row| row.state != NodeState::Revoked) else {
+    let row = NodeId::new(node).ok().and_then(|node| table.living_node(&node).cloned());
+    let Some(row) = row else {
         return reply::error(&ErrorBody::new(ErrorCode::NotFound, format!("no node '{node}' is running")));
     };
     let _turn = match admitted(api, headers) {
@@ -69,8 +69,8 @@ pub(super) async fn explain(api: &Api, query: &str, headers: &HeaderMap) -> Resp
         Ok(turn) => turn,
         Err(error) => return reply::error(&error),
     };
-    let living = table.nodes.iter().filter(|(_, row)| row.state != NodeState::Revoked);
-    let mut nodes: Vec<(NodeId, NodeRow)> = living.map(|(node, row)| (node.clone(), row.clone())).collect();
+    let mut nodes: Vec<(NodeId, NodeRow)> =
+        table.living().map(|(node, row)| (node.clone(), row.clone())).collect();
     let mut answers: BTreeMap<NodeId, Value> = BTreeMap::new();
     let (path, token) = (format!("/explain?{query}"), headers.get(AUTHORIZATION).cloned());
     let mut asking = JoinSet::new();

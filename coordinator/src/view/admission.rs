@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 
-use roost_backend::store::{NodeState, Table};
+use roost_backend::store::Table;
 use roost_proto::{NodeId, UserId, VnodeId};
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
@@ -41,7 +41,7 @@ impl Admission {
         let keep = 0.5_f64.powf(elapsed_ms as f64 / HALF_LIFE_MS);
         let mut spread = BTreeMap::new();
         for (node, owned) in vnodes {
-            let Some(row) = table.nodes.get(&node).filter(|row| row.state != NodeState::Revoked) else {
+            let Some(row) = table.living_node(&node) else {
                 continue;
             };
             let each = row.load.at_home as f64 / owned.len() as f64;
@@ -77,7 +77,7 @@ impl Admission {
 
 #[cfg(test)]
 mod tests {
-    use roost_backend::store::{Load, NodeRow, Row};
+    use roost_backend::store::{Load, NodeRow, NodeState, Row};
     use roost_proto::{Epoch, Sid};
 
     use super::*;

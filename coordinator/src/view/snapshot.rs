@@ -4,7 +4,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use bytes::Bytes;
-use roost_backend::store::{NodeState, Table};
+use roost_backend::store::Table;
 use roost_proto::{Epoch, NodeId, Sid, UserId, VnodeId};
 use serde::Serialize;
 use tokio::time::Instant;
@@ -111,7 +111,7 @@ impl Snapshot {
     }
 
     pub fn living_nodes(&self) -> usize {
-        self.table.nodes.values().filter(|row| row.state != NodeState::Revoked).count()
+        self.table.living().count()
     }
 }
 
@@ -119,10 +119,7 @@ impl Snapshot {
 /// always so.
 fn home(table: &Table, vnode: VnodeId, previous: Option<&Snapshot>) -> Option<Arc<Home>> {
     let row = table.rows.get(&vnode).filter(|row| row.ready)?;
-    let node = table.nodes.get(&row.node())?;
-    if node.sid != row.sid || node.state == NodeState::Revoked {
-        return None;
-    }
+    let node = table.living_node(&row.node()).filter(|node| node.sid == row.sid)?;
     let before = previous.and_then(|previous| previous.homes.get(vnode.index())?.as_ref());
     match before.filter(|before| before.is(row.epoch, &row.sid, &node.url)) {
         Some(same) => Some(Arc::clone(same)),
@@ -132,7 +129,7 @@ fn home(table: &Table, vnode: VnodeId, previous: Option<&Snapshot>) -> Option<Ar
 
 #[cfg(test)]
 mod tests {
-    use roost_backend::store::{DataSet, Load, NodeRow, Row};
+    use roost_backend::store::{DataSet, Load, NodeRow, NodeState, Row};
 
     use super::*;
 

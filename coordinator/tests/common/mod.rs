@@ -4,7 +4,7 @@
 #![allow(dead_code, reason = "each test program uses its part")]
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -23,8 +23,9 @@ pub const SOON: Duration = Duration::from_secs(20);
 
 /// The embedded store, which may be cut off.
 pub struct TestStore {
-    inner: EmbeddedStore,
+    inner: Arc<EmbeddedStore>,
     down: AtomicBool,
+    lead_lag_ms: AtomicU64,
 }
 
 const WALL_MS: u64 = 1_700_000_000_000;
@@ -43,11 +44,17 @@ impl TestStore {
 
     fn with_clock(lease_ttl_ms: u64, clock: impl Fn() -> u64 + Send + Sync + 'static) -> Arc<Self> {
         let config = StoreConfig { lease_ttl_ms, ..StoreConfig::default() };
-        Arc::new(Self { inner: EmbeddedStore::memory(config, Arc::new(clock)), down: AtomicBool::new(false) })
+        let inner = Arc::new(EmbeddedStore::memory(config, Arc::new(clock)));
+        Arc::new(Self { inner, down: AtomicBool::new(false), lead_lag_ms: AtomicU64::new(0) })
     }
 
     pub fn cut(&self, down: bool) {
         self.down.store(down, Ordering::Relaxed);
+    }
+
+    /// A lead takes so long on its way, even if nobody waits for it any more.
+    pub fn leads_take(&self, lag: Duration) {
+        self.lead_lag_ms.store(lag.as_millis() as u64, Ordering::Relaxed);
     }
 
     fn up(&self) -> Result<&EmbeddedStore, StoreError> {
@@ -67,6 +74,16 @@ macro_rules! delegate {
             })*
             async fn open_ring(&self, vnodes: u32) -> Result<DataSet, StoreError> {
                 self.up()?.open_ring(vnodes).await
+            }
+            async fn lead(&self, request: &Lead) -> Result<LeadAnswer, StoreError> {
+                self.up()?;
+                let (inner, request) = (Arc::clone(&self.inner), request.clone());
+                let lag = Duration::from_millis(self.lead_lag_ms.load(Ordering::Relaxed));
+                let arrives = tokio::spawn(async move {
+                    tokio::time::sleep(lag).await;
+                    inner.lead(&request).await
+                });
+                arrives.await.expect("the embedded store does not panic")
             }
             async fn table(&self) -> Result<Table, StoreError> {
                 self.up()?.table().await
@@ -116,7 +133,6 @@ delegate! {
     renew: Renew => RenewAnswer;
     set_ready: OwnRows => Vec<bool>;
     release: OwnRows => Vec<bool>;
-    lead: Lead => LeadAnswer;
     resign: Resign => bool;
     revoke: Revoke => bool;
     assign: Assign => bool;

@@ -1,12 +1,12 @@
 //! The records of `messages-<node>`: what nodes say to each other about one vnode (key: the vnode's number).
 //!
 //! A record is JSON with one key that names its kind: `{"item":{…}}`, `{"confirm":{…}}`, `{"probe":{…}}`,
-//! `{"took":{…}}`.
+//! `{"took":{…}}`, `{"recall":{…}}`, `{"recalled":{…}}`.
 
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-use crate::frames::InfoOf;
+use crate::frames::{ChosenStatus, InfoOf};
 use crate::ids::{Cursor, Epoch, MessageId, NodeId, Offset, Sid, StreamId, UserId, VnodeId};
 use crate::live::Version;
 
@@ -18,6 +18,8 @@ pub enum Record {
     Confirm(Confirm),
     Probe(Probe),
     Took(Took),
+    Recall(Recall),
+    Recalled(Recalled),
 }
 
 /// Which channel a record belongs to: what one sender (`sid`) has for one vnode under one epoch.
@@ -149,6 +151,34 @@ pub struct Probe {
     pub channel: ChannelId,
     pub first: u64,
     pub last: u64,
+}
+
+/// Who was shown in a vnode when the store lost its data, from an earlier home (`sid`) to the one of `epoch`; told
+/// again until it answers [`Recalled`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Recall {
+    pub vnode: VnodeId,
+    pub epoch: Epoch,
+    pub sid: Sid,
+    pub users: Vec<Shown>,
+}
+
+/// A user as the lost roster had it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Shown {
+    pub user: UserId,
+    pub chosen: ChosenStatus,
+    /// Milliseconds since 1970.
+    pub since: u64,
+    pub sessions: u32,
+    pub generation: Epoch,
+}
+
+/// Of these the new home's roster knows.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Recalled {
+    pub vnode: VnodeId,
+    pub users: Vec<UserId>,
 }
 
 /// A new owner tells its predecessor.

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
-use roost_backend::store::{NodeState, Row, Table};
+use roost_backend::store::{Row, Table};
 use roost_coordinator::leader::{Leader, LeaderAction, LeaderConfig, LeaderEvent};
 use roost_proto::ids::{Epoch, NodeId, VnodeId};
 use roost_proto::limits::BEATS_PER_LEASE;
@@ -193,6 +193,5 @@ impl World {
 /// As in `coordinator/src/view/snapshot.rs`: ready, and of a life that is not known to be over.
 fn home(table: &Table, vnode: VnodeId, unready: bool) -> Option<&Row> {
     let row = table.rows.get(&vnode).filter(|row| row.ready || unready)?;
-    let node = table.nodes.get(&row.node())?;
-    (node.sid == row.sid && node.state != NodeState::Revoked).then_some(row)
+    table.living_node(&row.node()).is_some_and(|node| node.sid == row.sid).then_some(row)
 }

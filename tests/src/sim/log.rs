@@ -8,7 +8,7 @@ use roost_proto::ids::NodeId;
 use roost_proto::records::Record;
 use roost_ws_node::core::events::{Event, SessionKey};
 
-use super::{Happening, World};
+use super::{Broken, Happening, World};
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Topic {
@@ -82,6 +82,7 @@ impl World {
     fn produce_transport(&mut self, pid: usize, record: Outgoing) {
         let down = self.now < self.log.down_until || self.now < self.processes[pid].no_log_until;
         let dice = if self.faulty() { self.between(0, 1000) } else { 999 };
+        let lost = self.is_broken(Broken::RecallLost) && record.payload.starts_with(b"{\"recall\"");
         let topic = topic_of(&record);
         let payload = tag(usize::MAX, &record.payload);
         let mut soon = self.now + self.between(1, 12);
@@ -93,6 +94,7 @@ impl World {
         let later = self.now + self.between(100, 4000);
         let (arrivals, told, ok) = match dice {
             _ if down => (vec![], self.now + 500, false),
+            _ if lost => (vec![], soon, true),
             0..20 => (vec![], self.now + 300, false),
             20..30 => (vec![soon], self.now + 300, false),
             30..40 => (vec![later], self.now + 300, false),

@@ -88,6 +88,8 @@ pub enum Broken {
     ChoiceForgotten,
     /// What a store that went back says of users counts as published.
     RosterTrusted,
+    /// What an earlier home tells of its users never arrives.
+    RecallLost,
 }
 
 impl Setup {

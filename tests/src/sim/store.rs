@@ -209,6 +209,7 @@ impl World {
                 let done = self.control.set_ready(&r, now)[0];
                 if done {
                     self.saw_ready(vnode, epoch);
+                    self.saw_home(vnode, peer);
                 }
                 Event::Readied { vnode, epoch, answer: Some(done) }
             }
@@ -227,7 +228,7 @@ impl World {
                 self.saw_beats();
                 Event::Renewed { sent, rows, answer }
             }
-            Request::Write(call, write) => self.write(call, write),
+            Request::Write(call, write) => self.write(peer, call, write),
             Request::Read { session, vnode, stream, generation, after, limit } => {
                 let answer = Some(self.data[vnode.index()].read(&stream, generation, after, limit));
                 Event::Read { session, stream, generation, after, answer }
@@ -280,7 +281,7 @@ impl World {
         Some(event.into())
     }
 
-    fn write(&mut self, call: u64, mut write: Write) -> Event {
+    fn write(&mut self, peer: Peer, call: u64, mut write: Write) -> Event {
         let (vnode, epoch) = (write.fence.vnode, write.fence.epoch);
         if self.is_broken(Broken::ChoiceForgotten) {
             for op in &mut write.ops {
@@ -310,7 +311,7 @@ impl World {
         let published = data.take_published();
         if let (WriteAnswer::Done { .. }, Some((_, _, generation, _))) = (&answer, data.head()) {
             self.saw_write(vnode, generation, epoch);
-            self.saw_presence_kept(&write);
+            self.saw_presence_kept(peer, &write);
         }
         for (stream, payload) in published {
             self.publish(&LiveChannel::Room { vnode, stream }, &payload);

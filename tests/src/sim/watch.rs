@@ -165,6 +165,8 @@ impl World {
         self.watch.beats.clear();
         self.watch.leaders.clear();
         self.watch.leader = None;
+        // Whoever watches from now on sees the beats as they are now.
+        self.saw_beats();
     }
 
     pub(super) fn saw_beats(&mut self) {

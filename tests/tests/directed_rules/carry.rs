@@ -2,7 +2,7 @@
 
 use roost_backend::log::{Lane, Outgoing};
 use roost_backend::store::ActivateAnswer;
-use roost_proto::events::CHAT_EVENTS;
+use roost_proto::events::{CHAT_EVENTS, USER_STATUS_EVENTS};
 use roost_proto::frames::ServerFrame;
 use roost_proto::records::Record;
 use roost_ws_node::core::Rule;
@@ -87,6 +87,9 @@ impl Rig {
         if &*record.topic == CHAT_EVENTS {
             let message = serde_json::from_slice(&record.payload).unwrap();
             self.chat[record.partition as usize].push((self.now, message));
+        }
+        if &*record.topic == USER_STATUS_EVENTS {
+            self.statuses.push(serde_json::from_slice(&record.payload).unwrap());
         }
         self.later(LOG_MS, node, Event::Reported { token: record.token, ok: true });
     }

@@ -14,8 +14,8 @@ use roost_backend::log::Outgoing;
 use roost_backend::store::model::{Control, VnodeData};
 use roost_backend::store::*;
 use roost_proto::codes::CloseCode;
-use roost_proto::events::Message;
-use roost_proto::frames::{Send, ServerFrame};
+use roost_proto::events::{Message, StatusEvent};
+use roost_proto::frames::{ChosenStatus, Send, ServerFrame};
 use roost_proto::ids::{Cursor, DeviceId, MessageId, NodeId, UserId, VnodeId};
 use roost_proto::records::Record;
 use roost_ws_node::core::events::{Connecting, Event, Now, SessionKey};
@@ -93,6 +93,8 @@ pub struct Rig {
     pub log_end_asked: u64,
     /// `chat_events` by partition, with the time of arrival.
     pub chat: Vec<Vec<(u64, Message)>>,
+    /// `user_status_events`, as they arrived.
+    pub statuses: Vec<StatusEvent>,
     sessions: BTreeMap<u64, usize>,
     /// Sessions whose sockets take nothing.
     pub stalled: BTreeSet<u64>,
@@ -137,6 +139,7 @@ impl Rig {
             log_end_known: true,
             log_end_asked: 0,
             chat: (0..vnodes).map(|_| Vec::new()).collect(),
+            statuses: Vec::new(),
             sessions: BTreeMap::new(),
             stalled: BTreeSet::new(),
             undrained: BTreeMap::new(),
@@ -322,6 +325,21 @@ impl Rig {
         let data = RawValue::from_string(data.into()).unwrap();
         let send = Send { id: MessageId::new(id).unwrap(), to: UserId::new(to).unwrap(), data };
         self.give(self.sessions[&session], Event::Send { session: SessionKey(session), send });
+    }
+
+    pub fn choose(&mut self, session: u64, status: ChosenStatus, id: &str) {
+        let id = MessageId::new(id).unwrap();
+        let event = Event::Status { session: SessionKey(session), id, status };
+        self.give(self.sessions[&session], event);
+    }
+
+    /// The store comes up empty, under another name.
+    pub fn wipe(&mut self) {
+        let vnodes = self.data.len() as u32;
+        self.data = vec![VnodeData::default(); self.data.len()];
+        self.control = Control::default();
+        let data_set = self.control.open_ring(vnodes, DataSet("d1".into())).unwrap();
+        self.control.lead(&Lead { data_set, token: LEADER.into(), frozen: None });
     }
 
     /// The socket takes everything it was handed.

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use roost_proto::events::Message;
+use roost_proto::events::{Message, Status, StatusCause};
 use roost_proto::frames::{Moved, Reset, ServerFrame, Welcome};
 use roost_proto::ids::Cursor;
 
@@ -15,6 +15,13 @@ impl Rig {
         pick: impl Fn(&'a ServerFrame) -> Option<T> + 'a,
     ) -> impl Iterator<Item = T> {
         self.frames.iter().filter(move |(s, _)| *s == session).filter_map(move |(_, f)| pick(f))
+    }
+
+    /// What was published of a user, as a consumer reads it: in the order of epoch and seq.
+    pub fn published(&self, user: &str) -> Vec<(Status, StatusCause)> {
+        let mut events: Vec<_> = self.statuses.iter().filter(|e| e.user.as_str() == user).collect();
+        events.sort_by_key(|e| (e.epoch, e.seq));
+        events.into_iter().map(|e| (e.status, e.cause)).collect()
     }
 
     /// Ids of the messages that a session was handed.

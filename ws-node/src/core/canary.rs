@@ -1,7 +1,6 @@
 //! A message of the node's own, every few seconds, through the whole path: channel, transport, home, store, log and
 //! back. The age of the last one that was confirmed says whether messages get through, whatever else looks healthy.
 
-use roost_backend::store::NodeState;
 use roost_proto::ids::{MessageId, NodeId, StreamId, UserId, VnodeId};
 use roost_proto::records::{Append, ItemBody};
 
@@ -76,7 +75,7 @@ impl NodeCore {
 
     /// The next vnode that is at home at another node, if there is another; each has its turn.
     fn canary_vnode(&self) -> Option<VnodeId> {
-        let up = |node: &NodeId| self.view.nodes.get(node).is_some_and(|row| row.state != NodeState::Revoked);
+        let up = |node: &NodeId| self.view.living_node(node).is_some();
         let ready = |elsewhere: bool, vnode: u16| {
             let row = self.view.rows.get(&VnodeId(vnode))?;
             let there = row.ready && up(&row.node()) && (row.node() != self.cfg.node) == elsewhere;

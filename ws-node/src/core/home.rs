@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use roost_backend::store::{Fence, MemberOp, Op, OutboxEvent, Write};
+use roost_backend::store::{DataSet, Fence, MemberOp, Op, OutboxEvent, Write};
 use roost_proto::frames::ReplyOk;
 use roost_proto::ids::{Cursor, DeviceId, Epoch, MessageId, Seq, Sid, UserId, VnodeId};
 use roost_proto::records::{ChannelId, Confirm, ItemResult};
@@ -179,6 +179,8 @@ pub struct Home {
     pub phase: Phase,
     pub generation: Epoch,
     pub seq: Seq,
+    /// The data it was activated under.
+    pub data_set: DataSet,
     /// The vnode's clock when the head was raised, and the monotonic one at that moment (rule 11).
     clock: (u64, u64),
     /// On the monotonic clock; counted from before the request that earned it was sent.
@@ -215,6 +217,7 @@ impl Home {
             phase: Phase::Activating,
             generation: Epoch(0),
             seq: Seq(0),
+            data_set: DataSet::default(),
             clock: (0, 0),
             lease_until,
             suspended: false,

@@ -20,6 +20,7 @@ mod ownership;
 mod pace;
 mod presence;
 mod reader;
+mod recall;
 pub mod rooms;
 mod sending;
 pub mod session;
@@ -31,7 +32,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 
 use roost_backend::store::{NodeState, Table};
-use roost_proto::ids::{Epoch, NodeId, Sid, StreamId, UserId, VnodeId};
+use roost_proto::ids::{Epoch, NodeId, Sid, StreamId, VnodeId};
 use roost_proto::records::Record;
 
 use canary::Canary;
@@ -112,8 +113,8 @@ pub struct NodeCore {
     homes: BTreeMap<VnodeId, Home>,
     /// Vnodes being claimed.
     claims: BTreeMap<VnodeId, ownership::Claiming>,
-    /// The users of homes that ended here, until another's home is ready.
-    remembered: BTreeMap<VnodeId, BTreeMap<UserId, presence::Member>>,
+    /// The users of homes that ended here, until another's home knows them.
+    remembered: BTreeMap<VnodeId, recall::Remembered>,
     /// Outboxes of homes that ended with events not yet in the log.
     leftovers: BTreeMap<(VnodeId, Epoch), Outbox>,
     channels: BTreeMap<VnodeId, Channel>,
@@ -267,6 +268,8 @@ impl NodeCore {
             Record::Confirm(confirm) => self.on_confirm(confirm, now),
             Record::Probe(probe) => self.on_probe(&probe),
             Record::Took(took) => self.on_took(&took, now),
+            Record::Recall(recall) => self.on_recall(recall, now),
+            Record::Recalled(recalled) => self.on_recalled(&recalled),
         }
     }
 

@@ -425,6 +425,7 @@ impl NodeCore {
         home.phase = Phase::Inheriting;
         home.generation = activated.generation;
         home.seq = activated.seq;
+        home.data_set = self.view.data_set.clone();
         home.set_clock(activated.clock_ms, now);
         let inherited = if self.cfg.on(Rule::InheritFirst) { activated.outbox } else { Vec::new() };
         home.outbox = Outbox::inherited(activated.seq, inherited);
@@ -442,7 +443,7 @@ impl NodeCore {
         let grace = now.mono + self.cfg.grace_ms;
         let begun = home.generation == home.epoch;
         let remembered = self.remembered.remove(&vnode).filter(|_| begun || alone);
-        let mut members = remembered.unwrap_or_default();
+        let mut members = remembered.map(|r| r.members).unwrap_or_default();
         for member in members.values_mut() {
             if begun {
                 member.lost = member.stored.take().filter(Member::is_shown).or(member.lost.take());

@@ -9,9 +9,8 @@ use roost_proto::frames::{ChosenStatus, ReplyOk};
 use roost_proto::ids::{Epoch, MessageId, StreamId, UserId, VnodeId};
 
 use super::NodeCore;
-use super::config::Rule;
 use super::events::{Now, SessionKey};
-use super::home::{Held, Home, Phase, Work};
+use super::home::{Held, Phase, Work};
 use super::session::{Early, State};
 
 /// One user of a home.
@@ -39,6 +38,11 @@ impl Member {
     pub fn inherited(entry: RosterEntry, until: u64) -> Self {
         let chosen = entry.chosen;
         Self { stored: Some(entry), chosen, due: Some((until, StatusCause::Lost)), ..Self::default() }
+    }
+
+    /// What the store had of the user, if others were shown it.
+    pub fn shown(&self) -> Option<&RosterEntry> {
+        self.stored.as_ref().or(self.lost.as_ref()).filter(|entry| Self::is_shown(entry))
     }
 
     /// Others see this entry as somebody who is there.
@@ -98,22 +102,6 @@ impl Member {
 }
 
 impl NodeCore {
-    /// Keeps what a home knew of its users until another's is ready: should the store lose its data before, nobody
-    /// else knows it.
-    pub(super) fn remember(&mut self, home: &mut Home) {
-        if !home.members.is_empty() && self.cfg.on(Rule::UsersRemembered) {
-            self.remembered.insert(home.vnode, std::mem::take(&mut home.members));
-        }
-    }
-
-    /// Another's home is ready: it knows more by now.
-    pub(super) fn forget_if_elsewhere(&mut self, vnode: VnodeId) {
-        let row = self.view.rows.get(&vnode).filter(|row| row.ready && row.sid != self.sid);
-        if row.is_some_and(|row| row.epoch >= self.epochs[vnode.index()]) {
-            self.remembered.remove(&vnode);
-        }
-    }
-
     /// Queues the write that makes the store say what is true of `user`, if it does not. A write under way may lack
     /// what changed since: it is compared again when that write is answered.
     pub(super) fn reconcile(&mut self, vnode: VnodeId, user: &UserId, now: Now) {

@@ -192,7 +192,7 @@ impl NodeCore {
     pub(super) fn sends_per_s(&self, node: &NodeId) -> u64 {
         let takes = self.view.nodes.get(node).map_or(0, |row| row.load.accepts_per_s);
         let takes = if takes == 0 { self.cfg.accepts_per_s } else { takes };
-        let senders = self.view.nodes.values().filter(|row| row.state != NodeState::Revoked).count();
+        let senders = self.view.living().count();
         (takes / (senders.saturating_sub(1).max(1) as u64)).max(1)
     }
 

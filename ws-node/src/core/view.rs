@@ -54,7 +54,7 @@ impl NodeCore {
             if vnode.index() < self.epochs.len() {
                 self.saw_epoch(vnode, epoch);
                 self.follow_row(vnode, now);
-                self.forget_if_elsewhere(vnode);
+                self.pass_on_remembered(vnode, now);
             }
         }
         self.end_replaced(now);

@@ -129,6 +129,16 @@ pub struct Table {
 }
 
 impl Table {
+    /// The nodes that are not declared dead.
+    pub fn living(&self) -> impl Iterator<Item = (&NodeId, &NodeRow)> {
+        self.nodes.iter().filter(|(_, row)| row.state != NodeState::Revoked)
+    }
+
+    /// The row of `node`, unless it is declared dead.
+    pub fn living_node(&self, node: &NodeId) -> Option<&NodeRow> {
+        self.nodes.get(node).filter(|row| row.state != NodeState::Revoked)
+    }
+
     /// Whether this sid's life is known to be over: its node has a later one, or it was revoked.
     pub fn ended(&self, sid: &Sid) -> bool {
         self.nodes.get(&sid.node()).is_some_and(|row| ended_by(row, sid))

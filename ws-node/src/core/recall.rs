@@ -1,0 +1,99 @@
+//! What a home knew of its users outlives it, until another's home knows as much: should the store lose its data in
+//! between, nobody else could publish that those who went are gone (docs/decisions/0003).
+
+use std::collections::BTreeMap;
+
+use roost_backend::store::{DataSet, RosterEntry};
+use roost_proto::events::StatusCause;
+use roost_proto::ids::{UserId, VnodeId};
+use roost_proto::records::{Recall, Recalled, Record, Shown};
+
+use super::config::Rule;
+use super::events::Now;
+use super::home::{Home, Phase};
+use super::presence::Member;
+use super::{NodeCore, Token};
+
+/// Users told in one record: some 30 KiB.
+const USERS_PER_RECORD: usize = 200;
+/// What was not confirmed is told again after this long, in milliseconds: a write of the new home, and two records.
+const TELL_AGAIN_MS: u64 = 1000;
+
+/// The users of a home that ended here.
+#[derive(Debug)]
+pub(super) struct Remembered {
+    /// The store's data that knows them too.
+    data_set: DataSet,
+    pub members: BTreeMap<UserId, Member>,
+    tell_at: u64,
+}
+
+impl NodeCore {
+    pub(super) fn remember(&mut self, home: &mut Home) {
+        if !home.members.is_empty() && self.cfg.on(Rule::UsersRemembered) {
+            let (data_set, members) = (home.data_set.clone(), std::mem::take(&mut home.members));
+            self.remembered.insert(home.vnode, Remembered { data_set, members, tell_at: 0 });
+        }
+    }
+
+    /// Another's home is ready. Under the same data it got the roster; under others it is told whom it may lack.
+    pub(super) fn pass_on_remembered(&mut self, vnode: VnodeId, now: Now) {
+        let newest = self.epochs[vnode.index()];
+        let elsewhere = self.view.rows.get(&vnode).filter(|r| r.ready && r.sid != self.sid);
+        let Some(row) = elsewhere.filter(|row| row.epoch >= newest).cloned() else { return };
+        let Some(remembered) = self.remembered.get_mut(&vnode) else { return };
+        let same = remembered.data_set == self.view.data_set;
+        remembered.members.retain(|_, m| m.shown().is_some() && !(same && m.stored.is_some()));
+        if remembered.members.is_empty() {
+            self.remembered.remove(&vnode);
+            return;
+        }
+        if now.mono < remembered.tell_at {
+            return;
+        }
+        remembered.tell_at = now.mono + TELL_AGAIN_MS;
+        let shown = |(user, member): (&UserId, &Member)| {
+            let RosterEntry { chosen, since, sessions, generation, .. } = member.shown()?.clone();
+            Some(Shown { user: user.clone(), chosen, since, sessions, generation })
+        };
+        let users: Vec<_> = remembered.members.iter().filter_map(shown).collect();
+        for users in users.chunks(USERS_PER_RECORD) {
+            let (sid, users) = (self.sid.clone(), users.to_vec());
+            let recall = Record::Recall(Recall { vnode, epoch: row.epoch, sid, users });
+            self.transport(&row.node(), vnode, recall, Token::Other);
+        }
+    }
+
+    /// Users whom an earlier home had and this one may lack. They are confirmed when the roster has them: from then
+    /// on they are known to every successor.
+    pub(super) fn on_recall(&mut self, recall: Recall, now: Now) {
+        let due = Some((now.mono + self.cfg.grace_ms, StatusCause::Lost));
+        let vnode = recall.vnode;
+        let is_it = |h: &&mut Home| h.epoch == recall.epoch && h.phase == Phase::Ready;
+        let Some(home) = self.homes.get_mut(&vnode).filter(is_it) else { return };
+        let mut kept = Vec::new();
+        for Shown { user, chosen, since, sessions, generation } in recall.users {
+            let fresh = || Member { chosen, due, ..Member::default() };
+            let member = home.members.entry(user.clone()).or_insert_with(fresh);
+            if member.stored.is_some() {
+                kept.push(user);
+            } else if member.sessions == 0 && member.lost.is_none() {
+                member.lost = Some(RosterEntry { chosen, since, last_seen: None, sessions, generation });
+                member.due = member.due.or(due);
+            }
+        }
+        if !kept.is_empty() {
+            let recalled = Record::Recalled(Recalled { vnode, users: kept });
+            self.transport(&recall.sid.node(), vnode, recalled, Token::Other);
+        }
+        self.sweep_presence(vnode, now);
+    }
+
+    pub(super) fn on_recalled(&mut self, recalled: &Recalled) {
+        let Some(remembered) = self.remembered.get_mut(&recalled.vnode) else { return };
+        remembered.members.retain(|user, _| !recalled.users.contains(user));
+        if remembered.members.is_empty() {
+            self.remembered.remove(&recalled.vnode);
+        }
+    }
+}
