@@ -34,6 +34,7 @@ const BACK_WITHIN: Duration = Duration::from_secs(120);
 /// Between two looks, and whom `/route` is asked about at each.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 const ASKED: usize = 20;
+const QUEUE_EVERY: Duration = Duration::from_millis(5);
 /// The SDK's own waits, not those of the tests.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(20));
 const REVOKED: [&str; 2] = [
@@ -70,12 +71,17 @@ pub async fn storm(options: &Options) -> anyhow::Result<()> {
     let watch = Watch::start(&cluster, &names[..hit.len()]);
     sleep(BEFORE).await;
     let before = Totals::read(&cluster).await;
+    let programs = programs(&cluster);
+    let cpu = programs.iter().map(|(_, pid)| cpu_s(*pid)).collect::<Vec<_>>();
     let killed = Instant::now();
     cluster.node_mut(NODES[0]).process.kill();
     while back(&talk.ledger(), &hit, killed).len() < hit.len() && killed.elapsed() < BACK_WITHIN {
         sleep(LOOK_EVERY).await;
     }
     let calm = Instant::now();
+    let cpu_used =
+        programs.iter().zip(cpu).map(|((name, pid), before)| format!("{name} {:.1} s", cpu_s(*pid) - before));
+    let cpu_used: Vec<String> = cpu_used.collect();
     sleep(AFTER).await;
     let after = Totals::read(&cluster).await;
     let seen = watch.end().await;
@@ -100,6 +106,7 @@ pub async fn storm(options: &Options) -> anyhow::Result<()> {
         println!("  between others, {what:<12} delivery {}", percentiles(&took(|s| s.arrived)));
         println!("  {:29} reply    {}", "", percentiles(&took(|s| s.acked)));
     }
+    println!("  processor time in the storm: {}", cpu_used.join(", "));
     seen.print(killed);
     let diff = after.since(&before);
     diff.print(hit.len());
@@ -196,6 +203,22 @@ fn resident_mb(pid: u32) -> f64 {
     line.and_then(|line| line.trim().strip_suffix(" kB")?.trim().parse::<f64>().ok()).unwrap_or(0.0) / 1024.0
 }
 
+/// The programs that have to do with a storm, this one among them, by process id.
+fn programs(cluster: &Cluster) -> Vec<(String, u32)> {
+    let nodes = NODES[1..].iter().map(|name| (format!("node {name}"), cluster.node(name).process.pid()));
+    let coordinators = cluster.coordinators().iter().filter_map(|c| c.process.as_ref());
+    let coordinators =
+        (1..).zip(coordinators).map(|(i, process)| (format!("coordinator {i}"), process.pid()));
+    nodes.chain(coordinators).chain([("the clients".to_owned(), std::process::id())]).collect()
+}
+
+/// What a process has used of the processors, in seconds (`utime` and `stime` of proc(5), in hundredths).
+fn cpu_s(pid: u32) -> f64 {
+    let text = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    let fields = text.rsplit_once(')').map_or("", |(_, rest)| rest).split_whitespace();
+    fields.skip(11).take(2).filter_map(|ticks| ticks.parse::<f64>().ok()).sum::<f64>() / 100.0
+}
+
 /// How many connections wait to be accepted at each of these ports (Linux has it in /proc).
 fn accept_queue(ports: &[u16]) -> u64 {
     const LISTEN: &str = "0A";
@@ -249,35 +272,48 @@ impl Seen {
 struct Watch {
     stop: Arc<AtomicBool>,
     looking: JoinHandle<Seen>,
+    queue: std::thread::JoinHandle<u64>,
 }
 
 impl Watch {
     fn start(cluster: &Cluster, hit: &[String]) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
         let admins: Vec<SocketAddr> = NODES[1..].iter().map(|name| cluster.node(name).admin).collect();
-        let ports: Vec<u16> = NODES[1..].iter().map(|name| cluster.node(name).listen.port()).collect();
+        let nodes = NODES[1..].iter().map(|name| cluster.node(name).listen.port());
+        let ports: Vec<u16> = nodes.chain(cluster.coordinators().iter().map(|c| c.listen.port())).collect();
         let front = cluster.coordinators()[0].listen;
         let asked: Vec<String> =
             hit.iter().take(ASKED).map(|user| format!("http://{front}/route?userId={user}")).collect();
+        let until = Arc::clone(&stop);
+        // On a thread of its own: those of the clients are busy just then.
+        let queue = std::thread::spawn(move || {
+            let mut longest = 0;
+            while !until.load(Ordering::Relaxed) {
+                longest = longest.max(accept_queue(&ports));
+                std::thread::sleep(QUEUE_EVERY);
+            }
+            longest
+        });
         let until = Arc::clone(&stop);
         let looking = tokio::spawn(async move {
             let http =
                 reqwest::Client::builder().timeout(Duration::from_secs(3)).build().expect("an HTTP client");
             let mut seen = Seen::default();
             while !until.load(Ordering::Relaxed) {
-                seen.accept_queue = seen.accept_queue.max(accept_queue(&ports));
                 seen.look(&http, &admins).await;
                 seen.ask(&http, &asked).await;
                 sleep(LOOK_EVERY).await;
             }
             seen
         });
-        Self { stop, looking }
+        Self { stop, looking, queue }
     }
 
     async fn end(self) -> Seen {
         self.stop.store(true, Ordering::Relaxed);
-        self.looking.await.expect("it looks until the end")
+        let mut seen = self.looking.await.expect("it looks until the end");
+        seen.accept_queue = self.queue.join().expect("it looks until the end");
+        seen
     }
 }
 
