@@ -55,7 +55,8 @@ pub async fn leaderless(options: &Options) -> anyhow::Result<()> {
         show("send to delivery", &ledger, from, to, |sent| sent.arrived);
         show("send to reply", &ledger, from, to, |sent| sent.acked);
     }
-    let lost = ledger.states.iter().filter(|(at, _, connected)| *at > began && !connected).count();
+    let during = began..ended;
+    let lost = ledger.states.iter().filter(|(at, _, connected)| during.contains(at) && !connected).count();
     println!("  connections lost: {lost}");
     ensure!(lost == 0, "clients noticed");
     verdict(&ledger, &chat, &names, began).await

@@ -5,6 +5,7 @@
 //! cluster. Who started the services stops them (`scripts/chaos`).
 
 pub mod check;
+pub mod crowd;
 pub mod dump;
 pub mod faults;
 pub mod leaderless;

@@ -8,14 +8,15 @@ use std::time::Duration;
 
 use anyhow::ensure;
 use roost_proto::events::{CHAT_EVENTS, USER_STATUS_EVENTS};
-use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep};
 
+use super::crowd::Crowd;
 use super::measure::{ONE_ADDRESS, cluster, percentiles, published_offline, verdict};
 use super::options::Options;
 use super::scene::NODES;
+use crate::history::What;
 use crate::judge::times;
-use crate::ledger::{Ledger, Sent, quantile};
+use crate::ledger::{Sent, quantile};
 use crate::processes::metrics::scrape;
 use crate::processes::{Cluster, ClusterSetup};
 use crate::talk::Talk;
@@ -57,44 +58,49 @@ pub async fn storm(options: &Options) -> anyhow::Result<()> {
     let setup = ClusterSetup { vars: vec![ONE_ADDRESS], backoff: BACKOFF, ..options.cluster() };
     let mut cluster = cluster(options, setup).await?;
     let ring = cluster.settled().await;
-    let wanted = [(NODES[0], options.sessions), (NODES[1], OTHERS), (NODES[2], OTHERS)];
+    let wanted = [(NODES[1], OTHERS), (NODES[2], OTHERS), (NODES[0], options.sessions)];
     let names = cluster.users_at(&ring, &wanted);
+    let (others, hit): (Vec<usize>, Vec<usize>) = (0..names.len()).partition(|user| *user < 2 * OTHERS);
     let chat = Witness::start(&cluster, CHAT_EVENTS).await;
     let status = Witness::start(&cluster, USER_STATUS_EVENTS).await;
+    let mut talk = Talk::open(&cluster, names[..others.len()].to_vec()).await;
+    talk.elsewhere = names[others.len()..].to_vec();
+    let (note, first) = (talk.noter(), others.len());
+    let crowd =
+        Crowd::gather(&cluster.front(), &talk.elsewhere, move |what| note(counted_from(first, what)))?;
     let connecting = Instant::now();
-    let talk = Talk::open(&cluster, names.clone()).await;
-    println!("{} clients connected in {:.1?}", names.len(), connecting.elapsed());
-    let (hit, others): (Vec<usize>, Vec<usize>) = (0..names.len()).partition(|user| *user < options.sessions);
+    let connected = wait_for(&talk, &hit, connecting).await;
+    ensure!(connected.len() == hit.len(), "{} of {} connected", connected.len(), hit.len());
+    println!("{} clients connected in {:.1?}", hit.len(), connecting.elapsed());
     let began = Instant::now();
     let live = talk.speak(&others, &others, PACE);
     let calls = talk.speak(&others[..CALLERS], &hit, PACE);
-    let watch = Watch::start(&cluster, &names[..hit.len()]);
+    let watch = Watch::start(&cluster, &talk.elsewhere);
     sleep(BEFORE).await;
     let before = Totals::read(&cluster).await;
-    let programs = programs(&cluster);
+    let mut programs = programs(&cluster);
+    programs.push(("the clients".to_owned(), crowd.pid()));
     let cpu = programs.iter().map(|(_, pid)| cpu_s(*pid)).collect::<Vec<_>>();
     let killed = Instant::now();
     cluster.node_mut(NODES[0]).process.kill();
-    while back(&talk.ledger(), &hit, killed).len() < hit.len() && killed.elapsed() < BACK_WITHIN {
-        sleep(LOOK_EVERY).await;
-    }
+    let back = wait_for(&talk, &hit, killed).await;
     let calm = Instant::now();
-    let cpu_used =
-        programs.iter().zip(cpu).map(|((name, pid), before)| format!("{name} {:.1} s", cpu_s(*pid) - before));
-    let cpu_used: Vec<String> = cpu_used.collect();
+    let used =
+        programs.iter().zip(cpu).map(|((name, pid), had)| format!("{name} {:.1} s", cpu_s(*pid) - had));
+    let used: Vec<String> = used.collect();
     sleep(AFTER).await;
     let after = Totals::read(&cluster).await;
     let seen = watch.end().await;
     live.end().await;
     calls.end().await;
-    talk.all_arrived(began).await;
     let published = statuses(&status.all().await);
+    crowd.disperse().await?;
+    talk.all_arrived(began).await;
     cluster.kill_all();
     let ledger = talk.close().await;
-    let back = back(&ledger, &hit, killed);
     println!("a node with {} sessions was killed", hit.len());
     println!("  back at a new home: {} of {}, after {}", back.len(), hit.len(), times(&back));
-    let whole = |sent: &&Sent| sent.from >= hit.len() && sent.to >= hit.len();
+    let whole = |sent: &&Sent| sent.to < others.len();
     for (what, from, to) in
         [("before", began, killed), ("in the storm", killed, calm), ("after", calm, calm + AFTER)]
     {
@@ -106,11 +112,11 @@ pub async fn storm(options: &Options) -> anyhow::Result<()> {
         println!("  between others, {what:<12} delivery {}", percentiles(&took(|s| s.arrived)));
         println!("  {:29} reply    {}", "", percentiles(&took(|s| s.acked)));
     }
-    println!("  processor time in the storm: {}", cpu_used.join(", "));
+    println!("  processor time in the storm: {}", used.join(", "));
     seen.print(killed);
     let diff = after.since(&before);
     diff.print(hit.len());
-    println!("  users that flapped: {}", published_offline(&published, &names[..hit.len()]));
+    println!("  users that flapped: {}", published_offline(&published, &names[others.len()..]));
     println!("  users told to read the history: {}", ledger.missed.len());
     verdict(&ledger, &chat, &names, began).await?;
     ensure!(back.len() == hit.len(), "not everybody is back");
@@ -118,15 +124,32 @@ pub async fn storm(options: &Options) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// For each of them who is back, the time until then.
-fn back(ledger: &Ledger, hit: &[usize], killed: Instant) -> Vec<Duration> {
-    let mut first: BTreeMap<usize, Duration> = BTreeMap::new();
-    for (at, user, connected) in &ledger.states {
-        if *connected && *at > killed && *user < hit.len() {
-            first.entry(*user).or_insert(*at - killed);
+/// The crowd counts from 0.
+fn counted_from(first: usize, what: What) -> What {
+    match what {
+        What::State { user, node } => What::State { user: user + first, node },
+        What::Arrived { user, generation, offset, id } => {
+            What::Arrived { user: user + first, generation, offset, id }
         }
+        What::Missed { user, from, to } => What::Missed { user: user + first, from, to },
+        other => other,
     }
-    first.into_values().collect()
+}
+
+/// Waits until all of them are connected anew, and not for ever; for each who is, the time until then.
+async fn wait_for(talk: &Talk, hit: &[usize], since: Instant) -> Vec<Duration> {
+    loop {
+        let mut first: BTreeMap<usize, Duration> = BTreeMap::new();
+        for (at, user, connected) in &talk.ledger().states {
+            if *connected && *at > since && *user >= hit[0] {
+                first.entry(*user).or_insert(*at - since);
+            }
+        }
+        if first.len() == hit.len() || since.elapsed() > BACK_WITHIN {
+            return first.into_values().collect();
+        }
+        sleep(LOOK_EVERY).await;
+    }
 }
 
 /// Counters of those that stay, and what their processes have in memory.
@@ -203,13 +226,13 @@ fn resident_mb(pid: u32) -> f64 {
     line.and_then(|line| line.trim().strip_suffix(" kB")?.trim().parse::<f64>().ok()).unwrap_or(0.0) / 1024.0
 }
 
-/// The programs that have to do with a storm, this one among them, by process id.
+/// The programs that have to do with a storm, by process id.
 fn programs(cluster: &Cluster) -> Vec<(String, u32)> {
     let nodes = NODES[1..].iter().map(|name| (format!("node {name}"), cluster.node(name).process.pid()));
     let coordinators = cluster.coordinators().iter().filter_map(|c| c.process.as_ref());
     let coordinators =
         (1..).zip(coordinators).map(|(i, process)| (format!("coordinator {i}"), process.pid()));
-    nodes.chain(coordinators).chain([("the clients".to_owned(), std::process::id())]).collect()
+    nodes.chain(coordinators).collect()
 }
 
 /// What a process has used of the processors, in seconds (`utime` and `stime` of proc(5), in hundredths).
@@ -268,10 +291,10 @@ impl Seen {
     }
 }
 
-/// Looks at the nodes that stay, and asks a coordinator, until it is told to end.
+/// Looks at the nodes that stay, and asks a coordinator, until it is told to end. On threads of its own.
 struct Watch {
     stop: Arc<AtomicBool>,
-    looking: JoinHandle<Seen>,
+    looking: std::thread::JoinHandle<Seen>,
     queue: std::thread::JoinHandle<u64>,
 }
 
@@ -281,11 +304,10 @@ impl Watch {
         let admins: Vec<SocketAddr> = NODES[1..].iter().map(|name| cluster.node(name).admin).collect();
         let nodes = NODES[1..].iter().map(|name| cluster.node(name).listen.port());
         let ports: Vec<u16> = nodes.chain(cluster.coordinators().iter().map(|c| c.listen.port())).collect();
-        let front = cluster.coordinators()[0].listen;
+        let front = cluster.front().url;
         let asked: Vec<String> =
-            hit.iter().take(ASKED).map(|user| format!("http://{front}/route?userId={user}")).collect();
+            hit.iter().take(ASKED).map(|user| format!("{front}/route?userId={user}")).collect();
         let until = Arc::clone(&stop);
-        // On a thread of its own: those of the clients are busy just then.
         let queue = std::thread::spawn(move || {
             let mut longest = 0;
             while !until.load(Ordering::Relaxed) {
@@ -295,26 +317,30 @@ impl Watch {
             longest
         });
         let until = Arc::clone(&stop);
-        let looking = tokio::spawn(async move {
-            let http =
-                reqwest::Client::builder().timeout(Duration::from_secs(3)).build().expect("an HTTP client");
-            let mut seen = Seen::default();
-            while !until.load(Ordering::Relaxed) {
-                seen.look(&http, &admins).await;
-                seen.ask(&http, &asked).await;
-                sleep(LOOK_EVERY).await;
-            }
-            seen
+        let looking = std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+            runtime.expect("a runtime").block_on(look(&until, &admins, &asked))
         });
         Self { stop, looking, queue }
     }
 
     async fn end(self) -> Seen {
         self.stop.store(true, Ordering::Relaxed);
-        let mut seen = self.looking.await.expect("it looks until the end");
-        seen.accept_queue = self.queue.join().expect("it looks until the end");
-        seen
+        let joined = tokio::task::spawn_blocking(|| (self.looking.join(), self.queue.join())).await;
+        let (seen, queue) = joined.expect("they look until the end");
+        Seen { accept_queue: queue.expect("it looks until the end"), ..seen.expect("it looks until the end") }
     }
+}
+
+async fn look(stop: &AtomicBool, admins: &[SocketAddr], asked: &[String]) -> Seen {
+    let http = reqwest::Client::builder().timeout(Duration::from_secs(3)).build().expect("an HTTP client");
+    let mut seen = Seen::default();
+    while !stop.load(Ordering::Relaxed) {
+        seen.look(&http, admins).await;
+        seen.ask(&http, asked).await;
+        sleep(LOOK_EVERY).await;
+    }
+    seen
 }
 
 impl Seen {
@@ -330,13 +356,13 @@ impl Seen {
     }
 
     async fn ask(&mut self, http: &reqwest::Client, urls: &[String]) {
-        for url in urls {
-            let at = Instant::now();
-            let Ok(answer) = http.get(url).send().await else { continue };
-            let Ok(body) = answer.json::<serde_json::Value>().await else { continue };
-            if let Some(ms) = body["connect_after_ms"].as_u64() {
-                self.delays.push((at, Duration::from_millis(ms)));
-            }
-        }
+        let at = Instant::now();
+        let delay = async |url: &String| {
+            let answer = http.get(url).send().await.ok()?;
+            let body: serde_json::Value = answer.json().await.ok()?;
+            Some(Duration::from_millis(body["connect_after_ms"].as_u64()?))
+        };
+        let delays = futures_util::future::join_all(urls.iter().map(delay)).await;
+        self.delays.extend(delays.into_iter().flatten().map(|delay| (at, delay)));
     }
 }

@@ -425,21 +425,14 @@ impl Cluster {
         format!("ws://{}/socket", self.node(name).listen)
     }
 
-    /// A client of this user.
-    pub fn client(&self, user: &str) -> Builder {
-        self.client_maker(user)()
+    /// Where clients ask, and how they wait.
+    pub fn front(&self) -> Front {
+        Front { url: self.front.clone(), backoff: self.setup.backoff }
     }
 
-    /// The same, again and again.
+    /// Makes clients of this user, again and again.
     pub fn client_maker(&self, user: &str) -> impl Fn() -> Builder + Send + use<> {
-        let (front, token) = (self.front.clone(), token(user, now_s() + TOKEN_S));
-        let backoff = self.setup.backoff;
-        move || {
-            Client::builder(&front)
-                .token(token.clone())
-                .backoff(backoff.0, backoff.1)
-                .request_timeout(HTTP_TIMEOUT)
-        }
+        self.front().client_maker(user)
     }
 
     /// One command to Redis itself.
@@ -447,6 +440,27 @@ impl Cluster {
         let client = redis::Client::open(self.redis_url()).expect("a valid address");
         let mut connection = client.get_multiplexed_async_connection().await.expect("Redis is reached");
         command.query_async(&mut connection).await.expect("Redis does it")
+    }
+}
+
+/// What a client has to know of a cluster.
+#[derive(Debug, Clone)]
+pub struct Front {
+    pub url: String,
+    /// The shortest and the longest first wait of who lost its connection.
+    pub backoff: (Duration, Duration),
+}
+
+impl Front {
+    /// Makes clients of this user, again and again.
+    pub fn client_maker(&self, user: &str) -> impl Fn() -> Builder + Send + use<> {
+        let (front, token) = (self.clone(), token(user, now_s() + TOKEN_S));
+        move || {
+            Client::builder(&front.url)
+                .token(token.clone())
+                .backoff(front.backoff.0, front.backoff.1)
+                .request_timeout(HTTP_TIMEOUT)
+        }
     }
 }
 
