@@ -11,7 +11,7 @@ use roost_backend::store::StoreError;
 use roost_coordinator::config::Settings;
 use roost_coordinator::{BindError, Coordinator};
 use roost_service::config::environment;
-use roost_service::{Signals, run_main, telemetry};
+use roost_service::{Signals, listen, run_main, telemetry};
 use tokio::net::TcpListener;
 
 fn main() -> ExitCode {
@@ -23,8 +23,8 @@ async fn run() -> anyhow::Result<()> {
     telemetry::init(settings.common.log_format, &settings.common.log_filter)?;
     settings.common.warn();
     let signals = Signals::install()?;
-    let public = listen("LISTEN_ADDR", settings.common.listen_addr).await?;
-    let admin = listen("ADMIN_ADDR", settings.common.admin_addr).await?;
+    let public = open("LISTEN_ADDR", settings.common.listen_addr)?;
+    let admin = open("ADMIN_ADDR", settings.common.admin_addr)?;
     let store = RedisStore::connect(settings.redis_url.expose(), settings.store())
         .await
         .map_err(|error| blamed(&settings, error).context("Redis"))?;
@@ -47,8 +47,8 @@ async fn run() -> anyhow::Result<()> {
     Ok(ended?)
 }
 
-async fn listen(name: &str, addr: SocketAddr) -> anyhow::Result<TcpListener> {
-    TcpListener::bind(addr).await.with_context(|| format!("{name} {addr}"))
+fn open(name: &str, addr: SocketAddr) -> anyhow::Result<TcpListener> {
+    listen(addr).with_context(|| format!("{name} {addr}"))
 }
 
 /// As an error of configuration if it is one, so that the exit code says so.

@@ -14,10 +14,13 @@ use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep};
 
 use crate::history::What;
 use crate::ledger::Ledger;
-use crate::processes::{Cluster, LIMIT, until};
+use crate::processes::{Cluster, Front, LIMIT, until};
 
 /// Longer than any fault here: whatever is not confirmed by then is noted as a failure of its own.
-const SEND_TIMEOUT: Duration = Duration::from_secs(60);
+pub const SEND_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// Who has not been let in yet.
+const CONNECTING_MAX: usize = 200;
 
 /// One user, connected.
 pub struct Person {
@@ -30,6 +33,8 @@ pub struct Person {
 /// The users of a test and their ledger.
 pub struct Talk {
     pub people: Vec<Person>,
+    /// Who takes part by another program; their numbers follow.
+    pub elsewhere: Vec<String>,
     ledger: Arc<Mutex<Ledger>>,
     listening: Vec<JoinHandle<()>>,
 }
@@ -52,20 +57,24 @@ impl Speech {
 impl Talk {
     /// Connects all of them.
     pub async fn open(cluster: &Cluster, names: Vec<String>) -> Self {
-        Self::open_with(cluster, names, Ledger::default(), SEND_TIMEOUT).await
+        Self::open_with(&cluster.front(), names, Ledger::default(), SEND_TIMEOUT).await
     }
 
     /// The same, with a ledger that may have a history, and the time that the SDK has for a send.
     pub async fn open_with(
-        cluster: &Cluster,
+        front: &Front,
         names: Vec<String>,
         ledger: Ledger,
         send_timeout: Duration,
     ) -> Self {
         let ledger = Arc::new(Mutex::new(ledger));
-        let (mut people, mut listening) = (Vec::new(), Vec::new());
+        let (mut people, mut listening): (Vec<Person>, _) = (Vec::new(), Vec::new());
         for (user, name) in names.into_iter().enumerate() {
-            let builder = cluster.client(&name).device("phone").send_timeout(send_timeout);
+            // A few at a time: how fast thousands get in is not what is looked at here.
+            if user >= CONNECTING_MAX {
+                people[user - CONNECTING_MAX].client.connected(LIMIT).await.expect("everybody connects");
+            }
+            let builder = front.client_maker(&name)().device("phone").send_timeout(send_timeout);
             let (client, events) = builder.connect().await.expect("a usable client");
             let reads = watch::Sender::new(true);
             listening.push(tokio::spawn(listen(user, events, reads.subscribe(), Arc::clone(&ledger))));
@@ -74,11 +83,22 @@ impl Talk {
         for connected in join_all(people.iter().map(|p| p.client.connected(LIMIT))).await {
             connected.expect("everybody connects");
         }
-        Self { people, ledger, listening }
+        Self { people, elsewhere: Vec::new(), ledger, listening }
     }
 
     pub fn ledger(&self) -> MutexGuard<'_, Ledger> {
         lock(&self.ledger)
+    }
+
+    /// Writes down what is seen elsewhere.
+    pub fn noter(&self) -> impl Fn(What) + Send + use<> {
+        let ledger = Arc::clone(&self.ledger);
+        move |what| lock(&ledger).note(what)
+    }
+
+    fn name(&self, user: usize) -> &str {
+        let here = self.people.get(user).map(|person| &person.name);
+        here.unwrap_or_else(|| &self.elsewhere[user - self.people.len()])
     }
 
     pub fn names(&self) -> Vec<String> {
@@ -103,7 +123,7 @@ impl Talk {
             let to: Vec<(usize, String)> = listeners
                 .iter()
                 .filter(|&&to| to != from)
-                .map(|&to| (to, self.people[to].name.clone()))
+                .map(|&to| (to, self.name(to).to_owned()))
                 .collect();
             let speaker = Speaker {
                 from,

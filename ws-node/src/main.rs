@@ -9,7 +9,7 @@ use prometheus::process_collector::ProcessCollector;
 use roost_backend::kafka::KafkaLog;
 use roost_backend::redis::RedisStore;
 use roost_service::config::environment;
-use roost_service::{Signals, run_main, telemetry};
+use roost_service::{Signals, listen, run_main, telemetry};
 use roost_ws_node::{Backends, BindError, Ports, Server, Settings};
 use tokio::net::TcpListener;
 
@@ -22,8 +22,8 @@ async fn run() -> anyhow::Result<()> {
     telemetry::init(settings.common.log_format, &settings.common.log_filter)?;
     settings.common.warn();
     let signals = Signals::install()?;
-    let public = listen("LISTEN_ADDR", settings.common.listen_addr).await?;
-    let admin = listen("ADMIN_ADDR", settings.common.admin_addr).await?;
+    let public = open("LISTEN_ADDR", settings.common.listen_addr)?;
+    let admin = open("ADMIN_ADDR", settings.common.admin_addr)?;
     let store = RedisStore::connect(settings.redis_url.expose(), settings.store())
         .await
         .map_err(|error| blamed(&settings, BindError::Store(error)))?;
@@ -45,8 +45,8 @@ async fn run() -> anyhow::Result<()> {
     Ok(ended?)
 }
 
-async fn listen(name: &str, addr: SocketAddr) -> anyhow::Result<TcpListener> {
-    TcpListener::bind(addr).await.with_context(|| format!("{name} {addr}"))
+fn open(name: &str, addr: SocketAddr) -> anyhow::Result<TcpListener> {
+    listen(addr).with_context(|| format!("{name} {addr}"))
 }
 
 /// As an error of configuration if it is one, so that the exit code says so.

@@ -39,6 +39,8 @@ const STORE_TIMEOUT: Duration = Duration::from_millis(2300);
 const LOG_TIMEOUT: Duration = Duration::from_secs(3);
 /// How often the table is read without a hint (core rule 20).
 const TABLE_EVERY: Duration = Duration::from_secs(1);
+/// Between two reads for the sake of hints: many come together when many vnodes move, and one read serves them.
+const HINT_PAUSE: Duration = Duration::from_millis(20);
 /// Replays asked of the store at once.
 const READS_MAX: usize = 64;
 /// Signals published together.
@@ -378,6 +380,7 @@ pub async fn watch_table(
 ) {
     let mut hints = store.hints();
     loop {
+        let asked_at = tokio::time::Instant::now();
         let outcome = match timeout(STORE_TIMEOUT, store.table()).await {
             Ok(Ok(table)) => {
                 if events.send(Input::Core(Event::View(Box::new(table)))).await.is_err() {
@@ -394,10 +397,10 @@ pub async fn watch_table(
             () = stop.cancelled() => return,
             () = tokio::time::sleep(if failed { RETRY } else { TABLE_EVERY }) => {}
             () = refresh.notified() => {}
-            // Many hints come together when many vnodes move: one read serves them.
+            // The first of many is not kept waiting: whoever hands over or takes over waits for it.
             changed = hints.changed() => {
-                let pause = if changed.is_err() { TABLE_EVERY } else { Duration::from_millis(20) };
-                tokio::time::sleep(pause).await;
+                let pause = if changed.is_err() { TABLE_EVERY } else { HINT_PAUSE };
+                tokio::time::sleep_until(asked_at + pause).await;
                 hints.mark_unchanged();
             }
         }

@@ -23,7 +23,7 @@ const ACCEPTS_PER_S: u64 = 500;
 /// What is expected of each vnode, and the delay of each node that follows from it.
 #[derive(Debug, Default, Clone)]
 pub struct Admission {
-    /// Sessions of each vnode, on average over its node's.
+    /// Sessions of each vnode, as far as those of its nodes tell.
     expected: Vec<f64>,
     /// Over which the newcomers of a node are spread, in milliseconds.
     spread: BTreeMap<NodeId, f64>,
@@ -44,15 +44,23 @@ impl Admission {
             let Some(row) = table.living_node(&node) else {
                 continue;
             };
-            let each = row.load.at_home as f64 / owned.len() as f64;
-            let mut all = 0.0;
+            let here = row.load.at_home as f64;
+            let all: f64 = owned.iter().filter_map(|vnode| expected.get(vnode.index())).sum();
+            let missing = (all - here).max(0.0) * keep;
+            // Those who are more than expected may be in any of its vnodes; those still to come are forgotten in all
+            // of them alike. So what is expected of all together is never more than who is here and who is missing.
+            let (part, more) = if all > here {
+                ((here + missing) / all, 0.0)
+            } else {
+                (1.0, (here - all) / owned.len() as f64)
+            };
             for vnode in owned {
-                let Some(had) = expected.get_mut(vnode.index()) else { continue };
-                *had = if each >= *had { each } else { each + (*had - each) * keep };
-                all += *had;
+                if let Some(had) = expected.get_mut(vnode.index()) {
+                    *had = *had * part + more;
+                }
             }
             let per_s = if row.load.accepts_per_s == 0 { ACCEPTS_PER_S } else { row.load.accepts_per_s };
-            let ms = (all - row.load.at_home as f64).max(0.0) * 1000.0 / per_s as f64;
+            let ms = missing * 1000.0 / per_s as f64;
             if ms > BURST_MS {
                 spread.insert(node, ms.min(DELAY_MS_MAX));
             }
@@ -133,6 +141,15 @@ mod tests {
         let half = after.next(&table(&[("a", 7_500), ("b", 7_500)]), 500);
         assert!((1_200..=1_500).contains(&half.longest_ms()), "{}", half.longest_ms());
         let back = half.next(&table(&[("a", 8_950), ("b", 8_950)]), 500);
+        assert_eq!(back.longest_ms(), 0);
+    }
+
+    #[test]
+    fn newcomers_do_not_wait_when_everybody_is_back_however_uneven_the_vnodes_are() {
+        let before = Admission::default().next(&table(&[("a", 100), ("b", 100), ("c", 9_000)]), 500);
+        let died = before.next(&table(&[("a", 100), ("b", 100)]), 500);
+        assert!((4_000..=4_500).contains(&died.longest_ms()), "{}", died.longest_ms());
+        let back = died.next(&table(&[("a", 4_600), ("b", 4_600)]), 500);
         assert_eq!(back.longest_ms(), 0);
     }
 

@@ -26,7 +26,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use roost_proto::limits::{HANDSHAKE_TIMEOUT_MS, HEADER_BYTES_MAX, HEADERS_MAX};
 use roost_proto::{ErrorBody, ErrorCode};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -52,6 +52,9 @@ pub const FINISH_WITHIN_MS: u64 = 5_000;
 /// The first pause after the system refused a connection (no free file, no memory), and the longest.
 const ACCEPT_PAUSE_MIN: Duration = Duration::from_millis(10);
 const ACCEPT_PAUSE_MAX: Duration = Duration::from_secs(1);
+/// Connections that wait to be accepted: as many as Linux allows unless told otherwise (`net.core.somaxconn`). After a
+/// node died thousands of clients ask within a quarter of a second, and who finds no place waits a second for TCP.
+const BACKLOG: u32 = 4_096;
 /// Below this hyper refuses to work.
 const BUFFER_BYTES_MIN: usize = 8 * 1024;
 
@@ -100,6 +103,19 @@ impl HttpLimits {
     pub fn admin() -> Self {
         Self { connections_max: 64, handshakes_per_s: 0, ..Self::default() }
     }
+}
+
+/// Opens a port.
+///
+/// # Errors
+/// If it cannot be had.
+pub fn listen(addr: SocketAddr) -> io::Result<TcpListener> {
+    let socket = if addr.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+    // As `TcpListener::bind` does: a process that is started again gets its port at once.
+    #[cfg(unix)]
+    socket.set_reuseaddr(true)?;
+    socket.bind(addr)?;
+    socket.listen(BACKLOG)
 }
 
 /// Serves `service` (what `warp::service(filter)` returns) on `listener` until `shutdown`, then lets running

@@ -15,7 +15,7 @@ pub mod tokens;
 
 pub use admin::Health;
 pub use config::{CommonConfig, ConfigError};
-pub use http::{ConnectionSlot, HttpLimits, HttpMetrics, PeerAddr, serve};
+pub use http::{ConnectionSlot, HttpLimits, HttpMetrics, PeerAddr, listen, serve};
 pub use ratelimit::Bucket;
 pub use secret::Secret;
 pub use shutdown::{Signals, run_main};

@@ -1,10 +1,11 @@
-//! Two measurements: how long a dead node is missed, and what a planned stop of a full one does to its users.
+//! Two measurements: how long a dead node is missed, and what a planned stop of a full one does to its users. And
+//! what every measurement needs.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
-use roost_proto::events::{CHAT_EVENTS, Status, USER_STATUS_EVENTS};
+use roost_proto::events::{CHAT_EVENTS, Status, StatusEvent, USER_STATUS_EVENTS};
 use tokio::time::{Instant, sleep};
 
 use super::options::Options;
@@ -37,7 +38,11 @@ const BEFORE: Duration = Duration::from_secs(20);
 /// What is sent that long after the end is still counted to it.
 const AFTER: Duration = Duration::from_secs(2);
 
-async fn cluster(options: &Options, setup: ClusterSetup) -> anyhow::Result<Cluster> {
+/// Thousands of clients have thousands of addresses, and here they have one, whose rate is limited.
+pub(super) const ONE_ADDRESS: (&str, &str) = ("HANDSHAKES_PER_S", "0");
+
+/// Three nodes, settled, on services of this run.
+pub(super) async fn cluster(options: &Options, setup: ClusterSetup) -> anyhow::Result<Cluster> {
     std::fs::create_dir_all(&options.out)?;
     let outside = Outside::start().await?;
     let services = Services::at(outside.kafka(), format!("redis://{}", outside.redis()));
@@ -140,7 +145,7 @@ async fn shown(
 /// # Errors
 /// If something is not to be measured.
 pub async fn drain(options: &Options) -> anyhow::Result<()> {
-    let mut cluster = cluster(options, options.cluster()).await?;
+    let mut cluster = cluster(options, ClusterSetup { vars: vec![ONE_ADDRESS], ..options.cluster() }).await?;
     let ring = cluster.settled().await;
     let wanted = [(NODES[0], options.sessions), (NODES[1], SPEAKERS / 2), (NODES[2], SPEAKERS / 2)];
     let names = cluster.users_at(&ring, &wanted);
@@ -167,30 +172,32 @@ pub async fn drain(options: &Options) -> anyhow::Result<()> {
     let ledger = talk.close().await;
     let before = longest(&ledger, began, stopped);
     let during = longest(&ledger, stopped, ended + AFTER);
-    let offline = |user: &&usize| {
-        let events = published.get(&names[**user]);
-        events.is_some_and(|events| events.iter().any(|event| event.status == Status::Offline))
-    };
     println!("a node with {} sessions stopped in {:.2?}: {code}", users.len(), ended - stopped);
     println!("  longest from send to delivery, of each user that was sent something");
     println!("    before   {}", percentiles(&before));
     println!("    draining {}", percentiles(&during));
     let gap = |q| quantile(&during, q).saturating_sub(quantile(&before, q)).as_millis();
     println!("    gap      p50 {} ms, p99 {} ms", gap(0.5), gap(0.99));
-    println!("  users that flapped: {}", users.iter().filter(offline).count());
+    println!("  users that flapped: {}", published_offline(&published, &names[..users.len()]));
     println!("  users told to read the history: {}", ledger.missed.len());
     ensure!(code.success(), "the node ended with {code}");
     verdict(&ledger, &chat, &names, began).await
 }
 
-fn percentiles(times: &[Duration]) -> String {
+pub(super) fn percentiles(times: &[Duration]) -> String {
     let at = |q| quantile(times, q).as_millis();
-    format!("p50 {} ms, p99 {} ms, max {} ms, of {} users", at(0.5), at(0.99), at(1.0), times.len())
+    format!("p50 {} ms, p99 {} ms, max {} ms, of {}", at(0.5), at(0.99), at(1.0), times.len())
+}
+
+/// How many of them were ever said to be offline.
+pub(super) fn published_offline(published: &BTreeMap<String, Vec<StatusEvent>>, users: &[String]) -> usize {
+    let offline = |events: &Vec<StatusEvent>| events.iter().any(|event| event.status == Status::Offline);
+    users.iter().filter(|user| published.get(*user).is_some_and(offline)).count()
 }
 
 /// For each user the longest time between send and delivery, of the messages sent in that span.
 fn longest(ledger: &Ledger, from: Instant, to: Instant) -> Vec<Duration> {
-    let mut of_user: std::collections::BTreeMap<usize, Duration> = std::collections::BTreeMap::new();
+    let mut of_user: BTreeMap<usize, Duration> = BTreeMap::new();
     for s in ledger.sent.values().filter(|s| s.at >= from && s.at < to) {
         let took = s.arrived.map_or(Duration::MAX, |at| at - s.at);
         let longest = of_user.entry(s.to).or_default();
@@ -200,7 +207,12 @@ fn longest(ledger: &Ledger, from: Instant, to: Instant) -> Vec<Duration> {
 }
 
 /// Prints what is lost, doubled or out of order: nothing, or it is an error.
-async fn verdict(ledger: &Ledger, chat: &Witness, names: &[String], since: Instant) -> anyhow::Result<()> {
+pub(super) async fn verdict(
+    ledger: &Ledger,
+    chat: &Witness,
+    names: &[String],
+    since: Instant,
+) -> anyhow::Result<()> {
     let seen = ledger.flaws(since);
     let logged = Chat::judge(&chat.all().await, names, ledger);
     let lost: BTreeSet<_> =

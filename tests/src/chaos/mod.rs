@@ -1,17 +1,20 @@
 //! The chaos run: real processes on real Kafka and Redis, users in a conversation, and one fault after the other.
 //!
 //! [`runner`] does it and writes a [`history`](crate::history); [`check`] reads the history and the topics, judges,
-//! and makes the table of docs/RELIABILITY.md. [`measure`] has two measurements with the same cluster. Who started
-//! the services stops them (`scripts/chaos`).
+//! and makes the table of docs/RELIABILITY.md. [`measure`], [`storm`] and [`leaderless`] are measurements with the same
+//! cluster. Who started the services stops them (`scripts/chaos`).
 
 pub mod check;
+pub mod crowd;
 pub mod dump;
 pub mod faults;
+pub mod leaderless;
 pub mod measure;
 pub mod options;
 pub mod outside;
 pub mod runner;
 pub mod scene;
+pub mod storm;
 pub mod table;
 pub mod visitors;
 

@@ -14,6 +14,8 @@ chaos run [--seed N] [--faults a,b,...] [--rounds N] [--scale F] [--clients N] [
 chaos check DIR
 chaos failover [--kills N] [--scale F] [--out DIR]
 chaos drain [--sessions N] [--out DIR]
+chaos storm [--sessions N] [--out DIR]
+chaos leaderless [--clients N] [--rate N] [--out DIR]
 
 --scale 1 has the product's times (lease 6 s, linger 10 s, grace 20 s) and outages of 30 s; 0.25 a quarter of all.
 --short is one round of six faults with 60 clients at --scale 0.25.";
@@ -115,6 +117,7 @@ impl Options {
             linger_ms: self.scaled(LINGER_MS),
             grace_ms: self.scaled(GRACE_MS),
             logs: Some(self.out.clone()),
+            ..ClusterSetup::default()
         }
     }
 

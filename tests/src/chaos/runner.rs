@@ -51,7 +51,7 @@ pub async fn run(options: &Options) -> anyhow::Result<()> {
     let (seed, settings) = (options.seed, options.settings());
     println!("seed {seed}: {settings}");
     ledger.note(What::Run { seed, settings, names: cast.names.clone() });
-    let talk = Talk::open_with(&stage.cluster, cast.names.clone(), ledger, SEND_TIMEOUT).await;
+    let talk = Talk::open_with(&stage.cluster.front(), cast.names.clone(), ledger, SEND_TIMEOUT).await;
     let visitors = Visitors::come(&stage.cluster, cast.visitors.clone()).await;
     let pace = Duration::from_secs(1).mul_f64(cast.talkers.len() as f64 / options.rate as f64);
     let began = Instant::now();

@@ -5,6 +5,7 @@
 //! when the cluster is dropped everything is killed, and if that is because a test failed, the ends of the logs are
 //! printed. The same cluster inside one process is [`cluster`](crate::cluster).
 
+pub mod metrics;
 mod process;
 mod ring;
 
@@ -38,6 +39,8 @@ pub const LIMIT: Duration = Duration::from_secs(30);
 const LOOK_EVERY: Duration = Duration::from_millis(20);
 /// Longer than any run.
 const TOKEN_S: u64 = 24 * 3_600;
+/// Waits of clients that are short beside the grace of presence.
+const BACKOFF: (Duration, Duration) = (Duration::from_millis(50), Duration::from_millis(500));
 /// A stopped process accepts connections and never answers.
 const HTTP_TIMEOUT: Duration = Duration::from_secs(3);
 /// Looks until there is something to see; a deadline away is a failed test.
@@ -85,6 +88,10 @@ pub struct ClusterSetup {
     pub grace_ms: u64,
     /// Where the logs go; a directory that is removed in the end if absent.
     pub logs: Option<PathBuf>,
+    /// What else every process has in its environment.
+    pub vars: Vec<(&'static str, &'static str)>,
+    /// The shortest and the longest first wait of clients that lost their connection.
+    pub backoff: (Duration, Duration),
 }
 
 impl Default for ClusterSetup {
@@ -95,6 +102,8 @@ impl Default for ClusterSetup {
             linger_ms: LINGER_MS,
             grace_ms: GRACE_MS,
             logs: None,
+            vars: Vec::new(),
+            backoff: BACKOFF,
         }
     }
 }
@@ -104,7 +113,7 @@ impl Default for ClusterSetup {
 pub struct Coordinator {
     pub process: Option<Process>,
     pub listen: SocketAddr,
-    admin: SocketAddr,
+    pub admin: SocketAddr,
 }
 
 /// One ws-node process.
@@ -112,8 +121,8 @@ pub struct Coordinator {
 pub struct Node {
     pub process: Process,
     setup: NodeSetup,
-    listen: SocketAddr,
-    admin: SocketAddr,
+    pub listen: SocketAddr,
+    pub admin: SocketAddr,
 }
 
 impl Node {
@@ -191,7 +200,8 @@ impl Cluster {
     }
 
     fn vars(&self, listen: SocketAddr, admin: SocketAddr) -> BTreeMap<&'static str, String> {
-        BTreeMap::from([
+        let more = self.setup.vars.iter().map(|(name, value)| (*name, (*value).to_owned()));
+        let own = [
             ("KAFKA_BROKERS", self.services.brokers().to_owned()),
             ("REDIS_URL", self.services.redis_url().to_owned()),
             ("JWT_SECRET", secret().expose().to_owned()),
@@ -203,7 +213,8 @@ impl Cluster {
             ("LEASE_TTL_MS", self.setup.lease_ttl_ms.to_string()),
             ("PRESENCE_LINGER_MS", self.setup.linger_ms.to_string()),
             ("PRESENCE_GRACE_MS", self.setup.grace_ms.to_string()),
-        ])
+        ];
+        own.into_iter().chain(more).collect()
     }
 
     /// Starts a coordinator, again at the addresses it had.
@@ -395,11 +406,18 @@ impl Cluster {
         self.value_of(self.node(name).admin, series).await
     }
 
+    /// A value that all coordinators that run count together.
+    pub async fn coordinators_count(&self, series: &str) -> f64 {
+        let mut sum = 0.0;
+        for coordinator in self.coordinators.iter().filter(|c| c.process.is_some()) {
+            sum += self.value_of(coordinator.admin, series).await;
+        }
+        sum
+    }
+
     async fn value_of(&self, admin: SocketAddr, series: &str) -> f64 {
-        let Ok(answer) = self.http.get(format!("http://{admin}/metrics")).send().await else { return 0.0 };
-        let text = answer.text().await.unwrap_or_default();
-        let value = text.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
-        value.and_then(|value| value.trim().parse().ok()).unwrap_or(0.0)
+        let all = metrics::scrape(&self.http, admin).await;
+        all.and_then(|all| all.get(series).copied()).unwrap_or(0.0)
     }
 
     /// What a node's clients dial.
@@ -407,20 +425,14 @@ impl Cluster {
         format!("ws://{}/socket", self.node(name).listen)
     }
 
-    /// A client of this user, with waits that are short beside the grace of presence.
-    pub fn client(&self, user: &str) -> Builder {
-        self.client_maker(user)()
+    /// Where clients ask, and how they wait.
+    pub fn front(&self) -> Front {
+        Front { url: self.front.clone(), backoff: self.setup.backoff }
     }
 
-    /// The same, again and again.
+    /// Makes clients of this user, again and again.
     pub fn client_maker(&self, user: &str) -> impl Fn() -> Builder + Send + use<> {
-        let (front, token) = (self.front.clone(), token(user, now_s() + TOKEN_S));
-        move || {
-            Client::builder(&front)
-                .token(token.clone())
-                .backoff(Duration::from_millis(50), Duration::from_millis(500))
-                .request_timeout(HTTP_TIMEOUT)
-        }
+        self.front().client_maker(user)
     }
 
     /// One command to Redis itself.
@@ -428,6 +440,27 @@ impl Cluster {
         let client = redis::Client::open(self.redis_url()).expect("a valid address");
         let mut connection = client.get_multiplexed_async_connection().await.expect("Redis is reached");
         command.query_async(&mut connection).await.expect("Redis does it")
+    }
+}
+
+/// What a client has to know of a cluster.
+#[derive(Debug, Clone)]
+pub struct Front {
+    pub url: String,
+    /// The shortest and the longest first wait of who lost its connection.
+    pub backoff: (Duration, Duration),
+}
+
+impl Front {
+    /// Makes clients of this user, again and again.
+    pub fn client_maker(&self, user: &str) -> impl Fn() -> Builder + Send + use<> {
+        let (front, token) = (self.clone(), token(user, now_s() + TOKEN_S));
+        move || {
+            Client::builder(&front.url)
+                .token(token.clone())
+                .backoff(front.backoff.0, front.backoff.1)
+                .request_timeout(HTTP_TIMEOUT)
+        }
     }
 }
 

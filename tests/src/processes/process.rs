@@ -90,6 +90,10 @@ impl Process {
         until(&what, LIMIT, async || self.child.try_wait().expect("our own child")).await
     }
 
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
     pub fn log(&self) -> String {
         std::fs::read_to_string(&self.log).unwrap_or_default()
     }

@@ -6,6 +6,14 @@ use roost_ws_node::core::events::{Event, SessionKey};
 
 use super::rig::Rig;
 
+/// Ten sessions at home in each of the first three vnodes, which are node 0's; node 1 takes a hundred a second.
+fn thirty_sessions(homes: &[usize]) -> (Rig, Vec<u64>) {
+    let mut rig = Rig::with(homes, None, |cfg| cfg.accepts_per_s = 100);
+    let users: Vec<String> = (0..30).map(|i| rig.user(i / 10, i % 10)).collect();
+    let sessions = users.iter().map(|user| rig.connect(0, user)).collect();
+    (rig, sessions)
+}
+
 /// The inbox of `bob`, at home on node 1, holds m1 to m5, of which m3 to m5 are in the hot window.
 struct Inbox {
     rig: Rig,
@@ -153,4 +161,39 @@ fn a_live_session_waits_for_its_reset_while_the_log_cannot_be_asked_without_hurr
     rig.log_end_known = true;
     rig.run(3000);
     assert_eq!((rig.resets(reader).len(), rig.closed(reader)), (1, vec![]));
+}
+
+/// P8: a session waits from when its home stops, so the next home stops when the sessions of the last one can go.
+#[test]
+fn no_home_stops_while_the_sessions_of_another_wait_for_their_new_one() {
+    let (mut rig, sessions) = thirty_sessions(&[0, 0, 0, 1]);
+    rig.freeze(1);
+    (0..3).for_each(|v| rig.assign(v, 1));
+    rig.run(3000);
+    let held = |rig: &Rig| {
+        let rows = rig.control.table(rig.store_now()).rows;
+        rows.values().filter(|row| row.sid == *rig.nodes[0].sid()).count()
+    };
+    assert_eq!(held(&rig), 2, "one is given up, and nobody has taken it yet");
+    rig.thaw(1);
+    rig.run(3000);
+    assert_eq!(held(&rig), 0);
+    let waits: Vec<u64> = sessions.iter().map(|s| rig.moved(*s).unwrap().after_ms).collect();
+    assert!(waits.iter().all(|ms| *ms <= 50 + 100), "those of one vnode, and a little: {waits:?}");
+}
+
+/// What a node takes is for all who hand over to it, and not for those who do not.
+#[test]
+fn who_hands_over_alone_sends_as_many_sessions_as_the_other_takes() {
+    let spread_over = |homes: &[usize], moving: &[usize]| {
+        let (mut rig, sessions) = thirty_sessions(homes);
+        moving.iter().for_each(|v| rig.assign(*v, 1));
+        // The others cannot give up what they should: they are still at it.
+        (2..rig.nodes.len()).for_each(|node| rig.freeze(node));
+        rig.run(3000);
+        sessions[..10].iter().map(|s| rig.moved(*s).unwrap().after_ms).max().unwrap()
+    };
+    assert_eq!(spread_over(&[0, 0, 0, 1, 2, 3, 2, 3], &[0]), 100);
+    assert_eq!(spread_over(&[0, 0, 0, 1, 2, 3, 2, 3], &[0, 4]), 200);
+    assert_eq!(spread_over(&[0, 0, 0, 1, 2, 3, 2, 3], &[0, 4, 5]), 303, "33 a second");
 }

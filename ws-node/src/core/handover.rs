@@ -1,15 +1,18 @@
 //! Giving vnodes up in good order: to the node that should have them, or to nobody in particular (rules 16, 22).
 
+use std::collections::BTreeMap;
+
 use roost_backend::store::*;
 use roost_proto::ids::{Epoch, NodeId, VnodeId};
 
-use super::events::Now;
+use super::events::{Now, SessionKey};
 use super::home::{Home, Phase};
+use super::session::State;
 use super::{Action, NodeCore, Registration};
 
 /// As many homes are stopped as have sessions that can go within this time, in milliseconds: it bounds how long a
 /// message waits for a session that moves.
-const HANDOVER_AHEAD_MS: u64 = 100;
+const HANDOVER_AHEAD_MS: u64 = 50;
 
 impl NodeCore {
     /// Vnodes whose target is another living node: stop, empty the outbox, release. Not while the store settles: only
@@ -24,23 +27,38 @@ impl NodeCore {
             goes.then(|| (home.vnode, target.clone()))
         };
         let stopping: Vec<_> = self.homes.values().filter_map(leaving).collect();
+        if stopping.is_empty() {
+            return;
+        }
+        let mut waiting = self.sessions_adrift();
         for (vnode, target) in stopping {
             // The sessions of what was handed over before go first: a session waits from when its home stops.
-            let ahead = self.sessions_to(&target) * 1000 / self.sends_per_s(&target);
+            let first = waiting.entry(target.clone()).or_default();
+            let ahead = *first * 1000 / self.sends_per_s(&target);
             if ahead + self.pace.behind(&target, now.mono) <= HANDOVER_AHEAD_MS {
+                *first += self.by_vnode.get(&vnode).map_or(0, |s| s.values().map(Vec::len).sum()) as u64;
                 self.counters.handoffs += 1;
                 self.stop_home(vnode, now);
             }
         }
     }
 
-    /// Sessions of homes that are stopped in favour of `target`, not told to move yet.
-    fn sessions_to(&self, target: &NodeId) -> u64 {
-        let stopped = |h: &&Home| matches!(h.phase, Phase::Stopping | Phase::Releasing);
-        let goes = |h: &&Home| self.view.assignment.targets.get(&h.vnode) == Some(target);
-        let waiting = |h: &Home| self.by_vnode.get(&h.vnode).map_or(0, |s| s.values().map(Vec::len).sum());
-        let sessions: usize = self.homes.values().filter(stopped).filter(goes).map(waiting).sum();
-        sessions as u64
+    /// For each node the sessions that go there as soon as it is ready for them: their home here has stopped, or is
+    /// gone already, and they are not told to move yet.
+    fn sessions_adrift(&self) -> BTreeMap<NodeId, u64> {
+        let mut adrift = BTreeMap::new();
+        for (vnode, streams) in &self.by_vnode {
+            let Some(target) = self.view.assignment.targets.get(vnode) else { continue };
+            if self.homes.get(vnode).is_some_and(|home| home.phase == Phase::Ready) {
+                continue;
+            }
+            let waits = |key: &&SessionKey| {
+                self.sessions.get(key).is_some_and(|s| matches!(s.state, State::Adrift { .. }))
+            };
+            let waiting = streams.values().flatten().filter(waits).count();
+            *adrift.entry(target.clone()).or_default() += waiting as u64;
+        }
+        adrift
     }
 
     pub(super) fn is_up(&self, node: &roost_proto::NodeId) -> bool {

@@ -110,6 +110,8 @@ pub struct NodeCore {
     view: Table,
     /// The highest epoch seen of each vnode.
     epochs: Vec<Epoch>,
+    /// For each node the others that have something to hand over to it.
+    givers: BTreeMap<NodeId, BTreeSet<NodeId>>,
     homes: BTreeMap<VnodeId, Home>,
     /// Vnodes being claimed.
     claims: BTreeMap<VnodeId, ownership::Claiming>,
@@ -160,6 +162,7 @@ impl NodeCore {
         let sid = Sid::new(&cfg.node, now.wall, cfg.random);
         Self {
             epochs: vec![Epoch(0); cfg.vnodes as usize],
+            givers: BTreeMap::new(),
             sid,
             registration: Registration::No,
             registered_before: false,

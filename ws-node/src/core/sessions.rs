@@ -1,5 +1,7 @@
 //! Sessions come, are placed at their home, told to move, and go (rules 25–27).
 
+use std::collections::BTreeSet;
+
 use roost_backend::store::{NodeState, Opened, Row};
 use roost_proto::codes::CloseCode;
 use roost_proto::frames::{Moved, Reset, ServerFrame, Welcome};
@@ -188,12 +190,13 @@ impl NodeCore {
         self.frame(key, ServerFrame::Moved(moved));
     }
 
-    /// Sessions a second that this node may send to another: its part of what the other takes.
+    /// Sessions a second that this node may send to another: its part of what the other takes, of all that hand over
+    /// to it now.
     pub(super) fn sends_per_s(&self, node: &NodeId) -> u64 {
         let takes = self.view.nodes.get(node).map_or(0, |row| row.load.accepts_per_s);
         let takes = if takes == 0 { self.cfg.accepts_per_s } else { takes };
-        let senders = self.view.living().count();
-        (takes / (senders.saturating_sub(1).max(1) as u64)).max(1)
+        let others = self.givers.get(node).map_or(0, BTreeSet::len) as u64;
+        (takes / (others + 1)).max(1)
     }
 
     pub(super) fn frame(&mut self, session: SessionKey, frame: ServerFrame) {

@@ -1,7 +1,9 @@
 //! What this node knows of the table: read from the store, corrected by what it knows better (rules 20–22).
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use roost_backend::store::*;
-use roost_proto::ids::{Epoch, VnodeId};
+use roost_proto::ids::{Epoch, NodeId, VnodeId};
 use roost_proto::records::Took;
 
 use super::events::Now;
@@ -57,10 +59,23 @@ impl NodeCore {
                 self.pass_on_remembered(vnode, now);
             }
         }
+        self.givers = self.count_givers();
         self.end_replaced(now);
         self.give_up_strays(table);
         self.tick_ownership(now);
         self.place_sessions(now);
+    }
+
+    /// Who else has vnodes that should be elsewhere, by where.
+    fn count_givers(&self) -> BTreeMap<NodeId, BTreeSet<NodeId>> {
+        let mut givers: BTreeMap<NodeId, BTreeSet<NodeId>> = BTreeMap::new();
+        for (vnode, row) in self.view.rows.iter().filter(|(_, row)| !self.view.ended(&row.sid)) {
+            let (giver, taker) = (row.node(), self.view.assignment.targets.get(vnode));
+            if let Some(taker) = taker.filter(|taker| **taker != giver && giver != self.cfg.node) {
+                givers.entry(taker.clone()).or_default().insert(giver);
+            }
+        }
+        givers
     }
 
     /// Rows of this sid that it does not know to have: a claim whose answer was lost, or one from before the store

@@ -1,3 +1,4 @@
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -344,4 +345,16 @@ async fn listeners_of_one_process_count_for_themselves() {
     let _socket = one.connect().await;
     one.metric_becomes("roost_http_connections{listener=\"public\"}", 1.0).await;
     assert_eq!(two.metric("roost_http_connections{listener=\"public\"}"), 0.0);
+}
+
+#[tokio::test]
+async fn thousands_may_wait_to_be_accepted() {
+    let listener = roost_service::listen(SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
+    let addr = listener.local_addr().unwrap();
+    // Who finds no place is not refused: TCP asks again a second later.
+    let mut waiting = Vec::new();
+    for n in 0..3_000 {
+        let connected = timeout(Duration::from_millis(500), TcpStream::connect(addr)).await;
+        waiting.push(connected.unwrap_or_else(|_| panic!("there is no place for number {n}")).unwrap());
+    }
 }
