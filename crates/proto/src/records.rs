@@ -1,12 +1,12 @@
 //! The records of `messages-<node>`: what nodes say to each other about one vnode (key: the vnode's number).
 //!
 //! A record is JSON with one key that names its kind: `{"item":{…}}`, `{"confirm":{…}}`, `{"probe":{…}}`,
-//! `{"took":{…}}`.
+//! `{"took":{…}}`, `{"disconnect":{…}}`.
 
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-use crate::ids::{Epoch, MessageId, NodeId, Sid, StreamId, VnodeId};
+use crate::ids::{Epoch, MessageId, NodeId, Sid, StreamId, UserId, VnodeId};
 
 /// One record between nodes.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -16,6 +16,7 @@ pub enum Record {
     Confirm(Confirm),
     Probe(Probe),
     Took(Took),
+    Disconnect(Disconnect),
 }
 
 /// Which channel a record belongs to: what one sender (`sid`) has for one vnode under one epoch.
@@ -96,6 +97,14 @@ pub struct Probe {
     pub channel: ChannelId,
     pub first: u64,
     pub last: u64,
+}
+
+/// Every node closes what it has of this user's sessions: who is on the way from one home to the next has sessions
+/// at both.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Disconnect {
+    pub user: UserId,
+    pub reason: String,
 }
 
 /// A new owner tells its predecessor.

@@ -316,7 +316,8 @@ impl World {
             Action::Produce { lane, record } => self.produce(pid, lane, record),
             Action::Frame { session, frame, counted } => self.send_frame(pid, session, frame, counted),
             Action::Close { session, code, .. } => self.close_connection(pid, session, code.code()),
-            Action::Observe(..) => {}
+            // No client of the simulation reads pages, and nobody asks over HTTP.
+            Action::Observe(..) | Action::Page { .. } | Action::Answer { .. } => {}
             Action::Replaced => self.kill(pid),
         }
     }

@@ -45,6 +45,7 @@ impl Rig {
                 self.later(1, node, Event::Closed { session });
             }
             Action::Observe(..) => {}
+            Action::Answer { call, reply } => self.answers.push((call, reply)),
             Action::Replaced => self.replaced.push(node),
             Action::Refresh => self.look(node),
             asked => self.ask_store(node, asked),
@@ -153,6 +154,10 @@ impl Rig {
             Action::Read { session, vnode, stream, generation, after, limit } => {
                 let answer = (!cut).then(|| self.data[vnode.index()].read(&stream, generation, after, limit));
                 Event::Read { session, generation, after, answer }
+            }
+            Action::Page { session, id, vnode, stream, before, limit } => {
+                let answer = (!cut).then(|| self.data[vnode.index()].page(&stream, before, limit));
+                Event::Paged { session, id, answer }
             }
             other => unreachable!("not a question to the store: {other:?}"),
         };

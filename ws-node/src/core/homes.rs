@@ -1,5 +1,7 @@
 //! The vnodes that live here: items come in, writes go out, answers and reports come back (rules 8–15, 18).
 
+use std::borrow::Cow;
+
 use roost_backend::log::{Lane, Outgoing};
 use roost_backend::store::*;
 use roost_proto::codes::CloseCode;
@@ -185,6 +187,7 @@ impl NodeCore {
                     }
                 }
             }
+            Some(Token::Told { call }) => self.told(call, ok),
             Some(Token::Other) | None => {}
         }
     }
@@ -374,7 +377,7 @@ impl NodeCore {
             ItemResult::Ok { at } => {
                 self.out.push(Action::Observe(Observation::Reply, now.us.saturating_sub(waiter.since_us)));
                 self.counters.replies_ok += 1;
-                self.reply_ok(waiter.session, id, ReplyOk { at: Some(rfc3339(*at)) });
+                self.reply_ok(waiter.session, id, ReplyOk { at: Some(rfc3339(*at)), ..ReplyOk::default() });
             }
             ItemResult::Conflict => self.reply_conflict(waiter.session, id),
             ItemResult::Bad => {
@@ -385,7 +388,12 @@ impl NodeCore {
     }
 
     /// Closes a session that cannot be served any more.
-    pub(super) fn close(&mut self, session: super::SessionKey, code: CloseCode, reason: &'static str) {
-        self.out.push(Action::Close { session, code, reason });
+    pub(super) fn close(
+        &mut self,
+        session: super::SessionKey,
+        code: CloseCode,
+        reason: impl Into<Cow<'static, str>>,
+    ) {
+        self.out.push(Action::Close { session, code, reason: reason.into() });
     }
 }

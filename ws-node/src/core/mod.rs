@@ -6,6 +6,7 @@
 //! others), [`home`] (a vnode that lives here) with its [`outbox`], [`ownership`], [`sessions`], [`presence`].
 //! The rule numbers in comments are those of `docs/decisions/0001-protocol-core.md`.
 
+pub mod calls;
 mod canary;
 pub mod channel;
 pub mod config;
@@ -13,12 +14,15 @@ mod delivery;
 pub mod events;
 pub mod explain;
 mod handover;
+pub mod history;
 pub mod home;
 mod homes;
+pub mod limit;
 mod outbox;
 mod ownership;
 mod pace;
 mod presence;
+mod refresh;
 mod sending;
 pub mod session;
 mod sessions;
@@ -53,6 +57,7 @@ enum Registration {
 enum Token {
     Item { vnode: VnodeId, chan: u64, round: u32, n: u64 },
     Event { vnode: VnodeId, epoch: Epoch, seq: u64 },
+    Told { call: SessionKey },
     Other,
 }
 
@@ -87,6 +92,14 @@ pub struct Counters {
     pub generations_begun: u64,
     pub status_events: u64,
     pub moved: u64,
+    /// Newcomers beyond their user's limit.
+    pub sessions_refused: u64,
+    /// Sessions that gave way to a newcomer of their user.
+    pub sessions_replaced: u64,
+    /// Sessions closed by the server API.
+    pub sessions_disconnected: u64,
+    pub refreshed: u64,
+    pub refreshes_refused: u64,
 }
 
 /// The state of one node. See the module's text.
@@ -117,6 +130,8 @@ pub struct NodeCore {
     accepting: Accepting,
     pace: Pace,
     canary: Canary,
+    /// Commands of the server API that every node is being told.
+    telling: BTreeMap<SessionKey, calls::Telling>,
     tokens: HashMap<u64, Token>,
     next_token: u64,
     next_call: u64,
@@ -164,6 +179,7 @@ impl NodeCore {
             accepting: Accepting::new(cfg.accepts_per_s),
             pace: Pace::default(),
             canary: Canary::default(),
+            telling: BTreeMap::new(),
             tokens: HashMap::new(),
             next_token: 1,
             next_call: 1,
@@ -227,6 +243,10 @@ impl NodeCore {
             Event::Send { session, send } => self.on_send(session, send, now),
             Event::Ack { session, cursor } => self.on_ack(session, cursor, now),
             Event::Status { session, id, status } => self.on_status(session, id, status, now),
+            Event::Refresh { session, id, token } => self.on_refresh(session, id, token),
+            Event::History { session, history } => self.on_history(session, history, now),
+            Event::Paged { session, id, answer } => self.on_paged(session, &id, answer),
+            Event::Calls(calls) => self.on_calls(calls, now),
             Event::Drained { session, frames } => self.on_drained(session, frames, now),
             Event::Closed { session } => self.on_closed(session, now),
             Event::Drain => self.on_drain(now),
@@ -241,6 +261,7 @@ impl NodeCore {
             Record::Confirm(confirm) => self.on_confirm(confirm, now),
             Record::Probe(probe) => self.on_probe(&probe),
             Record::Took(took) => self.on_took(&took, now),
+            Record::Disconnect(disconnect) => self.on_disconnect(&disconnect, now),
         }
     }
 
@@ -293,6 +314,7 @@ impl NodeCore {
         self.tick_homes(now);
         self.tick_channels(now);
         self.tick_canary(now);
+        self.tick_telling(now);
         self.tick_sessions(now);
     }
 

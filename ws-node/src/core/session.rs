@@ -2,7 +2,9 @@
 
 use std::collections::{HashMap, VecDeque};
 
+use roost_proto::ErrorBody;
 use roost_proto::frames::{ChosenStatus, Send};
+use roost_proto::history::History;
 use roost_proto::ids::{Cursor, DeviceId, Epoch, MessageId, Offset, SessionId, StreamId, UserId, VnodeId};
 use roost_service::ratelimit::Bucket;
 
@@ -61,6 +63,8 @@ pub struct Rights {
 pub enum Early {
     Send(Send),
     Status(MessageId, ChosenStatus),
+    History(History),
+    Refresh(MessageId, Result<Rights, ErrorBody>),
 }
 
 #[derive(Debug)]

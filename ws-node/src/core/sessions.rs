@@ -25,10 +25,10 @@ impl NodeCore {
         let Connecting { session: key, user, device, rights, epoch, cursor } = connect;
         let stream = StreamId::inbox(&user);
         let vnode = self.vnode_of(&stream);
-        let others = self.by_vnode.get(&vnode).and_then(|s| s.get(&stream)).map_or(0, Vec::len);
-        if others >= self.cfg.sessions_per_user_max {
+        let Some(leaving) = self.make_room(vnode, &stream, device.as_ref()) else {
+            self.counters.sessions_refused += 1;
             return self.close(key, CloseCode::TooManySessions, "the user has too many sessions");
-        }
+        };
         let id = SessionId::new(format!("{:08x}-{:x}", self.cfg.random, key.0)).expect("hex and a dash");
         self.by_vnode.entry(vnode).or_default().entry(stream.clone()).or_default().push(key);
         let session = Session {
@@ -57,6 +57,16 @@ impl NodeCore {
             bucket: Bucket::new(self.cfg.commands_per_s, self.cfg.commands_burst),
         };
         self.sessions.insert(key, session);
+        // After the newcomer is known, so that its user is not taken for gone.
+        for other in leaving {
+            self.counters.sessions_replaced += 1;
+            self.dismiss(
+                other,
+                CloseCode::TooManySessions,
+                "a newer session of the user took the place",
+                now,
+            );
+        }
         self.place(key, now);
     }
 
@@ -321,6 +331,8 @@ impl NodeCore {
             match command {
                 Early::Send(send) => self.on_send(key, send, now),
                 Early::Status(id, status) => self.on_status(key, id, status, now),
+                Early::History(history) => self.on_history(key, history, now),
+                Early::Refresh(id, token) => self.on_refresh(key, id, token),
             }
         }
     }

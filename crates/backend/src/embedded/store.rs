@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use roost_proto::ids::{Epoch, Offset, StreamId, UserId, VnodeId};
+use roost_proto::ids::{Cursor, Epoch, Offset, StreamId, UserId, VnodeId};
 use rusqlite::{Connection, OptionalExtension, params};
 use tokio::sync::watch;
 
@@ -204,6 +204,16 @@ impl Store for EmbeddedStore {
         limit: usize,
     ) -> Result<Window, StoreError> {
         self.step(vnode, |data| data.read(stream, generation, after, limit))
+    }
+
+    async fn page(
+        &self,
+        vnode: VnodeId,
+        stream: &StreamId,
+        before: Option<Cursor>,
+        limit: usize,
+    ) -> Result<Page, StoreError> {
+        self.step(vnode, |data| data.page(stream, before, limit))
     }
 
     async fn presence(&self, vnode: VnodeId, users: &[UserId]) -> Result<Vec<PresenceRow>, StoreError> {

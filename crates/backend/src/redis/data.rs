@@ -8,7 +8,7 @@ use roost_proto::events::{message_prefix, status_prefix};
 use roost_proto::ids::{Cursor, Epoch, Offset, Seq, Sid, StreamId, UserId, VnodeId};
 use roost_proto::limits::IDS_KEPT_MS;
 
-use super::reply::{Fields, from_json, parse_pair};
+use super::reply::{Fields, from_json, parse, parse_pair};
 use super::{RedisStore, keys};
 use crate::store::*;
 
@@ -187,6 +187,34 @@ impl RedisStore {
         // COUNT 0 is answered with nil.
         let entries = if limit == 0 { Vec::new() } else { entries(answers.array()?)? };
         Ok(Window { first, entries })
+    }
+
+    pub(super) async fn do_page(
+        &self,
+        vnode: VnodeId,
+        stream: &StreamId,
+        before: Option<Cursor>,
+        limit: usize,
+    ) -> Result<Page, StoreError> {
+        let link = self.links.get().await?;
+        let key = keys::stream(vnode, stream);
+        let from = before.map_or("+".to_owned(), |b| format!("{}-0", b.offset.0.saturating_sub(1)));
+        let mut pipe = pipe();
+        pipe.atomic().cmd("HGET").arg(keys::head(vnode)).arg("generation");
+        pipe.cmd("GET").arg(keys::tail(vnode, stream));
+        pipe.cmd("XRANGE").arg(&key).arg("-").arg("+").arg("COUNT").arg(1);
+        pipe.cmd("XREVRANGE").arg(&key).arg(from).arg("-").arg("COUNT").arg(limit.max(1));
+        let mut answers = self.together(&link, &pipe).await?;
+        let generation = answers.bytes_if_any()?.map_or(Ok(0), |text| parse(&text))?;
+        let tail = match answers.bytes_if_any()? {
+            None => None,
+            Some(text) => {
+                let (generation, offset) = parse_pair(&text, b':')?;
+                Some(Cursor::new(Epoch(generation), Offset(offset)))
+            }
+        };
+        let first = entries(answers.array()?)?.first().map(|(offset, _)| *offset);
+        Ok(Page::of(Epoch(generation), tail, first, before, entries(answers.array()?)?))
     }
 
     pub(super) async fn do_presence(

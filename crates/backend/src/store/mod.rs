@@ -5,12 +5,16 @@
 //! to it by the contract suite.
 
 pub mod model;
+mod page;
+mod shown;
 mod types;
 
 use async_trait::async_trait;
-use roost_proto::ids::{Epoch, Offset, StreamId, UserId, VnodeId};
+use roost_proto::ids::{Cursor, Epoch, Offset, StreamId, UserId, VnodeId};
 use tokio::sync::watch;
 
+pub use page::Page;
+pub use shown::{Shown, shown_of};
 pub use types::*;
 
 /// The store. Every call is one atomic step or one consistent read; every call is safe to repeat when its answer
@@ -42,6 +46,8 @@ pub use types::*;
 ///     `roost_proto::events` composes it.
 /// 12. `read` returns consecutive entries of one generation, or none; it never skips one that is still in the
 ///     window without saying so through `first`.
+/// 13. `page` returns consecutive entries of the present generation too, newest first, and says when the window ends
+///     before the stream does.
 #[async_trait]
 pub trait Store: Send + Sync {
     async fn open_ring(&self, vnodes: u32) -> Result<DataSet, StoreError>;
@@ -76,6 +82,14 @@ pub trait Store: Send + Sync {
         after: Offset,
         limit: usize,
     ) -> Result<Window, StoreError>;
+    /// At most `limit` entries of `stream` before `before`, or the newest, of the vnode's present generation.
+    async fn page(
+        &self,
+        vnode: VnodeId,
+        stream: &StreamId,
+        before: Option<Cursor>,
+        limit: usize,
+    ) -> Result<Page, StoreError>;
     /// What is kept about the presence of users of one vnode, in the order asked.
     async fn presence(&self, vnode: VnodeId, users: &[UserId]) -> Result<Vec<PresenceRow>, StoreError>;
     async fn ping(&self) -> Result<(), StoreError>;
