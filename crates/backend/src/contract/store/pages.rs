@@ -26,7 +26,7 @@ pub async fn pages_go_back_from_the_newest_to_where_the_stream_began(fixture: &d
     assert_eq!(shown(&page(&owner, &bob, Some((10, 5)), 3).await), (vec![4, 3, 2], true, false));
     let last = page(&owner, &bob, Some((10, 2)), 3).await;
     assert_eq!((shown(&last), last.before()), ((vec![1], false, false), None));
-    assert_eq!(shown(&page(&owner, &bob, None, 7).await).1, false, "exactly all of it");
+    assert!(!shown(&page(&owner, &bob, None, 7).await).1, "exactly all of it");
     assert_eq!(shown(&page(&owner, &bob, Some((10, 1)), 3).await), (vec![], false, false));
     assert_eq!(shown(&page(&owner, &bob, Some((10, 100)), 1).await), (vec![7], true, false));
     assert_eq!(shown(&newest.clone().fit(1)), (vec![7], true, false), "one at least");
