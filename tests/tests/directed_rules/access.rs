@@ -117,7 +117,7 @@ fn answer(rig: &Rig, n: u64) -> Vec<&'static str> {
 /// Whoever is on the way from one home to the next is closed at both, asked of a third node.
 #[test]
 fn a_disconnect_closes_a_user_wherever_it_is() {
-    let mut rig = Rig::new(&[0, 1, 2], None);
+    let mut rig = Rig::new(&[0, 1, 2, 0], None);
     let (bob, carol) = (rig.user(1, 0), rig.user(1, 1));
     let moving = rig.connect_at(1, &bob, Some("phone"), None);
     let other = rig.connect(1, &carol);
