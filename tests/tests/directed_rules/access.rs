@@ -4,7 +4,8 @@ use roost_proto::frames::ServerFrame;
 use roost_proto::ids::{MessageId, UserId};
 use roost_proto::{ErrorBody, ErrorCode};
 use roost_ws_node::core::calls::Call;
-use roost_ws_node::core::events::{Event, SessionKey};
+use roost_ws_node::core::events::{Action, Event, SessionKey};
+use roost_ws_node::core::explain::Query;
 use roost_ws_node::core::limit::SessionPolicy;
 use roost_ws_node::core::session::Rights;
 
@@ -155,6 +156,19 @@ fn a_disconnect_is_confirmed_only_when_every_node_was_told() {
     assert_eq!(answer(&rig, 2), ["unknown"], "once");
 }
 
+/// P9: a record that the log did not take told nobody.
+#[test]
+fn a_disconnect_that_the_log_did_not_take_is_not_confirmed() {
+    let mut rig = Rig::new(&[0, 1], None);
+    let call = Call::Disconnect { user: UserId::new(rig.user(1, 0)).unwrap(), reason: "by hand".into() };
+    let now = rig.clock();
+    let asked = rig.nodes[0].step(Event::Calls(vec![(SessionKey::call(1), call)]), now);
+    let [Action::Produce { record, .. }] = &asked[..] else { panic!("one other node is told: {asked:?}") };
+    let told = rig.nodes[0].step(Event::Reported { token: record.token, ok: false }, now);
+    let [Action::Answer { reply, .. }] = &told[..] else { panic!("an answer: {told:?}") };
+    assert_eq!(reply.error.as_ref().map(|error| error.code), Some(ErrorCode::Unavailable));
+}
+
 #[test]
 fn a_refresh_changes_the_rights_or_says_why_not() {
     let mut rig = Rig::new(&[0, 1], None);
@@ -169,6 +183,9 @@ fn a_refresh_changes_the_rights_or_says_why_not() {
     rig.give(1, refresh("r2", Ok(Rights { rooms: Some(vec!["team-*".into()]), watch: None })));
     assert_eq!((rig.told(session, "r1"), rig.told(session, "r2")), (vec!["unauthorized"], vec!["ok"]));
     assert_eq!(rig.nodes[1].counters().refreshed, 1);
+    let query = Query::User(UserId::new(&bob).unwrap());
+    let shown = rig.nodes[1].explain(&query, rig.clock()).sessions.remove(0);
+    assert_eq!((shown.rooms, shown.watch), (Some(vec!["team-*".into()]), None), "what the token allows now");
     // Before `welcome` nothing else is said; then it is, in order.
     let early = rig.user(1, 1);
     rig.writes = Box::new(|_| Reach::Underway);
