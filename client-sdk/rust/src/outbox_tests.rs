@@ -40,7 +40,7 @@ fn written(outbox: &mut Outbox, now: u64) -> String {
 }
 
 fn ok(outbox: &mut Outbox, id: &str, now: u64) -> Vec<Answer> {
-    let ok = ReplyOk { at: Some("then".into()) };
+    let ok = ReplyOk { at: Some("then".into()), ..ReplyOk::default() };
     outbox.reply(Reply::ok(id, ok), now, &mut StdRng::seed_from_u64(1))
 }
 

@@ -100,7 +100,12 @@ fn who_gives_way_is_not_seen_to_go() {
     rig.connect(1, &bob);
     rig.run(1000);
     let events = rig.nodes[1].counters().status_events;
+    // Its opening takes longer than it takes to find out who is gone.
+    rig.writes = Box::new(|_| Reach::Underway);
     rig.connect(1, &bob);
+    rig.run(1000);
+    rig.writes = Box::new(|_| Reach::Answered);
+    rig.land();
     rig.run(1000);
     assert_eq!(rig.nodes[1].counters().status_events, events, "online all the time");
 }

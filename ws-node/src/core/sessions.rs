@@ -57,7 +57,7 @@ impl NodeCore {
             bucket: Bucket::new(self.cfg.commands_per_s, self.cfg.commands_burst),
         };
         self.sessions.insert(key, session);
-        // After the newcomer is known, so that its user is not taken for gone.
+        // In the step in which the newcomer is taken: who is on the way in is not gone.
         for other in leaving {
             self.counters.sessions_replaced += 1;
             self.dismiss(

@@ -18,6 +18,8 @@ impl World {
             ClientFrame::Send(send) => self.server_accepts(&mut wire, &send),
             ClientFrame::Ack(ack) => self.ack(ack.cursor),
             ClientFrame::Ping(_) | ClientFrame::Pong(_) | ClientFrame::Status(_) => {}
+            // Nobody asks for pages, and no token of the simulation ends.
+            ClientFrame::History(_) | ClientFrame::Refresh(_) => unreachable!("not in this simulation"),
         }
         self.wires.insert(conn, wire);
     }

@@ -307,7 +307,7 @@ impl World {
                 self.gaps += 1;
                 self.taken = Some(cursor);
             }
-            Some(Event::State { .. }) => return,
+            Some(Event::State { .. } | Event::TokenExpiring { .. }) => return,
         }
         self.step(Input::Ack(item.cursor.unwrap()));
     }
