@@ -292,8 +292,10 @@ impl Node {
                 );
             }
             Action::Answer { call, reply } => {
-                // Whoever asked may have gone.
-                drop(self.calls.remove(&call).map(|answer| answer.send(reply)));
+                if let Some(answer) = self.calls.remove(&call) {
+                    // Whoever asked may have gone.
+                    let _ = answer.send(reply);
+                }
             }
             Action::Observe(what, us) => self.parts.metrics.observe(what, us),
             Action::Refresh => self.parts.refresh.notify_one(),
