@@ -26,11 +26,24 @@ pub struct Coordinator {
 impl Coordinator {
     /// The status and the JSON of an answer, whatever it is.
     pub async fn ask(&self, method: Method, path: &str, token: Option<&str>) -> anyhow::Result<(u16, Value)> {
+        self.ask_with(method, path, token, None).await
+    }
+
+    async fn ask_with(
+        &self,
+        method: Method,
+        path: &str,
+        token: Option<&str>,
+        body: Option<&Value>,
+    ) -> anyhow::Result<(u16, Value)> {
         let url = format!("{}{path}", self.url.trim_end_matches('/'));
         let client = reqwest::Client::builder().timeout(TIMEOUT).build()?;
         let mut request = client.request(method, &url);
         if let Some(token) = token {
             request = request.bearer_auth(token);
+        }
+        if let Some(body) = body {
+            request = request.json(body);
         }
         let response = request.send().await.with_context(|| format!("asking {url}"))?;
         let status = response.status().as_u16();
@@ -45,14 +58,13 @@ impl Coordinator {
 
     /// The same, as an operator.
     pub async fn operate(&self, method: Method, path: &str) -> anyhow::Result<Value> {
-        let token = match std::env::var("ROOST_TOKEN").ok().filter(|token| !token.is_empty()) {
-            Some(token) => token,
-            None => {
-                let secret = place::secret()?.context(token::NO_SECRET)?;
-                token::make(&secret, &UserId::new("roost-cli")?, TOKEN_TTL_S, Role::Service, None)
-            }
-        };
-        good(self.ask(method, path, Some(&token)).await?)
+        good(self.ask(method, path, Some(&service_token()?)).await?)
+    }
+
+    /// Has the server API do something.
+    pub async fn command(&self, command: &str, body: &Value) -> anyhow::Result<Value> {
+        let (token, path) = (service_token()?, format!("/api/{command}"));
+        good(self.ask_with(Method::POST, &path, Some(&token), Some(body)).await?)
     }
 
     /// `/ring` and `/nodes`, and the number of vnodes.
@@ -64,6 +76,15 @@ impl Coordinator {
         }
         Ok((ring, nodes, vnodes))
     }
+}
+
+/// `ROOST_TOKEN`, else one made with the secret at hand.
+fn service_token() -> anyhow::Result<String> {
+    if let Some(token) = std::env::var("ROOST_TOKEN").ok().filter(|token| !token.is_empty()) {
+        return Ok(token);
+    }
+    let secret = place::secret()?.context(token::NO_SECRET)?;
+    Ok(token::make(&secret, &UserId::new("roost-cli")?, TOKEN_TTL_S, Role::Service, None))
 }
 
 fn good((status, body): (u16, Value)) -> anyhow::Result<Value> {

@@ -17,7 +17,7 @@ use roost_proto::{NodeId, UserId};
 use roost_ring::Pins;
 use roost_service::config::{Defaults, environment};
 use roost_service::{CommonConfig, Signals, telemetry};
-use roost_ws_node::{Backends, Ports, Server, WsNodeConfig};
+use roost_ws_node::{Backends, Ports, Server, SessionSettings, WsNodeConfig};
 use tokio::net::TcpListener;
 
 use crate::{place, token};
@@ -48,6 +48,7 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
     let local = |port: u16| SocketAddr::from(([127, 0, 0, 1], port));
     let defaults =
         Defaults { listen_addr: local(args.port), admin_addr: local(args.port + 100), embedded: true };
+    let sessions = SessionSettings::from_vars(vars.iter().cloned())?;
     let common = CommonConfig::from_vars(vars, defaults)?;
     telemetry::init(common.log_format, &common.log_filter)?;
     common.warn();
@@ -57,7 +58,7 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
     let coordinator = coordinator(&common, &backends, &args).await?;
     let mut servers = Vec::new();
     for i in 1..=args.nodes {
-        servers.push(node(&common, &backends, &args, i).await?);
+        servers.push(node(&common, &sessions, &backends, &args, i).await?);
     }
     wait_ready(&coordinator).await;
     let maker = common.jwt.secret.as_ref().map(|_| &secret);
@@ -103,7 +104,13 @@ async fn coordinator(common: &CommonConfig, backends: &Backends, args: &Args) ->
     Ok(Coordinator::bind(config, Arc::clone(&backends.store), public, admin).await?)
 }
 
-async fn node(common: &CommonConfig, backends: &Backends, args: &Args, i: u16) -> anyhow::Result<Server> {
+async fn node(
+    common: &CommonConfig,
+    sessions: &SessionSettings,
+    backends: &Backends,
+    args: &Args,
+    i: u16,
+) -> anyhow::Result<Server> {
     let name = NodeId::new(format!("ws-{i}")).context("the node's name")?;
     let ports = Ports {
         public: listen(name.as_str(), args.port + i).await?,
@@ -115,6 +122,7 @@ async fn node(common: &CommonConfig, backends: &Backends, args: &Args, i: u16) -
     config.core.linger_ms = common.tuning.presence_linger_ms;
     config.core.grace_ms = common.tuning.presence_grace_ms;
     config.http = common.http.clone();
+    sessions.clone().apply(&mut config);
     Ok(Server::bind(config, backends.clone(), ports).await?)
 }
 

@@ -9,6 +9,7 @@ mod health;
 mod place;
 mod plan;
 mod route;
+mod service;
 mod talk;
 mod token;
 
@@ -35,6 +36,10 @@ enum Command {
     Send(talk::SendArgs),
     /// Print what arrives for a user, until interrupted
     Listen(talk::ListenArgs),
+    /// Print the newest messages of a stream
+    History(service::HistoryArgs),
+    /// Close every session of a user, wherever it is
+    Disconnect(service::DisconnectArgs),
     /// Explain where a user is at home: hash, vnode, node, epoch, lease
     Route(route::Args),
     /// Say where a message or a user is, and what it waits for
@@ -57,6 +62,8 @@ fn main() -> ExitCode {
             Command::Token(args) => token::run(&args),
             Command::Send(args) => talk::send(args).await,
             Command::Listen(args) => talk::listen(args).await,
+            Command::History(args) => service::history(args).await,
+            Command::Disconnect(args) => service::disconnect(args).await,
             Command::Route(args) => route::run(args).await,
             Command::Explain(args) => explain::run(args).await,
             Command::Plan(args) => plan::run(args).await,

@@ -63,7 +63,9 @@ pub async fn send(args: SendArgs) -> anyhow::Result<()> {
 }
 
 pub async fn listen(args: ListenArgs) -> anyhow::Result<()> {
-    let builder = Client::builder(&args.url).token(token::at_hand(&args.user)?).device(&args.device);
+    let user = args.user.clone();
+    let token = move || std::future::ready(token::at_hand(&user));
+    let builder = Client::builder(&args.url).token_fn(token).device(&args.device);
     let (client, mut events) = builder.connect().await?;
     let mut left = args.count.unwrap_or(usize::MAX);
     while left > 0 {

@@ -1,7 +1,8 @@
 //! What the public port answers: `/route`, `/presence`, `/ring`, `/nodes` (`docs/PROTOCOL.md`, HTTP).
 //!
-//! All but `/presence` are answered from the current snapshot. Browsers call them from any page, so any origin may.
+//! The server API is passed on to a node. All else but `/presence` is answered from the current snapshot. Browsers call them from any page, so any origin may.
 
+mod forward;
 mod operate;
 mod presence;
 mod tables;
@@ -12,16 +13,13 @@ use std::time::Duration;
 use bytes::Bytes;
 use roost_backend::store::Store;
 use roost_proto::{ErrorBody, ErrorCode, UserId};
-use roost_service::reply;
+use roost_service::{cors, reply};
 use serde::Deserialize;
 use tokio::sync::Semaphore;
 use warp::Filter;
 use warp::filters::BoxedFilter;
-use warp::http::header::{
-    ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_ALLOW_ORIGIN,
-    ACCESS_CONTROL_EXPOSE_HEADERS, ACCESS_CONTROL_MAX_AGE, CACHE_CONTROL, CONTENT_TYPE, HeaderValue,
-};
-use warp::http::{HeaderMap, Method, StatusCode};
+use warp::http::header::{CONTENT_TYPE, HeaderValue};
+use warp::http::{HeaderMap, Method};
 use warp::reply::Response;
 
 use crate::metrics::{Metrics, Routed};
@@ -46,7 +44,11 @@ pub(crate) struct Api {
     pub lease_ttl: Duration,
     /// How many operators are served at once.
     pub operators: Semaphore,
+    /// To the nodes, for the server API.
+    pub nodes: Forwarder,
 }
+
+pub(crate) use forward::Forwarder;
 
 pub(crate) fn operators() -> Semaphore {
     Semaphore::new(operate::OPERATORS_MAX)
@@ -106,7 +108,8 @@ pub(crate) fn routes(api: Api) -> BoxedFilter<(Response,)> {
             operate::explain(&api, &query, &headers).await
         });
     let known = warp::path!("route").or(warp::path!("presence")).unify().or(warp::path!("ring")).unify();
-    let preflight = known.or(warp::path!("nodes")).unify().and(warp::options()).map(preflight);
+    let preflight =
+        known.or(warp::path!("nodes")).unify().and(warp::options()).map(|| cors::preflight("GET, OPTIONS"));
     route
         .or(presence)
         .unify()
@@ -118,11 +121,13 @@ pub(crate) fn routes(api: Api) -> BoxedFilter<(Response,)> {
         .unify()
         .or(explained)
         .unify()
+        .or(forward::route(Arc::clone(&api)))
+        .unify()
         .or(preflight)
         .unify()
         .recover(reply::recover)
         .unify()
-        .map(for_any_origin)
+        .map(cors::for_any_origin)
         .boxed()
 }
 
@@ -169,25 +174,5 @@ fn bad_request(message: &str) -> Response {
 fn json_bytes(body: impl Into<Bytes>) -> Response {
     let mut response = Response::new(body.into().into());
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    response
-}
-
-/// Pages of any origin may ask and see when to come again; nothing of it may be kept by a cache in between.
-fn for_any_origin(mut response: Response) -> Response {
-    let headers: &mut HeaderMap = response.headers_mut();
-    headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, HeaderValue::from_static("*"));
-    headers.insert(ACCESS_CONTROL_EXPOSE_HEADERS, HeaderValue::from_static("retry-after, age"));
-    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    response
-}
-
-/// What a browser asks before it sends a header of its own (Fetch standard, CORS-preflight).
-fn preflight() -> Response {
-    let mut response = Response::new(Vec::new().into());
-    *response.status_mut() = StatusCode::NO_CONTENT;
-    let headers = response.headers_mut();
-    headers.insert(ACCESS_CONTROL_ALLOW_METHODS, HeaderValue::from_static("GET, OPTIONS"));
-    headers.insert(ACCESS_CONTROL_ALLOW_HEADERS, HeaderValue::from_static("authorization, content-type"));
-    headers.insert(ACCESS_CONTROL_MAX_AGE, HeaderValue::from_static("86400"));
     response
 }

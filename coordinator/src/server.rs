@@ -112,8 +112,15 @@ impl Coordinator {
         };
         let lease_ttl = Duration::from_millis(config.lease_ttl_ms);
         let operators = routes::operators();
-        let api =
-            Api { view: Arc::clone(&view), store, metrics, vnodes: config.vnodes, lease_ttl, operators };
+        let api = Api {
+            view: Arc::clone(&view),
+            store,
+            metrics,
+            vnodes: config.vnodes,
+            lease_ttl,
+            operators,
+            nodes: routes::Forwarder::new(),
+        };
         let api = warp::service(routes(api));
         let public = serve(public, api, config.http, public_metrics, stop.clone(), &tracker);
         let admin_api = admin::routes(health.clone(), registry.clone()).recover(reply::recover).unify();

@@ -29,6 +29,8 @@ pub struct Dial {
     pub authorization: Option<String>,
     /// What is offered as `Sec-WebSocket-Protocol`; nothing leaves the header out.
     pub subprotocols: Vec<String>,
+    /// The page that a browser would say it is.
+    pub origin: Option<String>,
     /// The kernel's receive buffer in bytes, for a reader that is to be slow soon.
     pub receive_buffer: Option<u32>,
 }
@@ -74,6 +76,9 @@ impl Wire {
         let header = |value: &str| HeaderValue::from_str(value).expect("a header's value");
         if let Some(authorization) = &dial.authorization {
             request.headers_mut().insert("authorization", header(authorization));
+        }
+        if let Some(origin) = &dial.origin {
+            request.headers_mut().insert("origin", header(origin));
         }
         if !dial.subprotocols.is_empty() {
             request.headers_mut().insert("sec-websocket-protocol", header(&dial.subprotocols.join(", ")));
@@ -316,11 +321,26 @@ pub async fn get(url: &str, path: &str, headers: &[(&str, &str)]) -> Answer {
 ///
 /// By hand, because what a good client would refuse to send has to be sent too.
 pub async fn request(method: &str, url: &str, path: &str, headers: &[(&str, &str)]) -> Answer {
+    request_with(method, url, path, headers, "").await
+}
+
+/// Asks with a body, on a connection of its own.
+pub async fn request_with(
+    method: &str,
+    url: &str,
+    path: &str,
+    headers: &[(&str, &str)],
+    body: &str,
+) -> Answer {
     let mut text = format!("{method} {path} HTTP/1.1\r\nhost: {}\r\n", authority(url));
     for (name, value) in headers {
         text.push_str(&format!("{name}: {value}\r\n"));
     }
+    if !body.is_empty() {
+        text.push_str(&format!("content-length: {}\r\n", body.len()));
+    }
     text.push_str("\r\n");
+    text.push_str(body);
     let exchange = async {
         let mut stream = tcp(authority(url), None).await?;
         // A server that refuses before it has read everything may close first.

@@ -22,6 +22,10 @@ mod places;
 mod presence;
 #[path = "conformance/records.rs"]
 mod records;
+#[path = "conformance/server_api.rs"]
+mod server_api;
+#[path = "conformance/sessions.rs"]
+mod sessions;
 
 #[path = "conformance/rooms.rs"]
 mod rooms;
@@ -117,6 +121,22 @@ on_each_backend! {
     rooms::signals_reach_the_others_and_only_the_latest_waits_for_who_does_not_read,
     rooms::everyone_is_in_the_rooms_that_are_joined_by_all,
     rooms::what_is_not_allowed_in_a_room_gets_its_code,
+    sessions::a_token_is_refreshed_in_band_and_the_session_outlives_the_first,
+    sessions::a_token_that_does_not_hold_is_refused_and_the_old_one_goes_on,
+    sessions::a_token_that_is_not_refreshed_ends_the_session_with_3501,
+    sessions::the_sdk_refreshes_its_token_without_losing_the_connection,
+    sessions::the_oldest_session_gives_way_where_the_policy_says_so,
+    sessions::a_device_has_one_session_where_the_policy_says_so,
+    sessions::pages_of_other_origins_are_turned_away,
+    sessions::a_reader_pages_back_through_its_inbox,
+    server_api::a_message_sent_over_http_arrives_like_any_other_and_a_retry_is_safe,
+    server_api::a_batch_is_done_in_order_and_answered_one_by_one,
+    server_api::a_user_is_disconnected_wherever_it_is,
+    server_api::presence_and_history_are_read_over_http,
+    server_api::without_a_service_token_nothing_is_done,
+    server_api::wrong_requests_get_their_codes,
+    server_api::while_the_log_is_away_nothing_is_promised_and_a_retry_is_safe,
+    server_api::a_request_passes_over_a_node_that_died,
     bad_input::every_bad_input_gets_its_documented_answer,
     bad_input::a_token_is_taken_from_connect_authorization_or_subprotocol,
     bad_input::the_seventeenth_session_of_a_user_is_closed_with_3504,

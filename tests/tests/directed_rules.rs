@@ -5,6 +5,10 @@
 
 #![allow(clippy::unwrap_used, reason = "what breaks here is the test")]
 
+#[path = "directed_rules/access.rs"]
+mod access;
+#[path = "directed_rules/history.rs"]
+mod history;
 #[path = "directed_rules/homes.rs"]
 mod homes;
 #[path = "directed_rules/ownership.rs"]

@@ -1,5 +1,7 @@
 //! What a ws-node is told: by the environment for the program, by a struct for whoever embeds one.
 
+mod sessions;
+
 use std::net::{Ipv4Addr, SocketAddr};
 
 use roost_backend::kafka::KafkaConfig;
@@ -12,6 +14,7 @@ use roost_service::tokens::Verifier;
 use roost_service::{CommonConfig, ConfigError, HttpLimits, Secret};
 use serde::Deserialize;
 
+pub use self::sessions::{Access, SessionSettings};
 use crate::core::CoreConfig;
 use crate::error::BindError;
 
@@ -27,6 +30,7 @@ const CANARY_EVERY_MS: u64 = 5_000;
 #[derive(Clone)]
 pub struct WsNodeConfig {
     pub core: CoreConfig,
+    pub access: Access,
     pub verifier: Verifier,
     /// Of the public listener.
     pub http: HttpLimits,
@@ -44,7 +48,7 @@ impl WsNodeConfig {
             canary_every_ms: CANARY_EVERY_MS,
             ..CoreConfig::new(node)
         };
-        Self { core, verifier, http: HttpLimits::default() }
+        Self { core, access: Access::default(), verifier, http: HttpLimits::default() }
     }
 }
 
@@ -83,6 +87,7 @@ impl Settings {
         })?;
         let local = |port| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
         let defaults = Defaults { listen_addr: local(7001), admin_addr: local(7101), embedded: false };
+        let sessions = SessionSettings::from_vars(vars.iter().cloned())?;
         let common = CommonConfig::from_vars(vars, defaults)?;
         let Backends::Services { kafka, redis_url } = common.backends.clone() else {
             return Err(ConfigError::missing("KAFKA_BROKERS", "host:9092; without Kafka run `roost dev`"));
@@ -105,6 +110,7 @@ impl Settings {
         core.grace_ms = common.tuning.presence_grace_ms;
         core.url.clone_from(&url(&common));
         config.http = common.http.clone();
+        sessions.apply(&mut config);
         let kafka = KafkaConfig {
             brokers: kafka.brokers,
             security_protocol: match kafka.security_protocol {

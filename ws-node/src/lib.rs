@@ -4,16 +4,20 @@
 //! [`socket`] is one connection; [`server`] opens the ports, owns the tasks and knows how to stop. Placement is
 //! not decided here but by the coordinators; the past is not kept here but by the archiver.
 
+mod api;
 pub mod config;
 pub mod core;
 pub mod error;
+mod lifetime;
 mod metrics;
 mod node;
 mod operate;
+mod origin;
 pub mod server;
 mod socket;
 mod upgrade;
 
-pub use config::{Settings, WsNodeConfig};
+pub use config::{SessionSettings, Settings, WsNodeConfig};
 pub use error::{BindError, Ended};
+pub use origin::Origins;
 pub use server::{Backends, Ports, Server};

@@ -7,7 +7,7 @@ use crate::core::events::{Gauges, Observation};
 
 /// Buckets in seconds, from half a millisecond (one round trip to the log on the same host) to the 20 s after
 /// which a command is answered `unknown`.
-const BUCKETS: &[f64] = &[
+pub const BUCKETS: &[f64] = &[
     0.0005, 0.001, 0.002, 0.003, 0.005, 0.0075, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 20.0,
 ];
 
@@ -32,6 +32,7 @@ pub struct Metrics {
     writes: IntCounterVec,
     channel_events: IntCounterVec,
     signals: IntCounterVec,
+    session_events: IntCounterVec,
     redis: IntCounter,
     append: Histogram,
     delivery: Histogram,
@@ -60,6 +61,14 @@ fn histogram(registry: &Registry, name: &str, help: &str) -> prometheus::Result<
     let histogram = Histogram::with_opts(HistogramOpts::new(name, help).buckets(BUCKETS.to_vec()))?;
     registry.register(Box::new(histogram.clone()))?;
     Ok(histogram)
+}
+
+/// Counts sockets of pages that are not allowed.
+pub fn origins_refused(registry: &Registry) -> prometheus::Result<IntCounter> {
+    let counter =
+        IntCounter::new("roost_origins_refused_total", "Sockets refused for the page they came from")?;
+    registry.register(Box::new(counter.clone()))?;
+    Ok(counter)
 }
 
 impl Metrics {
@@ -116,6 +125,13 @@ impl Metrics {
                 "event",
             )?,
             signals: counters(r, "roost_signals_total", "Signals by outcome: sent, dropped", "outcome")?,
+            session_events: counters(
+                r,
+                "roost_session_events_total",
+                "Sessions: refused (too many of the user), replaced (gave way to a newer one), disconnected (by the \
+                 server API), refreshed (a new token), refresh_refused",
+                "event",
+            )?,
             redis,
             append: histogram(r, "roost_append_seconds", "A write of one batch: sent until answered")?,
             delivery: histogram(
@@ -215,6 +231,15 @@ impl Metrics {
             ("reply_unknown", last.replies_unknown, now.replies_unknown),
         ] {
             add(&self.channel_events, event, before, after);
+        }
+        for (event, before, after) in [
+            ("refused", last.sessions_refused, now.sessions_refused),
+            ("replaced", last.sessions_replaced, now.sessions_replaced),
+            ("disconnected", last.sessions_disconnected, now.sessions_disconnected),
+            ("refreshed", last.refreshed, now.refreshed),
+            ("refresh_refused", last.refreshes_refused, now.refreshes_refused),
+        ] {
+            add(&self.session_events, event, before, after);
         }
     }
 }

@@ -13,6 +13,7 @@ use futures_util::future::join_all;
 use roost_backend::log::{Lane, Log, LogReader, Producer, Report};
 use roost_backend::store::{LiveChannel, LiveEvent, Store, StoreError, Subscriber};
 use roost_proto::events::CHAT_EVENTS;
+use roost_proto::frames::Reply;
 use roost_proto::ids::Sid;
 use roost_proto::records::Record;
 use roost_service::Health;
@@ -21,6 +22,7 @@ use tokio::time::{MissedTickBehavior, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::core::calls::Call;
 use crate::core::events::{Connecting, Gauges, Now, SessionKey};
 use crate::core::explain::{Explained, Query};
 use crate::core::{Action, Event, NodeCore};
@@ -57,6 +59,10 @@ pub enum Input {
     Connect(Box<Connecting>, mpsc::Sender<Out>),
     /// Somebody wants to know.
     Explain(Query, oneshot::Sender<Explained>),
+    /// Commands of the server API, in order, and who waits for the answer to each.
+    Calls(Vec<(Call, oneshot::Sender<Reply>)>),
+    /// Which vnodes have a ready home?
+    Ready(oneshot::Sender<Vec<bool>>),
 }
 
 /// The two clocks of a node. The wall clock is read once: a step of the system's clock moves nothing.
@@ -114,6 +120,9 @@ pub struct Parts {
 pub struct Node {
     parts: Parts,
     sessions: HashMap<SessionKey, mpsc::Sender<Out>>,
+    /// Who waits for the answers to commands of the server API; each is answered within 20 s.
+    calls: HashMap<SessionKey, oneshot::Sender<Reply>>,
+    next_call: u64,
     reads: Arc<Semaphore>,
     /// Events that arose here, handled before the queue.
     own: VecDeque<Event>,
@@ -124,6 +133,8 @@ impl Node {
         Self {
             parts,
             sessions: HashMap::new(),
+            calls: HashMap::new(),
+            next_call: 0,
             reads: Arc::new(Semaphore::new(READS_MAX)),
             own: VecDeque::new(),
         }
@@ -182,6 +193,17 @@ impl Node {
                 // Whoever asked may have gone.
                 let _ = answer.send(self.parts.core.explain(&query, now));
             }
+            Input::Calls(calls) => {
+                let mut keyed = Vec::with_capacity(calls.len());
+                for (call, answer) in calls {
+                    self.next_call += 1;
+                    let key = SessionKey::call(self.next_call);
+                    self.calls.insert(key, answer);
+                    keyed.push((key, call));
+                }
+                self.step(Event::Calls(keyed));
+            }
+            Input::Ready(answer) => drop(answer.send(self.parts.core.ready_vnodes())),
         }
     }
 
@@ -290,6 +312,23 @@ impl Node {
                 self.ask("standings", async move { store.standings(&asked).await }, move |answer| {
                     Event::Standings { rooms, answer }
                 });
+            }
+            Action::Page { session, id, vnode, stream, before, limit } => {
+                let reads = Arc::clone(&self.reads);
+                self.ask(
+                    "page",
+                    async move {
+                        let _turn = reads.acquire_owned().await;
+                        store.page(vnode, &stream, before, limit).await
+                    },
+                    move |answer| Event::Paged { session, id, answer },
+                );
+            }
+            Action::Answer { call, reply } => {
+                if let Some(answer) = self.calls.remove(&call) {
+                    // Whoever asked may have gone.
+                    let _ = answer.send(reply);
+                }
             }
             Action::Observe(what, us) => self.parts.metrics.observe(what, us),
             Action::Refresh => self.parts.refresh.notify_one(),

@@ -20,10 +20,11 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use warp::Filter;
 
+use crate::api::{self, Api, ApiMetrics};
 use crate::config::{MESSAGES_RETENTION_MS, WsNodeConfig};
 use crate::core::{Event, NodeCore};
 use crate::error::{BindError, Ended};
-use crate::metrics::Metrics;
+use crate::metrics::{self, Metrics};
 use crate::node::{self, Clock, EVENTS_MAX, Input, Node, Parts, Status};
 use crate::operate::{self, Operator};
 use crate::socket::Shared;
@@ -31,6 +32,9 @@ use crate::upgrade;
 
 /// Delivery reports waiting for the node's task; the producers' own queues are larger, so they wait for it.
 const REPORTS_MAX: usize = 16_384;
+/// Connections of the admin port: scrapers and probes, and three coordinators with all the requests of the server API
+/// that each passes on at once.
+const ADMIN_CONNECTIONS_MAX: usize = 512;
 /// What the server may say of itself to a session beyond messages and replies.
 const SLACK: usize = 32;
 /// Publications that wait for the node's task; of more it is told that it missed some, and reads them.
@@ -196,6 +200,9 @@ impl Server {
         let shared = Arc::new(Shared {
             events: self.events.clone(),
             verifier: config.verifier.clone(),
+            origins: config.access.origins.clone(),
+            origins_refused: metrics::origins_refused(&self.registry)?,
+            token_expiring: Duration::from_millis(config.access.token_expiring_ms),
             next: AtomicU64::new(1),
             // Beside commands there are acks, pongs and what is refused.
             frames: (4 * config.core.commands_per_s, 2 * config.core.commands_burst),
@@ -203,7 +210,16 @@ impl Server {
             sockets: self.sockets.clone(),
             closing: self.closing.clone(),
         });
-        let public = upgrade::route(shared).recover(reply::recover);
+        let api = Arc::new(Api::new(
+            self.events.clone(),
+            Arc::clone(&self.backends.store),
+            config.verifier.clone(),
+            self.status.clone(),
+            self.closing.clone(),
+            config.core.vnodes,
+            ApiMetrics::register(&self.registry)?,
+        ));
+        let public = upgrade::route(shared).or(api::routes(Arc::clone(&api))).recover(reply::recover);
         let operator = operate::routes(Operator {
             events: self.events.clone(),
             store: Arc::clone(&self.backends.store),
@@ -215,7 +231,7 @@ impl Server {
             turn: Semaphore::new(1),
         });
         let admin_routes = admin::routes(self.health.clone(), self.registry.clone());
-        let admin_routes = admin_routes.or(operator).recover(reply::recover);
+        let admin_routes = admin_routes.or(operator).or(api::routes(api)).recover(reply::recover);
         let public_metrics = HttpMetrics::register(&self.registry, "public")?;
         let admin_metrics = HttpMetrics::register(&self.registry, "admin")?;
         self.tasks.spawn(serve(
@@ -229,7 +245,7 @@ impl Server {
         self.tasks.spawn(serve(
             ports.admin,
             warp::service(admin_routes),
-            HttpLimits::admin(),
+            HttpLimits { connections_max: ADMIN_CONNECTIONS_MAX, ..HttpLimits::admin() },
             admin_metrics,
             self.stop.clone(),
             &self.tasks,

@@ -3,6 +3,7 @@
 //! What a session may do and what it is sent is decided by the core; here are the limits that need no knowledge
 //! of anything else: time to `connect`, pings, malformed frames, the token's end.
 
+use std::borrow::Cow;
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -10,10 +11,11 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use futures_util::{FutureExt, SinkExt, StreamExt};
+use prometheus::IntCounter;
 use roost_proto::codes::CloseCode;
-use roost_proto::frames::{ClientFrame, Connect, Empty, Reply, ServerFrame};
+use roost_proto::frames::{ClientFrame, Connect, Empty, Reply, ServerFrame, TokenExpiring};
 use roost_proto::limits::*;
-use roost_proto::{Claims, ErrorBody, ErrorCode, FrameError};
+use roost_proto::{Claims, ErrorBody, ErrorCode, FrameError, UserId};
 use roost_service::ratelimit::Bucket;
 use roost_service::tokens::{TokenError, Verifier};
 use tokio::net::TcpStream;
@@ -29,7 +31,9 @@ use tokio_util::task::TaskTracker;
 use crate::core::Event;
 use crate::core::events::{Connecting, Lane, RoomCommand, SessionKey};
 use crate::core::session::Rights;
+use crate::lifetime::Lifetime;
 use crate::node::Input;
+use crate::origin::Origins;
 
 /// A socket that takes nothing for this long is gone: the longest a living one may be silent.
 const WRITE_TIMEOUT: Duration = Duration::from_millis(PING_INTERVAL_MS + PONG_TIMEOUT_MS);
@@ -48,7 +52,7 @@ pub enum Out {
     },
     Close {
         code: CloseCode,
-        reason: &'static str,
+        reason: Cow<'static, str>,
     },
 }
 
@@ -56,6 +60,11 @@ pub enum Out {
 pub struct Shared {
     pub events: mpsc::Sender<Input>,
     pub verifier: Verifier,
+    /// Pages that may connect; none: all.
+    pub origins: Option<Origins>,
+    pub origins_refused: IntCounter,
+    /// A session is told this long before its token ends.
+    pub token_expiring: Duration,
     pub next: AtomicU64,
     /// Frames of any kind read from one connection, per second and in a burst; 0: no limit.
     pub frames: (u32, u32),
@@ -160,15 +169,25 @@ async fn write(socket: &mut Socket, message: Message) -> Result<(), Option<Closi
 }
 
 async fn close(socket: &mut Socket, code: CloseCode, reason: &str) {
-    // A control frame carries 125 bytes, two of them the code (RFC 6455 §5.5).
-    let reason: String = reason.chars().take(60).collect();
-    let frame = CloseFrame { code: code.code().into(), reason: reason.into() };
+    let reason = cut(reason, REASON_BYTES_MAX);
+    let frame = CloseFrame { code: code.code().into(), reason: reason.to_owned().into() };
     let _ = timeout(CLOSE_TIMEOUT, async {
         if socket.send(Message::Close(Some(frame))).await.is_ok() {
             while let Some(Ok(_)) = socket.next().await {}
         }
     })
     .await;
+}
+
+/// As much of a text as a close frame takes: a control frame carries 125 bytes, two of them the code (RFC 6455 §5.5).
+fn cut(text: &str, max: usize) -> &str {
+    let end = (0..=max.min(text.len())).rev().find(|end| text.is_char_boundary(*end));
+    &text[..end.unwrap_or(0)]
+}
+
+/// Says why, and closes: for a connection that is not served at all.
+pub async fn turn_away(mut socket: Socket, code: CloseCode, reason: &str) {
+    close(&mut socket, code, reason).await;
 }
 
 /// Malformed frames of the last minute.
@@ -212,22 +231,32 @@ async fn open(shared: &Shared, connect: Connect, claims: Option<Claims>) -> Resu
     };
     let input = Input::Connect(Box::new(connecting), out);
     shared.events.send(input).await.map_err(|_| None)?;
-    let left = claims.exp.saturating_sub(wall_s());
-    // A timer may not be set further ahead than this; nobody stays a year.
-    let expires = Instant::now() + Duration::from_secs(left.min(365 * 86_400));
-    let frames = Bucket::new(shared.frames.0, shared.frames.1);
-    let (events, began) = (shared.events.clone(), Instant::now());
-    Ok(Session { key, queue, expires, events, began, frames, told: false })
+    Ok(Session {
+        key,
+        user: claims.sub,
+        queue,
+        lifetime: Lifetime::of(claims.exp, wall_s(), shared.token_expiring, Instant::now()),
+        events: shared.events.clone(),
+        began: Instant::now(),
+        frames: Bucket::new(shared.frames.0, shared.frames.1),
+        refreshes: Bucket::new(REFRESHES_PER_S, REFRESHES_BURST),
+        greeted: false,
+        told: false,
+    })
 }
 
 /// An authenticated connection. Dropping it tells the core.
 struct Session {
     key: SessionKey,
+    user: UserId,
     queue: mpsc::Receiver<Out>,
-    expires: Instant,
+    lifetime: Lifetime,
     events: mpsc::Sender<Input>,
     began: Instant,
     frames: Bucket,
+    refreshes: Bucket,
+    /// The first frame was written: `welcome` or `moved`.
+    greeted: bool,
     told: bool,
 }
 
@@ -282,7 +311,7 @@ impl Session {
                             (alarm, pinged) = (Instant::now() + interval, false);
                         }
                         self.pace().await;
-                        self.heard(socket, frame, &mut bad).await
+                        self.heard(shared, socket, frame, &mut bad).await
                     }
                     Err(closing) => Err(closing),
                 },
@@ -294,7 +323,7 @@ impl Session {
                                 if frame.is_some() {
                                     (alarm, pinged) = (Instant::now() + interval, false);
                                 }
-                                self.heard(socket, frame, &mut bad).await
+                                self.heard(shared, socket, frame, &mut bad).await
                             }
                             Err(closing) => Err(closing),
                         },
@@ -305,7 +334,13 @@ impl Session {
                         }
                     }
                 }
-                () = sleep_until(self.expires) => Err(Some((CloseCode::TokenExpired, "the token expired".into()))),
+                () = sleep_until(self.lifetime.ends()) => {
+                    Err(Some((CloseCode::TokenExpired, "the token expired".into())))
+                }
+                () = sleep_until(self.lifetime.tells()), if self.greeted && !self.lifetime.told() => {
+                    let expiring = TokenExpiring { in_ms: self.lifetime.tell(Instant::now()) };
+                    write(socket, Message::text(ServerFrame::TokenExpiring(expiring).to_json())).await
+                }
                 () = shared.closing.cancelled() => {
                     Err(Some((CloseCode::Draining, "this node is being stopped".into())))
                 }
@@ -317,7 +352,12 @@ impl Session {
     }
 
     /// Writes what the core handed over, flushing once, and gives the credit back.
-    async fn write_batch(&self, socket: &mut Socket, batch: &mut Vec<Out>) -> Result<(), Option<Closing>> {
+    async fn write_batch(
+        &mut self,
+        socket: &mut Socket,
+        batch: &mut Vec<Out>,
+    ) -> Result<(), Option<Closing>> {
+        self.greeted = true;
         let (mut frames, mut signals) = (0, 0);
         let mut closing = None;
         let work = async {
@@ -330,7 +370,7 @@ impl Session {
                         socket.feed(Message::Text(text)).await.map_err(|_| ())?;
                     }
                     Out::Close { code, reason } => {
-                        closing = Some((code, reason.to_owned()));
+                        closing = Some((code, reason.into_owned()));
                         break;
                     }
                 }
@@ -351,7 +391,8 @@ impl Session {
     }
 
     async fn heard(
-        &self,
+        &mut self,
+        shared: &Shared,
         socket: &mut Socket,
         frame: Option<Result<ClientFrame, FrameError>>,
         bad: &mut BadFrames,
@@ -372,6 +413,11 @@ impl Session {
             Some(Ok(ClientFrame::Status(s))) => {
                 self.tell(Event::Status { session, id: s.id, status: s.status }).await
             }
+            Some(Ok(ClientFrame::History(history))) => self.tell(Event::History { session, history }).await,
+            Some(Ok(ClientFrame::Refresh(refresh))) => {
+                let token = self.refresh(shared, &refresh.token);
+                self.tell(Event::Refresh { session, id: refresh.id, token }).await
+            }
             Some(Ok(ClientFrame::Connect(_))) => {
                 let error = ErrorBody::new(ErrorCode::BadRequest, "this connection is connected already");
                 refuse(socket, bad, FrameError { id: None, error }).await
@@ -382,6 +428,25 @@ impl Session {
 
     async fn in_room(&self, command: RoomCommand) -> Result<(), Option<Closing>> {
         self.tell(Event::Room { session: self.key, command }).await
+    }
+
+    /// Takes a fresh token of the same user; one that is not accepted changes nothing.
+    fn refresh(&mut self, shared: &Shared, token: &str) -> Result<Rights, ErrorBody> {
+        let now = self.began.elapsed().as_millis() as u64;
+        self.refreshes
+            .take(now)
+            .map_err(|wait| ErrorBody::new(ErrorCode::RateLimited, "too many tokens").retry_after(wait))?;
+        let claims = shared.verify(token).map_err(|e| e.body())?;
+        if claims.sub != self.user {
+            return Err(ErrorBody::new(ErrorCode::Unauthorized, "the token is for another user"));
+        }
+        let now_s = wall_s();
+        // The leeway of the clocks lets such a token in, but it would end the session at once.
+        if claims.exp <= now_s {
+            return Err(TokenError::Expired.body());
+        }
+        self.lifetime = Lifetime::of(claims.exp, now_s, shared.token_expiring, Instant::now());
+        Ok(Rights { rooms: claims.rooms, watch: claims.watch })
     }
 
     async fn tell(&self, event: Event) -> Result<(), Option<Closing>> {

@@ -7,7 +7,7 @@ use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 use roost_proto::frames::SUBPROTOCOL;
 use roost_proto::limits::FRAME_BYTES_MAX;
-use roost_proto::{Claims, ErrorBody, ErrorCode};
+use roost_proto::{Claims, CloseCode, ErrorBody, ErrorCode};
 use roost_service::http::ConnectionSlot;
 use roost_service::{reply, tokens};
 use tokio::net::TcpStream;
@@ -61,12 +61,22 @@ fn accept(
         let error = ErrorBody::new(ErrorCode::Unavailable, "this node is being stopped: ask /route again");
         return reply::error(&error.retry_after(1000));
     }
-    let claims = match claims_of(shared, &headers) {
-        Ok(claims) => claims,
-        Err(error) => return reply::error(&error),
-    };
     let offered: Vec<&str> = tokens::subprotocols(&headers).collect();
     let chosen = offered.contains(&SUBPROTOCOL);
+    let foreign = shared.origins.as_ref().is_some_and(|origins| !origins.allow(&headers));
+    if foreign {
+        shared.origins_refused.inc();
+    }
+    // A page cannot see why a handshake failed, and would try for ever: whoever speaks the protocol is told by a
+    // close code, others are refused here.
+    if foreign && !chosen {
+        return reply::error(&ErrorBody::new(ErrorCode::Forbidden, "pages of this origin may not connect"));
+    }
+    let claims = match claims_of(shared, &headers) {
+        Ok(claims) => claims,
+        Err(_) if foreign => None,
+        Err(error) => return reply::error(&error),
+    };
     if !offered.is_empty() && !chosen {
         return refuse(StatusCode::BAD_REQUEST, "none of the offered subprotocols is spoken here: roost.v1");
     }
@@ -78,7 +88,7 @@ fn accept(
         (_, None) => return refuse(StatusCode::BAD_REQUEST, "this connection cannot be upgraded"),
     };
     let own = Arc::clone(shared);
-    shared.sockets.spawn(async move { upgraded(own, upgrade, claims, slot).await });
+    shared.sockets.spawn(async move { upgraded(own, upgrade, (!foreign).then_some(claims), slot).await });
     let mut response = Response::new(warp::hyper::body::Bytes::new().into());
     *response.status_mut() = handshake.status();
     *response.headers_mut() = handshake.headers().clone();
@@ -103,10 +113,11 @@ fn as_request(headers: &HeaderMap) -> Request<()> {
     request
 }
 
+/// Without `claims` it is closed at once: a page of a foreign origin.
 async fn upgraded(
     shared: Arc<Shared>,
     upgrade: OnUpgrade,
-    claims: Option<Claims>,
+    claims: Option<Option<Claims>>,
     slot: Option<ConnectionSlot>,
 ) {
     let upgraded = match upgrade.await {
@@ -126,6 +137,9 @@ async fn upgraded(
     let socket =
         WebSocketStream::from_partially_read(stream, parts.read_buf.to_vec(), Role::Server, Some(config))
             .await;
-    socket::run(shared, socket, claims).await;
+    match claims {
+        Some(claims) => socket::run(shared, socket, claims).await,
+        None => socket::turn_away(socket, CloseCode::ForbiddenOrigin, "the origin is not allowed").await,
+    }
     drop(slot);
 }

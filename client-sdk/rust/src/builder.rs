@@ -83,7 +83,7 @@ impl Builder {
     }
 
     /// Asks the application for tokens: for the first one unless [`Builder::token`] gave it, and for a fresh one
-    /// when the last expired or was not accepted. An error counts as a failed try to connect: it is asked again later.
+    /// when the last expires soon (the connection goes on with it) or was not accepted. An error counts as a failed try to connect: it is asked again later.
     pub fn token_fn<F, Fut, E>(mut self, token_fn: F) -> Self
     where
         F: Fn() -> Fut + Send + Sync + 'static,

@@ -13,7 +13,7 @@ use roost_proto::{ClientFrame, Cursor, DeviceId, ServerFrame, UserId};
 
 use crate::backoff::Backoff;
 use crate::client::Sent;
-use crate::error::{Failure, SendError, Trouble};
+use crate::error::{BoxError, Failure, SendError, Trouble};
 use crate::event::{Event, Item};
 use crate::inbox::{Inbox, Missed, Verdict};
 use crate::link::{ConnId, Link};
@@ -52,6 +52,8 @@ pub enum Input {
     Routed(ConnId, Result<Route, Trouble>),
     /// A socket is open; the token goes into `connect`.
     Opened(ConnId, Result<String, Trouble>),
+    /// A fresh token for a connection that goes on.
+    Token(ConnId, Result<String, BoxError>),
     Frame(ConnId, ServerFrame),
     /// Something arrived that needs no answer.
     Heard(ConnId),
@@ -75,6 +77,8 @@ pub enum Action {
         url: String,
         fresh_token: bool,
     },
+    /// Ask the callback for a fresh token; answered by [`Input::Token`].
+    Token(ConnId),
     Write(ConnId, Arc<str>),
     /// Close, or forget if it is not open yet.
     Close(ConnId, u16),
@@ -101,6 +105,8 @@ pub struct Core {
     pub(crate) outbox: Outbox,
     pub(crate) inbox: Inbox,
     pub(crate) link: Link,
+    /// The id of the refresh that waits for its answer.
+    pub(crate) refreshing: Option<String>,
     pub(crate) ended: bool,
 }
 
@@ -114,6 +120,7 @@ impl Core {
             outbox: Outbox::new(config.queue_max, config.backoff.clone()),
             inbox: Inbox::new(&config.user, config.cursor),
             link: Link::new(config.backoff.clone()),
+            refreshing: None,
             ended: false,
             config,
         }
@@ -158,6 +165,7 @@ impl Core {
             Input::Paused(paused) => self.pause(paused),
             Input::Routed(conn, result) => self.routed(conn, result),
             Input::Opened(conn, result) => self.opened(conn, result),
+            Input::Token(conn, token) => self.token(conn, token),
             Input::Frame(conn, frame) => self.frame(conn, frame),
             Input::Heard(conn) => self.heard(conn),
             Input::Broken(conn, why) => self.broken(conn, why),
@@ -199,7 +207,7 @@ impl Core {
                 ServerFrame::Welcome(welcome) => self.welcome(conn, welcome),
                 ServerFrame::Moved(moved) => self.moved_on(conn, moved),
                 ServerFrame::Reply(Reply { id: None, error: Some(e), .. }) => self.not_welcome(conn, e),
-                ServerFrame::Ping(_) | ServerFrame::Pong(_) => {}
+                ServerFrame::Ping(_) | ServerFrame::Pong(_) | ServerFrame::TokenExpiring(_) => {}
                 ServerFrame::Reply(_)
                 | ServerFrame::Message(_)
                 | ServerFrame::Reset(_)
@@ -211,9 +219,12 @@ impl Core {
         } else if self.link.is_current(conn) {
             match frame {
                 ServerFrame::Reply(reply) => {
-                    let answers = self.outbox.reply(reply, self.now, &mut self.rng);
-                    self.answer(answers);
+                    if let Some(reply) = self.refreshed(reply) {
+                        let answers = self.outbox.reply(reply, self.now, &mut self.rng);
+                        self.answer(answers);
+                    }
                 }
+                ServerFrame::TokenExpiring(expiring) => self.token_expiring(conn, &expiring),
                 ServerFrame::Message(message) => self.message(conn, message),
                 ServerFrame::Reset(reset) => self.reset(reset),
                 ServerFrame::Moved(moved) => self.moved(moved),
@@ -308,7 +319,7 @@ impl Core {
         self.actions.extend(answers.into_iter().map(|(ticket, result)| Action::Answer(ticket, result)));
     }
 
-    fn deliver(&mut self, event: Event, cursor: Option<Cursor>) {
+    pub(crate) fn deliver(&mut self, event: Event, cursor: Option<Cursor>) {
         self.actions.push(Action::Deliver(Item { event: Some(event), cursor }));
     }
 

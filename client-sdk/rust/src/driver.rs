@@ -17,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 use crate::client::Sent;
 use crate::connection::{Connection, Incoming};
 use crate::core::{Action, Core, Input};
-use crate::error::{SendError, Trouble};
+use crate::error::{BoxError, SendError, Trouble};
 use crate::event::Item;
 use crate::link::ConnId;
 use crate::outbox::{Command, Ticket};
@@ -61,6 +61,7 @@ pub(crate) struct Ends {
 enum Dialed {
     Routed(ConnId, Result<Route, Trouble>),
     Opened(ConnId, Result<(String, Box<Connection>), Trouble>),
+    Token(ConnId, Result<String, BoxError>),
 }
 
 /// What the loop woke for.
@@ -174,6 +175,7 @@ impl Driver {
                 });
                 self.step(Input::Opened(conn, result));
             }
+            Woke::Dialed(Dialed::Token(conn, token)) => self.step(Input::Token(conn, token)),
             Woke::Incoming(conn, incoming) => self.incoming(conn, incoming),
             Woke::Room => {
                 self.drain();
@@ -253,6 +255,10 @@ impl Driver {
                 self.dials.push(Box::pin(async move {
                     Dialed::Opened(conn, dialer.open(&url, fresh_token).await)
                 }));
+            }
+            Action::Token(conn) => {
+                let tokens = Arc::clone(&self.dialer.tokens);
+                self.dials.push(Box::pin(async move { Dialed::Token(conn, tokens.get(true).await) }));
             }
             Action::Write(conn, text) => {
                 if let Some((_, connection)) = self.connections.iter_mut().find(|(c, _)| *c == conn) {

@@ -22,6 +22,8 @@ pub enum Event {
     Gap { stream: StreamId, from: Option<Cursor>, cursor: Cursor, through: Option<String> },
     /// The stream began a new life while connected; to be handled like a [`Event::Gap`].
     Reset { stream: StreamId, from: Option<Cursor>, cursor: Cursor, through: Option<String> },
+    /// The token ends soon and there is no callback for another: the client fails then.
+    TokenExpiring { in_ms: u64 },
     /// The connection changed.
     State { previous: State, current: State, reason: Option<String> },
 }

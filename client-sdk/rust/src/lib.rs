@@ -55,6 +55,7 @@ mod link;
 mod outbox;
 #[cfg(test)]
 mod outbox_tests;
+mod refresh;
 mod route;
 #[cfg(test)]
 mod simulation;

@@ -11,7 +11,7 @@ use async_trait::async_trait;
 use roost_backend::embedded::EmbeddedStore;
 use roost_backend::store::*;
 use roost_coordinator::{Coordinator, CoordinatorConfig};
-use roost_proto::{Epoch, NodeId, Offset, Sid, StreamId, UserId, VnodeId};
+use roost_proto::{Cursor, Epoch, NodeId, Offset, Sid, StreamId, UserId, VnodeId};
 use serde_json::Value;
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
@@ -100,6 +100,15 @@ macro_rules! delegate {
                 limit: usize,
             ) -> Result<Window, StoreError> {
                 self.up()?.read(vnode, stream, generation, after, limit).await
+            }
+            async fn page(
+                &self,
+                vnode: VnodeId,
+                stream: &StreamId,
+                before: Option<Cursor>,
+                limit: usize,
+            ) -> Result<Page, StoreError> {
+                self.up()?.page(vnode, stream, before, limit).await
             }
             async fn presence(&self, vnode: VnodeId, users: &[UserId]) -> Result<Vec<PresenceRow>, StoreError> {
                 self.up()?.presence(vnode, users).await

@@ -9,6 +9,7 @@ use serde_json::value::RawValue;
 use crate::Json;
 use crate::codes::{ErrorBody, ErrorCode};
 use crate::events::{Message, Status};
+use crate::history::{Before, History};
 use crate::ids::{Cursor, DeviceId, Epoch, MessageId, NodeId, RoomId, SessionId, StreamId, UserId, VnodeId};
 use crate::limits::JSON_DEPTH_MAX;
 
@@ -67,6 +68,8 @@ frames! {
         "members" => Members(InRoom),
         "ack" => Ack(Ack),
         "status" => Status(SetStatus),
+        "history" => History(History),
+        "refresh" => Refresh(Refresh),
         "ping" => Ping(Empty),
         "pong" => Pong(Empty),
     }
@@ -82,6 +85,7 @@ frames! {
         "member" => Member(Member),
         "signal" => Signal(Signalled),
         "moved" => Moved(Moved),
+        "token_expiring" => TokenExpiring(TokenExpiring),
         "ping" => Ping(Empty),
         "pong" => Pong(Empty),
     }
@@ -96,6 +100,8 @@ impl ClientFrame {
             Self::Join(join) => Some(&join.id),
             Self::Leave(command) | Self::Members(command) => Some(&command.id),
             Self::Status(status) => Some(&status.id),
+            Self::History(history) => Some(&history.id),
+            Self::Refresh(refresh) => Some(&refresh.id),
             Self::Signal(_) | Self::Connect(_) | Self::Ack(_) | Self::Ping(_) | Self::Pong(_) => None,
         }
     }
@@ -260,6 +266,26 @@ pub struct SetStatus {
     pub status: ChosenStatus,
 }
 
+/// A fresh token of the same user.
+#[derive(Clone, Serialize, Deserialize)]
+pub struct Refresh {
+    pub id: MessageId,
+    pub token: String,
+}
+
+impl std::fmt::Debug for Refresh {
+    /// Without the token, which would let anyone in who reads the log.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Refresh").field("id", &self.id).finish_non_exhaustive()
+    }
+}
+
+/// The session ends in this time unless its token is refreshed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TokenExpiring {
+    pub in_ms: u64,
+}
+
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Welcome {
     pub session: SessionId,
@@ -354,7 +380,7 @@ pub struct Reply {
     pub error: Option<ErrorBody>,
 }
 
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct ReplyOk {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub at: Option<String>,
@@ -373,6 +399,15 @@ pub struct ReplyOk {
     pub members: Option<Vec<InfoOf>>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub member_count: Option<usize>,
+    /// To `history`: `message` frames, newest first.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub messages: Option<Vec<Box<RawValue>>>,
+    /// With `messages`: there are more in the hot window, and this asks for them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub before: Option<Before>,
+    /// With `messages`: the hot window ends here, the stream does not.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub older: bool,
 }
 
 impl From<Joined> for ReplyOk {
@@ -384,7 +419,7 @@ impl From<Joined> for ReplyOk {
             through: joined.through,
             members: joined.members,
             member_count: joined.member_count,
-            at: None,
+            ..Self::default()
         }
     }
 }
@@ -419,6 +454,18 @@ pub struct Moved {
 
 fn bad_request(message: impl Into<String>) -> ErrorBody {
     ErrorBody::new(ErrorCode::BadRequest, message)
+}
+
+/// The checks that hold for every text of a client, frame or body: nesting, and no U+0000.
+///
+/// # Errors
+/// `bad_request`, saying which.
+pub fn check_text(text: &str) -> Result<(), ErrorBody> {
+    let scan = scan(text.as_bytes());
+    if scan.depth > JSON_DEPTH_MAX {
+        return Err(bad_request(format!("nested deeper than {JSON_DEPTH_MAX}")));
+    }
+    if scan.nul { Err(bad_request("a text contains U+0000")) } else { Ok(()) }
 }
 
 /// The tag and the id of a frame, after the checks that hold for every frame.

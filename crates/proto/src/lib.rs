@@ -7,6 +7,7 @@ pub mod claims;
 pub mod codes;
 pub mod events;
 pub mod frames;
+pub mod history;
 pub mod ids;
 pub mod json;
 pub mod limits;

@@ -48,3 +48,19 @@ pub const VOID_AFTER_MS: u64 = 5 * 60_000;
 pub const TRANSPORT_TIMEOUT_MS: u64 = 60_000;
 /// How long the store keeps an id: the window, and the longest a first copy may travel (core rule 11).
 pub const IDS_KEPT_MS: u64 = DEDUP_WINDOW_MS + VOID_AFTER_MS + TRANSPORT_TIMEOUT_MS;
+/// A session is told this long before its token ends, in milliseconds: time to get a fresh one, twice.
+pub const TOKEN_EXPIRING_MS: u64 = 60_000;
+/// Refreshes of one session that are looked at, per second and in a burst: a check of a signature costs more than
+/// any other frame, and a token lives for minutes.
+pub const REFRESHES_PER_S: u32 = 1;
+pub const REFRESHES_BURST: u32 = 5;
+/// Messages in one page of `history`, when nothing is said and at most.
+pub const HISTORY_DEFAULT: usize = 50;
+pub const HISTORY_MAX: usize = 100;
+/// Commands in one `/api/batch`.
+pub const BATCH_COMMANDS_MAX: usize = 100;
+/// The body of one `/api/batch`, in bytes: sixteen of the largest messages, or a hundred of 10 KiB.
+pub const BATCH_BYTES_MAX: usize = 16 * FRAME_BYTES_MAX;
+/// What the server API may give as the reason of a disconnect, in bytes: with the code it fits a close frame
+/// (RFC 6455 §5.5 leaves 123).
+pub const REASON_BYTES_MAX: usize = 120;

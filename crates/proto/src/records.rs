@@ -1,7 +1,7 @@
 //! The records of `messages-<node>`: what nodes say to each other about one vnode (key: the vnode's number).
 //!
 //! A record is JSON with one key that names its kind: `{"item":{…}}`, `{"confirm":{…}}`, `{"probe":{…}}`,
-//! `{"took":{…}}`, `{"recall":{…}}`, `{"recalled":{…}}`.
+//! `{"took":{…}}`, `{"recall":{…}}`, `{"recalled":{…}}`, `{"disconnect":{…}}`.
 
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
@@ -20,6 +20,7 @@ pub enum Record {
     Took(Took),
     Recall(Recall),
     Recalled(Recalled),
+    Disconnect(Disconnect),
 }
 
 /// Which channel a record belongs to: what one sender (`sid`) has for one vnode under one epoch.
@@ -179,6 +180,14 @@ pub struct Shown {
 pub struct Recalled {
     pub vnode: VnodeId,
     pub users: Vec<UserId>,
+}
+
+/// Every node closes what it has of this user's sessions: who is on the way from one home to the next has sessions
+/// at both.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Disconnect {
+    pub user: UserId,
+    pub reason: String,
 }
 
 /// A new owner tells its predecessor.

@@ -4,7 +4,9 @@
 //! What a request *means* is the business of `coordinator` and `ws-node`.
 
 pub mod admin;
+pub mod body;
 pub mod config;
+pub mod cors;
 pub mod http;
 pub mod ratelimit;
 pub mod reply;

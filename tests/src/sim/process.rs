@@ -320,11 +320,12 @@ impl World {
             Action::Produce { lane, record } => self.produce(pid, lane, record),
             Action::Frame { session, frame, lane } => self.send_frame(pid, session, frame, lane),
             Action::Close { session, code, .. } => self.close_connection(pid, session, code.code()),
-            Action::Observe(..) => {}
             Action::Follow { channel } => self.follow(pid, channel),
             Action::Unfollow { channel } => self.unfollow(pid, &channel),
             Action::Shout { channel, payload } => self.publish(&channel, &payload),
             Action::Standings { rooms } => self.ask_store(Peer::Node(pid), store::Request::Standings(rooms)),
+            // No client of the simulation reads pages, and nobody asks over HTTP.
+            Action::Observe(..) | Action::Page { .. } | Action::Answer { .. } => {}
             Action::Replaced => self.kill(pid),
         }
     }

@@ -170,7 +170,7 @@ impl World {
                     sdk.saved = cursor;
                 }
             }
-            Action::Trouble(_) | Action::End => {}
+            Action::Trouble(_) | Action::End | Action::Token(_) => {}
         }
     }
 

@@ -232,7 +232,6 @@ fn connect_cases() -> Vec<(&'static str, Input, Outcome)> {
         ("more than 8 KiB", bad(json!({"pad": "x".repeat(8_192)})), Closed(3500)),
         ("an unknown role", bad(json!({"role": "king"})), Closed(3500)),
         ("expired", bad(json!({"exp": now_s() - 60})), Closed(3501)),
-        ("expires while connected", bad(json!({"exp": now_s() + 2})), Closed(3501)),
         ("no token", First(Say::Json(json!({"type": "connect"}))), Closed(3500)),
         ("no connect in time", First(Say::Nothing), Closed(3502)),
         ("a send before connect", First(Say::Json(json!({"type": "send", "id": "x", "to": "bob", "data": 1}))), Refused(Some("x"), BAD)),

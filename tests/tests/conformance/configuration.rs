@@ -78,6 +78,11 @@ const WRONG_IN_WS_NODE: &[Wrong] = &[
     ("NODE_WEIGHT", &[("NODE_WEIGHT", "0")]),
     ("KAFKA_PARTITIONS", &[("KAFKA_PARTITIONS", "0")]),
     ("KAFKA_REPLICATION", &[("KAFKA_REPLICATION", "many")]),
+    ("SESSIONS_PER_USER_MAX", &[("SESSIONS_PER_USER_MAX", "0")]),
+    ("SESSION_POLICY", &[("SESSION_POLICY", "newest")]),
+    ("ALLOWED_ORIGINS", &[("ALLOWED_ORIGINS", "chat.example.com")]),
+    ("ALLOWED_ORIGINS", &[("ALLOWED_ORIGINS", "https://chat.example.com/page")]),
+    ("TOKEN_EXPIRING_MS", &[("TOKEN_EXPIRING_MS", "999")]),
 ];
 
 const WRONG_IN_COORDINATOR: &[Wrong] = &[("MOVES_IN_FLIGHT_MAX", &[("MOVES_IN_FLIGHT_MAX", "0")])];

@@ -51,6 +51,7 @@ impl Rig {
             | Action::Unfollow { .. }
             | Action::Shout { .. }
             | Action::Standings { .. } => {}
+            Action::Answer { call, reply } => self.answers.push((call, reply)),
             Action::Replaced => self.replaced.push(node),
             Action::Refresh => self.look(node),
             asked => self.ask_store(node, asked),
@@ -162,6 +163,10 @@ impl Rig {
             Action::Read { session, vnode, stream, generation, after, limit } => {
                 let answer = (!cut).then(|| self.data[vnode.index()].read(&stream, generation, after, limit));
                 Event::Read { session, stream, generation, after, answer }
+            }
+            Action::Page { session, id, vnode, stream, before, limit } => {
+                let answer = (!cut).then(|| self.data[vnode.index()].page(&stream, before, limit));
+                Event::Paged { session, id, answer }
             }
             other => unreachable!("not a question to the store: {other:?}"),
         };

@@ -15,7 +15,7 @@ use roost_backend::store::model::{Control, VnodeData};
 use roost_backend::store::*;
 use roost_proto::codes::CloseCode;
 use roost_proto::events::{Message, StatusEvent};
-use roost_proto::frames::{ChosenStatus, Send, ServerFrame};
+use roost_proto::frames::{ChosenStatus, Reply, Send, ServerFrame};
 use roost_proto::ids::{Cursor, DeviceId, MessageId, NodeId, UserId, VnodeId};
 use roost_proto::records::Record;
 use roost_ws_node::core::events::{Connecting, Event, Now, SessionKey};
@@ -101,6 +101,8 @@ pub struct Rig {
     undrained: BTreeMap<u64, usize>,
     pub frames: Vec<(u64, ServerFrame)>,
     pub closes: Vec<(u64, CloseCode)>,
+    /// To commands of the server API.
+    pub answers: Vec<(SessionKey, Reply)>,
     pub replaced: Vec<usize>,
     pending: BTreeMap<(u64, u64), (usize, Event)>,
     next: u64,
@@ -145,6 +147,7 @@ impl Rig {
             undrained: BTreeMap::new(),
             frames: Vec::new(),
             closes: Vec::new(),
+            answers: Vec::new(),
             replaced: Vec::new(),
             pending: BTreeMap::new(),
             next: 0,
@@ -234,6 +237,11 @@ impl Rig {
         for action in self.nodes[node].step(event, now) {
             self.act(node, action);
         }
+    }
+
+    /// Hands a sleeping process something before all that waits for it.
+    pub fn give_first(&mut self, node: usize, event: Event) {
+        self.backlog.entry(node).or_default().insert(0, event);
     }
 
     /// The scheduler stops a process, and lets it go on with all that came in the meantime.

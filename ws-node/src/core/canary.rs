@@ -2,9 +2,8 @@
 //! back. The age of the last one that was confirmed says whether messages get through, whatever else looks healthy.
 
 use roost_proto::ids::{MessageId, NodeId, StreamId, UserId, VnodeId};
-use roost_proto::records::{Append, ItemBody};
+use roost_proto::records::Append;
 
-use super::channel::ItemKey;
 use super::events::{Now, SessionKey};
 use super::homes::body_hash;
 use super::{NodeCore, Registration};
@@ -99,12 +98,11 @@ impl NodeCore {
         let id = format!("canary-{:08x}-{}-{}", self.cfg.random, self.sid.born(), self.canary.sent);
         let Ok(id) = MessageId::new(id) else { return };
         let data = format!("{{\"node\":\"{}\"}}", self.cfg.node);
-        let hash = body_hash(KIND, &data);
         let data = serde_json::value::RawValue::from_string(data).expect("a node's name needs no escape");
         let stream = StreamId::inbox(user);
-        let item: ItemKey = (stream.clone(), FROM.to_owned(), id.clone());
         let append = Append { stream, from: FROM.into(), id, kind: KIND.into(), data };
-        let body = serde_json::value::to_raw_value(&ItemBody::Append(append)).expect("bodies always encode");
-        self.queue_own(vnode, item, body, hash, CANARY, now);
+        let waiter = self.waiter(CANARY, now);
+        let hash = body_hash(KIND, append.data.get());
+        self.push_append(vnode, append, hash, waiter, now);
     }
 }

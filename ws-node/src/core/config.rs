@@ -3,6 +3,8 @@
 use roost_proto::ids::{NodeId, RoomId, VnodeId};
 use roost_proto::limits;
 
+use super::limit::SessionPolicy;
+
 /// A rule of the protocol core that the project's own tests switch off to see that they would notice.
 /// The numbers are those of `docs/decisions/0001-protocol-core.md`. Nothing but tests sets one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -83,6 +85,7 @@ pub struct CoreConfig {
     pub auto_join: Vec<RoomId>,
     pub unanswered_max: usize,
     pub sessions_per_user_max: usize,
+    pub session_policy: SessionPolicy,
     pub commands_per_s: u32,
     pub commands_burst: u32,
     /// Between two canaries; 0: none.
@@ -117,6 +120,7 @@ impl CoreConfig {
             auto_join: Vec::new(),
             unanswered_max: limits::UNANSWERED_MAX,
             sessions_per_user_max: limits::SESSIONS_PER_USER_MAX,
+            session_policy: SessionPolicy::default(),
             commands_per_s: limits::COMMANDS_PER_S,
             commands_burst: limits::COMMANDS_BURST,
             canary_every_ms: 0,

@@ -1,13 +1,18 @@
 //! What happens to the core, and what it wants done.
 
+use std::borrow::Cow;
+
 use bytes::Bytes;
 use roost_backend::log::Outgoing;
 use roost_backend::store::*;
+use roost_proto::ErrorBody;
 use roost_proto::codes::CloseCode;
-use roost_proto::frames::{ChosenStatus, InRoom, Join, Publish, RoomAt, Send, Signal};
+use roost_proto::frames::{ChosenStatus, InRoom, Join, Publish, Reply, RoomAt, Send, Signal};
+use roost_proto::history::History;
 use roost_proto::ids::{Cursor, DeviceId, Epoch, MessageId, Offset, StreamId, UserId, VnodeId};
 use roost_proto::records::Record;
 
+use super::calls::Call;
 use super::session::Rights;
 
 /// The time of a step.
@@ -165,6 +170,23 @@ pub enum Event {
         rooms: Vec<(VnodeId, StreamId)>,
         answer: Maybe<Vec<Option<Standing>>>,
     },
+    /// The session showed another token: what it allows, or why it is not taken.
+    Refresh {
+        session: SessionKey,
+        id: MessageId,
+        token: Result<Rights, ErrorBody>,
+    },
+    History {
+        session: SessionKey,
+        history: History,
+    },
+    Paged {
+        session: SessionKey,
+        id: MessageId,
+        answer: Maybe<Page>,
+    },
+    /// Commands of the server API, to be taken in this order; each key is answered once.
+    Calls(Vec<(SessionKey, Call)>),
     /// The session's socket took this many message frames, and this many signals.
     Drained {
         session: SessionKey,
@@ -202,6 +224,15 @@ pub enum Action {
         after: Offset,
         limit: usize,
     },
+    /// Asks for a page of a stream; answered by [`Event::Paged`].
+    Page {
+        session: SessionKey,
+        id: MessageId,
+        vnode: VnodeId,
+        stream: StreamId,
+        before: Option<Cursor>,
+        limit: usize,
+    },
     LogEnd {
         session: SessionKey,
         ask: u64,
@@ -237,7 +268,12 @@ pub enum Action {
     Close {
         session: SessionKey,
         code: CloseCode,
-        reason: &'static str,
+        reason: Cow<'static, str>,
+    },
+    /// The answer to a command of the server API.
+    Answer {
+        call: SessionKey,
+        reply: Reply,
     },
     Observe(Observation, u64),
     /// A later process of this NODE_ID took over: stop.

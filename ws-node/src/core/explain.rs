@@ -58,6 +58,11 @@ pub struct SessionShown {
     pub session: SessionId,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub device: Option<DeviceId>,
+    /// What its token allows: patterns of rooms, and of users who may be watched.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rooms: Option<Vec<String>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub watch: Option<Vec<String>>,
     pub state: &'static str,
     pub generation: Epoch,
     /// The last offset handed to its socket, and the last there is.
@@ -147,6 +152,8 @@ impl NodeCore {
             keys.into_iter().flatten().filter_map(|key| self.sessions.get(key)).map(|s| SessionShown {
                 session: s.id.clone(),
                 device: s.device.clone(),
+                rooms: s.rights.rooms.clone(),
+                watch: s.rights.watch.clone(),
                 state: state(s.state),
                 generation: s.inbox.generation,
                 sent: s.inbox.sent,

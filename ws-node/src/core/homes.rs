@@ -1,5 +1,7 @@
 //! The vnodes that live here: items come in, writes go out, answers and reports come back (rules 8–15, 18).
 
+use std::borrow::Cow;
+
 use roost_backend::log::{Lane, Outgoing};
 use roost_backend::store::*;
 use roost_proto::codes::CloseCode;
@@ -203,6 +205,7 @@ impl NodeCore {
                     }
                 }
             }
+            Some(Token::Told { call }) => self.told(call, ok),
             Some(Token::Other) | None => {}
         }
     }
@@ -426,7 +429,12 @@ impl NodeCore {
     }
 
     /// Closes a session that cannot be served any more.
-    pub(super) fn close(&mut self, session: super::SessionKey, code: CloseCode, reason: &'static str) {
-        self.out.push(Action::Close { session, code, reason });
+    pub(super) fn close(
+        &mut self,
+        session: super::SessionKey,
+        code: CloseCode,
+        reason: impl Into<Cow<'static, str>>,
+    ) {
+        self.out.push(Action::Close { session, code, reason: reason.into() });
     }
 }

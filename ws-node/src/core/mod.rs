@@ -6,6 +6,7 @@
 //! others), [`home`] (a vnode that lives here) with its [`outbox`], [`ownership`], [`sessions`], [`presence`].
 //! The rule numbers in comments are those of `docs/decisions/0001-protocol-core.md`.
 
+pub mod calls;
 mod canary;
 pub mod channel;
 pub mod config;
@@ -13,14 +14,17 @@ mod delivery;
 pub mod events;
 pub mod explain;
 mod handover;
+pub mod history;
 pub mod home;
 mod homes;
+pub mod limit;
 mod outbox;
 mod ownership;
 mod pace;
 mod presence;
 mod reader;
 mod recall;
+mod refresh;
 pub mod rooms;
 mod sending;
 pub mod session;
@@ -58,6 +62,7 @@ enum Registration {
 enum Token {
     Item { vnode: VnodeId, chan: u64, round: u32, n: u64 },
     Event { vnode: VnodeId, epoch: Epoch, seq: u64 },
+    Told { call: SessionKey },
     Other,
 }
 
@@ -96,6 +101,14 @@ pub struct Counters {
     pub signals: u64,
     pub signals_dropped: u64,
     pub moved: u64,
+    /// Newcomers beyond their user's limit.
+    pub sessions_refused: u64,
+    /// Sessions that gave way to a newcomer of their user.
+    pub sessions_replaced: u64,
+    /// Sessions closed by the server API.
+    pub sessions_disconnected: u64,
+    pub refreshed: u64,
+    pub refreshes_refused: u64,
 }
 
 /// The state of one node. See the module's text.
@@ -131,6 +144,8 @@ pub struct NodeCore {
     accepting: Accepting,
     pace: Pace,
     canary: Canary,
+    /// Commands of the server API that every node is being told.
+    telling: BTreeMap<SessionKey, calls::Telling>,
     tokens: HashMap<u64, Token>,
     next_token: u64,
     next_call: u64,
@@ -181,6 +196,7 @@ impl NodeCore {
             accepting: Accepting::new(cfg.accepts_per_s),
             pace: Pace::default(),
             canary: Canary::default(),
+            telling: BTreeMap::new(),
             tokens: HashMap::new(),
             next_token: 1,
             next_call: 1,
@@ -258,6 +274,10 @@ impl NodeCore {
                     self.signals_drained(session, signals);
                 }
             }
+            Event::Refresh { session, id, token } => self.on_refresh(session, id, token),
+            Event::History { session, history } => self.on_history(session, history, now),
+            Event::Paged { session, id, answer } => self.on_paged(session, &id, answer),
+            Event::Calls(calls) => self.on_calls(calls, now),
             Event::Closed { session } => self.on_closed(session, now),
             Event::Drain => self.on_drain(now),
             Event::Undrain => self.on_undrain(now),
@@ -273,6 +293,7 @@ impl NodeCore {
             Record::Took(took) => self.on_took(&took, now),
             Record::Recall(recall) => self.on_recall(recall, now),
             Record::Recalled(recalled) => self.on_recalled(&recalled),
+            Record::Disconnect(disconnect) => self.on_disconnect(&disconnect, now),
         }
     }
 
@@ -325,6 +346,7 @@ impl NodeCore {
         self.tick_homes(now);
         self.tick_channels(now);
         self.tick_canary(now);
+        self.tick_telling(now);
         self.tick_sessions(now);
         self.tick_rooms(now);
     }

@@ -19,11 +19,11 @@ use super::session::Early;
 use super::{Action, NodeCore, Token};
 
 /// How long to wait before a refused send is repeated, when nothing better is known, in milliseconds.
-const RETRY_AFTER_MS: u64 = 250;
+pub(super) const RETRY_AFTER_MS: u64 = 250;
 /// Streams of one session that wait for the repeat of a refused send: more than anyone writes to at once.
 const BLOCKED_MAX: usize = 1024;
 /// The kind of a message that a user sent.
-const MESSAGE: &str = "message";
+pub(super) const MESSAGE: &str = "message";
 
 impl NodeCore {
     pub(super) fn on_send(&mut self, key: SessionKey, send: Send, now: Now) {
@@ -247,7 +247,10 @@ impl NodeCore {
 
     // Replies. A session that is gone gets none.
 
-    fn reply(&mut self, key: SessionKey, reply: Reply) {
+    pub(super) fn reply(&mut self, key: SessionKey, reply: Reply) {
+        if key.is_call() {
+            return self.out.push(Action::Answer { call: key, reply });
+        }
         let Some(session) = self.sessions.get_mut(&key) else { return };
         session.unanswered = session.unanswered.saturating_sub(1);
         let frame = ServerFrame::Reply(reply).to_json().into();

@@ -3,7 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 
 use bytes::Bytes;
+use roost_proto::ErrorBody;
 use roost_proto::frames::{ChosenStatus, RoomAt, Send};
+use roost_proto::history::History;
 use roost_proto::ids::{Cursor, DeviceId, Epoch, MessageId, Offset, SessionId, StreamId, UserId, VnodeId};
 use roost_service::ratelimit::Bucket;
 
@@ -68,6 +70,8 @@ pub enum Early {
     Send(Send),
     Room(RoomCommand),
     Status(MessageId, ChosenStatus),
+    History(History),
+    Refresh(MessageId, Result<Rights, ErrorBody>),
 }
 
 /// A session's lane for signals.

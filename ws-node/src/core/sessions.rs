@@ -29,10 +29,10 @@ impl NodeCore {
         let Connecting { session: key, user, device, rights, epoch, cursor, rooms } = connect;
         let stream = StreamId::inbox(&user);
         let vnode = self.vnode_of(&stream);
-        let others = self.by_vnode.get(&vnode).and_then(|s| s.get(&stream)).map_or(0, Vec::len);
-        if others >= self.cfg.sessions_per_user_max {
+        let Some(leaving) = self.make_room(vnode, &stream, device.as_ref()) else {
+            self.counters.sessions_refused += 1;
             return self.close(key, CloseCode::TooManySessions, "the user has too many sessions");
-        }
+        };
         let id = SessionId::new(format!("{:08x}-{:x}", self.cfg.random, key.0)).expect("hex and a dash");
         self.by_vnode.entry(vnode).or_default().entry(stream.clone()).or_default().push(key);
         let session = Session {
@@ -67,6 +67,16 @@ impl NodeCore {
             bucket: Bucket::new(self.cfg.commands_per_s, self.cfg.commands_burst),
         };
         self.sessions.insert(key, session);
+        // In the step in which the newcomer is taken: who is on the way in is not gone.
+        for other in leaving {
+            self.counters.sessions_replaced += 1;
+            self.dismiss(
+                other,
+                CloseCode::TooManySessions,
+                "a newer session of the user took the place",
+                now,
+            );
+        }
         self.place(key, now);
     }
 
@@ -354,6 +364,8 @@ impl NodeCore {
                 Early::Send(send) => self.on_send(key, send, now),
                 Early::Room(command) => self.on_room(key, command, now),
                 Early::Status(id, status) => self.on_status(key, id, status, now),
+                Early::History(history) => self.on_history(key, history, now),
+                Early::Refresh(id, token) => self.on_refresh(key, id, token),
             }
         }
     }

@@ -54,6 +54,56 @@ fn a_bad_token_is_replaced_once_by_a_fresh_one() {
     assert!(matches!(h.failure(), Failure::BadToken(_)));
 }
 
+fn expiring(in_ms: u64) -> Value {
+    json!({"type": "token_expiring", "in_ms": in_ms})
+}
+
+#[test]
+fn a_token_that_ends_soon_is_replaced_while_connected() {
+    let mut h = Harness::new(true);
+    h.connect("ws://a", 3);
+    h.frame(2, welcome("a", 5, true, 0));
+    h.actions.clear();
+    h.frame(2, expiring(60_000));
+    assert!(matches!(h.actions[..], [Action::Token(2)]));
+    h.step(Input::Token(2, Ok("fresh".into())));
+    let written = h.written(2);
+    let [ClientFrame::Refresh(refresh)] = &written[..] else { panic!("no refresh but {written:?}") };
+    assert_eq!(refresh.token, "fresh");
+    h.frame(2, json!({"type": "reply", "id": refresh.id, "ok": {}}));
+    assert!(h.core.state.is_connected() && h.core.refreshing.is_none());
+    h.actions.clear();
+    h.step(Input::Token(2, Err("the callback failed".into())));
+    h.frame(2, expiring(1_000));
+    h.step(Input::Token(2, Ok("of another user".into())));
+    let id = h.core.refreshing.clone().unwrap();
+    let error = json!({"code": "unauthorized", "message": "no", "retryable": false});
+    h.frame(2, json!({"type": "reply", "id": id, "error": error}));
+    assert!(h.core.state.is_connected(), "the old token goes on to its end");
+    h.step(Input::Closed(2, Some(3501), String::new()));
+    h.connect("ws://a", 3);
+    assert!(h.opening().2, "and then a fresh one is asked for");
+}
+
+#[test]
+fn a_fresh_token_for_a_connection_that_is_left_is_not_written_to_it() {
+    let mut h = Harness::new(true);
+    h.connect("ws://a", 3);
+    h.frame(2, welcome("a", 5, true, 0));
+    h.frame(2, expiring(60_000));
+    h.frame(2, moved("ws://b", 4));
+    h.actions.clear();
+    h.step(Input::Token(2, Ok("fresh".into())));
+    assert!(h.written(2).is_empty());
+}
+
+#[test]
+fn without_a_callback_the_application_is_told_that_the_token_ends() {
+    let mut h = Harness::connected();
+    h.frame(2, expiring(60_000));
+    assert!(matches!(h.events()[..], [Event::TokenExpiring { in_ms: 60_000 }]));
+}
+
 #[test]
 fn the_range_of_a_close_code_decides() {
     for (code, comes_back) in

@@ -23,6 +23,8 @@ impl World {
             | ClientFrame::Join(_)
             | ClientFrame::Leave(_)
             | ClientFrame::Members(_) => panic!("nobody is in a room here"),
+            // Nobody asks for pages, and no token of the simulation ends.
+            ClientFrame::History(_) | ClientFrame::Refresh(_) => unreachable!("not in this simulation"),
         }
         self.wires.insert(conn, wire);
     }

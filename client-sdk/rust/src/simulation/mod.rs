@@ -164,7 +164,7 @@ impl World {
                 Action::Answer(ticket, result) => {
                     assert!(self.answers.insert(ticket, result.map(|_| ())).is_none(), "answered twice");
                 }
-                Action::State(_) | Action::Cursor(_) | Action::Trouble(_) => {}
+                Action::State(_) | Action::Cursor(_) | Action::Trouble(_) | Action::Token(_) => {}
                 Action::End => panic!("the client stopped: {:?}", self.core.state),
             }
         }
@@ -307,7 +307,7 @@ impl World {
                 self.gaps += 1;
                 self.taken = Some(cursor);
             }
-            Some(Event::State { .. }) => return,
+            Some(Event::State { .. } | Event::TokenExpiring { .. }) => return,
         }
         self.step(Input::Ack(item.cursor.unwrap()));
     }

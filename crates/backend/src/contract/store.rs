@@ -6,6 +6,7 @@
 pub mod claims;
 pub mod loss;
 pub mod nodes;
+pub mod pages;
 pub mod presence;
 pub mod random_control;
 pub mod random_data;
@@ -347,6 +348,9 @@ macro_rules! store_contract {
             streams::reading_starts_anywhere_and_another_generation_is_empty,
             streams::operations_of_one_write_see_each_other,
             streams::an_acked_cursor_only_grows,
+            pages::pages_go_back_from_the_newest_to_where_the_stream_began,
+            pages::a_page_says_when_the_window_ends_before_the_stream,
+            pages::a_page_shows_nothing_of_an_earlier_generation,
             presence::setting_the_same_presence_again_yields_no_event,
             presence::who_leaves_keeps_a_last_seen,
             presence::presence_is_read_in_the_order_asked,

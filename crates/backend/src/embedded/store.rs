@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use roost_proto::ids::{Epoch, Offset, StreamId, UserId, VnodeId};
+use roost_proto::ids::{Cursor, Epoch, Offset, StreamId, UserId, VnodeId};
 use rusqlite::{Connection, OptionalExtension, params};
 use tokio::sync::{mpsc, watch};
 
@@ -218,6 +218,16 @@ impl Store for EmbeddedStore {
         limit: usize,
     ) -> Result<Window, StoreError> {
         self.step(vnode, |data| data.read(stream, generation, after, limit))
+    }
+
+    async fn page(
+        &self,
+        vnode: VnodeId,
+        stream: &StreamId,
+        before: Option<Cursor>,
+        limit: usize,
+    ) -> Result<Page, StoreError> {
+        self.step(vnode, |data| data.page(stream, before, limit))
     }
 
     async fn presence(&self, vnode: VnodeId, users: &[UserId]) -> Result<Vec<PresenceRow>, StoreError> {

@@ -229,6 +229,34 @@ impl RedisStore {
         rooms.iter().map(standing).collect()
     }
 
+    pub(super) async fn do_page(
+        &self,
+        vnode: VnodeId,
+        stream: &StreamId,
+        before: Option<Cursor>,
+        limit: usize,
+    ) -> Result<Page, StoreError> {
+        let link = self.links.get().await?;
+        let key = keys::stream(vnode, stream);
+        let from = before.map_or("+".to_owned(), |b| format!("{}-0", b.offset.0.saturating_sub(1)));
+        let mut pipe = pipe();
+        pipe.atomic().cmd("HGET").arg(keys::head(vnode)).arg("generation");
+        pipe.cmd("GET").arg(keys::tail(vnode, stream));
+        pipe.cmd("XRANGE").arg(&key).arg("-").arg("+").arg("COUNT").arg(1);
+        pipe.cmd("XREVRANGE").arg(&key).arg(from).arg("-").arg("COUNT").arg(limit.max(1));
+        let mut answers = self.together(&link, &pipe).await?;
+        let generation = answers.bytes_if_any()?.map_or(Ok(0), |text| parse(&text))?;
+        let tail = match answers.bytes_if_any()? {
+            None => None,
+            Some(text) => {
+                let (generation, offset) = parse_pair(&text, b':')?;
+                Some(Cursor::new(Epoch(generation), Offset(offset)))
+            }
+        };
+        let first = entries(answers.array()?)?.first().map(|(offset, _)| *offset);
+        Ok(Page::of(Epoch(generation), tail, first, before, entries(answers.array()?)?))
+    }
+
     pub(super) async fn do_presence(
         &self,
         vnode: VnodeId,

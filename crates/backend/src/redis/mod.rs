@@ -19,7 +19,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use async_trait::async_trait;
 use bytes::Bytes;
 use redis::{Client, Pipeline, RedisError, ScriptInvocation, Value, cmd};
-use roost_proto::ids::{Epoch, Offset, StreamId, UserId, VnodeId};
+use roost_proto::ids::{Cursor, Epoch, Offset, StreamId, UserId, VnodeId};
 use tokio::sync::{mpsc, watch};
 
 use self::control::ControlScripts;
@@ -189,6 +189,16 @@ impl Store for RedisStore {
         limit: usize,
     ) -> Result<Window, StoreError> {
         self.do_read(vnode, stream, generation, after, limit).await
+    }
+
+    async fn page(
+        &self,
+        vnode: VnodeId,
+        stream: &StreamId,
+        before: Option<Cursor>,
+        limit: usize,
+    ) -> Result<Page, StoreError> {
+        self.do_page(vnode, stream, before, limit).await
     }
 
     async fn presence(&self, vnode: VnodeId, users: &[UserId]) -> Result<Vec<PresenceRow>, StoreError> {

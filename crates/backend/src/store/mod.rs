@@ -6,14 +6,18 @@
 
 mod live;
 pub mod model;
+mod page;
+mod shown;
 mod types;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use roost_proto::ids::{Epoch, Offset, StreamId, UserId, VnodeId};
+use roost_proto::ids::{Cursor, Epoch, Offset, StreamId, UserId, VnodeId};
 use tokio::sync::{mpsc, watch};
 
 pub use live::*;
+pub use page::Page;
+pub use shown::{Shown, shown_of};
 pub use types::*;
 
 /// The store. Every call is one atomic step or one consistent read; every call is safe to repeat when its answer
@@ -47,6 +51,8 @@ pub use types::*;
 ///     them; nobody else publishes there but [`Store::shout`].
 /// 13. `read` returns consecutive entries of one generation, or none; it never skips one that is still in the
 ///     window without saying so through `first`.
+/// 14. `page` returns consecutive entries of the present generation too, newest first, and says when the window ends
+///     before the stream does.
 #[async_trait]
 pub trait Store: Send + Sync {
     async fn open_ring(&self, vnodes: u32) -> Result<DataSet, StoreError>;
@@ -81,6 +87,14 @@ pub trait Store: Send + Sync {
         after: Offset,
         limit: usize,
     ) -> Result<Window, StoreError>;
+    /// At most `limit` entries of `stream` before `before`, or the newest, of the vnode's present generation.
+    async fn page(
+        &self,
+        vnode: VnodeId,
+        stream: &StreamId,
+        before: Option<Cursor>,
+        limit: usize,
+    ) -> Result<Page, StoreError>;
     /// What is kept about the presence of users of one vnode, in the order asked.
     async fn presence(&self, vnode: VnodeId, users: &[UserId]) -> Result<Vec<PresenceRow>, StoreError>;
     /// Where rooms stand, in the order asked; `None` where no home was ever activated.

@@ -43,7 +43,7 @@ impl World {
             Ok(ServerFrame::Reset(r)) => self.history(user, r.cursor, r.through.as_deref()),
             Ok(ServerFrame::Reply(r)) => self.replied(user, connection, r),
             Ok(ServerFrame::Moved(m)) => self.moved(user, connection, &m),
-            Ok(ServerFrame::Ping(_) | ServerFrame::Pong(_)) => {}
+            Ok(ServerFrame::Ping(_) | ServerFrame::Pong(_) | ServerFrame::TokenExpiring(_)) => {}
             Ok(ServerFrame::Signal(_)) => {}
             Err(e) => self.violations.push(format!("a frame nobody can read: {e}: {text}")),
         }

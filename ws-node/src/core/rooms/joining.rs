@@ -45,7 +45,7 @@ impl NodeCore {
     }
 
     /// Whether the session may join, read and publish to a room.
-    fn may(&self, key: SessionKey, room: &RoomId) -> Result<(), Refusal> {
+    pub(in crate::core) fn may(&self, key: SessionKey, room: &RoomId) -> Result<(), Refusal> {
         let Some(session) = self.sessions.get(&key) else { return Ok(()) };
         let named = session.rights.rooms.as_ref();
         let allowed = named.map_or(self.cfg.open_rooms, |patterns| matches_any(patterns, room.as_str()));

@@ -6,7 +6,7 @@ use roost_proto::ids::{Cursor, MessageId, Offset, StreamId, VnodeId};
 use roost_proto::records::{ItemBody, ItemResult};
 
 use super::{Followed, How, Locating};
-use crate::core::channel::{ItemKey, Pending, Waiter};
+use crate::core::channel::{ItemKey, Pending};
 use crate::core::events::{Maybe, Now, SessionKey};
 use crate::core::reader::Reader;
 use crate::core::{Action, NodeCore};
@@ -54,23 +54,8 @@ impl NodeCore {
             MessageId::new(format!("{}-{}", ask.name(), self.rooms.next_ask)).expect("letters and digits");
         let key: ItemKey = (stream.clone(), FROM.to_owned(), id);
         let body = serde_json::value::to_raw_value(body).expect("bodies always encode");
-        self.queue_own(vnode, key, body, 0, ROOMS, now);
-    }
-
-    /// Queues an item that no session waits for.
-    pub(in crate::core) fn queue_own(
-        &mut self,
-        vnode: VnodeId,
-        key: ItemKey,
-        body: Box<serde_json::value::RawValue>,
-        hash: u64,
-        whose: SessionKey,
-        now: Now,
-    ) {
-        let arrival = self.next_arrival;
-        self.next_arrival += 1;
-        let waiter = Waiter { session: whose, arrival, since: now.mono, since_us: now.us };
-        self.channel(vnode, now).push(Pending::new(key, body, hash, waiter), now.mono);
+        let waiter = self.waiter(ROOMS, now);
+        self.channel(vnode, now).push(Pending::new(key, body, 0, waiter), now.mono);
         self.pump(vnode, now);
     }
 

@@ -51,7 +51,8 @@ impl Run<'_> {
             12..14 => self.change_data_set().await,
             14 => self.reopen().await,
             15..80 => self.write(vnode, at).await,
-            80..94 => self.read(vnode, at).await,
+            80..90 => self.read(vnode, at).await,
+            90..94 => self.page(vnode, at).await,
             _ => self.presence(vnode, at).await,
         }
     }
@@ -209,6 +210,16 @@ impl Run<'_> {
         let wanted = self.model.read(&stream, generation, after, limit);
         let found = self.process.store.read(vnode, &stream, generation, after, limit).await;
         assert_eq!(found.expect("the store answers"), wanted, "{at}: {stream} {generation} after {after}");
+    }
+
+    async fn page(&mut self, vnode: VnodeId, at: &str) {
+        let now = self.model.head().map_or(Epoch(1), |(_, _, generation, _)| generation);
+        let (stream, limit) = (self.stream(), self.random.random_range(1..6));
+        let before = Cursor::new(now, Offset(self.random.random_range(0..20)));
+        let before = self.often(70).then_some(before);
+        let wanted = self.model.page(&stream, before, limit);
+        let found = self.process.store.page(vnode, &stream, before, limit).await;
+        assert_eq!(found.expect("the store answers"), wanted, "{at}: {stream} before {before:?}");
     }
 
     async fn presence(&mut self, vnode: VnodeId, at: &str) {

@@ -452,6 +452,18 @@ impl VnodeData {
         Window { first, entries: entries.map(|(i, e)| (Offset(first.0 + i as u64), e.clone())).collect() }
     }
 
+    pub fn page(&self, stream: &StreamId, before: Option<Cursor>, limit: usize) -> Page {
+        let generation = self.head.as_ref().map_or(Epoch(0), |h| h.generation);
+        let Some(s) = self.streams.get(stream) else {
+            return Page::of(generation, None, None, before, vec![]);
+        };
+        let first = (!s.entries.is_empty()).then(|| s.first());
+        let numbered = s.entries.iter().enumerate().map(|(i, e)| (Offset(s.first().0 + i as u64), e.clone()));
+        let older = numbered.rev().filter(|(offset, _)| before.is_none_or(|b| *offset < b.offset));
+        let tail = Cursor::new(s.tail.generation, s.tail.offset);
+        Page::of(generation, Some(tail), first, before, older.take(limit).collect())
+    }
+
     pub fn presence(&self, user: &UserId) -> PresenceRow {
         PresenceRow { roster: self.roster.get(user).cloned(), seen: self.seen.get(user).copied() }
     }

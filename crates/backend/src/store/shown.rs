@@ -1,0 +1,119 @@
+//! Presence as others may see it (core rule 30), read for many users at once.
+
+use std::collections::BTreeMap;
+
+use futures_util::stream::{self, StreamExt, TryStreamExt};
+use roost_proto::events::Status;
+use roost_proto::ids::{UserId, VnodeId};
+use roost_proto::time::rfc3339;
+use serde::Serialize;
+
+use super::{PresenceRow, Store, StoreError};
+
+/// Vnodes of one request that are asked at a time: 500 users are in up to 500 vnodes, and a pipelined connection
+/// gains little from more than this while others wait behind them.
+const VNODES_AT_ONCE: usize = 16;
+
+/// One user, for everyone.
+#[derive(Debug, PartialEq, Eq, Serialize)]
+pub struct Shown {
+    pub user_id: UserId,
+    pub status: Status,
+    pub since: Option<String>,
+    pub last_seen: Option<String>,
+    pub sessions: u32,
+    /// Nobody is there who would notice a change.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub stale: bool,
+}
+
+/// What others may see of `users`, in the order given. `place` says where a user's vnode is.
+///
+/// # Errors
+/// The store's.
+pub async fn shown_of(
+    store: &dyn Store,
+    users: Vec<UserId>,
+    place: impl Fn(&UserId) -> VnodeId,
+    stale: impl Fn(VnodeId) -> bool,
+) -> Result<Vec<Shown>, StoreError> {
+    let mut by_vnode: BTreeMap<VnodeId, Vec<usize>> = BTreeMap::new();
+    for (i, user) in users.iter().enumerate() {
+        by_vnode.entry(place(user)).or_default().push(i);
+    }
+    let calls = by_vnode.into_iter().map(|(vnode, indices)| {
+        let asked: Vec<UserId> = indices.iter().map(|i| users[*i].clone()).collect();
+        async move {
+            let rows = store.presence(vnode, &asked).await?;
+            if rows.len() != asked.len() {
+                return Err(StoreError::Garbled(format!("{} rows for {} users", rows.len(), asked.len())));
+            }
+            Ok((vnode, indices, rows))
+        }
+    });
+    let answers: Vec<_> = stream::iter(calls).buffer_unordered(VNODES_AT_ONCE).try_collect().await?;
+    let mut shown: Vec<Option<Shown>> = users.iter().map(|_| None).collect();
+    for (vnode, indices, rows) in answers {
+        let stale = stale(vnode);
+        for (i, row) in indices.into_iter().zip(rows) {
+            shown[i] = Some(visible(users[i].clone(), row, stale));
+        }
+    }
+    Ok(shown.into_iter().flatten().collect())
+}
+
+/// An invisible user looks exactly as one who is away: not even the sessions are counted.
+fn visible(user_id: UserId, row: PresenceRow, stale: bool) -> Shown {
+    let offline = |since: Option<u64>, last_seen: Option<u64>| (Status::Offline, since, last_seen, 0);
+    let (status, since, last_seen, sessions) = match (row.roster, row.seen) {
+        (Some(entry), _) => match entry.chosen.visible() {
+            Status::Offline => offline(Some(entry.since), entry.last_seen),
+            status => (status, Some(entry.since), None, entry.sessions),
+        },
+        (None, Some(seen)) => offline(Some(seen.since), Some(seen.last_seen)),
+        // Never here, or longer ago than anything is kept.
+        (None, None) => offline(None, None),
+    };
+    Shown { user_id, status, since: since.map(rfc3339), last_seen: last_seen.map(rfc3339), sessions, stale }
+}
+
+#[cfg(test)]
+mod tests {
+    use roost_proto::Epoch;
+    use roost_proto::frames::ChosenStatus;
+
+    use super::*;
+    use crate::store::{RosterEntry, Seen};
+
+    fn shown(
+        roster: Option<(ChosenStatus, Option<u64>)>,
+        seen: Option<u64>,
+    ) -> (Status, Option<String>, Option<String>, u32) {
+        let roster = roster.map(|(chosen, last_seen)| RosterEntry {
+            chosen,
+            since: 1_000,
+            last_seen,
+            sessions: 2,
+            generation: Epoch(1),
+        });
+        let seen = seen.map(|at| Seen {
+            chosen: ChosenStatus::Online,
+            since: at,
+            last_seen: at,
+            generation: Epoch(1),
+        });
+        let shown = visible(UserId::new("bob").unwrap(), PresenceRow { roster, seen }, false);
+        (shown.status, shown.since, shown.last_seen, shown.sessions)
+    }
+
+    #[test]
+    fn an_invisible_user_cannot_be_told_from_an_absent_one() {
+        let at = |ms| Some(rfc3339(ms));
+        assert_eq!(shown(Some((ChosenStatus::Online, None)), Some(5)), (Status::Online, at(1_000), None, 2));
+        assert_eq!(shown(Some((ChosenStatus::Away, None)), None), (Status::Away, at(1_000), None, 2));
+        let invisible = shown(Some((ChosenStatus::Invisible, Some(1_000))), None);
+        assert_eq!(invisible, shown(None, Some(1_000)));
+        assert_eq!(invisible, (Status::Offline, at(1_000), at(1_000), 0));
+        assert_eq!(shown(None, None), (Status::Offline, None, None, 0));
+    }
+}

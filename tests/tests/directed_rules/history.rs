@@ -1,0 +1,84 @@
+//! The command `history`: pages of the own inbox.
+
+use roost_proto::frames::{ReplyOk, ServerFrame};
+use roost_proto::history::{Before, History};
+use roost_proto::ids::{MessageId, StreamId};
+use roost_ws_node::core::events::{Event, SessionKey};
+
+use super::rig::Rig;
+
+fn ask(rig: &mut Rig, session: u64, id: &str, stream: &str, before: Option<Before>, limit: Option<usize>) {
+    let stream = StreamId::new(stream).unwrap();
+    let history = History { id: MessageId::new(id).unwrap(), stream, before, limit };
+    rig.give(1, Event::History { session: SessionKey(session), history });
+}
+
+fn page(rig: &Rig, session: u64, id: &str) -> ReplyOk {
+    let reply = rig.frames.iter().find_map(|(key, frame)| match frame {
+        ServerFrame::Reply(reply) if *key == session && reply.id.as_deref() == Some(id) => reply.ok.clone(),
+        _ => None,
+    });
+    reply.unwrap_or_else(|| panic!("no page {id}: {:?}", rig.told(session, id)))
+}
+
+fn ids(page: &ReplyOk) -> Vec<String> {
+    let id = |text: &str| {
+        serde_json::from_str::<serde_json::Value>(text).unwrap()["id"].as_str().unwrap().to_owned()
+    };
+    page.messages.as_ref().unwrap().iter().map(|message| id(message.get())).collect()
+}
+
+#[test]
+fn pages_of_the_own_inbox_go_back_to_where_the_window_begins() {
+    let mut rig = Rig::new(&[0, 1], None);
+    rig.store.stream_max_len = 5;
+    let (alice, bob) = (rig.user(0, 0), rig.user(1, 0));
+    let (sender, reader) = (rig.connect(0, &alice), rig.connect(1, &bob));
+    for i in 1..=7 {
+        rig.say(sender, &bob, &format!("m{i}"));
+        rig.run(20);
+    }
+    rig.run(200);
+    let own = format!("user:{bob}");
+    ask(&mut rig, reader, "h1", &own, None, Some(3));
+    rig.run(10);
+    let first = page(&rig, reader, "h1");
+    assert_eq!((ids(&first), first.older), (vec!["m7".into(), "m6".into(), "m5".into()], false));
+    ask(&mut rig, reader, "h2", &own, first.before, Some(3));
+    rig.run(10);
+    let second = page(&rig, reader, "h2");
+    assert_eq!((ids(&second), second.before, second.older), (vec!["m4".into(), "m3".into()], None, true));
+}
+
+#[test]
+fn a_page_is_refused_with_the_code_of_its_fault() {
+    let mut rig = Rig::with(&[0, 1], None, |cfg| cfg.credit = 1);
+    let (alice, bob) = (rig.user(0, 0), rig.user(1, 0));
+    let (sender, reader) = (rig.connect(0, &alice), rig.connect(1, &bob));
+    let own = format!("user:{bob}");
+    for (id, stream, limit, code) in [
+        ("other", format!("user:{alice}"), None, "forbidden"),
+        ("room", "room:lobby".to_owned(), None, "forbidden"),
+        ("none", own.clone(), Some(0), "bad_request"),
+        ("many", own.clone(), Some(101), "bad_request"),
+    ] {
+        ask(&mut rig, reader, id, &stream, None, limit);
+        assert_eq!(rig.told(reader, id), [code], "{id}");
+    }
+    rig.no_store.insert(1);
+    ask(&mut rig, reader, "away", &own, None, None);
+    rig.run(1000);
+    assert_eq!(rig.told(reader, "away"), ["unavailable"]);
+    rig.no_store.clear();
+    // Whoever reads nothing is sent no more pages than messages.
+    rig.stalled.insert(reader);
+    rig.say(sender, &bob, "m1");
+    rig.run(2000);
+    ask(&mut rig, reader, "unread", &own, None, None);
+    rig.run(100);
+    assert_eq!(rig.told(reader, "unread"), ["rate_limited"]);
+    rig.drain(reader);
+    ask(&mut rig, reader, "read", &own, None, None);
+    rig.run(100);
+    assert_eq!(ids(&page(&rig, reader, "read")), ["m1"]);
+}

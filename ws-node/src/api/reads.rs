@@ -1,0 +1,54 @@
+//! What the server API reads: presence and the hot window of streams, from the store.
+
+use std::time::Duration;
+
+use roost_backend::store::{Shown, StoreError, shown_of};
+use roost_proto::frames::ReplyOk;
+use roost_proto::history::Before;
+use roost_proto::limits::BATCH_BYTES_MAX;
+use roost_proto::{ErrorBody, ErrorCode, StreamId, UserId};
+use tokio::sync::oneshot;
+use tokio::time::timeout;
+
+use super::{Api, ended};
+use crate::core::history;
+use crate::node::Input;
+
+/// For a whole request: 500 users in as many vnodes, 16 at a time, are 32 round trips.
+const READ_TIMEOUT: Duration = Duration::from_secs(5);
+
+fn unread(error: &StoreError) -> ErrorBody {
+    tracing::debug!(%error, "the store did not answer");
+    ErrorBody::new(ErrorCode::Unavailable, "the store cannot be read at the moment")
+}
+
+async fn within<T>(read: impl Future<Output = Result<T, StoreError>>) -> Result<T, ErrorBody> {
+    let answer = timeout(READ_TIMEOUT, read).await;
+    answer.unwrap_or(Err(StoreError::Timeout(READ_TIMEOUT))).map_err(|error| unread(&error))
+}
+
+/// What others may see of these users.
+pub async fn presence(api: &Api, users: Vec<UserId>) -> Result<Vec<Shown>, ErrorBody> {
+    let (told, ready) = oneshot::channel();
+    let asked = async {
+        api.events.send(Input::Ready(told)).await.ok()?;
+        ready.await.ok()
+    };
+    let ready = timeout(READ_TIMEOUT, asked).await.ok().flatten().ok_or_else(ended)?;
+    let place = |user: &UserId| roost_ring::vnode_of_user(user, api.vnodes);
+    let stale = |vnode: roost_proto::VnodeId| !ready.get(vnode.index()).copied().unwrap_or(false);
+    within(shown_of(&*api.store, users, place, stale)).await
+}
+
+/// A page of any stream.
+pub async fn history(
+    api: &Api,
+    stream: &StreamId,
+    before: Option<Before>,
+    limit: Option<usize>,
+) -> Result<ReplyOk, ErrorBody> {
+    let limit = history::limit(limit)?;
+    let vnode = roost_ring::vnode_of_stream(stream, api.vnodes);
+    let page = api.store.page(vnode, stream, before.map(|before| before.0), limit);
+    Ok(history::answer(within(page).await?, BATCH_BYTES_MAX))
+}

@@ -1,0 +1,83 @@
+//! What the environment says of sessions: how many, whose, from which pages.
+
+use roost_proto::limits::{SESSIONS_PER_USER_MAX, TOKEN_EXPIRING_MS};
+use roost_service::ConfigError;
+use roost_service::config::{field, number, one_of, optional, read};
+use serde::Deserialize;
+
+use super::WsNodeConfig;
+use crate::core::limit::SessionPolicy;
+use crate::origin::Origins;
+
+/// What a connection needs to know beyond its token.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Access {
+    /// Pages that may connect; none: all.
+    pub origins: Option<Origins>,
+    /// A session is told this long before its token ends, in milliseconds.
+    pub token_expiring_ms: u64,
+}
+
+impl Default for Access {
+    fn default() -> Self {
+        Self { origins: None, token_expiring_ms: TOKEN_EXPIRING_MS }
+    }
+}
+
+/// The variables about sessions: those of a ws-node, and of `roost dev`.
+#[derive(Debug, Clone)]
+pub struct SessionSettings {
+    per_user_max: usize,
+    policy: SessionPolicy,
+    access: Access,
+}
+
+#[derive(Deserialize)]
+struct Raw {
+    sessions_per_user_max: Option<String>,
+    session_policy: Option<String>,
+    allowed_origins: Option<String>,
+    token_expiring_ms: Option<String>,
+}
+
+const POLICIES: [(&str, SessionPolicy); 3] = [
+    ("reject", SessionPolicy::Reject),
+    ("drop-oldest", SessionPolicy::DropOldest),
+    ("one-per-device", SessionPolicy::OnePerDevice),
+];
+
+impl SessionSettings {
+    /// Reads and checks the environment, or a table in a test.
+    ///
+    /// # Errors
+    /// The first wrong variable, by name.
+    pub fn from_vars(vars: impl IntoIterator<Item = (String, String)>) -> Result<Self, ConfigError> {
+        let raw: Raw = read(vars)?;
+        let per_user_max = number(1..=10_000);
+        Ok(Self {
+            per_user_max: field(
+                "SESSIONS_PER_USER_MAX",
+                raw.sessions_per_user_max,
+                SESSIONS_PER_USER_MAX,
+                per_user_max,
+            )?,
+            policy: field("SESSION_POLICY", raw.session_policy, SessionPolicy::Reject, one_of(&POLICIES))?,
+            access: Access {
+                origins: optional("ALLOWED_ORIGINS", raw.allowed_origins, Origins::parse)?,
+                token_expiring_ms: field(
+                    "TOKEN_EXPIRING_MS",
+                    raw.token_expiring_ms,
+                    TOKEN_EXPIRING_MS,
+                    number(1_000..=3_600_000),
+                )?,
+            },
+        })
+    }
+
+    /// Puts them where a node takes them from.
+    pub fn apply(self, config: &mut WsNodeConfig) {
+        config.core.sessions_per_user_max = self.per_user_max;
+        config.core.session_policy = self.policy;
+        config.access = self.access;
+    }
+}

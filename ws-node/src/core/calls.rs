@@ -1,0 +1,169 @@
+//! Commands of the server API: what comes over HTTP goes through the same channels as what sessions send, and gets
+//! the same answers. Each command has a key of its own, which is no session's.
+
+use roost_proto::codes::{CloseCode, ErrorBody, ErrorCode};
+use roost_proto::frames::ReplyOk;
+use roost_proto::ids::{MessageId, NodeId, StreamId, UserId, VnodeId};
+use roost_proto::limits::UNKNOWN_AFTER_MS;
+use roost_proto::records::{Append, Disconnect, ItemBody, Record};
+use serde_json::value::RawValue;
+
+use super::canary::CANARY;
+use super::channel::{Attached, ItemKey, Pending, Waiter};
+use super::events::{Now, SessionKey};
+use super::homes::body_hash;
+use super::rooms::placing::ROOMS;
+use super::sending::{MESSAGE, RETRY_AFTER_MS};
+use super::{NodeCore, Token};
+
+/// Keys with this bit are no sessions; sockets count from 1.
+const CALLS: u64 = 1 << 63;
+
+impl SessionKey {
+    /// The key of the `n`th command of the server API.
+    pub fn call(n: u64) -> Self {
+        Self(CALLS | n)
+    }
+
+    pub(super) fn is_call(self) -> bool {
+        self.0 & CALLS != 0 && self != CANARY && self != ROOMS
+    }
+}
+
+/// What a back end of the application asks for.
+#[derive(Debug)]
+pub enum Call {
+    /// A message for a stream, as if `from` had sent it.
+    Append { stream: StreamId, from: UserId, id: MessageId, data: Box<RawValue> },
+    /// Close whatever sessions the user has, wherever they are.
+    Disconnect { user: UserId, reason: String },
+}
+
+/// A command that other nodes are being told.
+#[derive(Debug)]
+pub struct Telling {
+    /// Nodes whose record the log has not taken yet.
+    left: usize,
+    failed: bool,
+    until: u64,
+}
+
+impl NodeCore {
+    /// Takes commands in order. What was refused must be repeated before anything later to the same stream is
+    /// taken (rule 1): in one batch that is so because a channel only fills while the batch is taken; over several
+    /// whoever sends them sees to it.
+    pub(super) fn on_calls(&mut self, calls: Vec<(SessionKey, Call)>, now: Now) {
+        for (key, call) in calls {
+            match call {
+                Call::Append { stream, from, id, data } => {
+                    let append = Append { stream, from: from.to_string(), id, kind: MESSAGE.into(), data };
+                    self.call_append(key, append, now);
+                }
+                Call::Disconnect { user, reason } => self.call_disconnect(key, user, reason, now),
+            }
+        }
+    }
+
+    fn call_append(&mut self, key: SessionKey, append: Append, now: Now) {
+        self.counters.sends += 1;
+        let vnode = self.vnode_of(&append.stream);
+        let hash = body_hash(&append.kind, append.data.get());
+        let item: ItemKey = (append.stream.clone(), append.from.clone(), append.id.clone());
+        let waiter = self.waiter(key, now);
+        match self.channels.get_mut(&vnode).map_or(Attached::No, |c| c.attach(&item, hash, &waiter)) {
+            Attached::Yes { .. } => return,
+            Attached::Conflict => return self.reply_conflict(key, append.id.as_str()),
+            Attached::No => {}
+        }
+        if self.channels.get(&vnode).is_some_and(|c| c.len() >= self.cfg.channel_items_max) {
+            let why = "too much is queued for this receiver's home";
+            return self.refuse(key, append.id.as_str(), why, RETRY_AFTER_MS);
+        }
+        self.push_append(vnode, append, hash, waiter, now);
+    }
+
+    pub(super) fn waiter(&mut self, session: SessionKey, now: Now) -> Waiter {
+        let arrival = self.next_arrival;
+        self.next_arrival += 1;
+        Waiter { session, arrival, since: now.mono, since_us: now.us }
+    }
+
+    /// Queues what is no session's.
+    pub(super) fn push_append(
+        &mut self,
+        vnode: VnodeId,
+        append: Append,
+        hash: u64,
+        waiter: Waiter,
+        now: Now,
+    ) {
+        let item: ItemKey = (append.stream.clone(), append.from.clone(), append.id.clone());
+        let body = serde_json::value::to_raw_value(&ItemBody::Append(append)).expect("bodies always encode");
+        self.channel(vnode, now).push(Pending::new(item, body, hash, waiter), now.mono);
+        self.pump(vnode, now);
+    }
+
+    /// Tells every living node: who is on the way from one home to the next has sessions at both.
+    fn call_disconnect(&mut self, key: SessionKey, user: UserId, reason: String, now: Now) {
+        if now.mono.saturating_sub(self.view_at) > self.cfg.lease_ttl_ms {
+            let why = "the table of nodes cannot be read: not all would be told";
+            let error = ErrorBody::new(ErrorCode::Unavailable, why).retry_after(RETRY_AFTER_MS);
+            return self.reply_error(key, "", error);
+        }
+        let vnode = self.vnode_of(&StreamId::inbox(&user));
+        let record = Disconnect { user, reason };
+        let others = self.view.nodes.iter().filter(|(node, row)| {
+            **node != self.cfg.node && row.state != roost_backend::store::NodeState::Revoked
+        });
+        let others: Vec<NodeId> = others.map(|(node, _)| node.clone()).collect();
+        self.local.push_back(Record::Disconnect(record.clone()));
+        let until = now.mono + UNKNOWN_AFTER_MS;
+        self.telling.insert(key, Telling { left: others.len(), failed: false, until });
+        for node in others {
+            self.transport(&node, vnode, Record::Disconnect(record.clone()), Token::Told { call: key });
+        }
+        self.answer_if_told(key);
+    }
+
+    /// The log took, or did not take, what one node is to be told.
+    pub(super) fn told(&mut self, call: SessionKey, ok: bool) {
+        if let Some(telling) = self.telling.get_mut(&call) {
+            telling.left -= 1;
+            telling.failed |= !ok;
+        }
+        self.answer_if_told(call);
+    }
+
+    fn answer_if_told(&mut self, call: SessionKey) {
+        let Some(telling) = self.telling.get(&call).filter(|t| t.left == 0) else { return };
+        let failed = telling.failed;
+        self.telling.remove(&call);
+        if failed { self.reply_unavailable(call, "") } else { self.reply_ok(call, "", ReplyOk::default()) }
+    }
+
+    pub(super) fn tick_telling(&mut self, now: Now) {
+        let late = self.telling.iter().filter(|(_, t)| now.mono >= t.until).map(|(call, _)| *call);
+        for call in late.collect::<Vec<_>>() {
+            self.telling.remove(&call);
+            let why = "no answer in time: not every node may have been told";
+            self.reply_error(call, "", ErrorBody::new(ErrorCode::Unknown, why));
+        }
+    }
+
+    pub(super) fn on_disconnect(&mut self, disconnect: &Disconnect, now: Now) {
+        let stream = StreamId::inbox(&disconnect.user);
+        let vnode = self.vnode_of(&stream);
+        let keys = self.by_vnode.get(&vnode).and_then(|s| s.get(&stream)).cloned().unwrap_or_default();
+        for key in keys {
+            self.counters.sessions_disconnected += 1;
+            self.dismiss(key, CloseCode::Disconnected, disconnect.reason.clone(), now);
+        }
+    }
+
+    /// Which vnodes have a ready home.
+    pub fn ready_vnodes(&self) -> Vec<bool> {
+        let ready =
+            |vnode| self.view.rows.get(&VnodeId(vnode)).is_some_and(|r| r.ready && !self.view.ended(&r.sid));
+        (0..self.cfg.vnodes).map(|vnode| u16::try_from(vnode).is_ok_and(ready)).collect()
+    }
+}

@@ -1,0 +1,90 @@
+//! The command `history` on a socket: pages of the session's own inbox, as far as the hot window goes.
+
+use roost_backend::store::Page;
+use roost_proto::codes::{ErrorBody, ErrorCode};
+use roost_proto::frames::{Reply, ReplyOk, ServerFrame};
+use roost_proto::history::{Before, History};
+use roost_proto::ids::MessageId;
+use roost_proto::limits::{FRAME_BYTES_MAX, HISTORY_DEFAULT, HISTORY_MAX};
+use serde_json::value::RawValue;
+
+use super::events::{Maybe, SessionKey};
+use super::sending::RETRY_AFTER_MS;
+use super::session::Early;
+use super::{Action, NodeCore, Now};
+
+/// Of a page on a socket, in bytes: a frame, less what is around the messages.
+const PAGE_BYTES_MAX: usize = FRAME_BYTES_MAX - 1024;
+
+/// How many messages a page may have.
+///
+/// # Errors
+/// `bad_request` for none and for too many.
+pub fn limit(asked: Option<usize>) -> Result<usize, ErrorBody> {
+    let limit = asked.unwrap_or(HISTORY_DEFAULT);
+    let fits = (1..=HISTORY_MAX).contains(&limit);
+    let why = || ErrorBody::new(ErrorCode::BadRequest, format!("'limit' is 1 to {HISTORY_MAX}"));
+    fits.then_some(limit).ok_or_else(why)
+}
+
+/// A page as it is answered, of at most `bytes` unless its first message alone is larger.
+pub fn answer(page: Page, bytes: usize) -> ReplyOk {
+    let page = page.fit(bytes);
+    let (before, older) = (page.before().map(Before), page.older);
+    let message = |frame: bytes::Bytes| {
+        let text = String::from_utf8(frame.into()).expect("frames are made of text");
+        RawValue::from_string(text).expect("frames are JSON")
+    };
+    let messages = page.entries.into_iter().map(|(_, frame)| message(frame)).collect();
+    ReplyOk { messages: Some(messages), before, older, ..ReplyOk::default() }
+}
+
+impl NodeCore {
+    pub(super) fn on_history(&mut self, key: SessionKey, history: History, now: Now) {
+        let unanswered_max = self.cfg.unanswered_max;
+        let Some(session) = self.sessions.get_mut(&key) else { return };
+        if !session.welcomed {
+            return self.keep_early(key, Early::History(history));
+        }
+        let id = history.id.clone();
+        if session.unanswered >= unanswered_max {
+            return self.refuse(key, id.as_str(), "too many commands without an answer", RETRY_AFTER_MS);
+        }
+        if let Err(wait) = session.bucket.take(now.mono) {
+            return self.refuse(key, id.as_str(), "too many commands", wait);
+        }
+        let own = history.stream == session.stream;
+        let allowed = own || history.stream.room().is_some_and(|room| self.may(key, &room).is_ok());
+        self.count_waiters(key);
+        match limit(history.limit) {
+            Err(error) => self.reply_error(key, id.as_str(), error),
+            Ok(_) if !allowed => {
+                let why = "neither the own inbox nor a room that the token allows";
+                self.reply_error(key, id.as_str(), ErrorBody::new(ErrorCode::Forbidden, why));
+            }
+            Ok(limit) => self.out.push(Action::Page {
+                session: key,
+                id,
+                vnode: self.vnode_of(&history.stream),
+                stream: history.stream,
+                before: history.before.map(|before| before.0),
+                limit,
+            }),
+        }
+    }
+
+    /// A page counts as a message frame: a client that reads nothing is sent no more of them than it has credit.
+    pub(super) fn on_paged(&mut self, key: SessionKey, id: &MessageId, answer_of: Maybe<Page>) {
+        let Some(page) = answer_of else { return self.reply_unavailable(key, id.as_str()) };
+        let Some(session) = self.sessions.get_mut(&key) else { return };
+        if session.credit == 0 {
+            let error = ErrorBody::new(ErrorCode::RateLimited, "what was sent before is not read yet");
+            return self.reply_error(key, id.as_str(), error.retry_after(RETRY_AFTER_MS));
+        }
+        session.credit -= 1;
+        session.unanswered = session.unanswered.saturating_sub(1);
+        let reply = Reply::ok(id.as_str(), answer(page, PAGE_BYTES_MAX));
+        let frame = ServerFrame::Reply(reply).to_json().into();
+        self.out.push(Action::Frame { session: key, frame, lane: super::events::Lane::Message });
+    }
+}

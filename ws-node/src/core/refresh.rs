@@ -1,0 +1,31 @@
+//! A session shows another token: what it allows from now on. Whether the token holds, and when it ends, is known to
+//! the session's socket.
+
+use roost_proto::ErrorBody;
+use roost_proto::frames::ReplyOk;
+use roost_proto::ids::MessageId;
+
+use super::NodeCore;
+use super::events::SessionKey;
+use super::session::{Early, Rights};
+
+impl NodeCore {
+    pub(super) fn on_refresh(&mut self, key: SessionKey, id: MessageId, token: Result<Rights, ErrorBody>) {
+        let Some(session) = self.sessions.get_mut(&key) else { return };
+        if !session.welcomed {
+            return self.keep_early(key, Early::Refresh(id, token));
+        }
+        let taken = token.map(|rights| session.rights = rights);
+        self.count_waiters(key);
+        match taken {
+            Ok(()) => {
+                self.counters.refreshed += 1;
+                self.reply_ok(key, id.as_str(), ReplyOk::default());
+            }
+            Err(error) => {
+                self.counters.refreshes_refused += 1;
+                self.reply_error(key, id.as_str(), error);
+            }
+        }
+    }
+}
