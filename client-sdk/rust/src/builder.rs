@@ -194,6 +194,7 @@ impl Builder {
             device,
             cursor: self.cursor,
             queue_max: self.queue_max,
+            frame_bytes_max: self.frame_bytes_max,
             backoff: Backoff::new(ms(self.backoff.0), ms(self.backoff.1)),
             token_renewable: tokens.renewable(),
             seed: self.jitter_seed.unwrap_or_else(|| rand::rng().random()),

@@ -55,7 +55,11 @@ mod link;
 mod outbox;
 #[cfg(test)]
 mod outbox_tests;
+mod place;
+mod room_calls;
+mod rooms;
 mod route;
+mod signals;
 #[cfg(test)]
 mod simulation;
 mod state;
@@ -71,17 +75,20 @@ pub mod bare {
     pub use crate::event::Item;
     pub use crate::lanes::Lane;
     pub use crate::link::ConnId;
-    pub use crate::outbox::{Command, Ticket};
+    pub use crate::outbox::{Command, Done, Ticket, What};
     pub use crate::route::Route;
+    pub use crate::signals::{Audience, Outgoing};
 }
 
 pub use builder::Builder;
 pub use client::{Client, Sent};
 pub use error::{BoxError, BuildError, ConnectError, Failure, SendError};
-pub use event::{Event, Events};
+pub use event::{Event, Events, Members};
+pub use room_calls::{JoinOptions, Joined, Published};
 pub use roost_proto::events::Message;
-pub use roost_proto::frames::ChosenStatus;
+pub use roost_proto::frames::{Change, ChosenStatus, InfoOf, Signalled};
 pub use roost_proto::{
-    Cursor, Epoch, ErrorBody, ErrorCode, IdError, MessageId, NodeId, Offset, SessionId, StreamId, UserId,
+    Cursor, Epoch, ErrorBody, ErrorCode, IdError, Json, MessageId, NodeId, Offset, RoomId, SessionId,
+    StreamId, UserId,
 };
 pub use state::State;

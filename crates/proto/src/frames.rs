@@ -122,7 +122,7 @@ pub struct Connect {
 }
 
 /// A room to be in, and what the client has of it.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RoomAt {
     pub room: RoomId,
     #[serde(default, skip_serializing_if = "Option::is_none")]

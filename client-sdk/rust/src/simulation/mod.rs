@@ -8,7 +8,6 @@
 mod cluster;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
-use std::sync::Arc;
 
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
@@ -106,6 +105,7 @@ impl World {
             device: None,
             cursor,
             queue_max: 10_000,
+            frame_bytes_max: 65_536,
             backoff: Backoff::new(20, 500),
             token_renewable: true,
             seed,
@@ -158,7 +158,7 @@ impl World {
         for action in self.core.step(input, self.now) {
             match action {
                 Action::Route(_) | Action::Open { .. } => self.asked.push(action),
-                Action::Write(conn, text) => self.written(conn, &text),
+                Action::Write(conn, text) | Action::Offer(conn, text) => self.written(conn, &text),
                 Action::Close(conn, _) => self.closed_by_client(conn),
                 Action::Deliver(item) => self.items.push_back(item),
                 Action::Answer(ticket, result) => {
@@ -180,7 +180,7 @@ impl World {
         }
         let text = json!({"type": "send", "id": id, "to": RECIPIENTS[to], "data": ticket}).to_string();
         let lane = Lane::To(UserId::new(RECIPIENTS[to]).unwrap());
-        let command = Command { id: MessageId::new(&id).unwrap(), lane, text: Arc::from(text) };
+        let command = Command::frame(MessageId::new(&id).unwrap(), lane, text);
         self.sent.push((to, id));
         self.step(Input::Command { command, ticket, expires_ms: u64::MAX });
     }
@@ -307,7 +307,7 @@ impl World {
                 self.gaps += 1;
                 self.taken = Some(cursor);
             }
-            Some(Event::State { .. }) => return,
+            Some(_) => return,
         }
         self.step(Input::Ack(item.cursor.unwrap()));
     }
