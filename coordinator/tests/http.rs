@@ -8,7 +8,7 @@ use common::*;
 use roost_backend::store::*;
 use roost_coordinator::{BindError, Coordinator, CoordinatorConfig};
 use roost_proto::frames::ChosenStatus;
-use roost_proto::ids::{Seq, UserId, VnodeId};
+use roost_proto::ids::{Epoch, Seq, UserId, VnodeId};
 use roost_proto::time::rfc3339;
 use serde_json::{Value, json};
 use std::sync::Arc;
@@ -166,8 +166,8 @@ async fn set_presence(store: &TestStore, row: &NodeRow, user: &str, chosen: Chos
         panic!("refused")
     };
     let last_seen = (chosen == ChosenStatus::Invisible).then_some(2_000);
-    let entry = RosterEntry { chosen, since: 2_000, last_seen, sessions: 2 };
-    let seen = gone.then_some(Seen { chosen, since: 3_000, last_seen: 2_500 });
+    let entry = RosterEntry { chosen, since: 2_000, last_seen, sessions: 2, generation: Epoch(1) };
+    let seen = gone.then_some(Seen { chosen, since: 3_000, last_seen: 2_500, generation: Epoch(1) });
     let op = PresenceOp { user, roster: (!gone).then_some(entry), seen, event: None };
     let (seq, ops): (Seq, _) = (activated.seq, vec![Op::Presence(op)]);
     let write = Write { fence: Fence { vnode, epoch, sid, seq }, now_ms: 5_000, trim: Seq(0), ops };

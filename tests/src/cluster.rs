@@ -18,7 +18,7 @@ use roost_backend::store::{Store, StoreConfig};
 use roost_client::{Client, Events};
 use roost_coordinator::{Coordinator, CoordinatorConfig};
 use roost_proto::claims::Role;
-use roost_proto::{Claims, NodeId, UserId};
+use roost_proto::{Claims, NodeId, RoomId, StreamId, UserId};
 use roost_ring::Pins;
 use roost_service::telemetry::{self, LogFormat};
 use roost_service::tokens::{KeySource, sign_for};
@@ -322,6 +322,18 @@ impl Cluster {
         .await
     }
 
+    /// A room that is at home on this node now.
+    pub async fn room_at(&self, i: usize) -> String {
+        eventually("a room is at home there", async || {
+            let room = self.user("room");
+            let stream = StreamId::of_room(&RoomId::new(&room).expect("a room's id"));
+            let table = Arc::clone(&self.coordinator().view().load().table);
+            let row = table.rows.get(&roost_ring::vnode_of_stream(&stream, table.vnodes))?;
+            (row.ready && row.node().as_str() == self.names[i]).then_some(room)
+        })
+        .await
+    }
+
     /// Asks `/route` until the user has a home. The id must not need escaping.
     pub async fn route(&self, user: &str) -> Route {
         eventually("the user has a home", async || {
@@ -486,10 +498,20 @@ pub fn token_of(user: &str, role: Role) -> String {
     signed(user, now_s() + 3_600, role)
 }
 
+/// One that allows these rooms, good for an hour.
+pub fn token_for(user: &str, rooms: &[&str]) -> String {
+    let sub = UserId::new(user).expect("a user's id");
+    let rooms = Some(rooms.iter().map(ToString::to_string).collect());
+    sign(&Claims { sub, exp: now_s() + 3_600, role: Role::User, rooms, watch: None })
+}
+
 fn signed(user: &str, exp: u64, role: Role) -> String {
     let sub = UserId::new(user).expect("a user's id");
-    let claims = Claims { sub, exp, role, rooms: None, watch: None };
-    sign_for(&secret(), &claims, Some(AUDIENCE), Some(ISSUER))
+    sign(&Claims { sub, exp, role, rooms: None, watch: None })
+}
+
+fn sign(claims: &Claims) -> String {
+    sign_for(&secret(), claims, Some(AUDIENCE), Some(ISSUER))
 }
 
 /// What the tokens are signed with (HS256).

@@ -23,6 +23,9 @@ mod presence;
 #[path = "conformance/records.rs"]
 mod records;
 
+#[path = "conformance/rooms.rs"]
+mod rooms;
+
 use std::ops::RangeInclusive;
 
 use roost_tests::wire::Wire;
@@ -105,6 +108,15 @@ on_each_backend! {
     elasticity::explain_says_where_a_message_and_a_user_are_and_why,
     elasticity::the_age_of_the_canary_tells_whether_messages_get_through,
     elasticity::the_users_of_a_dead_node_are_asked_to_come_one_after_the_other,
+    rooms::what_is_published_reaches_everyone_on_every_node_in_one_order,
+    rooms::who_comes_back_gets_what_was_published_meanwhile,
+    rooms::what_cannot_be_replayed_is_told_with_where_the_history_ends,
+    rooms::after_a_crash_of_its_home_a_room_goes_on_without_loss,
+    rooms::members_come_and_go_and_those_of_a_dead_node_disappear,
+    rooms::a_repeated_publish_gets_the_same_answer_and_is_shown_once,
+    rooms::signals_reach_the_others_and_only_the_latest_waits_for_who_does_not_read,
+    rooms::everyone_is_in_the_rooms_that_are_joined_by_all,
+    rooms::what_is_not_allowed_in_a_room_gets_its_code,
     bad_input::every_bad_input_gets_its_documented_answer,
     bad_input::a_token_is_taken_from_connect_authorization_or_subprotocol,
     bad_input::the_seventeenth_session_of_a_user_is_closed_with_3504,

@@ -15,6 +15,8 @@ pub struct Metrics {
     last: Counters,
     last_commands: u64,
     connections: IntGauge,
+    rooms: IntGauge,
+    listeners: IntGauge,
     owned: IntGauge,
     ready: IntGauge,
     lease_age: Gauge,
@@ -29,6 +31,7 @@ pub struct Metrics {
     vnodes: IntCounterVec,
     writes: IntCounterVec,
     channel_events: IntCounterVec,
+    signals: IntCounterVec,
     redis: IntCounter,
     append: Histogram,
     delivery: Histogram,
@@ -67,6 +70,8 @@ impl Metrics {
             last: Counters::default(),
             last_commands: 0,
             connections: int_gauge(r, "roost_ws_connections", "Sessions connected to this node")?,
+            rooms: int_gauge(r, "roost_rooms", "Rooms with sessions of this node in them")?,
+            listeners: int_gauge(r, "roost_room_listeners", "Sessions in rooms, each once per room")?,
             owned: int_gauge(r, "roost_vnodes_owned", "Vnodes whose lease this node has")?,
             ready: int_gauge(r, "roost_vnodes_ready", "Vnodes this node serves")?,
             lease_age: gauge(r, "roost_lease_age_seconds", "Time since the oldest lease was renewed")?,
@@ -89,7 +94,7 @@ impl Metrics {
                 r,
                 "roost_messages_total",
                 "Messages by what was done with them: sent, refused, appended, duplicate, conflict, delivered, \
-                 replayed, status_event",
+                 replayed, found_by_tail (a publication whose live copy was lost), status_event",
                 "kind",
             )?,
             vnodes: counters(
@@ -110,6 +115,7 @@ impl Metrics {
                 "Between nodes: confirm, ask, probe, void, undecodable, moved, reply_ok, reply_unknown",
                 "event",
             )?,
+            signals: counters(r, "roost_signals_total", "Signals by outcome: sent, dropped", "outcome")?,
             redis,
             append: histogram(r, "roost_append_seconds", "A write of one batch: sent until answered")?,
             delivery: histogram(
@@ -134,6 +140,11 @@ impl Metrics {
         histogram.observe(us as f64 / 1e6);
     }
 
+    /// One that the core had sent was not published.
+    pub fn signal_dropped(&self) {
+        self.signals.with_label_values(&["dropped"]).inc();
+    }
+
     pub fn lag(&self, records: u64) {
         self.lag.set(records as i64);
     }
@@ -141,6 +152,8 @@ impl Metrics {
     /// Brings everything up to what the core says.
     pub fn update(&mut self, now: Counters, gauges: Gauges, lease_ttl_ms: u64, commands: u64) {
         self.connections.set(gauges.sessions as i64);
+        self.rooms.set(gauges.rooms as i64);
+        self.listeners.set(gauges.listeners as i64);
         self.owned.set(gauges.owned as i64);
         self.ready.set(gauges.ready as i64);
         let age = gauges.lease_left_ms.map_or(0, |left| lease_ttl_ms.saturating_sub(left));
@@ -165,6 +178,7 @@ impl Metrics {
             ("conflict", last.conflicts, now.conflicts),
             ("delivered", last.delivered, now.delivered),
             ("replayed", last.replayed, now.replayed),
+            ("found_by_tail", last.found_by_tail, now.found_by_tail),
             ("status_event", last.status_events, now.status_events),
         ] {
             add(&self.messages, kind, before, after);
@@ -184,6 +198,12 @@ impl Metrics {
             ("fenced", last.writes_fenced, now.writes_fenced),
         ] {
             add(&self.writes, outcome, before, after);
+        }
+        for (outcome, before, after) in [
+            ("sent", last.signals, now.signals),
+            ("dropped", last.signals_dropped, now.signals_dropped),
+        ] {
+            add(&self.signals, outcome, before, after);
         }
         for (event, before, after) in [
             ("confirm", last.confirms, now.confirms),

@@ -14,6 +14,8 @@ use roost_proto::events::CHAT_EVENTS;
 use roost_proto::ids::Sid;
 use roost_proto::records::Record;
 use roost_service::Health;
+use bytes::Bytes;
+use futures_util::future::join_all;
 use tokio::sync::{Notify, Semaphore, mpsc, oneshot, watch};
 use tokio::time::{MissedTickBehavior, timeout};
 use tokio_util::sync::CancellationToken;
@@ -39,6 +41,8 @@ const LOG_TIMEOUT: Duration = Duration::from_secs(3);
 const TABLE_EVERY: Duration = Duration::from_secs(1);
 /// Replays asked of the store at once.
 const READS_MAX: usize = 64;
+/// Signals published together.
+const SHOUTS_MAX: usize = 64;
 /// Pause after a failed read.
 const RETRY: Duration = Duration::from_millis(200);
 /// How often the log is asked whether it is there.
@@ -90,6 +94,7 @@ pub struct Parts {
     pub clock: Clock,
     pub store: Arc<dyn Store>,
     pub subscriber: Arc<dyn Subscriber>,
+    pub shouts: mpsc::Sender<(LiveChannel, Bytes)>,
     pub log: Arc<dyn Log>,
     pub transport: Arc<dyn Producer>,
     pub outbox: Arc<dyn Producer>,
@@ -273,10 +278,10 @@ impl Node {
                 });
             }
             Action::Shout { channel, payload } => {
-                self.parts.tasks.spawn(async move {
-                    // Nobody waits for it, and the next one makes up for it.
-                    let _ = timeout(STORE_TIMEOUT, store.shout(&channel, payload)).await;
-                });
+                // Nobody waits for it, and a later one makes up for it.
+                if self.parts.shouts.try_send((channel, payload)).is_err() {
+                    self.parts.metrics.signal_dropped();
+                }
             }
             Action::Standings { rooms } => {
                 let asked = rooms.clone();
@@ -394,6 +399,31 @@ pub async fn watch_table(
                 let pause = if changed.is_err() { TABLE_EVERY } else { Duration::from_millis(20) };
                 tokio::time::sleep(pause).await;
                 hints.mark_unchanged();
+            }
+        }
+    }
+}
+
+/// Publishes what is kept nowhere, in order.
+pub async fn shout(
+    store: Arc<dyn Store>,
+    mut queue: mpsc::Receiver<(LiveChannel, Bytes)>,
+    stop: CancellationToken,
+) {
+    let mut batch = Vec::with_capacity(SHOUTS_MAX);
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return,
+            n = queue.recv_many(&mut batch, SHOUTS_MAX) => if n == 0 { return },
+        }
+        // First polled in this order, and so written in it, over one connection.
+        let all = batch.drain(..).map(|(channel, payload)| {
+            let store = &store;
+            async move { timeout(STORE_TIMEOUT, store.shout(&channel, payload)).await }
+        });
+        for done in join_all(all).await {
+            if !matches!(done, Ok(Ok(()))) {
+                tracing::debug!("a signal was lost");
             }
         }
     }

@@ -129,6 +129,7 @@ impl Server {
             closing: CancellationToken::new(),
             stop: CancellationToken::new(),
         };
+        let (shouts, shouted) = mpsc::channel(LIVE_MAX);
         let (heard, hear) = mpsc::channel(LIVE_MAX);
         let subscriber: Arc<dyn Subscriber> = server.backends.store.subscribe(heard).into();
         let clock = Clock::new();
@@ -139,6 +140,7 @@ impl Server {
             clock,
             store: Arc::clone(&server.backends.store),
             subscriber: Arc::clone(&subscriber),
+            shouts,
             log: Arc::clone(&server.backends.log),
             transport,
             outbox,
@@ -153,6 +155,8 @@ impl Server {
         };
         server.tasks.spawn(Node::new(parts).run(inputs, report_queue));
         server.spawn_watchers(reader, refresh, lag);
+        let (store, stop) = (Arc::clone(&server.backends.store), server.stop.clone());
+        server.tasks.spawn(node::shout(store, shouted, stop));
         let own = LiveChannel::Node(server.node.clone());
         server.tasks.spawn(node::hear(subscriber, own, hear, server.events.clone(), server.stop.clone()));
         server.spawn_http(&config, ports)?;

@@ -135,9 +135,19 @@ mod tests {
         roster: Option<(ChosenStatus, Option<u64>)>,
         seen: Option<u64>,
     ) -> (Status, Option<String>, Option<String>, u32) {
-        let roster =
-            roster.map(|(chosen, last_seen)| RosterEntry { chosen, since: 1_000, last_seen, sessions: 2 });
-        let seen = seen.map(|at| Seen { chosen: ChosenStatus::Online, since: at, last_seen: at });
+        let roster = roster.map(|(chosen, last_seen)| RosterEntry {
+            chosen,
+            since: 1_000,
+            last_seen,
+            sessions: 2,
+            generation: Epoch(1),
+        });
+        let seen = seen.map(|at| Seen {
+            chosen: ChosenStatus::Online,
+            since: at,
+            last_seen: at,
+            generation: Epoch(1),
+        });
         let shown = visible(UserId::new("bob").unwrap(), PresenceRow { roster, seen }, false);
         (shown.status, shown.since, shown.last_seen, shown.sessions)
     }

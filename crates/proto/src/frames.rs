@@ -137,9 +137,28 @@ pub struct RoomAt {
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Join {
+    // Not flattened: serde cannot keep the text of a value through that.
     pub id: MessageId,
-    #[serde(flatten)]
-    pub at: RoomAt,
+    pub room: RoomId,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cursor: Option<Cursor>,
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub presence: bool,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub info: Option<Json>,
+}
+
+impl Join {
+    /// The command that does what `at` says.
+    pub fn new(id: MessageId, at: RoomAt) -> Self {
+        let RoomAt { room, cursor, presence, info } = at;
+        Self { id, room, cursor, presence, info }
+    }
+
+    pub fn into_parts(self) -> (MessageId, RoomAt) {
+        let Self { id, room, cursor, presence, info } = self;
+        (id, RoomAt { room, cursor, presence, info })
+    }
 }
 
 /// A command about a room: `leave`, `members`.

@@ -10,6 +10,7 @@ mod coordinator;
 mod faults;
 mod live;
 mod log;
+mod memory;
 mod process;
 mod sdk;
 mod status;
@@ -84,6 +85,8 @@ pub enum Broken {
     NoLinger,
     /// The store forgets what users chose to show.
     ChoiceForgotten,
+    /// What a store that went back says of users counts as published.
+    RosterTrusted,
 }
 
 impl Setup {

@@ -187,7 +187,7 @@ impl World {
             }
             Request::Activate(mut a) => {
                 let (vnode, epoch) = (a.vnode, a.epoch);
-                let answer = if blind {
+                let mut answer = if blind {
                     a.data_set = DataSet("d0".into());
                     self.data[vnode.index()].activate(&a)
                 } else if a.data_set != known {
@@ -195,6 +195,12 @@ impl World {
                 } else {
                     self.data[vnode.index()].activate(&a)
                 };
+                if let ActivateAnswer::Activated(activated) = &mut answer {
+                    self.saw_activated(vnode, peer, activated);
+                    if self.is_broken(Broken::RosterTrusted) {
+                        activated.roster.iter_mut().for_each(|(_, e)| e.generation = activated.generation);
+                    }
+                }
                 Event::Activated { vnode, epoch, answer: Some(answer) }
             }
             Request::Ready(mut r) => {
@@ -304,6 +310,7 @@ impl World {
         let published = data.take_published();
         if let (WriteAnswer::Done { .. }, Some((_, _, generation, _))) = (&answer, data.head()) {
             self.saw_write(vnode, generation, epoch);
+            self.saw_presence_kept(&write);
         }
         for (stream, payload) in published {
             self.publish(&LiveChannel::Room { vnode, stream }, &payload);

@@ -12,6 +12,7 @@ use roost_proto::ids::{Epoch, Sid, VnodeId};
 use roost_proto::limits::BEATS_PER_LEASE;
 use roost_ws_node::core::events::SessionKey;
 
+use super::memory::Memory;
 use super::{GRACE_MS, LEASE_TTL_MS, LINGER_MS, Story, World};
 
 #[derive(Default)]
@@ -30,6 +31,7 @@ pub(crate) struct Watch {
     leader: Option<(LeaderRow, u64)>,
     /// When each token and beat was first seen.
     leaders: BTreeMap<(String, u64), u64>,
+    pub memory: Memory,
     pub takeovers: u64,
     pub revoked: u64,
 }

@@ -21,12 +21,16 @@ pub enum Rule {
     SeqFence,
     /// 11: ids are kept by time, not by what is in the window.
     IdsByTime,
+    /// 11: that time is the vnode's own, not the writer's wall clock.
+    IdsByOwnTime,
     /// 13: confirmed only when the log has it.
     ConfirmAfterLog,
     /// 17: the inherited outbox goes out first.
     InheritFirst,
     /// 18: an owner notices that the data went back.
     Rewound,
+    /// 18: what a home knew of its users outlives it, until another's is ready.
+    UsersRemembered,
     /// 19: claims and renewals name the data set they know.
     DataSetNamed,
     /// 19: while settling only an epoch held now is served.

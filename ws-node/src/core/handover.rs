@@ -82,7 +82,9 @@ impl NodeCore {
     /// Whatever the answer was, the row counts as given up (rule 16).
     pub(super) fn on_released(&mut self, vnode: VnodeId, epoch: Epoch, now: Now) {
         if self.homes.get(&vnode).is_some_and(|h| h.epoch == epoch && h.phase == Phase::Releasing) {
-            self.homes.remove(&vnode);
+            if let Some(mut home) = self.homes.remove(&vnode) {
+                self.remember(&mut home);
+            }
             if self.view.rows.get(&vnode).is_some_and(|r| r.sid == self.sid) {
                 self.view.rows.remove(&vnode);
             }

@@ -179,6 +179,8 @@ pub struct Home {
     pub phase: Phase,
     pub generation: Epoch,
     pub seq: Seq,
+    /// The vnode's clock when the head was raised, and the monotonic one at that moment (rule 11).
+    clock: (u64, u64),
     /// On the monotonic clock; counted from before the request that earned it was sent.
     pub lease_until: u64,
     pub suspended: bool,
@@ -213,6 +215,7 @@ impl Home {
             phase: Phase::Activating,
             generation: Epoch(0),
             seq: Seq(0),
+            clock: (0, 0),
             lease_until,
             suspended: false,
             previous: None,
@@ -233,6 +236,16 @@ impl Home {
 
     pub fn outbox_len(&self) -> usize {
         self.outbox.len()
+    }
+
+    /// The vnode's clock begins at the first owner's wall clock; from then on no wall clock has a part in it.
+    pub fn set_clock(&mut self, clock_ms: u64, now: Now) {
+        self.clock = (if clock_ms == 0 { now.wall } else { clock_ms }, now.mono);
+    }
+
+    fn clock_ms(&self, cfg: &CoreConfig, now: Now) -> u64 {
+        let (began, at) = self.clock;
+        if cfg.on(Rule::IdsByOwnTime) { began + (now.mono - at) } else { now.wall }
     }
 
     pub fn leased(&self, now: Now) -> bool {
@@ -282,12 +295,13 @@ impl Home {
         if !self.leased(now) || self.phase == Phase::Activating || self.phase == Phase::Releasing {
             return None;
         }
+        let clock_ms = self.clock_ms(cfg, now);
         if let Some(call) = &mut self.call {
             if call.again_at.is_none_or(|at| now.mono < at) {
                 return None;
             }
             (call.id, call.again_at, call.sent_us) = (call_id, None, now.us);
-            (call.write.fence.seq, call.write.now_ms) = (self.seq, now.wall);
+            (call.write.fence.seq, call.write.now_ms) = (self.seq, clock_ms);
             return Some(call.write.clone());
         }
         if self.phase == Phase::Inheriting {
@@ -301,7 +315,7 @@ impl Home {
             return None;
         }
         let fence = Fence { vnode: self.vnode, epoch: self.epoch, sid: sid.clone(), seq: self.seq };
-        let write = Write { fence, now_ms: now.wall, trim, ops };
+        let write = Write { fence, now_ms: clock_ms, trim, ops };
         self.call = Some(Call {
             id: call_id,
             work,

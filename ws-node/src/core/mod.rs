@@ -31,7 +31,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 
 use roost_backend::store::{NodeState, Table};
-use roost_proto::ids::{Epoch, NodeId, Sid, StreamId, VnodeId};
+use roost_proto::ids::{Epoch, NodeId, Sid, StreamId, UserId, VnodeId};
 use roost_proto::records::Record;
 
 use canary::Canary;
@@ -112,6 +112,8 @@ pub struct NodeCore {
     homes: BTreeMap<VnodeId, Home>,
     /// Vnodes being claimed.
     claims: BTreeMap<VnodeId, ownership::Claiming>,
+    /// The users of homes that ended here, until another's home is ready.
+    remembered: BTreeMap<VnodeId, BTreeMap<UserId, presence::Member>>,
     /// Outboxes of homes that ended with events not yet in the log.
     leftovers: BTreeMap<(VnodeId, Epoch), Outbox>,
     channels: BTreeMap<VnodeId, Channel>,
@@ -164,6 +166,7 @@ impl NodeCore {
             view: Table::default(),
             homes: BTreeMap::new(),
             claims: BTreeMap::new(),
+            remembered: BTreeMap::new(),
             leftovers: BTreeMap::new(),
             channels: BTreeMap::new(),
             next_chan: 1,

@@ -36,9 +36,6 @@ pub(super) struct Claiming {
     not_before: u64,
     /// Whose row was there before, as far as this node knew.
     previous: Option<Sid>,
-    /// The home as it was: senders and sessions' presence go on when the same generation does.
-    members: std::collections::BTreeMap<roost_proto::ids::UserId, Member>,
-    rooms: HomeRooms,
 }
 
 impl Claiming {
@@ -217,22 +214,11 @@ impl NodeCore {
             return self.end_home(vnode, now);
         }
         let held = (activated && home.leased(now)).then_some((home.epoch, home.seq));
-        let home = self.take_home(vnode, now);
+        self.take_home(vnode, now);
         if activated {
-            let (members, rooms) = home.map(|h| (h.members, h.rooms)).unwrap_or_default();
             let floor = self.epochs[vnode.index()];
-            let previous = None;
-            let claim = Claiming {
-                held,
-                held_until,
-                prove,
-                floor,
-                asked: None,
-                not_before: 0,
-                previous,
-                members,
-                rooms,
-            };
+            let claim =
+                Claiming { held, held_until, prove, floor, asked: None, not_before: 0, previous: None };
             self.claims.insert(vnode, claim);
         } else if let Some(claim) = self.claims.get_mut(&vnode) {
             (claim.asked, claim.not_before) = (None, 0);
@@ -246,6 +232,7 @@ impl NodeCore {
         let call = home.call.take().map(|c| c.work).unwrap_or_default();
         self.drop_work(std::mem::take(&mut home.queue).into_iter().chain(call));
         self.refuse_waiting(home.take_waiting());
+        self.remember(&mut home);
         for (_, held) in std::mem::take(&mut home.held) {
             if let Held::Reply { session, id, .. } = held {
                 self.reply_unavailable(session, id.as_str());
@@ -342,8 +329,6 @@ impl NodeCore {
             asked: None,
             not_before: 0,
             previous: None,
-            members: Default::default(),
-            rooms: HomeRooms::default(),
         });
         if let Some(row) = self.view.rows.get(&vnode).filter(|r| r.sid != self.sid) {
             claim.previous = Some(row.sid.clone());
@@ -440,20 +425,24 @@ impl NodeCore {
         home.phase = Phase::Inheriting;
         home.generation = activated.generation;
         home.seq = activated.seq;
+        home.set_clock(activated.clock_ms, now);
         let inherited = if self.cfg.on(Rule::InheritFirst) { activated.outbox } else { Vec::new() };
         home.outbox = Outbox::inherited(activated.seq, inherited);
         // A repeated activation finds this sid in the head: then the row tells who was before.
-        let before = claim.as_ref().and_then(|c| c.previous.clone());
+        let before = claim.and_then(|c| c.previous);
+        let alone = activated.previous.as_ref() == Some(&self.sid);
         home.previous = activated.previous.filter(|p| *p != self.sid).or(before);
         if home.generation == home.epoch {
             self.counters.generations_begun += 1;
         }
-        let rooms = claim.as_ref().map(|c| c.rooms.clone()).unwrap_or_default();
-        let (grace, begun) = (now.mono + self.cfg.grace_ms, home.generation == home.epoch);
-        home.rooms = HomeRooms::inherited(activated.rooms, rooms, begun, grace);
+        let (until, begun) = (now.mono + self.cfg.grace_ms, home.generation == home.epoch);
+        home.rooms = HomeRooms::inherited(activated.rooms, begun, until);
         // What this node itself knows about its users goes before what the roster says: after a loss of data the
         // roster is written again from here (rule 18).
-        let mut members = claim.map(|c| c.members).unwrap_or_default();
+        let grace = now.mono + self.cfg.grace_ms;
+        let begun = home.generation == home.epoch;
+        let remembered = self.remembered.remove(&vnode).filter(|_| begun || alone);
+        let mut members = remembered.unwrap_or_default();
         for member in members.values_mut() {
             if begun {
                 member.lost = member.stored.take().filter(Member::is_shown).or(member.lost.take());
@@ -467,9 +456,6 @@ impl NodeCore {
                 Some(member) => member.stored = Some(entry),
                 None => drop(members.insert(user, Member::inherited(entry, grace))),
             }
-        }
-        for member in members.values_mut() {
-            member.unsure = begun && member.stored.is_some();
         }
         home.members = members;
         // What came while the head was not raised yet was not taken: ask for it.

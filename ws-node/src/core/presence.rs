@@ -6,11 +6,12 @@
 use roost_backend::store::{PresenceOp, PresenceRow, RosterEntry, Seen};
 use roost_proto::events::{Status, StatusCause, status_rest};
 use roost_proto::frames::{ChosenStatus, ReplyOk};
-use roost_proto::ids::{MessageId, StreamId, UserId, VnodeId};
+use roost_proto::ids::{Epoch, MessageId, StreamId, UserId, VnodeId};
 
 use super::NodeCore;
+use super::config::Rule;
 use super::events::{Now, SessionKey};
-use super::home::{Held, Phase, Work};
+use super::home::{Held, Home, Phase, Work};
 use super::session::{Early, State};
 
 /// One user of a home.
@@ -28,11 +29,9 @@ pub struct Member {
     pub pending: bool,
     /// Who is told when what was chosen is kept: by the next write about this user, or now if it is so already.
     pub waiting: Vec<(SessionKey, MessageId)>,
-    /// What the store had before it lost its data, of somebody whom others were shown. It is written once more, so
-    /// that it can end: the store publishes no end of what it does not have.
+    /// What the store had before it lost its data, of somebody whom others were shown. It is put back, so that it
+    /// can end: the store publishes no end of what it does not have.
     pub lost: Option<RosterEntry>,
-    /// The store went back: what was last published may be something else than what it has.
-    pub unsure: bool,
 }
 
 impl Member {
@@ -51,57 +50,70 @@ impl Member {
         entry.map_or(Status::Offline, |e| e.chosen.visible())
     }
 
-    /// The write that makes the store say what is true, if it does not.
-    pub fn difference(&self, user: &UserId, now: Now) -> Option<PresenceOp> {
-        let waits = self.sessions == 0 && self.due.is_some_and(|(at, _)| now.mono < at);
+    /// The generation in which it was last published what others see of this user, if that is known.
+    fn published_in(&self) -> Option<Epoch> {
+        self.stored.as_ref().map(|entry| entry.generation).or(self.seen.map(|seen| seen.generation))
+    }
+
+    /// The write that makes the store say what is true, if it does not. What was published in an earlier generation
+    /// may be newer than what the store kept of it: then what is true is published once more.
+    pub fn difference(&self, user: &UserId, generation: Epoch, now: Now) -> Option<PresenceOp> {
         let gone = self.sessions == 0;
-        let unwritten = gone && self.stored.is_none() && self.lost.is_some();
-        if (self.unsure && waits) || unwritten {
-            return self.again(user, now);
+        if gone && self.stored.is_none() {
+            let roster = self.lost.clone()?;
+            return Some(PresenceOp { user: user.clone(), roster: Some(roster), seen: None, event: None });
         }
-        if waits || (gone && self.stored.is_none()) {
+        if gone && self.due.is_some_and(|(at, _)| now.mono < at) {
             return None;
         }
-        let before = (!self.unsure).then(|| Self::visible(self.stored.as_ref()));
+        let before = Self::visible(self.stored.as_ref());
         let after = if gone { Status::Offline } else { self.chosen.visible() };
         let since = match &self.stored {
-            Some(stored) if before == Some(after) => stored.since,
+            Some(stored) if before == after => stored.since,
             None if after == Status::Offline => self.seen.map_or(now.wall, |s| s.since),
             _ => now.wall,
         };
         let last_seen = match &self.stored {
-            Some(stored) if after == Status::Offline && before == Some(after) => stored.last_seen,
+            Some(stored) if after == Status::Offline && before == after => stored.last_seen,
             None if after == Status::Offline => Some(self.seen.map_or(now.wall, |s| s.last_seen)),
             _ => (after == Status::Offline).then_some(now.wall),
         };
-        let roster =
-            (!gone).then_some(RosterEntry { chosen: self.chosen, since, last_seen, sessions: self.sessions });
+        let (chosen, sessions) = (self.chosen, self.sessions);
+        let roster = (!gone).then_some(RosterEntry { chosen, since, last_seen, sessions, generation });
         if roster == self.stored {
             return None;
         }
-        let cause = match (&self.stored, gone) {
-            (_, true) => self.due.map_or(StatusCause::Disconnected, |(_, cause)| cause),
-            (None, _) => StatusCause::Connected,
-            (Some(_), _) => StatusCause::Chosen,
+        let cause = match &self.stored {
+            _ if gone => self.due.map_or(StatusCause::Disconnected, |(_, cause)| cause),
+            Some(stored) if stored.chosen != chosen => StatusCause::Chosen,
+            _ if after == Status::Offline => StatusCause::Chosen,
+            _ => StatusCause::Connected,
         };
-        let event =
-            (before != Some(after)).then(|| status_rest(user, after, cause, now.wall, since, last_seen));
-        let seen =
-            gone.then(|| Seen { chosen: self.chosen, since, last_seen: last_seen.unwrap_or(now.wall) });
+        let news = before != after || self.published_in() != Some(generation);
+        let event = news.then(|| status_rest(user, after, cause, now.wall, since, last_seen));
+        let last_seen = last_seen.unwrap_or(now.wall);
+        let seen = gone.then_some(Seen { chosen, since, last_seen, generation });
         Some(PresenceOp { user: user.clone(), roster, seen, event })
-    }
-
-    /// What the store has or had, written and published once more.
-    fn again(&self, user: &UserId, now: Now) -> Option<PresenceOp> {
-        let stored = self.stored.as_ref().or(self.lost.as_ref())?;
-        let roster = RosterEntry { since: now.wall, ..stored.clone() };
-        let visible = stored.chosen.visible();
-        let event = status_rest(user, visible, StatusCause::Connected, now.wall, now.wall, stored.last_seen);
-        Some(PresenceOp { user: user.clone(), roster: Some(roster), seen: None, event: Some(event) })
     }
 }
 
 impl NodeCore {
+    /// Keeps what a home knew of its users until another's is ready: should the store lose its data before, nobody
+    /// else knows it.
+    pub(super) fn remember(&mut self, home: &mut Home) {
+        if !home.members.is_empty() && self.cfg.on(Rule::UsersRemembered) {
+            self.remembered.insert(home.vnode, std::mem::take(&mut home.members));
+        }
+    }
+
+    /// Another's home is ready: it knows more by now.
+    pub(super) fn forget_if_elsewhere(&mut self, vnode: VnodeId) {
+        let row = self.view.rows.get(&vnode).filter(|row| row.ready && row.sid != self.sid);
+        if row.is_some_and(|row| row.epoch >= self.epochs[vnode.index()]) {
+            self.remembered.remove(&vnode);
+        }
+    }
+
     /// Queues the write that makes the store say what is true of `user`, if it does not. A write under way may lack
     /// what changed since: it is compared again when that write is answered.
     pub(super) fn reconcile(&mut self, vnode: VnodeId, user: &UserId, now: Now) {
@@ -115,7 +127,7 @@ impl NodeCore {
         if member.pending || home.phase != Phase::Ready || now.mono >= home.lease_until {
             return;
         }
-        let op = member.difference(user, now);
+        let op = member.difference(user, home.generation, now);
         // While it is not known yet who is there, nothing is written of what was chosen: then they wait on.
         let kept = match &op {
             Some(op) => op.roster.as_ref().is_none_or(|entry| entry.chosen == member.chosen),
@@ -161,7 +173,8 @@ impl NodeCore {
         }
         if let Some(member) = self.homes.get_mut(&vnode).and_then(|h| h.members.get_mut(&op.user)) {
             member.stored.clone_from(&op.roster);
-            (member.pending, member.unsure, member.lost) = (false, false, None);
+            (member.pending, member.lost) = (false, None);
+            member.seen = op.seen.or(member.seen);
             if op.roster.is_none() {
                 member.due = None;
             }
@@ -201,7 +214,10 @@ impl NodeCore {
             .members
             .iter()
             .filter(|(user, m)| {
-                !m.pending && (!m.waiting.is_empty() || m.is_idle(now) || m.difference(user, now).is_some())
+                !m.pending
+                    && (!m.waiting.is_empty()
+                        || m.is_idle(now)
+                        || m.difference(user, home.generation, now).is_some())
             })
             .map(|(user, _)| user.clone())
             .collect();
@@ -249,6 +265,7 @@ mod tests {
     use super::*;
 
     const USER: &str = "bob";
+    const G: Epoch = Epoch(3);
 
     fn now(mono: u64) -> Now {
         Now { mono, wall: 1_000_000 + mono, us: 0 }
@@ -261,8 +278,8 @@ mod tests {
     }
 
     fn step(member: &mut Member, at: u64) -> Option<(String, String)> {
-        let op = member.difference(&UserId::new(USER).unwrap(), now(at))?;
-        member.stored = op.roster.clone();
+        let op = member.difference(&UserId::new(USER).unwrap(), G, now(at))?;
+        (member.stored, member.seen) = (op.roster.clone(), op.seen.or(member.seen));
         event_of(&op)
     }
 
@@ -274,20 +291,26 @@ mod tests {
         assert_eq!(step(&mut m, 1), None, "a second device is no news to others");
         assert_eq!(m.stored.as_ref().unwrap().sessions, 2);
         (m.sessions, m.due) = (0, Some((50, StatusCause::Disconnected)));
-        assert!(m.difference(&UserId::new(USER).unwrap(), now(49)).is_none());
+        assert!(m.difference(&UserId::new(USER).unwrap(), G, now(49)).is_none());
         assert_eq!(step(&mut m, 50), Some(("offline".into(), "disconnected".into())));
         assert_eq!(m.stored, None);
     }
 
     #[test]
     fn who_was_shown_and_is_in_no_roster_any_more_is_published_as_gone() {
-        let entry = RosterEntry { chosen: ChosenStatus::Online, since: 7, last_seen: None, sessions: 1 };
+        let entry = RosterEntry {
+            chosen: ChosenStatus::Online,
+            since: 7,
+            last_seen: None,
+            sessions: 1,
+            generation: G,
+        };
         let due = Some((50, StatusCause::Disconnected));
         for back_at in [40, 60] {
             let mut m = Member { due, lost: Some(entry.clone()), ..Member::default() };
             assert!(!m.is_idle(now(back_at)), "it must not be forgotten before");
-            assert_eq!(step(&mut m, back_at), Some(("online".into(), "connected".into())));
-            m.lost = None;
+            assert_eq!(step(&mut m, back_at), None, "others see no change yet");
+            assert_eq!(m.stored, m.lost.take(), "but the store has it again");
             assert_eq!(step(&mut m, 60), Some(("offline".into(), "disconnected".into())));
         }
     }
@@ -299,16 +322,16 @@ mod tests {
         m.chosen = ChosenStatus::Invisible;
         assert_eq!(step(&mut m, 5), Some(("offline".into(), "chosen".into())));
         m.sessions = 0;
-        let op = m.difference(&UserId::new(USER).unwrap(), now(9)).unwrap();
+        let op = m.difference(&UserId::new(USER).unwrap(), G, now(9)).unwrap();
         assert_eq!(event_of(&op), None, "going while invisible shows nothing");
         assert_eq!(op.seen.unwrap().last_seen, 1_000_005, "last seen when last visible");
     }
 
     #[test]
     fn who_comes_back_invisible_looks_as_after_going() {
-        let seen = Seen { chosen: ChosenStatus::Invisible, since: 5, last_seen: 4 };
+        let seen = Seen { chosen: ChosenStatus::Invisible, since: 5, last_seen: 4, generation: G };
         let m = Member { sessions: 1, chosen: seen.chosen, seen: Some(seen), ..Member::default() };
-        let op = m.difference(&UserId::new(USER).unwrap(), now(9)).unwrap();
+        let op = m.difference(&UserId::new(USER).unwrap(), G, now(9)).unwrap();
         assert_eq!(event_of(&op), None);
         let entry = op.roster.unwrap();
         assert_eq!((entry.since, entry.last_seen), (5, Some(4)));
@@ -316,7 +339,8 @@ mod tests {
 
     #[test]
     fn an_inherited_user_has_the_grace_and_then_is_lost() {
-        let entry = RosterEntry { chosen: ChosenStatus::Away, since: 7, last_seen: None, sessions: 1 };
+        let entry =
+            RosterEntry { chosen: ChosenStatus::Away, since: 7, last_seen: None, sessions: 1, generation: G };
         let mut m = Member::inherited(entry.clone(), 100);
         assert_eq!(step(&mut m, 99), None);
         let mut back = m.clone();
@@ -324,5 +348,24 @@ mod tests {
         assert_eq!(step(&mut back, 99), None, "who comes back within the grace never flaps");
         assert_eq!(back.stored, Some(entry));
         assert_eq!(step(&mut m, 100), Some(("offline".into(), "lost".into())));
+    }
+    #[test]
+    fn what_was_published_in_an_earlier_generation_is_published_once_more() {
+        for (chosen, published) in
+            [(ChosenStatus::Away, ("away", "connected")), (ChosenStatus::Invisible, ("offline", "chosen"))]
+        {
+            let entry = RosterEntry { chosen, since: 7, last_seen: None, sessions: 1, generation: Epoch(2) };
+            let published = Some((published.0.to_owned(), published.1.to_owned()));
+            let mut back = Member { sessions: 1, chosen, stored: Some(entry.clone()), ..Member::default() };
+            assert_eq!(step(&mut back, 9), published, "the store may have gone back");
+            assert_eq!(back.stored.as_ref().unwrap().since, 7, "it has been so since then");
+            assert_eq!(step(&mut back, 9), None, "once");
+            let mut gone = Member::inherited(entry, 100);
+            assert_eq!(step(&mut gone, 99), None, "there is time to come back");
+            assert_eq!(step(&mut gone, 100), Some(("offline".into(), "lost".into())));
+            let seen = Some(Seen { chosen, since: 5, last_seen: 4, generation: Epoch(2) });
+            let mut came = Member { sessions: 1, chosen, seen, ..Member::default() };
+            assert_eq!(step(&mut came, 9), published, "the store may not know that they were here since");
+        }
     }
 }

@@ -54,6 +54,7 @@ impl NodeCore {
             if vnode.index() < self.epochs.len() {
                 self.saw_epoch(vnode, epoch);
                 self.follow_row(vnode, now);
+                self.forget_if_elsewhere(vnode);
             }
         }
         self.end_replaced(now);

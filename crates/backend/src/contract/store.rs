@@ -341,6 +341,7 @@ macro_rules! store_contract {
             streams::offsets_are_gapless_and_entries_are_composed_to_the_byte,
             streams::the_same_id_gets_the_same_answer_and_another_body_conflicts,
             streams::an_id_is_known_through_one_turn_of_the_slices,
+            streams::a_vnodes_clock_is_handed_over_and_never_goes_back,
             streams::the_window_keeps_the_newest_and_says_where_it_begins,
             streams::an_untouched_window_is_dropped_and_its_tail_stays,
             streams::reading_starts_anywhere_and_another_generation_is_empty,

@@ -1,9 +1,9 @@
 -- Core rules 17 and 18. KEYS head outbox presence members; ARGV epoch sid data_set prove held_epoch held_seq ('' if none)
 -- Epochs and seqs are compared as numbers and kept as the texts that came, which never have an exponent.
 local epoch, sid, data_set = tonumber(ARGV[1]), ARGV[2], ARGV[3]
-local generation, seq, previous = ARGV[1], '0', ''
+local generation, seq, previous, clock = ARGV[1], '0', '', '0'
 
-local head = redis.call('HMGET', KEYS[1], 'epoch', 'sid', 'generation', 'seq', 'data_set')
+local head = redis.call('HMGET', KEYS[1], 'epoch', 'sid', 'generation', 'seq', 'data_set', 'clock')
 if head[1] then
   local stored = tonumber(head[1])
   if epoch < stored or (epoch == stored and sid ~= head[2]) then return {'refused', head[1]} end
@@ -12,7 +12,7 @@ if head[1] then
   local proved = ARGV[5] ~= '' and stored == tonumber(ARGV[5]) and head[2] == sid
     and tonumber(head[4]) >= tonumber(ARGV[6])
   if repeated or proved or (known and ARGV[4] ~= '1') then generation = head[3] end
-  seq, previous = head[4], head[2]
+  seq, previous, clock = head[4], head[2], head[6] or '0'
 else
   -- A head that went alone (removed by hand) would leave an outbox whose last id is above every new seq, and
   -- XADD would fail halfway through each write from then on.
@@ -20,5 +20,5 @@ else
   if last then seq = string.match(last[1], '^%d+') else redis.call('DEL', KEYS[2]) end
 end
 redis.call('HSET', KEYS[1], 'epoch', ARGV[1], 'sid', sid, 'generation', generation, 'seq', seq, 'data_set', data_set)
-return {'activated', generation, seq, previous,
+return {'activated', generation, seq, previous, clock,
   redis.call('XRANGE', KEYS[2], '-', '+'), redis.call('HGETALL', KEYS[3]), redis.call('HGETALL', KEYS[4])}

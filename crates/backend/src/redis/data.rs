@@ -294,6 +294,7 @@ fn activated(mut fields: Fields) -> Result<Activated, StoreError> {
         "" => None,
         sid => Some(Sid::parse(sid).map_err(|e| StoreError::Garbled(format!("sid '{sid}': {e}")))?),
     };
+    let clock_ms = fields.number()?;
     let outbox = outbox(fields.array()?)?;
     let mut roster = Vec::new();
     let mut users = fields.array()?;
@@ -304,7 +305,7 @@ fn activated(mut fields: Fields) -> Result<Activated, StoreError> {
     // Redis keeps them in no order.
     roster.sort_by(|a: &(UserId, RosterEntry), b| a.0.cmp(&b.0));
     let rooms = rooms(fields.array()?)?;
-    Ok(Activated { generation, seq, outbox, roster, rooms, previous })
+    Ok(Activated { generation, seq, outbox, roster, rooms, previous, clock_ms })
 }
 
 fn user_id(text: &str) -> Result<UserId, StoreError> {

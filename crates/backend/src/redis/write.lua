@@ -12,7 +12,7 @@ local function num(n) return string.format('%.0f', n) end
 
 local head_key, outbox, presence, members = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local epoch, sid, fence = tonumber(arg()), arg(), tonumber(arg())
-local head = redis.call('HMGET', head_key, 'epoch', 'sid', 'seq', 'generation')
+local head = redis.call('HMGET', head_key, 'epoch', 'sid', 'seq', 'generation', 'clock')
 if not head[1] then return {'lost'} end
 if tonumber(head[1]) > epoch then return {'deposed'} end
 if tonumber(head[1]) < epoch or head[2] ~= sid then return {'lost'} end
@@ -23,7 +23,7 @@ if stored > fence then
   return {'behind', num(stored + 1), redis.call('XRANGE', outbox, '-', '+')}
 end
 
-local trim, now = tonumber(arg()), tonumber(arg())
+local trim, now = tonumber(arg()), math.max(tonumber(arg()), tonumber(head[5] or '0'))
 local max_len, max_age, tails_kept = arg(), arg(), arg()
 local ids_slice, ids_kept = tonumber(arg()), arg()
 local status_prefix = arg()
@@ -57,8 +57,9 @@ local function opened(stream)
   end
 end
 
--- What is kept about an id, after turning the two slices to the present. The newer slice is the current one; a
--- clock that went back turns nothing. Ids hold a line feed, so none is called 'slice'.
+-- What is kept about an id, after turning the two slices to the present. The newer slice is the current one; ids
+-- that are ahead of the clock (the head was lost without them) turn nothing. Ids hold a line feed, so none is
+-- called 'slice'.
 local function known(stream, id)
   local ids = stream.ids
   if not stream.slice then
@@ -172,5 +173,5 @@ for _, stream in ipairs(streams) do
 end
 -- Raised even without an event, so that a copy of this write that lands later does not apply.
 if seq == fence then seq = seq + 1 end
-redis.call('HSET', head_key, 'seq', num(seq))
+redis.call('HSET', head_key, 'seq', num(seq), 'clock', num(now))
 return {'done', num(seq), results}

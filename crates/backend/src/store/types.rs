@@ -294,6 +294,8 @@ pub struct Activated {
     pub rooms: Vec<(StreamId, RoomRoster)>,
     /// Who had the vnode before, if anyone.
     pub previous: Option<Sid>,
+    /// Where the vnode's clock stood at the last write ([`Write::now_ms`]); 0 before the first.
+    pub clock_ms: u64,
 }
 
 /// Which topic an event is for.
@@ -322,6 +324,9 @@ pub struct RosterEntry {
     pub since: u64,
     pub last_seen: Option<u64>,
     pub sessions: u32,
+    /// In which what others see of this was published: in a later one nobody knows what was published last.
+    #[serde(default)]
+    pub generation: Epoch,
 }
 
 /// Who is in a room, as last written.
@@ -352,6 +357,9 @@ pub struct Seen {
     /// When the user became offline to others, and when it was last really there.
     pub since: u64,
     pub last_seen: u64,
+    /// As in [`RosterEntry::generation`].
+    #[serde(default)]
+    pub generation: Epoch,
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -373,7 +381,9 @@ pub struct Fence {
 #[derive(Debug, Clone)]
 pub struct Write {
     pub fence: Fence,
-    /// The writer's clock, milliseconds since 1970: ages ids and windows.
+    /// The vnode's clock, in milliseconds: ages ids and windows. It goes on from [`Activated::clock_ms`] by the
+    /// owner's monotonic clock and is kept with the head, so that no wall clock makes anything old before its time;
+    /// without an owner it stands still.
     pub now_ms: u64,
     /// Outbox events up to this seq are in the log: remove them.
     pub trim: Seq,

@@ -28,8 +28,14 @@ async fn keys_have_the_documented_names_types_and_lifetimes() {
     assert_eq!(a.lead("boss", None).await, LeadAnswer::Leading);
     assert!(a.assign("boss", 0, &[(V, me.node())]).await);
     let mut owner = a.own(V, &me, epoch).await;
-    let roster = Some(RosterEntry { chosen: Default::default(), since: 1, last_seen: None, sessions: 1 });
-    let seen = Some(Seen { chosen: Default::default(), since: 1, last_seen: 1 });
+    let roster = Some(RosterEntry {
+        chosen: Default::default(),
+        since: 1,
+        last_seen: None,
+        sessions: 1,
+        generation: epoch,
+    });
+    let seen = Some(Seen { chosen: Default::default(), since: 1, last_seen: 1, generation: epoch });
     let device = DeviceId::new("phone").unwrap();
     owner
         .write(vec![

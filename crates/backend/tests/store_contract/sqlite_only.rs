@@ -11,15 +11,25 @@ use roost_proto::ids::{Cursor, DeviceId, Epoch, Offset, Seq};
 use super::Embedded;
 
 fn roster() -> RosterEntry {
-    RosterEntry { chosen: Default::default(), since: NOW_MS, last_seen: None, sessions: 2 }
+    RosterEntry {
+        chosen: Default::default(),
+        since: NOW_MS,
+        last_seen: None,
+        sessions: 2,
+        generation: Epoch(1),
+    }
 }
 
 fn phone() -> DeviceId {
     DeviceId::new("phone").expect("a valid device id")
 }
 
-const SEEN: Seen =
-    Seen { chosen: roost_proto::frames::ChosenStatus::Away, since: NOW_MS - 5, last_seen: NOW_MS - 9 };
+const SEEN: Seen = Seen {
+    chosen: roost_proto::frames::ChosenStatus::Away,
+    since: NOW_MS - 5,
+    last_seen: NOW_MS - 9,
+    generation: Epoch(1),
+};
 
 async fn before(a: &Process) -> Owner {
     let mut owner = a.own(V, &sid("ws-1", 1), Epoch(10)).await;

@@ -64,7 +64,8 @@ impl NodeCore {
     }
 
     fn on_join(&mut self, key: SessionKey, join: Join, now: Now) -> Result<(), Refusal> {
-        self.join(key, join.at, How::Reply(join.id), now.mono + UNKNOWN_AFTER_MS, now)
+        let (id, at) = join.into_parts();
+        self.join(key, at, How::Reply(id), now.mono + UNKNOWN_AFTER_MS, now)
     }
 
     /// The rooms of `connect`, and those that everyone joins.

@@ -62,32 +62,18 @@ pub struct HomeRooms {
 }
 
 impl HomeRooms {
-    /// What a home begins with: what the store has, and what this node itself had listed and the store lost. All have
-    /// until `until` to be told of.
-    pub fn inherited(stored: Vec<(StreamId, RoomRoster)>, known: Self, begun: bool, until: u64) -> Self {
-        let mut rooms: BTreeMap<StreamId, Members> = BTreeMap::new();
-        for (stream, roster) in stored {
-            let member = |(user, entry): (UserId, MemberEntry)| {
-                (
-                    user,
-                    Member { info: entry.info.clone(), listed: Some(entry), due: until, ..Member::default() },
-                )
-            };
+    /// What a home begins with: everyone in the store has until `until` to be told of. If the data was lost nodes
+    /// tell who is with them all the same.
+    pub fn inherited(stored: Vec<(StreamId, RoomRoster)>, begun: bool, until: u64) -> Self {
+        let member = |(user, entry): (UserId, MemberEntry)| {
+            (user, Member { info: entry.info.clone(), listed: Some(entry), due: until, ..Member::default() })
+        };
+        let room = |(stream, roster): (StreamId, RoomRoster)| {
             let users = roster.members.into_iter().map(member).collect();
-            rooms.insert(stream, Members { version: roster.version, users });
-        }
-        for (stream, members) in known.rooms {
-            let room = rooms.entry(stream).or_default();
-            for (user, member) in members.users.into_iter().filter(|(_, m)| m.listed.is_some()) {
-                // Not in the store any more: written again when its node has told.
-                room.users.entry(user).or_insert_with(|| Member {
-                    info: member.info,
-                    due: until,
-                    ..Member::default()
-                });
-            }
-        }
-        Self { rooms, changes: 0, partial_until: if begun { until } else { 0 } }
+            (stream, Members { version: roster.version, users })
+        };
+        let partial_until = if begun { until } else { 0 };
+        Self { rooms: stored.into_iter().map(room).collect(), changes: 0, partial_until }
     }
 
     /// Only now may those be told of who were there before.

@@ -11,7 +11,12 @@ const CHANGED: [OpResult; 1] = [OpResult::Presence { changed: true }];
 const UNCHANGED: [OpResult; 1] = [OpResult::Presence { changed: false }];
 
 fn offline(name: &str) -> PresenceOp {
-    let seen = Some(Seen { chosen: ChosenStatus::Away, since: NOW_MS + 1, last_seen: NOW_MS });
+    let seen = Some(Seen {
+        chosen: ChosenStatus::Away,
+        since: NOW_MS + 1,
+        last_seen: NOW_MS,
+        generation: Epoch(10),
+    });
     let event = Some(Bytes::from_static(b"\"user\":\"x\",\"status\":\"offline\"}"));
     PresenceOp { user: user(name), roster: None, seen, event }
 }

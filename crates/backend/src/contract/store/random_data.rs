@@ -184,8 +184,19 @@ impl Run<'_> {
     fn presence_op(&mut self) -> PresenceOp {
         let chosen = self.one(&[ChosenStatus::Online, ChosenStatus::Away, ChosenStatus::Invisible]);
         let last_seen = self.often(50).then_some(NOW_MS);
-        let roster = self.often(60).then_some(RosterEntry { chosen, since: NOW_MS, last_seen, sessions: 1 });
-        let seen = self.often(30).then_some(Seen { chosen, since: NOW_MS, last_seen: self.now_ms });
+        let roster = self.often(60).then_some(RosterEntry {
+            chosen,
+            since: NOW_MS,
+            last_seen,
+            sessions: 1,
+            generation: Epoch(1),
+        });
+        let seen = self.often(30).then_some(Seen {
+            chosen,
+            since: NOW_MS,
+            last_seen: self.now_ms,
+            generation: Epoch(1),
+        });
         let event = self.often(60).then(|| Bytes::from_static(b"\"user\":\"x\",\"status\":\"away\"}"));
         PresenceOp { user: self.user(), roster, seen, event }
     }

@@ -1,7 +1,7 @@
 //! Offsets, ids, windows, cursors (promises 10 and 12).
 
 use roost_proto::events::message_bytes;
-use roost_proto::ids::{Cursor, DeviceId, Epoch, Offset};
+use roost_proto::ids::{Cursor, DeviceId, Epoch, Offset, Seq};
 use roost_proto::limits::IDS_KEPT_MS;
 
 use super::writes::online;
@@ -75,6 +75,38 @@ pub async fn an_id_is_known_through_one_turn_of_the_slices(fixture: &dyn Fixture
     let gone = owner.write(vec![append(&bob, "m2"), append(&bob, "m1")]).await;
     let wanted = [OpResult::Appended { offset: Offset(4) }, OpResult::Appended { offset: Offset(5) }];
     assert_eq!(gone, wanted, "after a long silence both slices are old");
+}
+
+/// Promise 10, core rule 11: time goes on from where the predecessor's last write left it, whatever clock the
+/// successor has.
+pub async fn a_vnodes_clock_is_handed_over_and_never_goes_back(fixture: &dyn Fixture) {
+    let a = Process::start(fixture).await;
+    let clock = |epoch: u64| {
+        let request = a.activation(V, &sid("ws-2", epoch), Epoch(epoch));
+        let a = &a;
+        async move {
+            match a.activate(&request).await {
+                ActivateAnswer::Activated(activated) => activated.clock_ms,
+                other => panic!("wanted an activation, got {other:?}"),
+            }
+        }
+    };
+    assert_eq!(clock(9).await, 0, "nothing was written yet");
+    let mut first = owner(&a).await;
+    first.now_ms = NOW_MS + 5;
+    first.write(vec![append(&inbox("bob"), "m1")]).await;
+    assert_eq!(clock(11).await, NOW_MS + 5);
+    let mut behind = a.own(V, &sid("ws-3", 1), Epoch(12)).await;
+    behind.now_ms = NOW_MS - 3_600_000;
+    behind.write(vec![append(&inbox("bob"), "m2")]).await;
+    assert_eq!(clock(13).await, NOW_MS + 5, "a smaller time changes nothing");
+    let late = Write {
+        fence: Fence { seq: Seq(0), ..behind.fence.clone() },
+        now_ms: NOW_MS * 2,
+        ..behind.write_of(vec![])
+    };
+    assert_eq!(behind.put(&late).await, WriteAnswer::Deposed);
+    assert_eq!(clock(14).await, NOW_MS + 5, "nor does a write that is refused");
 }
 
 pub async fn the_window_keeps_the_newest_and_says_where_it_begins(fixture: &dyn Fixture) {

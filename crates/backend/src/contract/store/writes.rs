@@ -16,7 +16,13 @@ fn activated(answer: ActivateAnswer) -> Activated {
 
 /// Someone in the roster of a vnode, and the event that says so.
 pub fn online(name: &str) -> PresenceOp {
-    let roster = RosterEntry { chosen: ChosenStatus::Online, since: NOW_MS, last_seen: None, sessions: 1 };
+    let roster = RosterEntry {
+        chosen: ChosenStatus::Online,
+        since: NOW_MS,
+        last_seen: None,
+        sessions: 1,
+        generation: Epoch(10),
+    };
     let event = Bytes::from(format!("\"user\":\"{name}\",\"status\":\"online\"}}"));
     PresenceOp { user: user(name), roster: Some(roster), seen: None, event: Some(event) }
 }
@@ -33,6 +39,7 @@ pub async fn activation_needs_a_larger_epoch_or_the_same_of_the_same_sid(fixture
         roster: vec![],
         rooms: vec![],
         previous: None,
+        clock_ms: 0,
     };
     assert_eq!(first, fresh);
     for (sid, epoch) in [(&one, 9), (&two, 9), (&two, 10)] {
@@ -68,6 +75,7 @@ pub async fn activation_returns_what_the_predecessor_left(fixture: &dyn Fixture)
         roster: vec![(user("bob"), roster.clone()), (user("zoë"), roster)],
         rooms: vec![],
         previous: Some(one),
+        clock_ms: NOW_MS,
     };
     assert_eq!(left, wanted);
 }

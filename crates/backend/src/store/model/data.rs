@@ -18,6 +18,9 @@ struct Head {
     generation: Epoch,
     seq: Seq,
     data_set: DataSet,
+    /// Files of earlier versions have none.
+    #[serde(default)]
+    clock_ms: u64,
 }
 
 #[derive(Debug, Clone, Copy, Default, Serialize, Deserialize)]
@@ -151,7 +154,7 @@ impl VnodeData {
     pub fn activate(&mut self, request: &Activate) -> ActivateAnswer {
         let mut generation = request.epoch;
         let mut seq = Seq(0);
-        let mut previous = None;
+        let (mut previous, mut clock_ms) = (None, 0);
         if let Some(head) = &self.head {
             if request.epoch < head.epoch || (request.epoch == head.epoch && request.sid != head.sid) {
                 return ActivateAnswer::Refused(head.epoch);
@@ -165,7 +168,7 @@ impl VnodeData {
                 generation = head.generation;
             }
             seq = head.seq;
-            previous = Some(head.sid.clone());
+            (previous, clock_ms) = (Some(head.sid.clone()), head.clock_ms);
         }
         self.head = Some(Head {
             epoch: request.epoch,
@@ -173,6 +176,7 @@ impl VnodeData {
             generation,
             seq,
             data_set: request.data_set.clone(),
+            clock_ms,
         });
         self.put_head();
         ActivateAnswer::Activated(Activated {
@@ -182,6 +186,7 @@ impl VnodeData {
             roster: self.roster.iter().map(|(u, e)| (u.clone(), e.clone())).collect(),
             rooms: self.rooms.iter().map(|(stream, room)| (stream.clone(), room.roster())).collect(),
             previous,
+            clock_ms,
         })
     }
 
@@ -203,11 +208,12 @@ impl VnodeData {
             self.put_head();
             return WriteAnswer::Behind { seq, outbox: self.outbox.iter().cloned().collect() };
         }
-        let generation = head.generation;
+        head.clock_ms = head.clock_ms.max(request.now_ms);
+        let (generation, now) = (head.generation, head.clock_ms);
         self.trim(request.trim);
         let mut seq = fence.seq;
-        let results =
-            request.ops.iter().map(|op| self.apply(op, request, generation, &mut seq, config)).collect();
+        let ops = request.ops.iter();
+        let results = ops.map(|op| self.apply(op, fence, generation, now, &mut seq, config)).collect();
         // Raised even without an event, so that a copy of this write that lands later does not apply.
         let seq = seq.max(Seq(fence.seq.0 + 1));
         if let Some(head) = &mut self.head {
@@ -230,21 +236,22 @@ impl VnodeData {
     fn apply(
         &mut self,
         op: &Op,
-        request: &Write,
+        fence: &Fence,
         generation: Epoch,
+        now: u64,
         seq: &mut Seq,
         config: &StoreConfig,
     ) -> OpResult {
         match op {
-            Op::Append(append) => self.append(append, request.now_ms, generation, seq, config),
-            Op::Presence(op) => self.set_presence(op, &request.fence, seq),
+            Op::Append(append) => self.append(append, now, generation, seq, config),
+            Op::Presence(op) => self.set_presence(op, fence, seq),
             Op::Member(op) => self.set_member(op),
             Op::Tail { stream } => {
-                let (tail, first) = self.ends(stream, generation, request.now_ms, config);
+                let (tail, first) = self.ends(stream, generation, now, config);
                 OpResult::Tail { tail, first }
             }
             Op::Open { user, device } => {
-                let (tail, first) = self.ends(&StreamId::inbox(user), generation, request.now_ms, config);
+                let (tail, first) = self.ends(&StreamId::inbox(user), generation, now, config);
                 let acked = device.clone().and_then(|d| self.acked.get(&(user.clone(), d)).copied());
                 OpResult::Opened(Opened { tail, first, acked, presence: self.presence(user) })
             }
@@ -339,7 +346,8 @@ impl VnodeData {
         OpResult::Appended { offset }
     }
 
-    /// Looks an id up, after turning the slices to the present. A clock that went back turns nothing.
+    /// Looks an id up, after turning the slices to the present. Ids that are ahead of the clock (the head was lost
+    /// without them) turn nothing.
     fn known(&mut self, op: &AppendOp, now: u64) -> Option<Known> {
         let slice = now / IDS_KEPT_MS;
         let ids = self.ids.entry(op.stream.clone()).or_default();
