@@ -66,7 +66,7 @@ impl Client {
         let id = new_id();
         // The frame is made when it is written, with a cursor no longer than this one.
         let longest = Some(Cursor::new(Epoch(u64::MAX), Offset(u64::MAX)));
-        let frame = Join { id: id.clone(), at: RoomAt { cursor: longest, ..at.clone() } };
+        let frame = Join::new(id.clone(), RoomAt { cursor: longest, ..at.clone() });
         self.encode(&ClientFrame::Join(frame))?;
         let room = at.room.clone();
         let Done { ok, .. } = self.order(Command::within(id, &room, What::Join(at))).await?;

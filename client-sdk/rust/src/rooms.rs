@@ -110,7 +110,7 @@ impl Core {
             What::Frame(text) => return text,
             What::Join(at) => {
                 let place = self.rooms.get_mut(&at.room).map(|room| room.show().cursor);
-                ClientFrame::Join(Join { id, at: RoomAt { cursor: place.unwrap_or(at.cursor), ..at } })
+                ClientFrame::Join(Join::new(id, RoomAt { cursor: place.unwrap_or(at.cursor), ..at }))
             }
             What::Leave(room) => ClientFrame::Leave(InRoom { id, room }),
             What::Members(room) => ClientFrame::Members(InRoom { id, room }),
