@@ -199,10 +199,9 @@ impl Metrics {
         ] {
             add(&self.writes, outcome, before, after);
         }
-        for (outcome, before, after) in [
-            ("sent", last.signals, now.signals),
-            ("dropped", last.signals_dropped, now.signals_dropped),
-        ] {
+        for (outcome, before, after) in
+            [("sent", last.signals, now.signals), ("dropped", last.signals_dropped, now.signals_dropped)]
+        {
             add(&self.signals, outcome, before, after);
         }
         for (event, before, after) in [

@@ -8,14 +8,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use bytes::Bytes;
+use futures_util::future::join_all;
 use roost_backend::log::{Lane, Log, LogReader, Producer, Report};
 use roost_backend::store::{LiveChannel, LiveEvent, Store, StoreError, Subscriber};
 use roost_proto::events::CHAT_EVENTS;
 use roost_proto::ids::Sid;
 use roost_proto::records::Record;
 use roost_service::Health;
-use bytes::Bytes;
-use futures_util::future::join_all;
 use tokio::sync::{Notify, Semaphore, mpsc, oneshot, watch};
 use tokio::time::{MissedTickBehavior, timeout};
 use tokio_util::sync::CancellationToken;

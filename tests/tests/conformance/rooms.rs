@@ -95,7 +95,10 @@ pub async fn who_comes_back_gets_what_was_published_meanwhile(backend: Backend) 
     let rooms = json!([{"room": room, "cursor": cursor}]);
     let (mut b, welcome) = cluster.connect(&bob, json!({"rooms": rooms})).await;
     let told = &welcome["rooms"][0];
-    assert_eq!((&told["room"], &told["recovered"], &told["replayed"]), (&json!(room), &json!(true), &json!(3)));
+    assert_eq!(
+        (&told["room"], &told["recovered"], &told["replayed"]),
+        (&json!(room), &json!(true), &json!(3))
+    );
     assert_eq!(ids(&mut b, 3).await.into_iter().map(|(_, id)| id).collect::<Vec<_>>(), ["p-2", "p-3", "p-4"]);
     let (mut c, _) = cluster.connect(&alice, json!({})).await;
     let ok = join(&mut c, &room, json!({"cursor": cursor})).await;
@@ -103,6 +106,33 @@ pub async fn who_comes_back_gets_what_was_published_meanwhile(backend: Backend) 
     published(&mut a, &room, "p-5", json!(5)).await;
     let all: Vec<_> = ids(&mut c, 4).await.into_iter().map(|(_, id)| id).collect();
     assert_eq!(all, ["p-2", "p-3", "p-4", "p-5"], "replayed, then live");
+}
+
+/// `welcome` is the first frame, and the replay of each room comes after it, once.
+/// Of two rooms one is at home where the reader is, and has its place long before the other.
+pub async fn welcome_comes_before_the_replay_of_the_room_that_was_ready_first(backend: Backend) {
+    let Some(cluster) = Cluster::start(backend, 2).await else { return };
+    let (near, far) = (cluster.room_at(0).await, cluster.room_at(1).await);
+    let bob = cluster.user_at(0).await;
+    let (mut a, _) = cluster.connect(&cluster.user_at(1).await, json!({})).await;
+    let mut rooms = Vec::new();
+    for room in [&near, &far] {
+        let cursor = join(&mut a, room, json!({})).await["cursor"].clone();
+        rooms.push(json!({"room": room, "cursor": cursor}));
+        for i in 0..3 {
+            published(&mut a, room, &format!("p-{i}"), json!(i)).await;
+        }
+    }
+    for _ in 0..20 {
+        let fields = cluster.fields(&bob, json!({"rooms": rooms}));
+        let mut b = Wire::connect(&cluster.route(&bob).await.url, fields).await;
+        let first = b.frame().await;
+        assert_eq!(first["type"], json!("welcome"), "{first}");
+        let mut got: Vec<_> = ids(&mut b, 6).await.into_iter().map(|(_, id)| id).collect();
+        got.sort();
+        assert_eq!(got, ["p-0", "p-0", "p-1", "p-1", "p-2", "p-2"]);
+        b.close().await;
+    }
 }
 
 /// P5: what cannot be proved is said. The cursor is of another generation, beyond the end, or behind the hot window.
@@ -113,7 +143,9 @@ pub async fn what_cannot_be_replayed_is_told_with_where_the_history_ends(backend
     let ok = join(&mut a, &room, json!({})).await;
     published(&mut a, &room, "p-1", json!(1)).await;
     let generation = ok["cursor"]["generation"].as_u64().expect("a number");
-    for cursor in [json!({"generation": generation - 1, "offset": 0}), json!({"generation": generation, "offset": 9})] {
+    for cursor in
+        [json!({"generation": generation - 1, "offset": 0}), json!({"generation": generation, "offset": 9})]
+    {
         let (mut b, _) = cluster.connect(&cluster.user_at(0).await, json!({})).await;
         let ok = join(&mut b, &room, json!({"cursor": cursor})).await;
         assert_eq!((&ok["recovered"], &ok["cursor"]["offset"]), (&json!(false), &json!(1)), "{ok}");
@@ -141,7 +173,10 @@ pub async fn after_a_crash_of_its_home_a_room_goes_on_without_loss(backend: Back
         assert!(reply["ok"]["at"].is_string(), "{reply}");
     }
     let got = ids(&mut b, ALL).await;
-    assert!(got.iter().enumerate().all(|(i, (offset, id))| *offset == i as u64 + 1 && *id == format!("p-{i}")), "{got:?}");
+    assert!(
+        got.iter().enumerate().all(|(i, (offset, id))| *offset == i as u64 + 1 && *id == format!("p-{i}")),
+        "{got:?}"
+    );
 }
 
 /// Who is in the room now, as `members` answers.
@@ -238,7 +273,11 @@ pub async fn signals_reach_the_others_and_only_the_latest_waits_for_who_does_not
     assert_eq!(got, expected);
     b.send(json!({"type": "signal", "to": alice, "kind": "typing", "data": true})).await;
     let got = a.frame().await;
-    assert_eq!(got, json!({"type": "signal", "from": bob, "kind": "typing", "data": true}), "its own came back");
+    assert_eq!(
+        got,
+        json!({"type": "signal", "from": bob, "kind": "typing", "data": true}),
+        "its own came back"
+    );
     // Fifty at once: the last one arrives, whatever is left out.
     let many = (0..50).map(|x| json!({"type": "signal", "room": room, "kind": "cursor", "data": {"x": x}}));
     a.send_all(many).await;
@@ -271,14 +310,16 @@ pub async fn what_is_not_allowed_in_a_room_gets_its_code(backend: Backend) {
     let setup = Setup::new(backend, 2).tune(|_, config| config.core.open_rooms = false);
     let Some(cluster) = setup.start().await else { return };
     let alice = cluster.user_at(0).await;
-    let fields = json!({"token": token_for(&alice, &["team-*"]), "rooms": [{"room": "other"}, {"room": "team-1"}]});
+    let fields =
+        json!({"token": token_for(&alice, &["team-*"]), "rooms": [{"room": "other"}, {"room": "team-1"}]});
     let mut a = Wire::connect(&cluster.route(&alice).await.url, fields).await;
     let welcome = a.frame().await;
     let told = welcome["rooms"].as_array().expect("rooms");
     let code = |room: &str| told.iter().find(|r| r["room"] == room).map(|r| r["error"]["code"].clone());
     assert_eq!((code("other"), code("team-1")), (Some(json!("forbidden")), Some(Value::Null)), "{welcome}");
     let big = "x".repeat(1100);
-    let too_many = (0..200).map(|i| json!({"type": "join", "id": format!("j-{i}"), "room": format!("team-{i}")}));
+    let too_many =
+        (0..200).map(|i| json!({"type": "join", "id": format!("j-{i}"), "room": format!("team-{i}")}));
     for (frame, code) in [
         (json!({"type": "join", "id": "1", "room": "lobby"}), "forbidden"),
         (json!({"type": "publish", "id": "2", "room": "lobby", "data": 1}), "forbidden"),

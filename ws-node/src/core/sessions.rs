@@ -318,6 +318,7 @@ impl NodeCore {
                 rooms: std::mem::take(&mut session.arrival.told),
             };
             self.frame(key, ServerFrame::Welcome(welcome));
+            self.feed_rooms(key);
             self.do_early(key, now);
         }
         self.feed(key, now);

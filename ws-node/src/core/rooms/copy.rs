@@ -161,7 +161,8 @@ impl NodeCore {
             ServerFrame::Member(Member { room: name, user: user.clone(), change, info }).to_json().into();
         let latest = Latest::Member(stream.clone(), user);
         for key in room.listeners().collect::<Vec<_>>() {
-            let listener = self.sessions.get(&key).and_then(|s| s.rooms.get(stream));
+            let session = self.sessions.get(&key).filter(|s| s.welcomed);
+            let listener = session.and_then(|s| s.rooms.get(stream));
             if listener.is_some_and(|l| l.presence && l.opening.is_none()) {
                 self.hand_latest(key, &latest, &frame);
             }

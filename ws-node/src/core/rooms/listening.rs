@@ -70,7 +70,7 @@ impl NodeCore {
                 continue;
             };
             let reader = &mut listener.reader;
-            if reader.is_next(at) && session.credit > 0 {
+            if session.welcomed && reader.is_next(at) && session.credit > 0 {
                 reader.took(at.offset);
                 session.credit -= 1;
                 self.counters.delivered += 1;
@@ -99,19 +99,36 @@ impl NodeCore {
     /// A live session lost its place.
     fn place_again(&mut self, key: SessionKey, stream: &StreamId) {
         let Some(room) = self.rooms.get_mut(stream) else { return };
-        let listener = self.sessions.get_mut(&key).and_then(|s| s.rooms.get_mut(stream));
-        if let Some(listener) = listener.filter(|l| l.opening.is_none()) {
+        let Some(session) = self.sessions.get_mut(&key) else { return };
+        if let Some(listener) = session.rooms.get_mut(stream).filter(|l| l.opening.is_none()) {
             listener.reader.reading = false;
             let shown = Some(listener.reader.place());
-            listener.opening = Some(Opening { how: How::Again, shown, until: u64::MAX });
+            let (how, until) = if session.welcomed {
+                (How::Again, u64::MAX)
+            } else {
+                // What `welcome` was going to say of it is not true any more.
+                session.arrival.told.retain(|told| StreamId::of_room(&told.room) != *stream);
+                session.arrival.pending.insert(stream.clone());
+                (How::Welcome, session.arrival.until.unwrap_or(u64::MAX))
+            };
+            listener.opening = Some(Opening { how, shown, until });
             room.waiting.insert(key);
+        }
+    }
+
+    /// The session was welcomed: what came into its rooms meanwhile follows.
+    pub(in crate::core) fn feed_rooms(&mut self, key: SessionKey) {
+        let rooms = self.sessions.get(&key).map(|s| s.rooms.keys().cloned().collect::<Vec<_>>());
+        for stream in rooms.unwrap_or_default() {
+            self.feed_listener(key, &stream);
         }
     }
 
     /// Reads on for a session that is behind, as far as its socket takes it.
     pub(in crate::core) fn feed_listener(&mut self, key: SessionKey, stream: &StreamId) {
         let Some(room) = self.rooms.by_stream.get_mut(stream) else { return };
-        let Some(session) = self.sessions.get_mut(&key) else { return };
+        // Nothing comes before `welcome`, which waits for the inbox and for other rooms.
+        let Some(session) = self.sessions.get_mut(&key).filter(|s| s.welcomed) else { return };
         let Some(listener) = session.rooms.get_mut(stream).filter(|l| l.opening.is_none()) else { return };
         let reader = &mut listener.reader;
         if reader.reading || !reader.is_behind() {
