@@ -8,6 +8,7 @@ mod forget;
 mod health;
 mod place;
 mod plan;
+mod room;
 mod route;
 mod talk;
 mod token;
@@ -35,6 +36,14 @@ enum Command {
     Send(talk::SendArgs),
     /// Print what arrives for a user, until interrupted
     Listen(talk::ListenArgs),
+    /// Come into a room: print what is published there, and publish lines typed here
+    Join(room::JoinArgs),
+    /// Publish a message to a room and wait until it is kept
+    Publish(room::PublishArgs),
+    /// Print who is in a room
+    Members(room::MembersArgs),
+    /// Tell a room or a user something that is not kept: a cursor, typing, a reaction
+    Signal(room::SignalArgs),
     /// Explain where a user is at home: hash, vnode, node, epoch, lease
     Route(route::Args),
     /// Say where a message or a user is, and what it waits for
@@ -57,6 +66,10 @@ fn main() -> ExitCode {
             Command::Token(args) => token::run(&args),
             Command::Send(args) => talk::send(args).await,
             Command::Listen(args) => talk::listen(args).await,
+            Command::Join(args) => room::join(args).await,
+            Command::Publish(args) => room::publish(args).await,
+            Command::Members(args) => room::members(args).await,
+            Command::Signal(args) => room::signal(args).await,
             Command::Route(args) => route::run(args).await,
             Command::Explain(args) => explain::run(args).await,
             Command::Plan(args) => plan::run(args).await,

@@ -348,7 +348,8 @@ impl Core {
         let wait_ms = after_ms + jitter_ms.max(self.link.backoff.next_ms(&mut self.rng));
         tracing::debug!(why, wait_ms, "will connect again");
         self.actions.push(Action::Trouble(why));
-        self.link.next = Try::Wait { at: self.now + wait_ms, step: Step::Route };
+        // Never now: what is due now has been looked at.
+        self.link.next = Try::Wait { at: self.now + wait_ms.max(1), step: Step::Route };
     }
 
     fn abandon_try(&mut self) {
