@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::{Context, bail};
 use roost_client::{Builder, Change, Client, Cursor, Event, JoinOptions, Members, Offset};
 use roost_proto::{MessageId, RoomId, UserId};
-use serde_json::{Value, json};
+use serde_json::json;
 use tokio::sync::mpsc;
 
 use crate::{talk, token};
@@ -104,7 +104,10 @@ pub async fn publish(args: PublishArgs) -> anyhow::Result<()> {
     };
     client.close().await;
     let published = published.context("not published")?;
-    println!("kept at {} as {}", published.at, published.cursor.offset);
+    match published.cursor {
+        Some(cursor) => println!("kept at {} as number {}", published.at, cursor.offset),
+        None => println!("kept at {}, before", published.at),
+    }
     Ok(())
 }
 
@@ -215,6 +218,8 @@ fn typed() -> mpsc::Receiver<String> {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::Value;
+
     use super::*;
 
     #[test]

@@ -48,8 +48,8 @@ pub struct Published {
     pub id: MessageId,
     /// When it was appended (RFC 3339, UTC); a repeat of the same id gets the same.
     pub at: String,
-    /// Where it is in the room.
-    pub cursor: Cursor,
+    /// Where it is in the room; not told to a repeat of what was published before.
+    pub cursor: Option<Cursor>,
 }
 
 impl Client {
@@ -113,7 +113,7 @@ impl Client {
         let lane = Lane::Room(room.clone());
         let text = self.encode(&ClientFrame::Publish(Publish { id: id.clone(), room, data }))?;
         let Done { id, ok } = self.order(Command::frame(id, lane, text)).await?;
-        Ok(Published { id, at: ok.at.unwrap_or_default(), cursor: ok.cursor.unwrap_or_default() })
+        Ok(Published { id, at: ok.at.unwrap_or_default(), cursor: ok.cursor })
     }
 
     /// Asks who is in a room, in which this client need not be.

@@ -3,6 +3,7 @@
 mod connections;
 mod messages;
 mod moves;
+mod rooms;
 
 use roost_proto::frames::Connect;
 use roost_proto::{ClientFrame, Cursor, Epoch, MessageId, Offset, ServerFrame, UserId};
@@ -11,7 +12,7 @@ use serde_json::{Value, json};
 use crate::backoff::Backoff;
 use crate::core::{Action, Core, CoreConfig, Input};
 use crate::error::{Failure, SendError, Trouble};
-use crate::event::Event;
+use crate::event::{Event, Item};
 use crate::lanes::Lane;
 use crate::link::ConnId;
 use crate::outbox::Command;
