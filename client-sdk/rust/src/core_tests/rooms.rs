@@ -177,6 +177,20 @@ fn a_room_that_is_refused_for_now_is_joined_again_and_one_refused_for_good_is_to
 }
 
 #[test]
+fn a_join_of_its_own_ends_with_its_connection() {
+    let mut h = Harness::in_lobby(false);
+    h.reconnect();
+    let now = json!([{"room": "lobby", "error": error(ErrorCode::Unavailable)}]);
+    h.frame(4, welcome_with("a", now.clone()));
+    h.step(Input::Closed(4, None, String::new()));
+    assert_eq!(h.connect("ws://a", 3).rooms.len(), 1);
+    h.frame(6, welcome_with("a", now));
+    let [join] = &h.joins(6)[..] else { panic!("{:?}", h.joins(6)) };
+    h.reply(6, &join.id.to_string(), told("lobby", 3, true, 0));
+    assert_eq!(h.joins(6).len(), 1, "one for each connection that needs it");
+}
+
+#[test]
 fn a_room_joined_over_the_old_connection_meanwhile_is_joined_over_the_new() {
     let mut h = Harness::connected();
     h.join("j1", "lobby", false);
