@@ -6,7 +6,7 @@ use std::task::{Context, Poll, ready};
 
 use futures_util::Stream;
 use roost_proto::events::Message;
-use roost_proto::frames::{Change, InfoOf, ReplyOk, Signalled};
+use roost_proto::frames::{Change, InfoOf, Signalled};
 use roost_proto::{Cursor, ErrorBody, Json, RoomId, StreamId, UserId};
 use tokio::sync::{mpsc, watch};
 
@@ -49,10 +49,10 @@ pub struct Members {
 }
 
 impl Members {
-    pub(crate) fn of(ok: &ReplyOk) -> Self {
-        let listed = ok.members.clone();
-        let count = ok.member_count.or(listed.as_ref().map(Vec::len)).unwrap_or(0);
-        Self { listed, count }
+    /// As an answer says it, if it does.
+    pub(crate) fn of(listed: Option<Vec<InfoOf>>, count: Option<usize>) -> Option<Self> {
+        let count = count.or(listed.as_ref().map(Vec::len))?;
+        Some(Self { listed, count })
     }
 }
 

@@ -47,7 +47,14 @@ impl Inbox {
     pub(crate) fn welcome(&mut self, w: &Welcome) -> Option<Missed> {
         let Welcome { cursor, recovered, replayed, .. } = *w;
         let new = self.place.received().is_none();
-        let missed = self.place.welcome(&Joined { cursor, recovered, replayed, through: None });
+        let missed = self.place.welcome(&Joined {
+            cursor,
+            recovered,
+            replayed,
+            through: None,
+            members: None,
+            member_count: None,
+        });
         if missed.is_some() {
             self.went_on();
         } else if new {

@@ -34,7 +34,6 @@ pub enum What {
     /// Be in a room. The frame is made when it is written, with the cursor as of then.
     Join(RoomAt),
     Leave(RoomId),
-    Members(RoomId),
 }
 
 impl Command {

@@ -1,6 +1,6 @@
 //! What a [`Client`] does in rooms.
 
-use roost_proto::frames::{Join, Publish, RoomAt, Signal};
+use roost_proto::frames::{InRoom, Join, Publish, RoomAt, Signal};
 use roost_proto::limits::KIND_BYTES_MAX;
 use roost_proto::{ClientFrame, Cursor, Epoch, Json, MessageId, Offset, RoomId, UserId};
 use serde::Serialize;
@@ -70,8 +70,7 @@ impl Client {
         self.encode(&ClientFrame::Join(frame))?;
         let room = at.room.clone();
         let Done { ok, .. } = self.order(Command::within(id, &room, What::Join(at))).await?;
-        let listed = ok.members.is_some() || ok.member_count.is_some();
-        let members = listed.then(|| Members::of(&ok));
+        let members = Members::of(ok.members, ok.member_count);
         let (cursor, recovered) = (ok.cursor.unwrap_or_default(), ok.recovered.unwrap_or(true));
         Ok(Joined { cursor, recovered, through: ok.through, members })
     }
@@ -121,10 +120,11 @@ impl Client {
     /// # Errors
     /// [`SendError`].
     pub async fn members(&self, room: impl AsRef<str>) -> Result<Members, SendError> {
-        let room = room_id(room)?;
-        let Done { ok, .. } =
-            self.order(Command::within(new_id(), &room, What::Members(room.clone()))).await?;
-        Ok(Members::of(&ok))
+        let (id, room) = (new_id(), room_id(room)?);
+        let lane = Lane::Within(room.clone());
+        let text = self.encode(&ClientFrame::Members(InRoom { id: id.clone(), room }))?;
+        let Done { ok, .. } = self.order(Command::frame(id, lane, text)).await?;
+        Ok(Members::of(ok.members, ok.member_count).unwrap_or_default())
     }
 
     /// Tells those who are in a room, if this client is in it: a cursor, typing, a reaction. Nothing is kept and

@@ -113,7 +113,6 @@ impl Core {
                 ClientFrame::Join(Join::new(id, RoomAt { cursor: place.unwrap_or(at.cursor), ..at }))
             }
             What::Leave(room) => ClientFrame::Leave(InRoom { id, room }),
-            What::Members(room) => ClientFrame::Members(InRoom { id, room }),
         };
         frame.to_json().into()
     }
@@ -137,10 +136,6 @@ impl Core {
                     *outcome = Ok(ReplyOk::default());
                 }
             }
-            (What::Members(room), Ok(ok)) if *own => {
-                let (room, members) = (room.clone(), Members::of(ok));
-                self.tell_members(room, members);
-            }
             _ => {}
         }
         self.answer(answered.answers());
@@ -159,19 +154,20 @@ impl Core {
             None => drop(self.rooms.rooms.insert(name.clone(), Room::new(at, false))),
         }
         let (replayed, through) = (ok.replayed.unwrap_or(0), ok.through.clone());
-        self.placed(&name, Joined { cursor, recovered, replayed, through });
-        if ok.members.is_some() || ok.member_count.is_some() {
-            self.tell_members(name, Members::of(&ok));
-        }
+        let (members, member_count) = (ok.members.clone(), ok.member_count);
+        self.placed(&name, Joined { cursor, recovered, replayed, through, members, member_count });
         Ok(ok)
     }
 
     /// The client has its place in a room.
-    fn placed(&mut self, room: &RoomId, joined: Joined) {
-        let missed = self.rooms.get_mut(room).and_then(|room| room.place.welcome(&joined));
-        if let Some(Missed { from, cursor }) = missed {
-            let stream = StreamId::of_room(room);
+    fn placed(&mut self, name: &RoomId, joined: Joined) {
+        let Some(room) = self.rooms.get_mut(name) else { return };
+        if let Some(Missed { from, cursor }) = room.place.welcome(&joined) {
+            let stream = StreamId::of_room(name);
             self.deliver(Event::Gap { stream, from, cursor, through: joined.through }, None);
+        }
+        if let Some(members) = Members::of(joined.members, joined.member_count) {
+            self.deliver(Event::Members { room: name.clone(), members }, None);
         }
     }
 
@@ -179,12 +175,15 @@ impl Core {
     pub(crate) fn welcome_rooms(&mut self, told: Vec<RoomWelcome>) {
         self.outbox.withdraw_own();
         let mut missing: BTreeSet<RoomId> = self.rooms.rooms.keys().cloned().collect();
-        for RoomWelcome { room, joined, error } in told {
+        for RoomWelcome { room, cursor, recovered, replayed, through, members, member_count, error } in told {
+            let joined = cursor.zip(recovered).map(|(cursor, recovered)| {
+                let replayed = replayed.unwrap_or(0);
+                Joined { cursor, recovered, replayed, through, members, member_count }
+            });
             if !missing.remove(&room) {
                 self.welcome_unasked(room, joined, error);
             } else if let Some(joined) = joined.filter(|_| error.is_none()) {
                 self.placed(&room, joined);
-                self.ask_members(&room);
             } else if let Some(error) = error.filter(|e| !e.retryable) {
                 self.lose(room, error);
             } else {
@@ -222,19 +221,6 @@ impl Core {
         if let Some(Room { at, .. }) = self.rooms.get_mut(room) {
             let join = What::Join(at.clone());
             self.outbox.push_own(room, join);
-        }
-    }
-
-    /// Who came and went while there was no connection is not told.
-    fn ask_members(&mut self, room: &RoomId) {
-        if self.rooms.get_mut(room).is_some_and(|room| room.at.presence) {
-            self.outbox.push_own(room, What::Members(room.clone()));
-        }
-    }
-
-    fn tell_members(&mut self, room: RoomId, members: Members) {
-        if self.rooms.get_mut(&room).is_some_and(|room| room.at.presence) {
-            self.deliver(Event::Members { room, members }, None);
         }
     }
 

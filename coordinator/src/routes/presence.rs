@@ -140,13 +140,13 @@ mod tests {
             since: 1_000,
             last_seen,
             sessions: 2,
-            generation: Epoch(1),
+            generation: roost_proto::Epoch(1),
         });
         let seen = seen.map(|at| Seen {
             chosen: ChosenStatus::Online,
             since: at,
             last_seen: at,
-            generation: Epoch(1),
+            generation: roost_proto::Epoch(1),
         });
         let shown = visible(UserId::new("bob").unwrap(), PresenceRow { roster, seen }, false);
         (shown.status, shown.since, shown.last_seen, shown.sessions)

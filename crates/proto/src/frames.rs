@@ -282,11 +282,51 @@ pub struct Welcome {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct RoomWelcome {
     pub room: RoomId,
-    #[serde(flatten)]
-    pub joined: Option<Joined>,
+    // Not flattened: serde cannot keep the text of a value (`info`) through that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cursor: Option<Cursor>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub recovered: Option<bool>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub replayed: Option<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub through: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub members: Option<Vec<InfoOf>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub member_count: Option<usize>,
     /// It was not joined: `join` it again if this is retryable.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<ErrorBody>,
+}
+
+impl RoomWelcome {
+    pub fn joined(room: RoomId, joined: Joined) -> Self {
+        let Joined { cursor, recovered, replayed, through, members, member_count } = joined;
+        Self {
+            room,
+            cursor: Some(cursor),
+            recovered: Some(recovered),
+            replayed: Some(replayed),
+            through,
+            members,
+            member_count,
+            error: None,
+        }
+    }
+
+    pub fn refused(room: RoomId, error: ErrorBody) -> Self {
+        Self {
+            room,
+            cursor: None,
+            recovered: None,
+            replayed: None,
+            through: None,
+            members: None,
+            member_count: None,
+            error: Some(error),
+        }
+    }
 }
 
 /// Where a session is in a room.
@@ -297,6 +337,11 @@ pub struct Joined {
     pub replayed: u64,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub through: Option<String>,
+    /// With presence: who is there, unless there are too many to be listed; then how many.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub members: Option<Vec<InfoOf>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub member_count: Option<usize>,
 }
 
 /// The answer to a command: `ok` or `error`, never both. `id` is null when the command's id could not be read.
@@ -337,7 +382,9 @@ impl From<Joined> for ReplyOk {
             recovered: Some(joined.recovered),
             replayed: Some(joined.replayed),
             through: joined.through,
-            ..Self::default()
+            members: joined.members,
+            member_count: joined.member_count,
+            at: None,
         }
     }
 }

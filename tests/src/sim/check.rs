@@ -26,6 +26,10 @@ pub(super) fn at_the_end(world: &mut World) {
     everything_settled(world, &mut wrong);
     presence_is_true(world, &mut wrong);
     canaries_get_through(world, &mut wrong);
+    let streams = canon.first.iter();
+    let places =
+        streams.flat_map(|(s, all)| all.iter().map(move |((g, o), id)| ((s.clone(), *g, *o), id.clone())));
+    world.check_rooms(&places.collect(), &mut wrong);
     world.violations.extend(wrong);
 }
 
@@ -77,7 +81,7 @@ fn lament<T: Default>(wrong: &mut Vec<String>, text: String) -> T {
 fn acked_is_kept(world: &World, canon: &Canon, wrong: &mut Vec<String>) {
     for client in &world.clients {
         for (id, to) in &client.acked {
-            let stream = format!("user:{}", client::name(*to));
+            let stream = world.stream_to(*to).to_string();
             let places: Vec<_> = canon
                 .first
                 .get(&stream)
@@ -99,7 +103,7 @@ fn order_holds(world: &World, canon: &Canon, wrong: &mut Vec<String>) {
     for client in &world.clients {
         for (to, said) in &client.order {
             let rank: BTreeMap<_, _> = said.iter().enumerate().map(|(i, id)| (id.as_str(), i)).collect();
-            let stream = format!("user:{}", client::name(*to));
+            let stream = world.stream_to(*to).to_string();
             let mut seen = BTreeSet::new();
             let mut last: BTreeMap<Epoch, (usize, &str)> = BTreeMap::new();
             let mut places = canon.first.get(&stream).cloned().unwrap_or_default();

@@ -11,6 +11,7 @@ use roost_proto::ids::{Cursor, DeviceId, Epoch, MessageId, UserId};
 use roost_ws_node::core::events::{Connecting, Event, SessionKey};
 use roost_ws_node::core::session::Rights;
 
+use super::rooms::{self, Seat};
 use super::sdk::{self, Sdk};
 use super::status::Choice;
 use super::{Happening, Story, World};
@@ -34,6 +35,7 @@ pub(crate) enum Wake {
     Connect { direct: Option<(usize, Epoch)> },
     Say,
     Choose,
+    Seat,
     Repeat { id: String },
     GoOffline,
     GiveUp { connection: u64 },
@@ -68,6 +70,7 @@ pub struct Client {
     /// The real one, in place of what is written here by hand.
     pub(super) sdk: Option<Sdk>,
     pub(super) choice: Choice,
+    pub(super) seats: Vec<Seat>,
     wants_online: bool,
     current: Option<Connection>,
     /// The one being opened while `current` is still used.
@@ -100,6 +103,7 @@ impl Client {
             label: if second { format!("{}b", name(user)) } else { name(user) },
             sdk: (i % 2 == 1).then(|| sdk::asleep(user)),
             choice: Choice::default(),
+            seats: rooms::seats(i),
             wants_online: true,
             current: None,
             opening: None,
@@ -171,6 +175,7 @@ impl World {
                 self.at(self.now, Happening::Client { user, what: Wake::Connect { direct: None } });
                 self.at(self.now + 300, Happening::Client { user, what: Wake::Say });
                 self.at(self.now + 2000, Happening::Client { user, what: Wake::Choose });
+                self.at(self.now + 1000, Happening::Client { user, what: Wake::Seat });
                 if self.setup.story == Story::Faults && self.chance(60.0) {
                     let at = self.between(2000, 12_000);
                     self.at(at, Happening::Client { user, what: Wake::GoOffline });
@@ -185,6 +190,7 @@ impl World {
                     self.choose(user);
                 }
             }
+            Wake::Seat => self.wake_seats(user),
             Wake::Repeat { id } => self.repeat(user, &id),
             Wake::GoOffline => {
                 self.clients[user].wants_online = false;
@@ -247,6 +253,7 @@ impl World {
         let key = self.next_connection;
         self.next_connection += 1;
         self.clients[user].opening = Some(Connection { pid, key, welcomed: false });
+        let rooms = self.rooms_to_join(user);
         let client = &self.clients[user];
         let connecting = Connecting {
             session: SessionKey(key),
@@ -255,7 +262,7 @@ impl World {
             rights: Rights::default(),
             epoch: Some(epoch),
             cursor: client.cursor,
-            rooms: Vec::new(),
+            rooms,
         };
         if self.processes[pid].core.is_none() || self.processes[pid].closing {
             return self.lost(user, key);
@@ -282,7 +289,9 @@ impl World {
         if self.clients[user].outgoing.len() >= 12 {
             return;
         }
-        let to = self.between(0, self.setup.users as u64) as usize;
+        // The SDK does not know rooms yet.
+        let rooms = if self.clients[user].sdk.is_some() { 0 } else { rooms::ROOMS };
+        let to = self.between(0, (self.setup.users + rooms) as u64) as usize;
         let client = &mut self.clients[user];
         client.said += 1;
         let id = format!("{}-{}", client.label, client.said);
@@ -321,10 +330,14 @@ impl World {
     }
 
     fn send(&mut self, connection: Connection, out: &Out) {
-        let send = send_frame(&out.id, out.to);
         let user = self.clients.iter().position(|c| c.has(connection.pid, connection.key));
         let Some(user) = user else { return };
-        let event = Event::Send { session: SessionKey(connection.key), send };
+        let session = SessionKey(connection.key);
+        let event = if out.to < self.setup.users {
+            Event::Send { session, send: send_frame(&out.id, out.to) }
+        } else {
+            self.publish_event(session, &out.id, out.to)
+        };
         self.tell_core(user, connection.pid, self.now + 2, event);
     }
 
@@ -362,6 +375,7 @@ impl World {
 
     fn unsend(client: &mut Client) {
         client.choice.cut();
+        Self::unseat(&mut client.seats);
         client.hold.clear();
         for out in &mut client.outgoing {
             out.state = Said::Waiting;

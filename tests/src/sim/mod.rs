@@ -12,6 +12,7 @@ mod live;
 mod log;
 mod memory;
 mod process;
+mod rooms;
 mod sdk;
 mod status;
 mod store;

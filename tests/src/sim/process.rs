@@ -105,7 +105,8 @@ impl World {
     }
 
     pub(crate) fn start(&mut self, node: NodeId) {
-        let cfg = self.core_config(&node);
+        let mut cfg = self.core_config(&node);
+        cfg.open_rooms = true;
         let pid = self.processes.len();
         let skew = self.node_skew.get(&node).copied().unwrap_or(0);
         let canaries = cfg.canary_every_ms > 0;

@@ -286,6 +286,8 @@ impl NodeCore {
             session.parked = Some(through);
             return;
         }
+        let rooms = self.take_arrival(key);
+        let Some(session) = self.sessions.get_mut(&key) else { return };
         let (verdict, tail) = session.verdict;
         session.inbox.generation = session.inbox.tail.generation;
         let cursor = Cursor::new(session.inbox.generation, tail);
@@ -315,13 +317,13 @@ impl NodeCore {
                 recovered: verdict != Verdict::NotRecovered,
                 replayed,
                 through,
-                rooms: std::mem::take(&mut session.arrival.told),
+                rooms,
             };
             self.frame(key, ServerFrame::Welcome(welcome));
-            self.feed_rooms(key);
             self.do_early(key, now);
         }
         self.feed(key, now);
+        self.feed_rooms(key);
     }
 
     /// What was known of the rooms is complete now: `welcome` need not wait any more.

@@ -34,12 +34,17 @@ impl World {
         match ServerFrame::parse(&text) {
             Ok(frame) if !by_hand => self.sdk_reads(user, connection, Ok(frame)),
             Ok(ServerFrame::Welcome(w)) => self.welcomed(user, connection, &w),
+            Ok(ServerFrame::Reset(r)) if r.stream.is_room() => {
+                self.seat_reset(user, &r.stream, r.cursor, r.through.as_deref());
+            }
+            Ok(ServerFrame::Message(m)) if m.stream.is_room() => self.seat_got(user, connection, &m),
+            Ok(ServerFrame::Member(m)) => self.seat_member(user, connection, &m),
             Ok(ServerFrame::Message(m)) => self.got(user, connection, &m),
             Ok(ServerFrame::Reset(r)) => self.history(user, r.cursor, r.through.as_deref()),
             Ok(ServerFrame::Reply(r)) => self.replied(user, connection, r),
             Ok(ServerFrame::Moved(m)) => self.moved(user, connection, &m),
             Ok(ServerFrame::Ping(_) | ServerFrame::Pong(_)) => {}
-            Ok(ServerFrame::Member(_) | ServerFrame::Signal(_)) => {}
+            Ok(ServerFrame::Signal(_)) => {}
             Err(e) => self.violations.push(format!("a frame nobody can read: {e}: {text}")),
         }
     }
@@ -75,17 +80,32 @@ impl World {
                 }
             }
         }
+        self.seats_welcomed(user, &w.rooms);
         self.send_waiting(user);
     }
 
     /// It could not be proved that nothing was missed: the history must have it all.
     pub(in crate::sim) fn history(&mut self, user: usize, cursor: Cursor, through: Option<&str>) {
+        let stream = format!("user:{}", name(self.clients[user].user));
+        self.read_history(user, &stream, cursor, through);
+        let client = &mut self.clients[user];
+        client.histories += 1;
+        client.cursor = Some(cursor);
+    }
+
+    /// The history through that point must have everything of the generation up to the cursor.
+    pub(in crate::sim) fn read_history(
+        &mut self,
+        user: usize,
+        stream: &str,
+        cursor: Cursor,
+        through: Option<&str>,
+    ) {
         let Some((partition, end)) = through.and_then(|t| t.split_once(':')) else {
             let label = &self.clients[user].label;
-            return self.violations.push(format!("{label}: not recovered, without 'through'"));
+            return self.violations.push(format!("{label}: {stream} not recovered, without 'through'"));
         };
         let (partition, end): (usize, usize) = (partition.parse().unwrap_or(0), end.parse().unwrap_or(0));
-        let stream = format!("user:{}", name(self.clients[user].user));
         let mut offsets = BTreeSet::new();
         for payload in &self.log.chat[partition][..end] {
             let m: Message = serde_json::from_slice(payload).expect("checked elsewhere");
@@ -96,13 +116,10 @@ impl World {
         let lacking: Vec<_> = (1..=cursor.offset.0).filter(|o| !offsets.contains(o)).collect();
         if !lacking.is_empty() {
             self.violations.push(format!(
-                "{}: history through {partition}:{end} lacks offsets {lacking:?} of generation {}",
+                "{}: history of {stream} through {partition}:{end} lacks offsets {lacking:?} of generation {}",
                 self.clients[user].label, cursor.generation
             ));
         }
-        let client = &mut self.clients[user];
-        client.histories += 1;
-        client.cursor = Some(cursor);
     }
 
     fn got(&mut self, user: usize, connection: u64, m: &Message) {
@@ -136,6 +153,9 @@ impl World {
     }
 
     fn replied(&mut self, user: usize, connection: u64, reply: Reply) {
+        if self.seat_answered(user, connection, &reply) {
+            return;
+        }
         let client = &mut self.clients[user];
         let id = reply.id.clone().unwrap_or_default();
         if client.choice.is_about(&id) {

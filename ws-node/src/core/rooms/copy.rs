@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use roost_proto::Json;
-use roost_proto::frames::{Change, InfoOf, Member, ReplyOk, ServerFrame};
+use roost_proto::frames::{Change, InfoOf, Member, ReplyOk, RoomWelcome, ServerFrame};
 use roost_proto::ids::{StreamId, UserId};
 use roost_proto::live::{MemberChange, Version};
 use roost_proto::records::ItemBody;
@@ -12,7 +12,7 @@ use roost_proto::records::ItemBody;
 use super::placing::Ask;
 use crate::core::NodeCore;
 use crate::core::config::Rule;
-use crate::core::events::Now;
+use crate::core::events::{Now, SessionKey};
 use crate::core::signals::Latest;
 
 #[derive(Debug)]
@@ -44,6 +44,21 @@ impl NodeCore {
         let wants =
             |key| self.sessions.get(key).and_then(|s| s.rooms.get(stream)).is_some_and(|l| l.presence);
         room.listeners.iter().any(wants)
+    }
+
+    /// What `welcome` says of the rooms, with their members as of now.
+    pub(in crate::core) fn take_arrival(&mut self, key: SessionKey) -> Vec<RoomWelcome> {
+        let Some(session) = self.sessions.get_mut(&key) else { return Vec::new() };
+        let mut told = std::mem::take(&mut session.arrival.told);
+        for room in &mut told {
+            let stream = StreamId::of_room(&room.room);
+            let presence = session.rooms.get(&stream).is_some_and(|l| l.presence);
+            if let Some(copy) = self.rooms.get(&stream).and_then(|r| r.copy.as_ref()).filter(|_| presence) {
+                let ReplyOk { members, member_count, .. } = copy.reply();
+                (room.members, room.member_count) = (members, member_count);
+            }
+        }
+        told
     }
 
     pub(super) fn ask_members(&mut self, stream: &StreamId, now: Now) {
@@ -161,9 +176,10 @@ impl NodeCore {
             ServerFrame::Member(Member { room: name, user: user.clone(), change, info }).to_json().into();
         let latest = Latest::Member(stream.clone(), user);
         for key in room.listeners().collect::<Vec<_>>() {
+            // Who is not welcomed yet gets the list as of then.
             let session = self.sessions.get(&key).filter(|s| s.welcomed);
             let listener = session.and_then(|s| s.rooms.get(stream));
-            if listener.is_some_and(|l| l.presence && l.opening.is_none()) {
+            if listener.is_some_and(super::Listener::follows_members) {
                 self.hand_latest(key, &latest, &frame);
             }
         }

@@ -89,8 +89,7 @@ impl NodeCore {
             match joined {
                 Ok(()) => drop(session.arrival.pending.insert(StreamId::of_room(&room))),
                 Err((code, why)) => {
-                    let error = Some(ErrorBody::new(code, why));
-                    session.arrival.told.push(RoomWelcome { room, joined: None, error });
+                    session.arrival.told.push(RoomWelcome::refused(room, ErrorBody::new(code, why)));
                 }
             }
         }

@@ -100,23 +100,22 @@ impl NodeCore {
     fn place_again(&mut self, key: SessionKey, stream: &StreamId) {
         let Some(room) = self.rooms.get_mut(stream) else { return };
         let Some(session) = self.sessions.get_mut(&key) else { return };
-        if let Some(listener) = session.rooms.get_mut(stream).filter(|l| l.opening.is_none()) {
-            listener.reader.reading = false;
-            let shown = Some(listener.reader.place());
-            let (how, until) = if session.welcomed {
-                (How::Again, u64::MAX)
-            } else {
-                // What `welcome` was going to say of it is not true any more.
-                session.arrival.told.retain(|told| StreamId::of_room(&told.room) != *stream);
-                session.arrival.pending.insert(stream.clone());
-                (How::Welcome, session.arrival.until.unwrap_or(u64::MAX))
-            };
-            listener.opening = Some(Opening { how, shown, until });
-            room.waiting.insert(key);
-        }
+        let Some(listener) = session.rooms.get_mut(stream).filter(|l| l.opening.is_none()) else { return };
+        listener.reader.reading = false;
+        let shown = Some(listener.reader.place());
+        let (how, until) = match session.arrival.until {
+            // What `welcome` was to say of this room does not hold any more.
+            Some(until) if !session.welcomed => {
+                session.arrival.take_back(stream);
+                (How::Welcome, until)
+            }
+            _ => (How::Again, u64::MAX),
+        };
+        listener.opening = Some(Opening { how, shown, until });
+        room.waiting.insert(key);
     }
 
-    /// The session was welcomed: what came into its rooms meanwhile follows.
+    /// The session may be fed now.
     pub(in crate::core) fn feed_rooms(&mut self, key: SessionKey) {
         let rooms = self.sessions.get(&key).map(|s| s.rooms.keys().cloned().collect::<Vec<_>>());
         for stream in rooms.unwrap_or_default() {
@@ -127,11 +126,11 @@ impl NodeCore {
     /// Reads on for a session that is behind, as far as its socket takes it.
     pub(in crate::core) fn feed_listener(&mut self, key: SessionKey, stream: &StreamId) {
         let Some(room) = self.rooms.by_stream.get_mut(stream) else { return };
-        // Nothing comes before `welcome`, which waits for the inbox and for other rooms.
-        let Some(session) = self.sessions.get_mut(&key).filter(|s| s.welcomed) else { return };
+        let Some(session) = self.sessions.get_mut(&key) else { return };
         let Some(listener) = session.rooms.get_mut(stream).filter(|l| l.opening.is_none()) else { return };
         let reader = &mut listener.reader;
-        if reader.reading || !reader.is_behind() {
+        // `welcome` is the first frame; then it is fed.
+        if reader.reading || !reader.is_behind() || !session.welcomed {
             return;
         }
         if session.credit == 0 {

@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use roost_backend::store::{MemberEntry, MemberOp, RoomRoster};
+use roost_backend::store::{MemberEntry, MemberOp, NodeState, RoomRoster, Table};
 use roost_proto::Json;
 use roost_proto::frames::InfoOf;
 use roost_proto::ids::{Epoch, Sid, StreamId, UserId, VnodeId};
@@ -57,6 +57,8 @@ pub struct HomeRooms {
     rooms: BTreeMap<StreamId, Members>,
     /// Changes listed under this epoch.
     changes: u64,
+    /// The nodes that told, and since when each has not been its node's registered life, if so.
+    sids: BTreeMap<Sid, Option<u64>>,
     /// The data was lost: who is there is only known when all nodes have told, by then.
     partial_until: u64,
 }
@@ -73,7 +75,7 @@ impl HomeRooms {
             (stream, Members { version: roster.version, users })
         };
         let partial_until = if begun { until } else { 0 };
-        Self { rooms: stored.into_iter().map(room).collect(), changes: 0, partial_until }
+        Self { rooms: stored.into_iter().map(room).collect(), partial_until, ..Self::default() }
     }
 
     /// Only now may those be told of who were there before.
@@ -106,6 +108,7 @@ impl HomeRooms {
 
     /// A node told who is there; returns whom to look at.
     pub fn told(&mut self, sid: &Sid, here: Here, linger_ms: u64, now: Now) -> Vec<UserId> {
+        self.sids.insert(sid.clone(), None);
         let room = self.rooms.entry(here.stream).or_default();
         let mut touched = Vec::new();
         if here.anew {
@@ -133,13 +136,25 @@ impl HomeRooms {
         touched
     }
 
-    /// Nodes that ended have nobody any more; their users may still come back elsewhere until `until`.
-    pub fn forget(&mut self, ended: impl Fn(&Sid) -> bool, until: u64) {
-        for member in self.rooms.values_mut().flat_map(|room| room.users.values_mut()) {
-            let before = member.at.len();
-            member.at.retain(|sid| !ended(sid));
-            if member.at.is_empty() && before > 0 {
-                member.due = until;
+    /// Lives that are over have nobody any more; their users have `grace_ms` to come back elsewhere. A life is over
+    /// when another took its place, and when nobody has had its name for that long: a planned stop removes it, and its
+    /// successor's clock may be behind (rule 21).
+    pub fn forget(&mut self, table: &Table, grace_ms: u64, now: Now) {
+        let mut over = Vec::new();
+        for (sid, absent) in &mut self.sids {
+            let row = table.nodes.get(&sid.node());
+            if row.is_some_and(|row| row.sid == *sid && row.state != NodeState::Revoked) {
+                *absent = None;
+            } else if now.mono >= *absent.get_or_insert(now.mono) + grace_ms || table.ended(sid) {
+                over.push((sid.clone(), absent.unwrap_or(now.mono) + grace_ms));
+            }
+        }
+        for (sid, until) in over {
+            self.sids.remove(&sid);
+            for member in self.rooms.values_mut().flat_map(|room| room.users.values_mut()) {
+                if member.at.remove(&sid) && member.at.is_empty() {
+                    member.due = until;
+                }
             }
         }
     }
@@ -217,10 +232,8 @@ impl NodeCore {
     }
 
     pub(in crate::core) fn sweep_members(&mut self, vnode: VnodeId, now: Now) {
-        let until = now.mono + self.cfg.grace_ms;
         let Some(home) = self.homes.get_mut(&vnode) else { return };
-        let view = &self.view;
-        home.rooms.forget(|sid| view.ended(sid), until);
+        home.rooms.forget(&self.view, self.cfg.grace_ms, now);
         for (stream, user) in home.rooms.overdue(now) {
             self.list_member(vnode, &stream, &user, now);
         }

@@ -14,7 +14,7 @@ pub(super) mod placing;
 use std::collections::{BTreeMap, BTreeSet};
 
 use roost_backend::store::LiveChannel;
-use roost_proto::frames::{Joined, RoomWelcome};
+use roost_proto::frames::RoomWelcome;
 use roost_proto::ids::{Cursor, MessageId, StreamId, VnodeId};
 
 use super::events::SessionKey;
@@ -98,6 +98,13 @@ pub struct Listener {
     presence: bool,
 }
 
+impl Listener {
+    /// It was given the list of members, and is told of changes since.
+    fn follows_members(&self) -> bool {
+        self.presence && self.opening.as_ref().is_none_or(|opening| opening.how == How::Again)
+    }
+}
+
 #[derive(Debug)]
 struct Opening {
     how: How,
@@ -116,6 +123,11 @@ pub struct Arrival {
 }
 
 impl Arrival {
+    fn take_back(&mut self, stream: &StreamId) {
+        self.told.retain(|told| StreamId::of_room(&told.room) != *stream);
+        self.pending.insert(stream.clone());
+    }
+
     pub fn is_complete(&self) -> bool {
         self.pending.is_empty()
     }
@@ -180,9 +192,4 @@ impl Rooms {
     pub fn listeners(&self) -> usize {
         self.by_stream.values().map(|room| room.listeners.len()).sum()
     }
-}
-
-fn welcome(stream: &StreamId, joined: Joined) -> RoomWelcome {
-    let room = stream.room().expect("only streams of rooms come here");
-    RoomWelcome { room, joined: Some(joined), error: None }
 }

@@ -5,7 +5,7 @@ use roost_proto::frames::{Joined, ReplyOk, Reset, RoomWelcome, ServerFrame};
 use roost_proto::ids::{Cursor, MessageId, Offset, StreamId, VnodeId};
 use roost_proto::records::{ItemBody, ItemResult};
 
-use super::{Followed, How, Locating, welcome};
+use super::{Followed, How, Locating};
 use crate::core::channel::{ItemKey, Pending, Waiter};
 use crate::core::events::{Maybe, Now, SessionKey};
 use crate::core::reader::Reader;
@@ -213,19 +213,16 @@ impl NodeCore {
         let Some(opening) = listener.opening.take() else { return };
         let reader = Reader { generation: tail.generation, sent: from, tail: known, ..Reader::default() };
         listener.reader = reader;
-        let joined =
-            Joined { cursor: tail, recovered: through.is_none(), replayed: tail.offset.0 - from.0, through };
+        let ReplyOk { members, member_count, .. } = copy.filter(|_| listener.presence).unwrap_or_default();
+        let (recovered, replayed) = (through.is_none(), tail.offset.0 - from.0);
+        let joined = Joined { cursor: tail, recovered, replayed, through, members, member_count };
         self.counters.replayed += joined.replayed;
         match opening.how {
-            How::Reply(id) => {
-                let members = copy.filter(|_| listener.presence).unwrap_or_default();
-                let ReplyOk { members, member_count, .. } = members;
-                let ok = ReplyOk { members, member_count, ..ReplyOk::from(joined) };
-                self.reply_ok(key, id.as_str(), ok);
-            }
+            How::Reply(id) => self.reply_ok(key, id.as_str(), ReplyOk::from(joined)),
             How::Welcome => {
                 session.arrival.pending.remove(stream);
-                session.arrival.told.push(welcome(stream, joined));
+                let room = stream.room().expect("only streams of rooms come here");
+                session.arrival.told.push(RoomWelcome::joined(room, joined));
                 self.arrived(key, now);
             }
             How::Again if !joined.recovered => {
@@ -272,7 +269,7 @@ impl NodeCore {
                 let room = stream.room().expect("only streams of rooms come here");
                 let error =
                     ErrorBody::new(ErrorCode::Unavailable, "the room's home does not answer: join again");
-                session.arrival.told.push(RoomWelcome { room, joined: None, error: Some(error) });
+                session.arrival.told.push(RoomWelcome::refused(room, error));
                 self.arrived(key, now);
             }
             Some(How::Again) | None => {}
