@@ -96,6 +96,7 @@ fn switching_off_a_rule_is_noticed() {
         Rule::UsersRemembered,
         Rule::DataSetNamed,
         Rule::TailWhenQuiet,
+        Rule::CompareTails,
     ] {
         let found = a_violation(seeds(), |seed| Setup { off: Some(rule), ..Setup::new(seed) });
         let (seed, wrong) = found.unwrap_or_else(|| panic!("nobody notices that {rule:?} is off"));

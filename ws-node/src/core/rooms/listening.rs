@@ -189,7 +189,9 @@ impl NodeCore {
             self.counters.delivered += 1;
             self.out.push(Action::Frame { session: key, frame: frame.clone(), lane: Lane::Message });
         }
-        if reader.place() == place && reader.tail > place {
+        // Another stream of the session may have taken the credit meanwhile.
+        let next = window.entries.first().is_some_and(|(offset, _)| offset.0 == place.offset.0 + 1);
+        if !next && reader.tail > place {
             // What comes next is not in the window any more: the home says what is, and the session is told.
             self.place_again(key, stream);
         } else {
@@ -221,6 +223,19 @@ impl NodeCore {
         }
     }
 
+    /// The stream is known to reach at least this far, in the generation that is known.
+    pub(super) fn reaches(&mut self, stream: &StreamId, tail: Cursor) {
+        let Some(room) = self.rooms.get_mut(stream).filter(|room| tail > room.tail) else { return };
+        room.tail = tail;
+        for key in room.listeners.iter().copied().collect::<Vec<_>>() {
+            let listener = self.sessions.get_mut(&key).and_then(|s| s.rooms.get_mut(stream));
+            if let Some(listener) = listener {
+                listener.reader.tail = listener.reader.tail.max(tail);
+            }
+            self.feed_listener(key, stream);
+        }
+    }
+
     pub(in crate::core) fn on_standings(
         &mut self,
         rooms: &[(VnodeId, StreamId)],
@@ -233,15 +248,8 @@ impl NodeCore {
             if standing.tail.generation > room.tail.generation {
                 self.begin_generation(stream, standing.tail, now);
             } else if standing.tail > room.tail {
-                room.tail = standing.tail;
                 self.counters.found_by_tail += 1;
-                for key in room.listeners.iter().copied().collect::<Vec<_>>() {
-                    let listener = self.sessions.get_mut(&key).and_then(|s| s.rooms.get_mut(stream));
-                    if let Some(listener) = listener {
-                        listener.reader.tail = listener.reader.tail.max(standing.tail);
-                    }
-                    self.feed_listener(key, stream);
-                }
+                self.reaches(stream, standing.tail);
             }
             self.compare_copy(stream, standing.version, now);
         }

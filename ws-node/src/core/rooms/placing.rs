@@ -127,8 +127,8 @@ impl NodeCore {
         if tail.generation > room.tail.generation {
             self.begin_generation(stream, tail, now);
         }
+        self.reaches(stream, tail);
         let Some(room) = self.rooms.get_mut(stream) else { return };
-        room.tail = room.tail.max(tail);
         let ready = room.copy.is_some();
         let waiting = std::mem::take(&mut room.waiting);
         let mut locating = std::collections::BTreeSet::new();
