@@ -8,6 +8,7 @@ mod forget;
 mod health;
 mod place;
 mod plan;
+mod room;
 mod route;
 mod service;
 mod talk;
@@ -40,6 +41,14 @@ enum Command {
     History(service::HistoryArgs),
     /// Close every session of a user, wherever it is
     Disconnect(service::DisconnectArgs),
+    /// Come into a room: print what is published there, and publish lines typed here
+    Join(room::JoinArgs),
+    /// Publish a message to a room and wait until it is kept
+    Publish(room::PublishArgs),
+    /// Print who is in a room
+    Members(room::MembersArgs),
+    /// Tell a room or a user something that is not kept: a cursor, typing, a reaction
+    Signal(room::SignalArgs),
     /// Explain where a user is at home: hash, vnode, node, epoch, lease
     Route(route::Args),
     /// Say where a message or a user is, and what it waits for
@@ -64,6 +73,10 @@ fn main() -> ExitCode {
             Command::Listen(args) => talk::listen(args).await,
             Command::History(args) => service::history(args).await,
             Command::Disconnect(args) => service::disconnect(args).await,
+            Command::Join(args) => room::join(args).await,
+            Command::Publish(args) => room::publish(args).await,
+            Command::Members(args) => room::members(args).await,
+            Command::Signal(args) => room::signal(args).await,
             Command::Route(args) => route::run(args).await,
             Command::Explain(args) => explain::run(args).await,
             Command::Plan(args) => plan::run(args).await,

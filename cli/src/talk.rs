@@ -44,10 +44,7 @@ pub struct ListenArgs {
 }
 
 pub async fn send(args: SendArgs) -> anyhow::Result<()> {
-    let data = serde_json::from_str::<Value>(&args.data)
-        .ok()
-        .filter(|v| !v.is_number())
-        .unwrap_or_else(|| serde_json::json!({ "text": args.data }));
+    let data = data(&args.data);
     let limit = Duration::from_secs(args.timeout);
     let builder = Client::builder(&args.url).token(token::at_hand(&args.from)?).send_timeout(limit);
     let (client, events) = builder.connect().await?;
@@ -62,6 +59,23 @@ pub async fn send(args: SendArgs) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// JSON as it is, anything else as a text; a number is what somebody typed.
+pub fn data(text: &str) -> Value {
+    let json = serde_json::from_str::<Value>(text).ok().filter(|v| !v.is_number());
+    json.unwrap_or_else(|| serde_json::json!({ "text": text }))
+}
+
+/// What happens beside what was asked for.
+pub fn tell(event: &Event) {
+    match event {
+        Event::State { current, reason, .. } => {
+            eprintln!("# {current:?} {}", reason.as_deref().unwrap_or_default());
+        }
+        Event::Message(m) => eprintln!("# {} {} → {}: {}", m.at, m.from, m.stream, m.data.get()),
+        other => eprintln!("# {other:?}"),
+    }
+}
+
 pub async fn listen(args: ListenArgs) -> anyhow::Result<()> {
     let user = args.user.clone();
     let token = move || std::future::ready(token::at_hand(&user));
@@ -74,14 +88,11 @@ pub async fn listen(args: ListenArgs) -> anyhow::Result<()> {
             _ = tokio::signal::ctrl_c() => break,
         };
         match event {
-            Some(Event::Message(m)) => {
+            Some(Event::Message(m)) if !m.stream.is_room() => {
                 left -= 1;
                 println!("{} {} → {}: {}", m.at, m.from, args.user, m.data.get());
             }
-            Some(Event::State { current, reason, .. }) => {
-                eprintln!("# {current:?} {}", reason.unwrap_or_default())
-            }
-            Some(other) => eprintln!("# {other:?}"),
+            Some(other) => tell(&other),
             None => bail!("the connection ended: {:?}", *client.state().borrow()),
         }
     }

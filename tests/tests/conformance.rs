@@ -114,6 +114,7 @@ on_each_backend! {
     elasticity::the_users_of_a_dead_node_are_asked_to_come_one_after_the_other,
     rooms::what_is_published_reaches_everyone_on_every_node_in_one_order,
     rooms::who_comes_back_gets_what_was_published_meanwhile,
+    rooms::welcome_comes_before_the_replay_of_the_room_that_was_ready_first,
     rooms::what_cannot_be_replayed_is_told_with_where_the_history_ends,
     rooms::after_a_crash_of_its_home_a_room_goes_on_without_loss,
     rooms::members_come_and_go_and_those_of_a_dead_node_disappear,

@@ -35,8 +35,9 @@ const BACKOFF_MIN: Duration = Duration::from_millis(250);
 const BACKOFF_MAX: Duration = Duration::from_secs(20);
 /// Orders between the handles and the task, which always takes them at once.
 const ORDERS_MAX: usize = 64;
-/// A server may be configured for larger frames than this client; it reads them up to this, whatever it sends.
-const READ_BYTES_MIN: usize = 1024 * 1024;
+/// A server's answers may be larger than what it takes: the members of a room are up to 1.2 MB (1,000 of 1,024 bytes of
+/// `info` and a name each), and `welcome` has those of several rooms.
+const READ_BYTES_MIN: usize = 16 * 1024 * 1024;
 
 /// Makes a [`Client`]; see [`Client::builder`]. A token or a token callback is required, the rest has defaults.
 pub struct Builder {
@@ -194,6 +195,7 @@ impl Builder {
             device,
             cursor: self.cursor,
             queue_max: self.queue_max,
+            frame_bytes_max: self.frame_bytes_max,
             backoff: Backoff::new(ms(self.backoff.0), ms(self.backoff.1)),
             token_renewable: tokens.renewable(),
             seed: self.jitter_seed.unwrap_or_else(|| rand::rng().random()),

@@ -15,7 +15,8 @@ use crate::builder::Builder;
 use crate::driver::Order;
 use crate::error::{ConnectError, SendError};
 use crate::lanes::Lane;
-use crate::outbox::Command;
+use crate::outbox::{Command, Done};
+use crate::signals::Outgoing;
 use crate::state::State;
 
 /// The longest that [`Client::close`] waits: two seconds of goodbyes, and some for a busy machine.
@@ -91,7 +92,8 @@ impl Client {
         let data = serde_json::value::to_raw_value(&data).map_err(|e| SendError::Invalid(e.to_string()))?;
         let lane = Lane::To(to.clone());
         let text = self.encode(&ClientFrame::Send(Send { id: id.clone(), to, data }))?;
-        self.order(Command { id, lane, text }).await
+        let Done { id, ok } = self.order(Command::frame(id, lane, text)).await?;
+        Ok(Sent { id, at: ok.at.unwrap_or_default() })
     }
 
     /// Chooses what others see of this user.
@@ -101,7 +103,7 @@ impl Client {
     pub async fn status(&self, status: ChosenStatus) -> Result<(), SendError> {
         let id = new_id();
         let text = self.encode(&ClientFrame::Status(SetStatus { id: id.clone(), status }))?;
-        self.order(Command { id, lane: Lane::Status, text }).await.map(|_| ())
+        self.order(Command::frame(id, Lane::Status, text)).await.map(|_| ())
     }
 
     /// Says that everything up to `cursor` was dealt with; only needed with
@@ -160,7 +162,7 @@ impl Client {
     }
 
     /// The frame, if the server would take it: a frame it cannot read gets no answer that names its id.
-    fn encode(&self, frame: &ClientFrame) -> Result<Arc<str>, SendError> {
+    pub(crate) fn encode(&self, frame: &ClientFrame) -> Result<Arc<str>, SendError> {
         let text = frame.to_json();
         let max = self.shared.frame_bytes_max;
         if text.len() > max {
@@ -170,18 +172,23 @@ impl Client {
         Ok(Arc::from(text))
     }
 
-    async fn order(&self, command: Command) -> Result<Sent, SendError> {
+    pub(crate) async fn order(&self, command: Command) -> Result<Done, SendError> {
         let (answer, answered) = oneshot::channel();
-        let order = Order { command, timeout_ms: self.shared.send_timeout_ms, answer };
+        let order = Order::Command { command, timeout_ms: self.shared.send_timeout_ms, answer };
         if self.shared.orders.send(order).await.is_err() {
             return Err(SendError::Closed { sent: false });
         }
         // The driver answers every order within its timeout; it drops one only when it ends.
         answered.await.unwrap_or(Err(SendError::Closed { sent: true }))
     }
+
+    /// Hands a signal over if there is room for it at once.
+    pub(crate) fn offer(&self, signal: Outgoing) {
+        let _ = self.shared.orders.try_send(Order::Signal(signal));
+    }
 }
 
 /// Time-ordered and unique (RFC 9562 §5.7): what the protocol asks of an id.
-fn new_id() -> MessageId {
+pub(crate) fn new_id() -> MessageId {
     MessageId::new(Uuid::now_v7().to_string()).expect("a UUID is a message id")
 }

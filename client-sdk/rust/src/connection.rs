@@ -24,8 +24,10 @@ use crate::route::retry_after_ms;
 const READ_BUFFER_BYTES: usize = 16 * 1024;
 /// Written to the socket at the latest when so much has gathered.
 const WRITE_BUFFER_BYTES: usize = 16 * 1024;
-/// Sends are limited by [`UNANSWERED_MAX`]; acks and pongs are few, unless the server floods and does not read.
+/// Commands are limited by [`UNANSWERED_MAX`]; acks and pongs are few, unless the server floods and does not read.
 const OUTGOING_MAX: usize = 2 * UNANSWERED_MAX;
+/// With so many frames waiting, signals are not added: they would be old when they are written.
+const OFFERED_MAX: usize = 16;
 /// How long a server may take to say goodbye.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 
@@ -71,6 +73,13 @@ impl Connection {
             self.outgoing.push_back(Message::text(&**text));
         } else {
             self.write_failed.get_or_insert_with(|| "the server takes nothing".to_owned());
+        }
+    }
+
+    /// Queues a frame, unless others wait already.
+    pub(crate) fn offer(&mut self, text: &Arc<str>) {
+        if self.outgoing.len() < OFFERED_MAX {
+            self.write(text);
         }
     }
 

@@ -1,7 +1,8 @@
 //! The protocol of a client as plain state: `step(input, now) -> actions`, without a socket, a clock or a task.
 //!
-//! It owns what is unanswered ([`Outbox`]), what was received ([`Inbox`]) and which connections there are
-//! ([`Link`](crate::link), the other half of this type). The driver carries; it decides nothing.
+//! It owns what is unanswered ([`Outbox`]), what was received ([`Inbox`], [`Rooms`]) and which connections there are
+//! ([`Link`](crate::link); that and [`rooms`](crate::rooms) are the other parts of this type). The driver carries; it
+//! decides nothing.
 
 use std::sync::Arc;
 
@@ -12,13 +13,15 @@ use roost_proto::frames::{Ack, Empty, Moved, Reply, Reset, Welcome};
 use roost_proto::{ClientFrame, Cursor, DeviceId, ServerFrame, UserId};
 
 use crate::backoff::Backoff;
-use crate::client::Sent;
 use crate::error::{BoxError, Failure, SendError, Trouble};
 use crate::event::{Event, Item};
-use crate::inbox::{Inbox, Missed, Verdict};
+use crate::inbox::Inbox;
 use crate::link::{ConnId, Link};
-use crate::outbox::{Answer, Command, Outbox, Ticket};
+use crate::outbox::{Answer, Command, Done, Outbox, Ticket};
+use crate::place::{Missed, Verdict};
+use crate::rooms::Rooms;
 use crate::route::Route;
+use crate::signals::{Outgoing, Signals};
 use crate::state::State;
 
 /// What the core must know to begin.
@@ -28,6 +31,8 @@ pub struct CoreConfig {
     pub device: Option<DeviceId>,
     pub cursor: Option<Cursor>,
     pub queue_max: usize,
+    /// The largest frame that the server takes.
+    pub frame_bytes_max: usize,
     pub backoff: Backoff,
     /// Whether a fresh token can be had.
     pub token_renewable: bool,
@@ -45,7 +50,9 @@ pub enum Input {
         ticket: Ticket,
         expires_ms: u64,
     },
-    /// The application has everything up to here.
+    /// The application wants this told, if it can be told now.
+    Signal(Outgoing),
+    /// The application has everything of its inbox up to here.
     Ack(Cursor),
     /// Whether the application is behind, so that nothing is read.
     Paused(bool),
@@ -80,11 +87,13 @@ pub enum Action {
     /// Ask the callback for a fresh token; answered by [`Input::Token`].
     Token(ConnId),
     Write(ConnId, Arc<str>),
+    /// Write, unless the socket is behind.
+    Offer(ConnId, Arc<str>),
     /// Close, or forget if it is not open yet.
     Close(ConnId, u16),
     /// Hand to the application.
     Deliver(Item),
-    Answer(Ticket, Result<Sent, SendError>),
+    Answer(Ticket, Result<Done, SendError>),
     /// Publish the state.
     State(State),
     /// Publish what is acknowledged.
@@ -104,6 +113,8 @@ pub struct Core {
     pub(crate) state: State,
     pub(crate) outbox: Outbox,
     pub(crate) inbox: Inbox,
+    pub(crate) rooms: Rooms,
+    pub(crate) signals: Signals,
     pub(crate) link: Link,
     /// The id of the refresh that waits for its answer.
     pub(crate) refreshing: Option<String>,
@@ -119,6 +130,8 @@ impl Core {
             state: State::Disconnected,
             outbox: Outbox::new(config.queue_max, config.backoff.clone()),
             inbox: Inbox::new(&config.user, config.cursor),
+            rooms: Rooms::default(),
+            signals: Signals::default(),
             link: Link::new(config.backoff.clone()),
             refreshing: None,
             ended: false,
@@ -142,19 +155,21 @@ impl Core {
 
     /// When [`Input::Tick`] is due next.
     pub fn wake_ms(&self) -> u64 {
-        let ack = if self.writes_to().is_some() { self.inbox.untold() } else { None };
-        self.link_wake_ms().min(self.outbox.wake_ms()).min(ack.unwrap_or(u64::MAX))
+        let (ack, signal) = if self.writes_to().is_some() {
+            (self.inbox.untold(), self.signals.due_ms())
+        } else {
+            (None, None)
+        };
+        let told = ack.unwrap_or(u64::MAX).min(signal.unwrap_or(u64::MAX));
+        self.link_wake_ms().min(self.outbox.wake_ms()).min(told)
     }
 
     fn take(&mut self, input: Input) {
         let acked = self.inbox.acked();
         match input {
             Input::Start => self.start(),
-            Input::Command { command, ticket, expires_ms } => {
-                if let Err(e) = self.outbox.push(command, ticket, expires_ms) {
-                    self.actions.push(Action::Answer(ticket, Err(e)));
-                }
-            }
+            Input::Command { command, ticket, expires_ms } => self.command(command, ticket, expires_ms),
+            Input::Signal(signal) => self.signals.push(signal),
             Input::Ack(cursor) => {
                 if !self.inbox.ack(cursor) {
                     tracing::debug!(?cursor, "ack of something that was not received");
@@ -191,9 +206,13 @@ impl Core {
         if let (true, Some(conn)) = (renew, self.writes_to()) {
             self.broken(conn, "a command got no answer".to_owned());
         }
-        let Some(conn) = self.writes_to() else { return };
-        for text in self.outbox.take_ready(self.now) {
+        let Some(conn) = self.writes_to() else { return self.signals.drop_all() };
+        for (id, what) in self.outbox.take_ready(self.now) {
+            let text = self.frame_of(id, what);
             self.actions.push(Action::Write(conn, text));
+        }
+        while let Some(text) = self.signals.take(self.now) {
+            self.actions.push(Action::Offer(conn, text));
         }
         self.write_ack(conn);
     }
@@ -219,9 +238,10 @@ impl Core {
         } else if self.link.is_current(conn) {
             match frame {
                 ServerFrame::Reply(reply) => {
-                    if let Some(reply) = self.refreshed(reply) {
-                        let answers = self.outbox.reply(reply, self.now, &mut self.rng);
-                        self.answer(answers);
+                    if let Some(reply) = self.refreshed(reply)
+                        && let Some(answered) = self.outbox.reply(reply, self.now, &mut self.rng)
+                    {
+                        self.answered(answered);
                     }
                 }
                 ServerFrame::TokenExpiring(expiring) => self.token_expiring(conn, &expiring),
@@ -229,7 +249,8 @@ impl Core {
                 ServerFrame::Reset(reset) => self.reset(reset),
                 ServerFrame::Moved(moved) => self.moved(moved),
                 ServerFrame::Welcome(_) => self.broken(conn, "a second 'welcome'".to_owned()),
-                ServerFrame::Member(_) | ServerFrame::Signal(_) => {}
+                ServerFrame::Member(member) => self.member(member),
+                ServerFrame::Signal(signal) => self.signalled(signal),
                 ServerFrame::Ping(_) | ServerFrame::Pong(_) => {}
             }
         }
@@ -249,30 +270,42 @@ impl Core {
             let stream = self.inbox.stream.clone();
             self.deliver(Event::Gap { stream, from, cursor, through: welcome.through }, Some(cursor));
         }
+        self.welcome_rooms(welcome.rooms);
     }
 
     fn message(&mut self, conn: ConnId, message: Message) {
-        if message.stream != self.inbox.stream {
-            tracing::warn!(stream = %message.stream, "message of a stream that was not asked for");
-            return;
-        }
         let cursor = message.cursor();
-        match self.inbox.message(&message) {
-            Verdict::Show => self.deliver(Event::Message(message), Some(cursor)),
-            Verdict::Shown => {
-                self.actions.push(Action::Deliver(Item { event: None, cursor: Some(cursor) }));
+        // What is taken of a room is not acknowledged to anybody.
+        let (verdict, ack) = if message.stream == self.inbox.stream {
+            (self.inbox.message(&message), Some(cursor))
+        } else if let Some(room) = message.stream.room().and_then(|room| self.rooms.get_mut(&room)) {
+            (room.place.message(&message), None)
+        } else {
+            return tracing::debug!(stream = %message.stream, "message of a stream that was left");
+        };
+        match verdict {
+            Verdict::Show => self.deliver(Event::Message(message), ack),
+            Verdict::Shown if ack.is_some() => {
+                self.actions.push(Action::Deliver(Item { event: None, cursor: ack }));
             }
-            Verdict::Old => {}
-            Verdict::Hole => self.broken(conn, format!("message {cursor:?} is not the next one")),
+            Verdict::Shown | Verdict::Old => {}
+            Verdict::Hole => {
+                self.broken(conn, format!("message {cursor:?} of {} is not the next one", message.stream));
+            }
         }
     }
 
     fn reset(&mut self, reset: Reset) {
-        if reset.stream == self.inbox.stream
-            && let Some(Missed { from, cursor }) = self.inbox.reset(reset.cursor)
-        {
-            let (stream, through) = (reset.stream, reset.through);
-            self.deliver(Event::Reset { stream, from, cursor, through }, Some(cursor));
+        let Reset { stream, cursor, through } = reset;
+        let inbox = stream == self.inbox.stream;
+        let missed = if inbox {
+            self.inbox.reset(cursor)
+        } else {
+            let room = stream.room().and_then(|room| self.rooms.get_mut(&room));
+            room.and_then(|room| room.place.reset(cursor))
+        };
+        if let Some(Missed { from, cursor }) = missed {
+            self.deliver(Event::Reset { stream, from, cursor, through }, inbox.then_some(cursor));
         }
     }
 
@@ -315,7 +348,7 @@ impl Core {
         self.actions.push(Action::Write(conn, Arc::from(frame.to_json())));
     }
 
-    fn answer(&mut self, answers: Vec<Answer>) {
+    pub(crate) fn answer(&mut self, answers: Vec<Answer>) {
         self.actions.extend(answers.into_iter().map(|(ticket, result)| Action::Answer(ticket, result)));
     }
 

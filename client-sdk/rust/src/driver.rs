@@ -14,14 +14,14 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::client::Sent;
 use crate::connection::{Connection, Incoming};
 use crate::core::{Action, Core, Input};
 use crate::error::{BoxError, SendError, Trouble};
 use crate::event::Item;
 use crate::link::ConnId;
-use crate::outbox::{Command, Ticket};
+use crate::outbox::{Command, Done, Ticket};
 use crate::route::{Route, Router};
+use crate::signals::Outgoing;
 use crate::state::State;
 use crate::token::Tokens;
 
@@ -30,12 +30,11 @@ const GOODBYE_TIMEOUT: Duration = Duration::from_secs(2);
 /// The core wants to be woken much later, or never; the loop looks anyway.
 const IDLE: Duration = Duration::from_secs(3600);
 
-/// A command on its way from the application to the core.
+/// What is on its way from the application to the core.
 #[derive(Debug)]
-pub(crate) struct Order {
-    pub(crate) command: Command,
-    pub(crate) timeout_ms: u64,
-    pub(crate) answer: oneshot::Sender<Result<Sent, SendError>>,
+pub(crate) enum Order {
+    Command { command: Command, timeout_ms: u64, answer: oneshot::Sender<Result<Done, SendError>> },
+    Signal(Outgoing),
 }
 
 /// How sockets are opened.
@@ -92,7 +91,7 @@ pub(crate) struct Driver {
     connections: Vec<(ConnId, Box<Connection>)>,
     dials: FuturesUnordered<BoxFuture<Dialed>>,
     goodbyes: FuturesUnordered<BoxFuture<()>>,
-    waiting: HashMap<Ticket, oneshot::Sender<Result<Sent, SendError>>>,
+    waiting: HashMap<Ticket, oneshot::Sender<Result<Done, SendError>>>,
     last_ticket: Ticket,
     /// Items for which the application has no room yet. While there are any, nothing is read.
     backlog: VecDeque<Item>,
@@ -207,7 +206,10 @@ impl Driver {
     }
 
     fn order(&mut self, order: Order) {
-        let Order { command, timeout_ms, answer } = order;
+        let (command, timeout_ms, answer) = match order {
+            Order::Command { command, timeout_ms, answer } => (command, timeout_ms, answer),
+            Order::Signal(signal) => return self.step(Input::Signal(signal)),
+        };
         self.last_ticket += 1;
         let ticket = self.last_ticket;
         self.waiting.insert(ticket, answer);
@@ -263,6 +265,11 @@ impl Driver {
             Action::Write(conn, text) => {
                 if let Some((_, connection)) = self.connections.iter_mut().find(|(c, _)| *c == conn) {
                     connection.write(&text);
+                }
+            }
+            Action::Offer(conn, text) => {
+                if let Some((_, connection)) = self.connections.iter_mut().find(|(c, _)| *c == conn) {
+                    connection.offer(&text);
                 }
             }
             Action::Close(conn, code) => self.close_connection(conn, code),
@@ -324,7 +331,9 @@ impl Driver {
         self.waiting.clear();
         self.ends.orders.close();
         while let Ok(order) = self.ends.orders.try_recv() {
-            let _ = order.answer.send(Err(SendError::Closed { sent: false }));
+            if let Order::Command { answer, .. } = order {
+                let _ = answer.send(Err(SendError::Closed { sent: false }));
+            }
         }
         let goodbyes = async { while self.goodbyes.next().await.is_some() {} };
         let _ = tokio::time::timeout(GOODBYE_TIMEOUT, goodbyes).await;

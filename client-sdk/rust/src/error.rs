@@ -53,6 +53,12 @@ pub enum SendError {
     /// recipient and data) waits for the answer again; within 15 minutes that is safe.
     #[error("no answer in time to {id}: it may have been accepted")]
     Unknown { id: MessageId },
+    /// To a join: the client is in as many rooms as a connection may be.
+    #[error("in {max} rooms already")]
+    TooManyRooms { max: usize },
+    /// To a join: the room was left before the answer came.
+    #[error("the room was left")]
+    Left,
     /// The client was closed, or failed, before the answer. If `sent`, it may have been accepted.
     #[error("the client is closed")]
     Closed { sent: bool },

@@ -6,7 +6,8 @@ use std::task::{Context, Poll, ready};
 
 use futures_util::Stream;
 use roost_proto::events::Message;
-use roost_proto::{Cursor, StreamId};
+use roost_proto::frames::{Change, InfoOf, Signalled};
+use roost_proto::{Cursor, ErrorBody, Json, RoomId, StreamId, UserId};
 use tokio::sync::{mpsc, watch};
 
 use crate::state::State;
@@ -15,17 +16,46 @@ use crate::state::State;
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub enum Event {
-    /// The next message of the user's inbox: each one once, in order.
+    /// The next message of the user's inbox, or of a room (its `stream` says which): of each stream every one once,
+    /// in order.
     Message(Message),
     /// Messages after `from` were missed and are no longer in the hot window: read the history of `stream` from
     /// `from` (absent: from the start) through `through`. What follows on this stream comes after `cursor`.
     Gap { stream: StreamId, from: Option<Cursor>, cursor: Cursor, through: Option<String> },
-    /// The stream began a new life while connected; to be handled like a [`Event::Gap`].
+    /// The stream began a new life while connected, or this client fell behind a room's hot window; to be handled
+    /// like a [`Event::Gap`].
     Reset { stream: StreamId, from: Option<Cursor>, cursor: Cursor, through: Option<String> },
     /// The token ends soon and there is no callback for another: the client fails then.
     TokenExpiring { in_ms: u64 },
+    /// Who is in a room that was joined with [`presence`](crate::JoinOptions::presence): at every join, those after
+    /// a reconnect included. It replaces what was known of the members.
+    Members { room: RoomId, members: Members },
+    /// Somebody came into such a room or left it. A `Join` of somebody who is there is a change of `info`.
+    Member { room: RoomId, user: UserId, change: Change, info: Option<Json> },
+    /// A signal, to a room or (without one) to this user. An application that is slow to take its events gets the
+    /// last of each sender and kind.
+    Signal(Signalled),
+    /// This client is not in the room any more, because the server refuses it: after a reconnect with another token,
+    /// say. [`Client::join`](crate::Client::join) may try again.
+    RoomLost { room: RoomId, error: ErrorBody },
     /// The connection changed.
     State { previous: State, current: State, reason: Option<String> },
+}
+
+/// Who is in a room.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Members {
+    /// Each user once. `None` if there are more than 1,000.
+    pub listed: Option<Vec<InfoOf>>,
+    pub count: usize,
+}
+
+impl Members {
+    /// As an answer says it, if it does.
+    pub(crate) fn of(listed: Option<Vec<InfoOf>>, count: Option<usize>) -> Option<Self> {
+        let count = count.or(listed.as_ref().map(Vec::len))?;
+        Some(Self { listed, count })
+    }
 }
 
 /// An event, and what taking it acknowledges. Without an event: a message that had been shown before.

@@ -1,62 +1,32 @@
-//! Where this client stands in its inbox: what it received, what the application took, what the server was told.
-//! No I/O and no clock.
-
-use std::collections::{HashMap, VecDeque};
+//! Where this client stands in its inbox: what the application took of what was received, and what the server was
+//! told. No I/O and no clock.
 
 use roost_proto::events::Message;
-use roost_proto::frames::Welcome;
-use roost_proto::{Cursor, Epoch, MessageId, Offset, StreamId, UserId};
+use roost_proto::frames::{Joined, Welcome};
+use roost_proto::{Cursor, StreamId, UserId};
 
-/// Ids kept to recognise messages that come again in a new generation (core rule 32): a little more than the
-/// server's hot window of 1,000, which is the most that can come again at once.
-const SHOWN_MAX: usize = 1_024;
+use crate::place::{Missed, Place, Verdict};
+
 /// An ack is cumulative, so one in this time is enough: 5/s of the 50 commands/s that a session may use.
 const ACK_EVERY_MS: u64 = 200;
-
-/// What to do with a message.
-#[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Verdict {
-    /// The next one: show it.
-    Show,
-    /// The next one, but it was shown under an older generation: only count it.
-    Shown,
-    /// Not above the cursor: a repeat.
-    Old,
-    /// Not the next one: something between was lost on the way.
-    Hole,
-}
-
-/// Messages that were missed: after `from`, up to `cursor`.
-#[derive(Debug, PartialEq, Eq)]
-pub(crate) struct Missed {
-    pub(crate) from: Option<Cursor>,
-    pub(crate) cursor: Cursor,
-}
 
 #[derive(Debug)]
 pub(crate) struct Inbox {
     pub(crate) stream: StreamId,
-    received: Option<Cursor>,
-    welcomed: bool,
+    place: Place,
     acked: Option<Cursor>,
     told: Option<Cursor>,
-    /// What the last `connect` showed.
-    hello: Option<Cursor>,
     tell_from_ms: u64,
-    shown: Shown,
 }
 
 impl Inbox {
     pub(crate) fn new(user: &UserId, cursor: Option<Cursor>) -> Self {
         Self {
             stream: StreamId::inbox(user),
-            received: cursor,
-            welcomed: false,
+            place: Place::new(cursor),
             acked: cursor,
             told: None,
-            hello: None,
             tell_from_ms: 0,
-            shown: Shown::default(),
         }
     }
 
@@ -69,71 +39,55 @@ impl Inbox {
     /// messages that wait to be taken come again and are dropped as old.
     pub(crate) fn hello(&mut self) -> Option<Cursor> {
         self.told = self.acked;
-        self.hello = self.acked;
+        self.place.show(self.acked);
         self.acked
     }
 
     /// Takes the verdict on the cursor that was shown. With an answer, messages were missed.
     pub(crate) fn welcome(&mut self, w: &Welcome) -> Option<Missed> {
-        let start = Cursor::new(w.cursor.generation, Offset(w.cursor.offset.0.saturating_sub(w.replayed)));
-        let first = !std::mem::replace(&mut self.welcomed, true);
-        let Some(have) = self.received else {
-            if !w.recovered {
-                return Some(self.adopt(w.cursor));
-            }
-            self.received = Some(start);
-            self.acked = Some(start);
-            self.told = Some(start);
-            return None;
-        };
-        let now = w.cursor.generation;
-        let complete = if have.generation != now {
-            // Unless it was given before an older connection told of a new life: the reset comes here too.
-            self.hello.is_some_and(|shown| shown.generation == now)
-        } else if have > w.cursor {
-            // An older connection may have overtaken it; a cursor that only the application knows may not.
-            !first
-        } else if w.recovered {
-            start <= have
-        } else {
-            have == w.cursor // All up to here was received, or told as missed.
-        };
-        (!complete).then(|| self.adopt(w.cursor))
+        let Welcome { cursor, recovered, replayed, .. } = *w;
+        let new = self.place.received().is_none();
+        let missed = self.place.welcome(&Joined {
+            cursor,
+            recovered,
+            replayed,
+            through: None,
+            members: None,
+            member_count: None,
+        });
+        if missed.is_some() {
+            self.went_on();
+        } else if new {
+            (self.acked, self.told) = (self.place.received(), self.place.received());
+        }
+        missed
     }
 
     /// The stream began a new life. `None` if that was told before, over another connection.
     pub(crate) fn reset(&mut self, cursor: Cursor) -> Option<Missed> {
-        let known = self.received.is_some_and(|have| have.generation == cursor.generation && have >= cursor);
-        (!known).then(|| self.adopt(cursor))
+        let missed = self.place.reset(cursor);
+        if missed.is_some() {
+            self.went_on();
+        }
+        missed
     }
 
-    /// The stream goes on after `cursor`, whatever was before.
-    fn adopt(&mut self, cursor: Cursor) -> Missed {
-        let from = self.received.replace(cursor);
-        if self.acked > self.received {
+    /// The stream goes on elsewhere, whatever was before.
+    fn went_on(&mut self) {
+        if self.acked > self.place.received() {
             // A cursor that this stream never had must not be shown again. Until the application has taken what it
             // is told now, there is none.
             self.acked = None;
         }
-        Missed { from, cursor }
     }
 
     pub(crate) fn message(&mut self, m: &Message) -> Verdict {
-        let cursor = m.cursor();
-        let Some(have) = self.received else { return Verdict::Hole };
-        if cursor <= have {
-            return Verdict::Old;
-        }
-        if cursor.generation != have.generation || cursor.offset.0 != have.offset.0 + 1 {
-            return Verdict::Hole;
-        }
-        self.received = Some(cursor);
-        if self.shown.insert(&m.from, &m.id, m.generation) { Verdict::Show } else { Verdict::Shown }
+        self.place.message(m)
     }
 
     /// The application has everything up to `cursor`: never goes back. `false` if it was never received.
     pub(crate) fn ack(&mut self, cursor: Cursor) -> bool {
-        if Some(cursor) > self.received {
+        if Some(cursor) > self.place.received() {
             return false;
         }
         self.acked = self.acked.max(Some(cursor));
@@ -157,38 +111,15 @@ impl Inbox {
 
     /// When the next ack is due, if one is.
     pub(crate) fn untold(&self) -> Option<u64> {
-        let current = self.acked.map(|c| c.generation) == self.received.map(|c| c.generation);
+        let current = self.acked.map(|c| c.generation) == self.place.received().map(|c| c.generation);
         (current && self.acked > self.told).then_some(self.tell_from_ms)
-    }
-}
-
-/// The messages shown last, by sender and id, with the generation under which they were shown.
-#[derive(Debug, Default)]
-struct Shown {
-    generations: HashMap<(String, MessageId), Epoch>,
-    order: VecDeque<(String, MessageId)>,
-}
-
-impl Shown {
-    /// Whether it is new. Within one generation the offset decides: an id may be used again after the dedup window.
-    fn insert(&mut self, from: &str, id: &MessageId, generation: Epoch) -> bool {
-        let key = (from.to_owned(), id.clone());
-        match self.generations.insert(key.clone(), generation) {
-            Some(before) => return before == generation,
-            None => self.order.push_back(key),
-        }
-        if self.order.len() > SHOWN_MAX
-            && let Some(oldest) = self.order.pop_front()
-        {
-            self.generations.remove(&oldest);
-        }
-        true
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use roost_proto::{Epoch, MessageId, Offset};
     use serde_json::value::RawValue;
 
     fn at(generation: u64, offset: u64) -> Cursor {
@@ -252,11 +183,6 @@ mod tests {
         assert_eq!(inbox.reset(at(2, 0)), Some(Missed { from: Some(at(1, 1)), cursor: at(2, 0) }));
         assert_eq!(inbox.message(&message(at(2, 1), "a")), Verdict::Shown);
         assert_eq!(inbox.message(&message(at(2, 2), "b")), Verdict::Show);
-        for i in 3..2_000 {
-            inbox.message(&message(at(2, i), &format!("m{i}")));
-        }
-        assert_eq!(inbox.shown.generations.len(), SHOWN_MAX);
-        assert_eq!(inbox.shown.order.len(), SHOWN_MAX);
     }
 
     #[test]
@@ -317,7 +243,7 @@ mod tests {
         {
             let mut inbox = inbox(Some(have));
             assert!(inbox.welcome(&welcome(tail, true, replayed)).is_some(), "{have:?} {tail:?}");
-            assert_eq!(inbox.received, Some(tail));
+            assert_eq!(inbox.place.received(), Some(tail));
         }
     }
 

@@ -1,18 +1,30 @@
-//! Which command may be written next. A lane (the sends to one inbox) keeps its order, and can be held at a command
+//! Which command may be written next. A lane (the sends to one inbox, say) keeps its order, and can be held at a command
 //! until that one is answered. Every operation costs what it changes, not what waits.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ops::Bound::{Excluded, Included, Unbounded};
 
-use roost_proto::UserId;
+use roost_proto::{RoomId, UserId};
 
 /// Commands of one lane keep their order.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Lane {
     /// Sends to one inbox.
     To(UserId),
+    /// What is published to one room.
+    Room(RoomId),
+    /// Coming into one room, leaving it, asking who is there: each may depend on the one before, so one is on the
+    /// way at a time.
+    Within(RoomId),
     /// The chosen status: the last one wins, so one is on the way at a time.
     Status,
+}
+
+impl Lane {
+    /// Whether a command waits for the answer to the one before.
+    pub(crate) fn is_one_at_a_time(&self) -> bool {
+        matches!(self, Self::Status | Self::Within(_))
+    }
 }
 
 /// Place of a command in the application's order.
@@ -47,6 +59,11 @@ impl Lanes {
         if queue.is_open(seq) {
             self.open.insert((first_time, seq));
         }
+    }
+
+    /// Whether anything of this lane is there.
+    pub(crate) fn has(&self, lane: &Lane) -> bool {
+        self.queues.contains_key(lane)
     }
 
     /// The next one to write.

@@ -1,4 +1,4 @@
-//! The Rust client of Roost: connects a user to its home, sends, and gives what arrives as a stream.
+//! The Rust client of Roost: connects a user to its home, sends, joins rooms, and gives what arrives as a stream.
 //!
 //! ```no_run
 //! use roost_client::{Client, Event};
@@ -23,21 +23,36 @@
 //! # }
 //! ```
 //!
+//! In a room:
+//!
+//! ```no_run
+//! # async fn run(client: roost_client::Client) -> Result<(), Box<dyn std::error::Error>> {
+//! use roost_client::JoinOptions;
+//!
+//! let joined = client.join("lobby", JoinOptions { presence: true, ..JoinOptions::default() }).await?;
+//! println!("{:?} are here; the room has {} messages", joined.members, joined.cursor.offset);
+//! client.publish("lobby", serde_json::json!({"text": "hi all"})).await?;
+//! client.signal_room("lobby", "typing", true)?;
+//! # Ok(()) }
+//! ```
+//!
 //! What it promises, as long as the application keeps the client (`docs/PROTOCOL.md` is the contract):
 //!
-//! - A confirmed send is in the recipient's stream once. One without a final answer is repeated, under the same id,
+//! - A confirmed send or publish is in the recipient's or the room's stream once. One without a final answer is repeated, under the same id,
 //!   in order, over lost connections and moves, for at most 15 minutes. Every error says whether the message may
 //!   have been accepted.
-//! - Each message of the inbox is shown once, in order. What cannot be replayed is told as [`Event::Gap`] or
+//! - Each message of the inbox, and of each room, is shown once, in order. What cannot be replayed is told as [`Event::Gap`] or
 //!   [`Event::Reset`], never skipped.
 //! - What was shown and taken is acknowledged; [`Client::cursor`] is where a later client goes on.
+//! - A room stays joined over reconnects and moves until it is left; one that cannot be kept is told as
+//!   [`Event::RoomLost`].
 //! - A slow application slows the reading; nothing is dropped and nothing grows without bound.
 //!
-//! Not here: rooms, presence of others, signals and history (the wire crate does not have their frames yet), TLS
+//! Not here: presence of others and history (the wire crate does not have their frames yet), TLS
 //! (put a proxy in front of the client, or wait for a later version), and storage: a send that must survive the
 //! process belongs in the application's own store, with its id ([`Client::send_with_id`]).
 //!
-//! Inside: `core` (with `link`, `outbox`, `lanes`, `inbox`) decides and has no I/O; `driver` is the one task, and carries.
+//! Inside: `core` (with `link`, `outbox`, `lanes`, `inbox`, `rooms`, `place`, `signals`) decides and has no I/O; `driver` is the one task, and carries.
 
 mod backoff;
 mod builder;
@@ -55,8 +70,12 @@ mod link;
 mod outbox;
 #[cfg(test)]
 mod outbox_tests;
+mod place;
 mod refresh;
+mod room_calls;
+mod rooms;
 mod route;
+mod signals;
 #[cfg(test)]
 mod simulation;
 mod state;
@@ -72,17 +91,20 @@ pub mod bare {
     pub use crate::event::Item;
     pub use crate::lanes::Lane;
     pub use crate::link::ConnId;
-    pub use crate::outbox::{Command, Ticket};
+    pub use crate::outbox::{Command, Done, Ticket, What};
     pub use crate::route::Route;
+    pub use crate::signals::{Audience, Outgoing};
 }
 
 pub use builder::Builder;
 pub use client::{Client, Sent};
 pub use error::{BoxError, BuildError, ConnectError, Failure, SendError};
-pub use event::{Event, Events};
+pub use event::{Event, Events, Members};
+pub use room_calls::{JoinOptions, Joined, Published};
 pub use roost_proto::events::Message;
-pub use roost_proto::frames::ChosenStatus;
+pub use roost_proto::frames::{Change, ChosenStatus, InfoOf, Signalled};
 pub use roost_proto::{
-    Cursor, Epoch, ErrorBody, ErrorCode, IdError, MessageId, NodeId, Offset, SessionId, StreamId, UserId,
+    Cursor, Epoch, ErrorBody, ErrorCode, IdError, Json, MessageId, NodeId, Offset, RoomId, SessionId,
+    StreamId, UserId,
 };
 pub use state::State;

@@ -26,6 +26,8 @@ const WELCOME_TIMEOUT_MS: u64 = 5_000 + 2 * CONNECT_TIMEOUT_MS;
 const SERVER_DELAY_MS_MAX: u64 = 60_000;
 /// `moved` answers to `connect` in a row before the coordinator is asked again: two views may differ for a moment.
 const HOPS_MAX: u32 = 3;
+/// What rooms add to a `connect` frame, beside themselves.
+const EMPTY_ROOMS: &str = r#","rooms":[]"#;
 /// What a client closes with (RFC 6455 §7.4.1).
 const NORMAL: u16 = 1000;
 
@@ -220,8 +222,10 @@ impl Core {
                 self.link.next = Try::Greeting { conn, epoch, until: self.now + WELCOME_TIMEOUT_MS };
                 self.link.fresh_token = false;
                 let (device, cursor) = (self.config.device.clone(), self.inbox.hello());
-                let connect =
-                    Connect { token: Some(token), device, epoch: Some(epoch), cursor, rooms: Vec::new() };
+                let rooms = Vec::new();
+                let mut connect = Connect { token: Some(token), device, epoch: Some(epoch), cursor, rooms };
+                let bytes = ClientFrame::Connect(connect.clone()).to_json().len() + EMPTY_ROOMS.len();
+                connect.rooms = self.rooms.hello(self.config.frame_bytes_max.saturating_sub(bytes));
                 self.write(conn, &ClientFrame::Connect(connect));
             }
             (Try::Opening { conn: c, .. }, Err(trouble)) if *c == conn => self.try_failed(trouble),
@@ -344,7 +348,8 @@ impl Core {
         let wait_ms = after_ms + jitter_ms.max(self.link.backoff.next_ms(&mut self.rng));
         tracing::debug!(why, wait_ms, "will connect again");
         self.actions.push(Action::Trouble(why));
-        self.link.next = Try::Wait { at: self.now + wait_ms, step: Step::Route };
+        // Never now: what is due now has been looked at.
+        self.link.next = Try::Wait { at: self.now + wait_ms.max(1), step: Step::Route };
     }
 
     fn abandon_try(&mut self) {

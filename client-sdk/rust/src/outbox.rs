@@ -5,12 +5,11 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use rand::rngs::StdRng;
-use roost_proto::frames::Reply;
+use roost_proto::frames::{Reply, ReplyOk, RoomAt};
 use roost_proto::limits::{DEDUP_WINDOW_MS, UNANSWERED_MAX, UNKNOWN_AFTER_MS};
-use roost_proto::{ErrorBody, ErrorCode, MessageId};
+use roost_proto::{ErrorBody, ErrorCode, MessageId, RoomId};
 
 use crate::backoff::Backoff;
-use crate::client::Sent;
 use crate::error::SendError;
 use crate::lanes::{Lane, Lanes, Seq};
 
@@ -24,13 +23,60 @@ const RETRY_MS_MAX: u64 = 60_000;
 pub struct Command {
     pub id: MessageId,
     pub lane: Lane,
-    /// The frame. A repeat is equal to the byte: the server compares bodies.
-    pub text: Arc<str>,
+    pub what: What,
+}
+
+/// What a command says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum What {
+    /// This frame. A repeat is equal to the byte: the server compares bodies.
+    Frame(Arc<str>),
+    /// Be in a room. The frame is made when it is written, with the cursor as of then.
+    Join(RoomAt),
+    Leave(RoomId),
+}
+
+impl Command {
+    /// A command whose frame is `text`.
+    pub fn frame(id: MessageId, lane: Lane, text: impl Into<Arc<str>>) -> Self {
+        Self { id, lane, what: What::Frame(text.into()) }
+    }
+
+    /// A command about being in `room`.
+    pub fn within(id: MessageId, room: &RoomId, what: What) -> Self {
+        Self { id, lane: Lane::Within(room.clone()), what }
+    }
 }
 
 /// Names one waiting caller.
 pub type Ticket = u64;
-pub(crate) type Answer = (Ticket, Result<Sent, SendError>);
+pub(crate) type Answer = (Ticket, Result<Done, SendError>);
+
+/// A command that was carried out.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Done {
+    pub id: MessageId,
+    pub ok: ReplyOk,
+}
+
+/// A command with its final answer.
+#[derive(Debug)]
+pub(crate) struct Answered {
+    pub(crate) id: MessageId,
+    pub(crate) what: What,
+    /// Nobody asked for it but the core.
+    pub(crate) own: bool,
+    pub(crate) waiters: Vec<Ticket>,
+    pub(crate) result: Result<ReplyOk, ErrorBody>,
+}
+
+impl Answered {
+    pub(crate) fn answers(self) -> Vec<Answer> {
+        let Self { id, result, .. } = self;
+        let result = result.map(|ok| Done { id, ok }).map_err(SendError::Refused);
+        self.waiters.into_iter().map(|ticket| (ticket, result.clone())).collect()
+    }
+}
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Stage {
@@ -49,6 +95,8 @@ struct Pending {
     stage: Stage,
     first_written_ms: Option<u64>,
     backoff: Backoff,
+    /// The core wants it done, even if nobody waits.
+    own: bool,
 }
 
 #[derive(Debug)]
@@ -61,6 +109,8 @@ pub(crate) struct Outbox {
     next: Seq,
     written: usize,
     waiters: usize,
+    /// Commands that nobody asked for but the core: they take no place in the queue.
+    own: usize,
     max: usize,
     backoff: Backoff,
     /// No deadline, other than of `retries`, lies before this time.
@@ -77,6 +127,7 @@ impl Outbox {
             next: 0,
             written: 0,
             waiters: 0,
+            own: 0,
             max,
             backoff,
             deadline_ms: u64::MAX,
@@ -99,33 +150,71 @@ impl Outbox {
             return full;
         }
         if let Some(pending) = self.by_id.get(&command.id).and_then(|seq| self.pending.get_mut(seq)) {
-            if pending.command.text != command.text {
+            if pending.command.what != command.what {
                 let message = "the id is waiting for its answer with another body";
                 return Err(SendError::Refused(ErrorBody::new(ErrorCode::Conflict, message)));
             }
             pending.waiters.push((ticket, expires_ms));
-        } else if self.pending.len() >= self.max {
+        } else if self.pending.len() - self.own >= self.max {
             return full;
         } else {
-            self.by_id.insert(command.id.clone(), self.next);
-            self.lanes.want(&command.lane, self.next, true);
-            if command.lane == Lane::Status {
-                self.lanes.hold(&command.lane, self.next);
-            }
-            let (waiters, backoff) = (vec![(ticket, expires_ms)], self.backoff.clone());
-            let stage = Stage::Queued;
-            let pending = Pending { command, waiters, stage, first_written_ms: None, backoff };
-            self.pending.insert(self.next, pending);
-            self.next += 1;
+            self.queue(command, vec![(ticket, expires_ms)], false);
         }
         self.waiters += 1;
         self.deadline_ms = self.deadline_ms.min(expires_ms);
         Ok(())
     }
 
+    /// Takes over what the core itself wants of a room, for as long as this connection lasts. These are bounded by
+    /// the rooms there are.
+    pub(crate) fn push_own(&mut self, room: &RoomId, what: What) {
+        // An id that the application may have used is passed over.
+        let ids = (self.next..).filter_map(|n| MessageId::new(format!("sdk-{n}")).ok());
+        if let Some(id) = ids.into_iter().find(|id| !self.by_id.contains_key(id)) {
+            self.queue(Command::within(id, room, what), Vec::new(), true);
+        }
+    }
+
+    fn queue(&mut self, command: Command, waiters: Vec<(Ticket, u64)>, own: bool) {
+        self.by_id.insert(command.id.clone(), self.next);
+        self.lanes.want(&command.lane, self.next, true);
+        if command.lane.is_one_at_a_time() {
+            self.lanes.hold(&command.lane, self.next);
+        }
+        self.own += usize::from(own);
+        let (stage, backoff) = (Stage::Queued, self.backoff.clone());
+        let pending = Pending { command, waiters, stage, first_written_ms: None, backoff, own };
+        self.pending.insert(self.next, pending);
+        self.next += 1;
+    }
+
+    /// Whether something of this lane has no answer yet.
+    pub(crate) fn has(&self, lane: &Lane) -> bool {
+        self.lanes.has(lane)
+    }
+
+    /// Forgets what the core wanted for itself.
+    pub(crate) fn withdraw_own(&mut self) {
+        self.withdraw(|p| p.own);
+    }
+
+    /// Forgets every wish to be in `room`; who waits is told that it was left.
+    pub(crate) fn withdraw_joins(&mut self, room: &RoomId) -> Vec<Answer> {
+        let waiters = self.withdraw(|p| matches!(&p.command.what, What::Join(at) if at.room == *room));
+        waiters.into_iter().map(|ticket| (ticket, Err(SendError::Left))).collect()
+    }
+
+    fn withdraw(&mut self, unwanted: impl Fn(&Pending) -> bool) -> Vec<Ticket> {
+        let seqs: Vec<Seq> = self.pending.iter().filter(|(_, p)| unwanted(p)).map(|(seq, _)| *seq).collect();
+        let gone: Vec<Pending> = seqs.into_iter().filter_map(|seq| self.remove(seq)).collect();
+        let waiters: Vec<Ticket> = gone.iter().flat_map(|p| &p.waiters).map(|w| w.0).collect();
+        self.waiters -= waiters.len();
+        waiters
+    }
+
     /// What may be written now over a connection that was welcomed: first what was written before, then the rest,
     /// both in order. (Within a lane what was written before always comes first.)
-    pub(crate) fn take_ready(&mut self, now: u64) -> Vec<Arc<str>> {
+    pub(crate) fn take_ready(&mut self, now: u64) -> Vec<(MessageId, What)> {
         let mut ready = Vec::new();
         while self.written < UNANSWERED_MAX
             && let Some(seq) = self.lanes.first()
@@ -136,34 +225,31 @@ impl Outbox {
             p.first_written_ms.get_or_insert(now);
             self.written += 1;
             self.deadline_ms = self.deadline_ms.min(now + REPLY_TIMEOUT_MS);
-            ready.push(Arc::clone(&p.command.text));
+            ready.push((p.command.id.clone(), p.command.what.clone()));
         }
         ready
     }
 
-    /// Takes an answer: final for the callers, or a reason to repeat.
-    pub(crate) fn reply(&mut self, reply: Reply, now: u64, rng: &mut StdRng) -> Vec<Answer> {
+    /// Takes an answer: final, or a reason to repeat.
+    pub(crate) fn reply(&mut self, reply: Reply, now: u64, rng: &mut StdRng) -> Option<Answered> {
         let Some(seq) = reply.id.as_deref().and_then(|id| self.by_id.get(id_key(id).as_ref()?).copied())
         else {
             tracing::debug!(id = ?reply.id, error = ?reply.error, "answer to nothing that waits");
-            return Vec::new();
+            return None;
         };
         let result = match (reply.ok, reply.error) {
             (Some(ok), _) => Ok(ok),
             (None, Some(error)) => Err(error),
             (None, None) => Err(ErrorBody::new(ErrorCode::Internal, "an answer that says nothing")),
         };
-        match result {
-            Err(error) if error.retryable => {
-                self.refused(seq, &error, now, rng);
-                Vec::new()
-            }
-            Err(error) => self.finish(seq, |_| Err(SendError::Refused(error.clone()))),
-            Ok(ok) => {
-                let at = ok.at.unwrap_or_default();
-                self.finish(seq, |id| Ok(Sent { id: id.clone(), at: at.clone() }))
-            }
+        if let Some(error) = result.as_ref().err().filter(|e| e.retryable) {
+            self.refused(seq, error, now, rng);
+            return None;
         }
+        let Pending { command: Command { id, what, .. }, waiters, own, .. } = self.remove(seq)?;
+        self.waiters -= waiters.len();
+        let waiters = waiters.into_iter().map(|w| w.0).collect();
+        Some(Answered { id, what, own, waiters, result })
     }
 
     fn refused(&mut self, seq: Seq, error: &ErrorBody, now: u64, rng: &mut StdRng) {
@@ -226,7 +312,7 @@ impl Outbox {
                 }
                 !over
             });
-            if given_up || (p.waiters.is_empty() && p.first_written_ms.is_none()) {
+            if given_up || (p.waiters.is_empty() && p.first_written_ms.is_none() && !p.own) {
                 renew |= given_up;
                 gone.push(*seq);
                 continue;
@@ -255,25 +341,20 @@ impl Outbox {
 
     /// Ends everything.
     pub(crate) fn close(&mut self) -> Vec<Answer> {
-        let seqs: Vec<Seq> = self.pending.keys().copied().collect();
         let mut answers = Vec::new();
-        for seq in seqs {
-            let sent = self.pending.get(&seq).is_some_and(|p| p.first_written_ms.is_some());
-            answers.extend(self.finish(seq, |_| Err(SendError::Closed { sent })));
+        for p in std::mem::take(&mut self.pending).into_values() {
+            let sent = p.first_written_ms.is_some();
+            answers.extend(p.waiters.into_iter().map(|w| (w.0, Err(SendError::Closed { sent }))));
         }
+        *self = Self::new(self.max, self.backoff.clone());
         answers
-    }
-
-    fn finish(&mut self, seq: Seq, answer: impl Fn(&MessageId) -> Result<Sent, SendError>) -> Vec<Answer> {
-        let Some(p) = self.remove(seq) else { return Vec::new() };
-        self.waiters -= p.waiters.len();
-        p.waiters.iter().map(|w| (w.0, answer(&p.command.id))).collect()
     }
 
     fn remove(&mut self, seq: Seq) -> Option<Pending> {
         let p = self.pending.remove(&seq)?;
         self.by_id.remove(&p.command.id);
         self.lanes.remove(&p.command.lane, seq);
+        self.own -= usize::from(p.own);
         match p.stage {
             Stage::Written { .. } => self.written -= 1,
             Stage::Refused { from } => drop(self.retries.remove(&(from, seq))),

@@ -11,7 +11,7 @@ use roost_proto::{ErrorBody, ErrorCode, MessageId, UserId};
 use crate::backoff::Backoff;
 use crate::error::SendError;
 use crate::lanes::Lane;
-use crate::outbox::{Answer, Command, Outbox};
+use crate::outbox::{Answer, Answered, Command, Outbox, What};
 
 const NEVER: u64 = u64::MAX;
 
@@ -25,7 +25,7 @@ fn command(id: &str) -> Command {
         "s" => Lane::Status,
         to => Lane::To(UserId::new(to).unwrap()),
     };
-    Command { id: MessageId::new(id).unwrap(), lane, text: Arc::from(id) }
+    Command::frame(MessageId::new(id).unwrap(), lane, id)
 }
 
 fn push(outbox: &mut Outbox, ids: &[&str]) {
@@ -36,17 +36,21 @@ fn push(outbox: &mut Outbox, ids: &[&str]) {
 
 fn written(outbox: &mut Outbox, now: u64) -> String {
     outbox.tick(now, false);
-    outbox.take_ready(now).join(" ")
+    outbox.take_ready(now).iter().map(|(id, _)| id.as_str()).collect::<Vec<_>>().join(" ")
+}
+
+fn answers(answered: Option<Answered>) -> Vec<Answer> {
+    answered.map(Answered::answers).unwrap_or_default()
 }
 
 fn ok(outbox: &mut Outbox, id: &str, now: u64) -> Vec<Answer> {
     let ok = ReplyOk { at: Some("then".into()), ..ReplyOk::default() };
-    outbox.reply(Reply::ok(id, ok), now, &mut StdRng::seed_from_u64(1))
+    answers(outbox.reply(Reply::ok(id, ok), now, &mut StdRng::seed_from_u64(1)))
 }
 
 fn refuse(outbox: &mut Outbox, id: &str, code: ErrorCode, now: u64) -> Vec<Answer> {
     let error = ErrorBody::new(code, "no").retry_after(800);
-    outbox.reply(Reply::error(Some(id.into()), error), now, &mut StdRng::seed_from_u64(1))
+    answers(outbox.reply(Reply::error(Some(id.into()), error), now, &mut StdRng::seed_from_u64(1)))
 }
 
 #[test]
@@ -75,7 +79,7 @@ fn an_unknown_outcome_is_repeated_under_the_same_id() {
     refuse(&mut o, "b1", ErrorCode::Unknown, 0);
     assert_eq!(written(&mut o, 800), "b1");
     let answers = ok(&mut o, "b1", 900);
-    assert_eq!(answers[0].1.as_ref().unwrap().at, "then");
+    assert_eq!(answers[0].1.as_ref().unwrap().ok.at.as_deref(), Some("then"));
     assert!(ok(&mut o, "b1", 900).is_empty(), "a second answer is nobody's");
 }
 
@@ -132,7 +136,7 @@ fn an_id_that_waits_gets_one_answer_for_every_caller() {
     let mut o = outbox(3);
     push(&mut o, &["b1"]);
     o.push(command("b1"), 7, NEVER).unwrap();
-    let other = Command { text: Arc::from("other"), ..command("b1") };
+    let other = Command { what: What::Frame(Arc::from("other")), ..command("b1") };
     let Err(SendError::Refused(e)) = o.push(other, 8, NEVER) else { panic!("another body was taken") };
     assert_eq!(e.code, ErrorCode::Conflict);
     assert_eq!(written(&mut o, 0), "b1");

@@ -128,7 +128,7 @@ pub struct Connect {
 }
 
 /// A room to be in, and what the client has of it.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RoomAt {
     pub room: RoomId,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -380,7 +380,7 @@ pub struct Reply {
     pub error: Option<ErrorBody>,
 }
 
-#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ReplyOk {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub at: Option<String>,
@@ -401,7 +401,7 @@ pub struct ReplyOk {
     pub member_count: Option<usize>,
     /// To `history`: `message` frames, newest first.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub messages: Option<Vec<Box<RawValue>>>,
+    pub messages: Option<Vec<Json>>,
     /// With `messages`: there are more in the hot window, and this asks for them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub before: Option<Before>,

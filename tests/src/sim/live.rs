@@ -12,7 +12,8 @@ const LOST: f64 = 3.0;
 impl World {
     pub(crate) fn follow(&mut self, pid: usize, channel: LiveChannel) {
         let cut = self.now < self.store_down_until.max(self.processes[pid].no_store_until);
-        let done = !cut && !(self.faulty() && self.chance(3.0));
+        let refused = cut || self.faulty() && self.chance(3.0);
+        let done = !refused;
         if done {
             self.followers.entry(channel.clone()).or_default().insert(pid);
         }

@@ -42,8 +42,11 @@ fn room(r: usize) -> RoomId {
 
 /// Client `i`, written by hand, is in two of three rooms, and a member in two of three.
 pub(super) fn seats(i: usize) -> Vec<Seat> {
-    let seat =
-        |r: usize| Seat { wanted: (i / 2 + r) % 3 != 0, presence: (i / 2 + r) % 3 != 1, ..Seat::default() };
+    let seat = |r: usize| Seat {
+        wanted: !(i / 2 + r).is_multiple_of(3),
+        presence: (i / 2 + r) % 3 != 1,
+        ..Seat::default()
+    };
     (0..ROOMS).map(seat).collect()
 }
 

@@ -1,7 +1,6 @@
 //! Clients that run the real SDK: its core, and an application that takes what it gives.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
 use rand::RngExt;
 use roost_client::bare::Trouble;
@@ -64,6 +63,7 @@ fn config(user: usize, seed: u64, cursor: Option<Cursor>) -> CoreConfig {
         device: None,
         cursor,
         queue_max: 100,
+        frame_bytes_max: 65_536,
         backoff: Backoff::new(20, 500),
         token_renewable: true,
         seed,
@@ -107,7 +107,7 @@ impl World {
         let Some(sdk) = &mut self.clients[i].sdk else { return };
         let ticket = sdk.tickets.len() as u64;
         sdk.tickets.insert(ticket, id.to_string());
-        let command = Command { id, lane, text: Arc::from(frame.to_json()) };
+        let command = Command::frame(id, lane, frame.to_json());
         let expires_ms = self.now + SEND_TIMEOUT_MS;
         self.sdk_gets(i, Input::Command { command, ticket, expires_ms });
     }
@@ -151,7 +151,7 @@ impl World {
                 self.later(i, at, Input::Routed(conn, routed));
             }
             Action::Open { conn, url, .. } => self.open_for_sdk(i, conn, &url),
-            Action::Write(conn, text) => self.write_for_sdk(i, conn, &text),
+            Action::Write(conn, text) | Action::Offer(conn, text) => self.write_for_sdk(i, conn, &text),
             Action::Close(conn, _) => {
                 let wire = self.clients[i].sdk.as_mut().and_then(|sdk| sdk.wires.remove(&conn));
                 if let Some(wire) = wire {

@@ -108,6 +108,33 @@ pub async fn who_comes_back_gets_what_was_published_meanwhile(backend: Backend) 
     assert_eq!(all, ["p-2", "p-3", "p-4", "p-5"], "replayed, then live");
 }
 
+/// `welcome` is the first frame, and the replay of each room comes after it, once.
+/// Of two rooms one is at home where the reader is, and has its place long before the other.
+pub async fn welcome_comes_before_the_replay_of_the_room_that_was_ready_first(backend: Backend) {
+    let Some(cluster) = Cluster::start(backend, 2).await else { return };
+    let (near, far) = (cluster.room_at(0).await, cluster.room_at(1).await);
+    let bob = cluster.user_at(0).await;
+    let (mut a, _) = cluster.connect(&cluster.user_at(1).await, json!({})).await;
+    let mut rooms = Vec::new();
+    for room in [&near, &far] {
+        let cursor = join(&mut a, room, json!({})).await["cursor"].clone();
+        rooms.push(json!({"room": room, "cursor": cursor}));
+        for i in 0..3 {
+            published(&mut a, room, &format!("p-{i}"), json!(i)).await;
+        }
+    }
+    for _ in 0..20 {
+        let fields = cluster.fields(&bob, json!({"rooms": rooms}));
+        let mut b = Wire::connect(&cluster.route(&bob).await.url, fields).await;
+        let first = b.frame().await;
+        assert_eq!(first["type"], json!("welcome"), "{first}");
+        let mut got: Vec<_> = ids(&mut b, 6).await.into_iter().map(|(_, id)| id).collect();
+        got.sort();
+        assert_eq!(got, ["p-0", "p-0", "p-1", "p-1", "p-2", "p-2"]);
+        b.close().await;
+    }
+}
+
 /// P5: what cannot be proved is said. The cursor is of another generation, beyond the end, or behind the hot window.
 pub async fn what_cannot_be_replayed_is_told_with_where_the_history_ends(backend: Backend) {
     let Some(cluster) = Cluster::start(backend, 2).await else { return };

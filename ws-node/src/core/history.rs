@@ -35,7 +35,7 @@ pub fn answer(page: Page, bytes: usize) -> ReplyOk {
         let text = String::from_utf8(frame.into()).expect("frames are made of text");
         RawValue::from_string(text).expect("frames are JSON")
     };
-    let messages = page.entries.into_iter().map(|(_, frame)| message(frame)).collect();
+    let messages = page.entries.into_iter().map(|(_, frame)| message(frame).into()).collect();
     ReplyOk { messages: Some(messages), before, older, ..ReplyOk::default() }
 }
 

@@ -364,7 +364,7 @@ impl NodeCore {
         let leases = self.homes.values().map(|h| h.lease_until.saturating_sub(now.mono));
         events::Gauges {
             sessions: self.sessions.len(),
-            rooms: self.rooms.len(),
+            rooms: self.rooms.count(),
             listeners: self.rooms.listeners(),
             owned: self.homes.len(),
             ready: self.homes.values().filter(|h| h.serving(now)).count(),

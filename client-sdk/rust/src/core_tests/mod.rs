@@ -3,8 +3,7 @@
 mod connections;
 mod messages;
 mod moves;
-
-use std::sync::Arc;
+mod rooms;
 
 use roost_proto::frames::Connect;
 use roost_proto::{ClientFrame, Cursor, Epoch, MessageId, Offset, ServerFrame, UserId};
@@ -13,7 +12,7 @@ use serde_json::{Value, json};
 use crate::backoff::Backoff;
 use crate::core::{Action, Core, CoreConfig, Input};
 use crate::error::{Failure, SendError, Trouble};
-use crate::event::Event;
+use crate::event::{Event, Item};
 use crate::lanes::Lane;
 use crate::link::ConnId;
 use crate::outbox::Command;
@@ -33,6 +32,7 @@ impl Harness {
             device: None,
             cursor: Some(at(1, 5)),
             queue_max: 100,
+            frame_bytes_max: 65_536,
             backoff: Backoff::new(250, 20_000),
             token_renewable,
             seed: 7,
@@ -130,7 +130,7 @@ impl Harness {
     fn send(&mut self, id: &str) {
         let id = MessageId::new(id).unwrap();
         let text = json!({"type": "send", "id": id, "to": "bob", "data": 1}).to_string();
-        let command = Command { id, lane: Lane::To(UserId::new("bob").unwrap()), text: Arc::from(text) };
+        let command = Command::frame(id, Lane::To(UserId::new("bob").unwrap()), text);
         self.step(Input::Command { command, ticket: 1, expires_ms: u64::MAX });
     }
 

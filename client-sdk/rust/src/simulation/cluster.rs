@@ -1,7 +1,7 @@
 //! The fake cluster: sessions, channels to the recipients' homes, the inbox, and what goes wrong with them.
 
 use rand::RngExt;
-use roost_proto::frames::{Connect, Send};
+use roost_proto::frames::Connect;
 use roost_proto::limits::UNANSWERED_MAX;
 use roost_proto::{ClientFrame, Cursor, Epoch, ErrorCode, Offset};
 use serde_json::{Value, json};
@@ -15,14 +15,23 @@ impl World {
         let Some(mut wire) = self.wires.remove(&conn) else { return };
         match ClientFrame::parse(&wire.up.pop_front().unwrap()).unwrap() {
             ClientFrame::Connect(connect) => self.server_connects(&mut wire, &connect),
-            ClientFrame::Send(send) => self.server_accepts(&mut wire, &send),
+            ClientFrame::Send(send) => {
+                let (id, to) = (send.id.to_string(), send.to.to_string());
+                self.server_accepts(&mut wire, id, to, send.data.get());
+            }
+            ClientFrame::Publish(publish) => {
+                let (id, to) = (publish.id.to_string(), format!("#{}", publish.room));
+                self.server_accepts(&mut wire, id, to, publish.data.get());
+            }
+            ClientFrame::Join(join) => {
+                let (id, at) = join.into_parts();
+                self.server_joins(&mut wire, &id, &at);
+            }
             ClientFrame::Ack(ack) => self.ack(ack.cursor),
             ClientFrame::Ping(_) | ClientFrame::Pong(_) | ClientFrame::Status(_) => {}
-            ClientFrame::Publish(_)
-            | ClientFrame::Signal(_)
-            | ClientFrame::Join(_)
-            | ClientFrame::Leave(_)
-            | ClientFrame::Members(_) => panic!("nobody is in a room here"),
+            ClientFrame::Signal(_) | ClientFrame::Leave(_) | ClientFrame::Members(_) => {
+                panic!("nobody asked for that")
+            }
             // Nobody asks for pages, and no token of the simulation ends.
             ClientFrame::History(_) | ClientFrame::Refresh(_) => unreachable!("not in this simulation"),
         }
@@ -55,12 +64,14 @@ impl World {
         self.told_gaps += usize::from(!recovered);
         wire.session.welcomed = true;
         wire.session.position = if recovered { from.offset.0 } else { tail.offset.0 };
+        let rooms = self.connect_rooms(wire, &connect.rooms);
         wire.down.push_back(
             json!({"type": "welcome", "session": "s", "user": "alice", "node": "n", "vnode": 1,
             "epoch": self.epoch, "ping_interval_ms": 25_000, "cursor": tail, "recovered": recovered,
-            "replayed": tail.offset.0 - wire.session.position}),
+            "replayed": tail.offset.0 - wire.session.position, "rooms": rooms}),
         );
         self.feed(wire);
+        self.feed_room(wire);
     }
 
     /// A session is a cursor: it is sent the next message and nothing else.
@@ -73,8 +84,8 @@ impl World {
         }
     }
 
-    fn server_accepts(&mut self, wire: &mut Wire, send: &Send) {
-        let (id, to, text) = (send.id.to_string(), send.to.to_string(), send.data.get().to_owned());
+    fn server_accepts(&mut self, wire: &mut Wire, id: String, to: String, text: &str) {
+        let text = text.to_owned();
         let session = &mut wire.session;
         assert!(session.welcomed, "a send before the welcome");
         session.unanswered += 1;
@@ -144,6 +155,7 @@ impl World {
                 None => drop(self.late.swap_remove(at)),
             }
         }
+        self.feed_rooms();
     }
 
     /// The recipient's home: one message per id, and another body is a fault of the client.
@@ -154,6 +166,9 @@ impl World {
         }
         self.applied.insert(queued.id.clone(), queued.text.clone());
         self.streams.entry(queued.to.clone()).or_default().push(queued.id.clone());
+        if queued.to.starts_with('#') {
+            self.room.publish(&queued.id);
+        }
     }
 
     pub(super) fn message_arrives(&mut self) {

@@ -2,18 +2,20 @@
 //! answers late, refuses, forgets to answer, moves home, loses its data, and the application stalls.
 //!
 //! Promises checked: every send is applied exactly once and in order per stream; every inbox message is shown
-//! exactly once, in order, or told as a gap; nothing is acknowledged that the application does not have; and the
+//! exactly once, in order, or told as a gap, and so is every message of a room; nothing is acknowledged that the application does not have; and the
 //! rules for writing (holding a stream, nothing new over a retiring connection, the limit of unanswered sends).
 
 mod cluster;
+mod room;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
-use std::sync::Arc;
 
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
-use roost_proto::frames::{Reply, Send};
-use roost_proto::{ClientFrame, Cursor, Epoch, MessageId, Offset, ServerFrame, UserId};
+use room::Room;
+use roost_proto::events::Message;
+use roost_proto::frames::{Publish, Reply, Send};
+use roost_proto::{ClientFrame, Cursor, Epoch, MessageId, Offset, RoomId, ServerFrame, UserId};
 use serde_json::{Value, json};
 
 use crate::backoff::Backoff;
@@ -25,7 +27,8 @@ use crate::link::ConnId;
 use crate::outbox::Command;
 use crate::route::Route;
 
-const RECIPIENTS: [&str; 3] = ["bob", "carol", "dave"];
+/// The last is a room, to which is published.
+const RECIPIENTS: [&str; 4] = ["bob", "carol", "dave", "#lobby"];
 
 /// A send on its way through the cluster, and whether somebody waits for its answer.
 struct Queued {
@@ -40,6 +43,8 @@ struct Queued {
 struct Session {
     welcomed: bool,
     position: u64,
+    /// Where it is in the room, if it is in it.
+    room: Option<u64>,
     unanswered: usize,
     /// The earliest send to each recipient that was refused, or whose outcome was `unknown`: nothing that came
     /// after it is taken until it was repeated (core rule 1).
@@ -80,6 +85,7 @@ struct World {
     acked: Option<Cursor>,
     told_gaps: usize,
     messages: u64,
+    room: Room,
     // The client's side.
     asked: Vec<Action>,
     paused: bool,
@@ -106,6 +112,7 @@ impl World {
             device: None,
             cursor,
             queue_max: 10_000,
+            frame_bytes_max: 65_536,
             backoff: Backoff::new(20, 500),
             token_renewable: true,
             seed,
@@ -127,6 +134,7 @@ impl World {
             acked: None,
             told_gaps: 0,
             messages: 0,
+            room: Room::new(),
             asked: Vec::new(),
             paused: false,
             sent: Vec::new(),
@@ -158,9 +166,10 @@ impl World {
         for action in self.core.step(input, self.now) {
             match action {
                 Action::Route(_) | Action::Open { .. } => self.asked.push(action),
-                Action::Write(conn, text) => self.written(conn, &text),
+                Action::Write(conn, text) | Action::Offer(conn, text) => self.written(conn, &text),
                 Action::Close(conn, _) => self.closed_by_client(conn),
                 Action::Deliver(item) => self.items.push_back(item),
+                Action::Answer(ticket, result) if self.join_answered(ticket, &result) => {}
                 Action::Answer(ticket, result) => {
                     assert!(self.answers.insert(ticket, result.map(|_| ())).is_none(), "answered twice");
                 }
@@ -178,9 +187,17 @@ impl World {
         if self.rng.random_bool(0.03) {
             self.poison.insert(id.clone());
         }
-        let text = json!({"type": "send", "id": id, "to": RECIPIENTS[to], "data": ticket}).to_string();
-        let lane = Lane::To(UserId::new(RECIPIENTS[to]).unwrap());
-        let command = Command { id: MessageId::new(&id).unwrap(), lane, text: Arc::from(text) };
+        let (lane, text) = match RECIPIENTS[to].strip_prefix('#') {
+            None => {
+                let text = json!({"type": "send", "id": id, "to": RECIPIENTS[to], "data": ticket});
+                (Lane::To(UserId::new(RECIPIENTS[to]).unwrap()), text.to_string())
+            }
+            Some(room) => {
+                let text = json!({"type": "publish", "id": id, "room": room, "data": ticket});
+                (Lane::Room(RoomId::new(room).unwrap()), text.to_string())
+            }
+        };
+        let command = Command::frame(MessageId::new(&id).unwrap(), lane, text);
         self.sent.push((to, id));
         self.step(Input::Command { command, ticket, expires_ms: u64::MAX });
     }
@@ -196,7 +213,7 @@ impl World {
         if wire.told_moved {
             assert!(matches!(frame, ClientFrame::Pong(_)), "over a retiring connection: {text}");
         }
-        if let ClientFrame::Send(Send { id, .. }) = &frame {
+        if let ClientFrame::Send(Send { id, .. }) | ClientFrame::Publish(Publish { id, .. }) = &frame {
             let n = Self::order_of(id.as_str());
             let to = self.sent[n].0;
             let (held, repeated) = (&self.held[to], self.held[to].contains(&n));
@@ -283,7 +300,11 @@ impl World {
     }
 
     fn client_reads_reply(&mut self, reply: &Reply) {
-        let Some(n) = reply.id.as_deref().map(Self::order_of) else { return };
+        // Joins are not sends.
+        let Some(n) = reply.id.as_deref().filter(|id| id.starts_with('s') && !id.starts_with("sdk")) else {
+            return;
+        };
+        let n = Self::order_of(n);
         let held = &mut self.held[self.sent[n].0];
         if reply.error.as_ref().is_some_and(|e| e.retryable) {
             held.insert(n);
@@ -296,6 +317,16 @@ impl World {
     /// The application takes one item.
     fn take(&mut self) {
         let Some(item) = self.items.pop_front() else { return };
+        let stream = item.event.as_ref().and_then(|event| match event {
+            Event::Message(Message { stream, .. })
+            | Event::Gap { stream, .. }
+            | Event::Reset { stream, .. } => Some(stream.as_str()),
+            _ => None,
+        });
+        if let (Some(event), Some(room::STREAM)) = (&item.event, stream) {
+            assert_eq!(item.cursor, None, "a room is not acknowledged");
+            return self.room.took(event);
+        }
         match item.event {
             Some(Event::Message(m)) => {
                 self.is_next(m.cursor());
@@ -307,7 +338,7 @@ impl World {
                 self.gaps += 1;
                 self.taken = Some(cursor);
             }
-            Some(Event::State { .. } | Event::TokenExpiring { .. }) => return,
+            Some(_) => return,
         }
         self.step(Input::Ack(item.cursor.unwrap()));
     }
@@ -346,20 +377,24 @@ impl World {
             80..84 => self.sweep(),
             _ if self.quiet => {}
             84..90 => self.send(),
-            90..95 => self.message_arrives(),
+            90..93 => self.message_arrives(),
+            93..95 => self.room_is_told(),
             95 => {
                 let paused = self.rng.random_bool(0.3);
                 self.paused = paused;
                 self.step(Input::Paused(paused));
             }
             96 => match self.rng.random_range(0..10) {
+                0 if self.rng.random_bool(0.5) => self.room_is_lost(),
                 0 => self.data_is_lost(),
+                1 if self.rng.random_bool(0.5) => self.room_is_trimmed(),
                 1 => self.trimmed = self.tail(),
                 2..4 => self.home_moves(false),
                 4..6 => self.home_moves(true),
                 6 if self.sent.len() < 5_000 => (0..300).for_each(|_| self.send()),
                 _ => self.cut(),
             },
+            97 if self.rng.random_bool(0.2) => self.join(),
             _ => {}
         }
     }
@@ -368,6 +403,7 @@ impl World {
         let read =
             |w: &Wire| w.client_gone || (w.down.is_empty() && w.up.is_empty() && w.close_code.is_none());
         self.answers.len() == self.sent.len()
+            && self.room.is_settled()
             && self.core.state.is_connected()
             && self.items.is_empty()
             && self.late.is_empty()
@@ -390,6 +426,7 @@ impl World {
         let tail = Cursor::new(Epoch(self.generation), Offset(self.tail()));
         assert!(self.taken.is_none_or(|taken| taken == tail), "{:?} of {tail:?}", self.taken);
         assert!(self.gaps <= self.told_gaps, "a gap that nobody told of");
+        self.room.check();
     }
 }
 
@@ -402,11 +439,18 @@ fn run(seed: u64) -> World {
     world.quiet = true;
     world.paused = false;
     world.step(Input::Paused(false));
+    let mut asked_more = false;
     // 256 refused sends to one recipient are repeated one by one; every step is a twentieth of a round trip or so.
     for _ in 0..400_000 {
-        if world.settled() {
+        if world.settled() && asked_more {
             world.check();
             return world;
+        }
+        if world.settled() {
+            // Whoever is still there gets these, without another fault that makes it look.
+            world.message_arrives();
+            world.room_is_told();
+            asked_more = true;
         }
         world.act();
     }
@@ -416,7 +460,7 @@ fn run(seed: u64) -> World {
 
 #[test]
 fn whatever_happens_nothing_is_lost_doubled_or_out_of_order() {
-    let (mut sends, mut gaps, mut shown) = (0, 0, 0);
+    let (mut sends, mut gaps, mut shown, mut in_room, mut room_gaps) = (0, 0, 0, 0, 0);
     for seed in seeds() {
         let world = match std::panic::catch_unwind(|| run(seed)) {
             Ok(world) => world,
@@ -428,8 +472,11 @@ fn whatever_happens_nothing_is_lost_doubled_or_out_of_order() {
         sends += world.sent.len();
         gaps += world.gaps;
         shown += world.shown.len();
+        in_room += world.room.shown.len();
+        room_gaps += world.room.gaps;
     }
     // The schedules reach what they are for.
+    assert!(in_room > 2_000 && room_gaps > 20, "{in_room} shown of the room, {room_gaps} gaps");
     assert!(sends > 5_000 && gaps > 40 && shown > 2_000, "{sends} sends, {gaps} gaps, {shown} shown");
 }
 

@@ -185,7 +185,7 @@ impl Rooms {
         self.by_vnode.get(&vnode).into_iter().flatten().cloned().collect()
     }
 
-    pub fn len(&self) -> usize {
+    pub fn count(&self) -> usize {
         self.by_stream.len()
     }
 

@@ -1,0 +1,247 @@
+//! The rooms of a client: where it is in each, and how it stays in them over connections.
+//!
+//! A room is kept from the answer to the application's `join` until it is left: `connect` names it with the cursor up
+//! to which messages were received, and what `welcome` does not grant is joined again, by a command of the core's own.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use roost_proto::frames::{InRoom, Join, Joined, Member, ReplyOk, RoomAt, RoomWelcome, Signalled};
+use roost_proto::limits::ROOMS_PER_SESSION_MAX;
+use roost_proto::{ClientFrame, ErrorBody, ErrorCode, MessageId, RoomId, StreamId};
+
+use crate::core::{Action, Core};
+use crate::error::SendError;
+use crate::event::{Event, Members};
+use crate::lanes::Lane;
+use crate::outbox::{Answered, Command, Ticket, What};
+use crate::place::{Missed, Place};
+
+/// A room that this client is in.
+#[derive(Debug)]
+pub(crate) struct Room {
+    /// As the application joined it; without a cursor.
+    at: RoomAt,
+    pub(crate) place: Place,
+    /// The server has everyone join it.
+    auto: bool,
+}
+
+impl Room {
+    fn new(at: RoomAt, auto: bool) -> Self {
+        let place = Place::new(at.cursor);
+        Self { at: RoomAt { cursor: None, ..at }, place, auto }
+    }
+
+    /// What the server is shown, to go on from here.
+    fn show(&mut self) -> RoomAt {
+        let cursor = self.place.received();
+        self.place.show(cursor);
+        RoomAt { cursor, ..self.at.clone() }
+    }
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct Rooms {
+    rooms: BTreeMap<RoomId, Room>,
+    /// What the last `connect` named.
+    asked: BTreeSet<RoomId>,
+    /// Rooms that the server has everyone join, and the application left.
+    declined: BTreeSet<RoomId>,
+}
+
+impl Rooms {
+    pub(crate) fn get_mut(&mut self, room: &RoomId) -> Option<&mut Room> {
+        self.rooms.get_mut(room)
+    }
+
+    /// The rooms for a `connect` frame, as many as there are `bytes` for; the others are joined after it.
+    pub(crate) fn hello(&mut self, mut bytes: usize) -> Vec<RoomAt> {
+        self.asked.clear();
+        let mut named = Vec::new();
+        for (room, at) in &mut self.rooms {
+            let shown = at.show();
+            let size = serde_json::to_string(&shown).map_or(usize::MAX, |text| text.len() + 1);
+            if size > bytes {
+                break;
+            }
+            bytes -= size;
+            self.asked.insert(room.clone());
+            named.push(shown);
+        }
+        named
+    }
+
+    fn remove(&mut self, room: &RoomId) {
+        if self.rooms.remove(room).is_some_and(|r| r.auto) {
+            self.declined.insert(room.clone());
+        }
+    }
+
+    /// Whether the client should be in a room that `welcome` names and it is not in.
+    fn takes(&self, room: &RoomId) -> bool {
+        !self.asked.contains(room) && !self.declined.contains(room)
+    }
+}
+
+impl Core {
+    pub(crate) fn command(&mut self, command: Command, ticket: Ticket, expires_ms: u64) {
+        if let What::Join(at) = &command.what
+            && self.rooms.rooms.len() >= ROOMS_PER_SESSION_MAX
+            && !self.rooms.rooms.contains_key(&at.room)
+        {
+            let full = SendError::TooManyRooms { max: ROOMS_PER_SESSION_MAX };
+            return self.actions.push(Action::Answer(ticket, Err(full)));
+        }
+        let left = if let What::Leave(room) = &command.what { Some(room.clone()) } else { None };
+        if let Err(e) = self.outbox.push(command, ticket, expires_ms) {
+            return self.actions.push(Action::Answer(ticket, Err(e)));
+        }
+        if let Some(room) = left {
+            // At once: nothing more of it is shown, and no later connection names it.
+            self.rooms.remove(&room);
+            let answers = self.outbox.withdraw_joins(&room);
+            self.answer(answers);
+        }
+    }
+
+    /// The frame of a command that is written now.
+    pub(crate) fn frame_of(&mut self, id: MessageId, what: What) -> std::sync::Arc<str> {
+        let frame = match what {
+            What::Frame(text) => return text,
+            What::Join(at) => {
+                let place = self.rooms.get_mut(&at.room).map(|room| room.show().cursor);
+                ClientFrame::Join(Join::new(id, RoomAt { cursor: place.unwrap_or(at.cursor), ..at }))
+            }
+            What::Leave(room) => ClientFrame::Leave(InRoom { id, room }),
+        };
+        frame.to_json().into()
+    }
+
+    /// A command has its final answer.
+    pub(crate) fn answered(&mut self, mut answered: Answered) {
+        let Answered { what, own, result, .. } = &mut answered;
+        match (&*what, &mut *result) {
+            (What::Join(at), Ok(ok)) => {
+                let (at, ok, own) = (at.clone(), ok.clone(), *own);
+                *result = self.joined(at, own, ok);
+            }
+            (What::Join(at), Err(error)) if *own => {
+                let (room, error) = (at.room.clone(), error.clone());
+                self.lose(room, error);
+            }
+            (What::Leave(room), outcome) => {
+                self.rooms.remove(room);
+                // It was not in the room: over this connection, or by a first copy of this command.
+                if outcome.as_ref().is_err_and(|e| e.code == ErrorCode::NotFound) {
+                    *outcome = Ok(ReplyOk::default());
+                }
+            }
+            _ => {}
+        }
+        self.answer(answered.answers());
+    }
+
+    fn joined(&mut self, at: RoomAt, own: bool, ok: ReplyOk) -> Result<ReplyOk, ErrorBody> {
+        let (Some(cursor), Some(recovered)) = (ok.cursor, ok.recovered) else {
+            return Err(ErrorBody::new(ErrorCode::Internal, "an answer to 'join' that names no place"));
+        };
+        let name = at.room.clone();
+        self.rooms.declined.remove(&name);
+        match self.rooms.rooms.get_mut(&name) {
+            Some(room) if !own => room.at = RoomAt { cursor: None, ..at },
+            Some(_) => {}
+            None if own => return Ok(ok),
+            None => drop(self.rooms.rooms.insert(name.clone(), Room::new(at, false))),
+        }
+        let (replayed, through) = (ok.replayed.unwrap_or(0), ok.through.clone());
+        let (members, member_count) = (ok.members.clone(), ok.member_count);
+        self.placed(&name, Joined { cursor, recovered, replayed, through, members, member_count });
+        Ok(ok)
+    }
+
+    /// The client has its place in a room.
+    fn placed(&mut self, name: &RoomId, joined: Joined) {
+        let Some(room) = self.rooms.get_mut(name) else { return };
+        if let Some(Missed { from, cursor }) = room.place.welcome(&joined) {
+            let stream = StreamId::of_room(name);
+            self.deliver(Event::Gap { stream, from, cursor, through: joined.through }, None);
+        }
+        if let Some(members) = Members::of(joined.members, joined.member_count) {
+            self.deliver(Event::Members { room: name.clone(), members }, None);
+        }
+    }
+
+    /// What `welcome` says of rooms.
+    pub(crate) fn welcome_rooms(&mut self, told: Vec<RoomWelcome>) {
+        self.outbox.withdraw_own();
+        let mut missing: BTreeSet<RoomId> = self.rooms.rooms.keys().cloned().collect();
+        for RoomWelcome { room, cursor, recovered, replayed, through, members, member_count, error } in told {
+            let joined = cursor.zip(recovered).map(|(cursor, recovered)| {
+                let replayed = replayed.unwrap_or(0);
+                Joined { cursor, recovered, replayed, through, members, member_count }
+            });
+            if !missing.remove(&room) {
+                self.welcome_unasked(room, joined, error);
+            } else if let Some(joined) = joined.filter(|_| error.is_none()) {
+                self.placed(&room, joined);
+            } else if let Some(error) = error.filter(|e| !e.retryable) {
+                self.lose(room, error);
+            } else {
+                self.join_again(&room);
+            }
+        }
+        // Not named in `connect`: joined over the last connection meanwhile, or there was no place for it.
+        for room in missing {
+            self.join_again(&room);
+        }
+    }
+
+    /// A room that the client is not in: left since it was asked for, or one that everyone joins.
+    fn welcome_unasked(&mut self, room: RoomId, joined: Option<Joined>, error: Option<ErrorBody>) {
+        if self.rooms.takes(&room) {
+            let at = RoomAt { room: room.clone(), cursor: None, presence: false, info: None };
+            match (joined, error) {
+                (Some(joined), None) => {
+                    self.rooms.rooms.insert(room.clone(), Room::new(at, true));
+                    self.placed(&room, joined);
+                }
+                (_, Some(error)) if !error.retryable => {}
+                _ => {
+                    self.rooms.rooms.insert(room.clone(), Room::new(at, true));
+                    self.join_again(&room);
+                }
+            }
+        } else if joined.is_some() && !self.outbox.has(&Lane::Within(room.clone())) {
+            // A command that is under way knows better.
+            self.outbox.push_own(&room.clone(), What::Leave(room));
+        }
+    }
+
+    fn join_again(&mut self, room: &RoomId) {
+        if let Some(Room { at, .. }) = self.rooms.get_mut(room) {
+            let join = What::Join(at.clone());
+            self.outbox.push_own(room, join);
+        }
+    }
+
+    /// A room that cannot be kept.
+    fn lose(&mut self, room: RoomId, error: ErrorBody) {
+        tracing::debug!(%room, %error, "the room cannot be kept");
+        if self.rooms.rooms.remove(&room).is_some() {
+            self.deliver(Event::RoomLost { room, error }, None);
+        }
+    }
+
+    pub(crate) fn member(&mut self, member: Member) {
+        let Member { room, user, change, info } = member;
+        if self.rooms.get_mut(&room).is_some_and(|room| room.at.presence) {
+            self.deliver(Event::Member { room, user, change, info }, None);
+        }
+    }
+
+    pub(crate) fn signalled(&mut self, signal: Signalled) {
+        if signal.room.as_ref().is_none_or(|room| self.rooms.get_mut(room).is_some()) {
+            self.deliver(Event::Signal(signal), None);
+        }
+    }
+}
