@@ -115,8 +115,6 @@ pub struct Session {
     /// Rooms of `connect`, until they are joined, and what became of them.
     pub wanted: Vec<RoomAt>,
     pub arrival: Arrival,
-    /// The inbox has its place, and the rooms have not: what `welcome` will say of the history.
-    pub parked: Option<Option<String>>,
     /// Rooms with more for it than it has credit.
     pub starved: BTreeSet<StreamId>,
     /// Commands that wait for their reply.

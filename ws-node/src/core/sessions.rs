@@ -60,7 +60,6 @@ impl NodeCore {
             rooms: Default::default(),
             wanted: rooms,
             arrival: Default::default(),
-            parked: None,
             starved: Default::default(),
             unanswered: 0,
             blocked: Default::default(),
@@ -81,21 +80,25 @@ impl NodeCore {
     }
 
     /// Puts a session that has no home into the queue of its home, or tells it where that is.
-    fn place(&mut self, key: SessionKey, now: Now) {
+    pub(super) fn place(&mut self, key: SessionKey, now: Now) {
         let Some(session) = self.sessions.get_mut(&key) else { return };
         if !matches!(session.state, State::Waiting { .. } | State::Adrift { .. }) {
             return;
         }
         let vnode = session.vnode;
-        let full = self.cfg.queue_max;
-        if let Some(home) = self.homes.get_mut(&vnode).filter(|h| h.serving(now)) {
-            if home.queue.len() < full {
+        if self.homes.get(&vnode).is_some_and(|h| h.serving(now)) {
+            // The rooms first: what is read of the inbox gets old while they are waited for.
+            self.arrive(key, now);
+            let full = self.cfg.queue_max;
+            let room = |h: &&mut super::home::Home| h.queue.len() < full;
+            let Some(home) = self.homes.get_mut(&vnode).filter(room) else { return };
+            let Some(session) = self.sessions.get_mut(&key) else { return };
+            if session.arrival.is_complete() {
                 let (user, device) = (session.user.clone(), session.device.clone());
                 session.state = State::Opening { until: now.mono + CONNECT_WAIT_MS };
                 session.opening_since = now.mono;
                 home.queue.push_back(Work::Open { session: key, user, device });
                 self.dirty.insert(vnode);
-                self.arrive(key, now);
             }
             return;
         }
@@ -135,7 +138,6 @@ impl NodeCore {
         for key in self.keys_of(vnode) {
             let Some(session) = self.sessions.get_mut(&key) else { continue };
             session.counted = false;
-            session.parked = None;
             match session.state {
                 State::Opening { .. } | State::Locating { .. } | State::Live if session.welcomed => {
                     session.state = State::Adrift { since: now.mono };
@@ -296,7 +298,8 @@ impl NodeCore {
         let node = self.cfg.node.clone();
         let Some(session) = self.sessions.get_mut(&key) else { return };
         if !session.welcomed && !session.arrival.is_complete() {
-            session.parked = Some(through);
+            // A room that was joined began a new generation in the meantime.
+            session.state = State::Waiting { until: now.mono + CONNECT_WAIT_MS };
             return;
         }
         let rooms = self.take_arrival(key);
@@ -337,14 +340,6 @@ impl NodeCore {
         }
         self.feed(key, now);
         self.feed_rooms(key);
-    }
-
-    /// What was known of the rooms is complete now: `welcome` need not wait any more.
-    pub(super) fn arrived(&mut self, key: SessionKey, now: Now) {
-        let Some(session) = self.sessions.get_mut(&key).filter(|s| s.arrival.is_complete()) else { return };
-        if let Some(through) = session.parked.take() {
-            self.begin(key, through, now);
-        }
     }
 
     /// Keeps a command until `welcome` was said, which is the first frame; the bound is that of unanswered ones.

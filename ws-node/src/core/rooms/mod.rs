@@ -118,7 +118,7 @@ pub struct Arrival {
     /// Not yet known.
     pending: BTreeSet<StreamId>,
     pub told: Vec<RoomWelcome>,
-    /// When those that are still pending are given up; none before the inbox is opened.
+    /// When those that are still pending are given up; none before the session's home is here.
     pub until: Option<u64>,
 }
 

@@ -208,7 +208,7 @@ impl NodeCore {
                 session.arrival.pending.remove(stream);
                 let room = stream.room().expect("only streams of rooms come here");
                 session.arrival.told.push(RoomWelcome::joined(room, joined));
-                self.arrived(key, now);
+                self.place(key, now);
             }
             How::Again if !joined.recovered => {
                 let reset = Reset { stream: stream.clone(), cursor: tail, through: joined.through };
@@ -255,7 +255,7 @@ impl NodeCore {
                 let error =
                     ErrorBody::new(ErrorCode::Unavailable, "the room's home does not answer: join again");
                 session.arrival.told.push(RoomWelcome::refused(room, error));
-                self.arrived(key, now);
+                self.place(key, now);
             }
             Some(How::Again) | None => {}
         }
