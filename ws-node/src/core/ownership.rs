@@ -436,16 +436,20 @@ impl NodeCore {
         if home.generation == home.epoch {
             self.counters.generations_begun += 1;
         }
-        let (until, begun) = (now.mono + self.cfg.grace_ms, home.generation == home.epoch);
-        home.rooms = HomeRooms::inherited(activated.rooms, begun, until);
         // What this node itself knows about its users goes before what the roster says: after a loss of data the
         // roster is written again from here (rule 18).
         let grace = now.mono + self.cfg.grace_ms;
         let begun = home.generation == home.epoch;
-        let remembered = self.remembered.remove(&vnode).filter(|_| begun || alone);
+        home.rooms = HomeRooms::inherited(activated.rooms, begun, grace);
+        // Another had it in between, under other data, and may have ended before it was told whom the store lost.
+        let data_set = &home.data_set;
+        let untold = |r: &super::recall::Remembered| !begun && !alone && r.data_set != *data_set;
+        let remembered = self.remembered.remove(&vnode);
+        let recalls = remembered.as_ref().is_some_and(untold);
+        let remembered = remembered.filter(|_| begun || alone || recalls);
         let mut members = remembered.map(|r| r.members).unwrap_or_default();
         for member in members.values_mut() {
-            if begun {
+            if begun || recalls {
                 member.lost = member.stored.take().filter(Member::is_shown).or(member.lost.take());
             }
             // Its sessions are counted again as they are opened again.
@@ -454,8 +458,8 @@ impl NodeCore {
         }
         for (user, entry) in activated.roster {
             match members.get_mut(&user) {
-                Some(member) => member.stored = Some(entry),
-                None => drop(members.insert(user, Member::inherited(entry, grace))),
+                Some(member) if !recalls => member.stored = Some(entry),
+                _ => drop(members.insert(user, Member::inherited(entry, grace))),
             }
         }
         home.members = members;

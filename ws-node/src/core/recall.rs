@@ -23,7 +23,7 @@ const TELL_AGAIN_MS: u64 = 1000;
 #[derive(Debug)]
 pub(super) struct Remembered {
     /// The store's data that knows them too.
-    data_set: DataSet,
+    pub(super) data_set: DataSet,
     pub members: BTreeMap<UserId, Member>,
     tell_at: u64,
 }
