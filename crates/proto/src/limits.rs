@@ -18,6 +18,8 @@ pub const SIGNALS_BURST: u32 = 120;
 pub const INFO_BYTES_MAX: usize = 1024;
 /// Longest `kind` of a signal, in bytes.
 pub const KIND_BYTES_MAX: usize = 64;
+/// Bytes of members in one frame, about; of more it gives the number: clients commonly read frames of up to 1 MiB.
+pub const MEMBERS_BYTES_MAX: usize = 256 * 1024;
 /// Members that an answer lists; of more it gives the number.
 pub const MEMBERS_LISTED_MAX: usize = 1000;
 /// Time for the HTTP handshake, and for `connect` after it, in milliseconds.

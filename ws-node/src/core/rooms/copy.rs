@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use roost_proto::Json;
 use roost_proto::frames::{Change, InfoOf, Member, ReplyOk, RoomWelcome, ServerFrame};
 use roost_proto::ids::{StreamId, UserId};
+use roost_proto::limits::MEMBERS_BYTES_MAX;
 use roost_proto::live::{MemberChange, Version};
 use roost_proto::records::ItemBody;
 
@@ -14,6 +15,9 @@ use crate::core::NodeCore;
 use crate::core::config::Rule;
 use crate::core::events::{Now, SessionKey};
 use crate::core::signals::Latest;
+
+/// Of each member's entry, what is neither its name nor its info.
+const ENTRY_BYTES: usize = 24;
 
 #[derive(Debug)]
 pub(super) struct Copy {
@@ -26,13 +30,20 @@ pub(super) struct Copy {
 }
 
 impl Copy {
-    pub(super) fn reply(&self) -> ReplyOk {
+    /// What is said of the members, within so many bytes, which are used up.
+    pub(super) fn reply(&self, room: &mut usize) -> ReplyOk {
+        let size = |(user, info): (&UserId, &Option<Json>)| {
+            ENTRY_BYTES + user.as_str().len() + info.as_ref().map_or(0, |info| info.get().len())
+        };
+        let bytes = self.members.iter().flatten().map(size).sum();
+        let members = self.members.as_ref().filter(|_| *room >= bytes);
+        *room -= members.map_or(0, |_| bytes);
         let list = |all: &BTreeMap<UserId, Option<Json>>| {
             all.iter().map(|(user, info)| InfoOf { user: user.clone(), info: info.clone() }).collect()
         };
         ReplyOk {
-            members: self.members.as_ref().map(list),
-            member_count: self.members.is_none().then_some(self.count),
+            members: members.map(list),
+            member_count: members.is_none().then_some(self.count),
             ..ReplyOk::default()
         }
     }
@@ -50,11 +61,12 @@ impl NodeCore {
     pub(in crate::core) fn take_arrival(&mut self, key: SessionKey) -> Vec<RoomWelcome> {
         let Some(session) = self.sessions.get_mut(&key) else { return Vec::new() };
         let mut told = std::mem::take(&mut session.arrival.told);
+        let mut bytes = MEMBERS_BYTES_MAX;
         for room in &mut told {
             let stream = StreamId::of_room(&room.room);
             let presence = session.rooms.get(&stream).is_some_and(|l| l.presence);
             if let Some(copy) = self.rooms.get(&stream).and_then(|r| r.copy.as_ref()).filter(|_| presence) {
-                let ReplyOk { members, member_count, .. } = copy.reply();
+                let ReplyOk { members, member_count, .. } = copy.reply(&mut bytes);
                 (room.members, room.member_count) = (members, member_count);
             }
         }
@@ -101,7 +113,7 @@ impl NodeCore {
                 }
             }
         }
-        let reply = copy.reply();
+        let reply = copy.reply(&mut { MEMBERS_BYTES_MAX });
         room.copy = Some(copy);
         for (key, id) in std::mem::take(&mut room.asking) {
             self.reply_ok(key, id.as_str(), reply.clone());

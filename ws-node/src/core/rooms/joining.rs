@@ -4,7 +4,7 @@ use roost_proto::claims::matches_any;
 use roost_proto::codes::{ErrorBody, ErrorCode};
 use roost_proto::frames::{InRoom, Join, Publish, ReplyOk, RoomAt, RoomWelcome};
 use roost_proto::ids::{RoomId, StreamId};
-use roost_proto::limits::{INFO_BYTES_MAX, ROOMS_PER_SESSION_MAX, UNKNOWN_AFTER_MS};
+use roost_proto::limits::{INFO_BYTES_MAX, MEMBERS_BYTES_MAX, ROOMS_PER_SESSION_MAX, UNKNOWN_AFTER_MS};
 
 use super::{Arrival, How, Listener, Opening};
 use crate::core::events::{Now, RoomCommand, SessionKey};
@@ -196,7 +196,7 @@ impl NodeCore {
         let room = self.rooms.open(&stream, vnode);
         match &room.copy {
             Some(copy) => {
-                let ok = copy.reply();
+                let ok = copy.reply(&mut { MEMBERS_BYTES_MAX });
                 self.reply_ok(key, command.id.as_str(), ok);
             }
             None => {

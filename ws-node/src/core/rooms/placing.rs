@@ -3,6 +3,7 @@
 use roost_proto::codes::{ErrorBody, ErrorCode};
 use roost_proto::frames::{Joined, ReplyOk, Reset, RoomWelcome, ServerFrame};
 use roost_proto::ids::{Cursor, MessageId, Offset, StreamId, VnodeId};
+use roost_proto::limits::MEMBERS_BYTES_MAX;
 use roost_proto::records::{ItemBody, ItemResult};
 
 use super::{Followed, How, Locating};
@@ -192,7 +193,8 @@ impl NodeCore {
         if room.tail.generation > tail.generation {
             return self.wait_on(key, stream);
         }
-        let (known, copy) = (room.tail, room.copy.as_ref().map(super::Copy::reply));
+        let (known, copy) =
+            (room.tail, room.copy.as_ref().map(|copy| copy.reply(&mut { MEMBERS_BYTES_MAX })));
         let Some(session) = self.sessions.get_mut(&key) else { return };
         let Some(listener) = session.rooms.get_mut(stream) else { return };
         let Some(opening) = listener.opening.take() else { return };
