@@ -4,6 +4,7 @@
 //! `store_loss_contract!`). The random runs compare a store with the model, step by step, from a seed.
 
 pub mod claims;
+pub mod live;
 pub mod loss;
 pub mod nodes;
 pub mod pages;
@@ -354,6 +355,9 @@ macro_rules! store_contract {
             presence::setting_the_same_presence_again_yields_no_event,
             presence::who_leaves_keeps_a_last_seen,
             presence::presence_is_read_in_the_order_asked,
+            live::what_is_published_in_a_room_reaches_those_who_follow_it_in_order,
+            live::a_shout_reaches_those_who_follow_its_channel_and_nobody_else,
+            live::a_full_queue_is_told_that_something_was_missed,
             random_data::any_sequence_of_writes_gets_the_models_answers,
             random_control::any_sequence_of_claims_gets_the_models_answers,
         }

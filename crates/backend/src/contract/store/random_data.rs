@@ -6,6 +6,7 @@ use rand::{RngExt, SeedableRng};
 use roost_proto::frames::ChosenStatus;
 use roost_proto::ids::{Cursor, DeviceId, Epoch, Offset, Seq};
 use roost_proto::limits::IDS_KEPT_MS;
+use roost_proto::live::Version;
 
 use super::*;
 use crate::embedded::EmbeddedStore;
@@ -53,6 +54,7 @@ impl Run<'_> {
             15..80 => self.write(vnode, at).await,
             80..90 => self.read(vnode, at).await,
             90..94 => self.page(vnode, at).await,
+            94..96 => self.standing(vnode, at).await,
             _ => self.presence(vnode, at).await,
         }
     }
@@ -160,7 +162,9 @@ impl Run<'_> {
     }
 
     fn op(&mut self) -> Op {
-        match self.random.random_range(0..10) {
+        match self.random.random_range(0..12) {
+            10 => Op::Member(self.member_op()),
+            11 => Op::Tail { stream: self.stream() },
             0..6 => {
                 let (stream, id) = (self.stream(), self.random.random_range(0..12));
                 let hash = self.one(&[u64::MAX, u64::MAX, u64::MAX, 1 << 53]);
@@ -180,6 +184,26 @@ impl Run<'_> {
                 Op::Ack { user: self.user(), device: self.device(), cursor }
             }
         }
+    }
+
+    fn member_op(&mut self) -> MemberOp {
+        let info = serde_json::value::RawValue::from_string("{\"a\": \"größe\"}".into()).expect("JSON");
+        let info = self.often(50).then(|| info.into());
+        let version = Version { epoch: Epoch(100), n: self.random.random_range(0..1 << 53) };
+        MemberOp {
+            stream: StreamId::new(self.one(&["room:lobby", "room:\"q\""])).expect("a valid stream"),
+            user: self.user(),
+            entry: self.often(60).then_some(MemberEntry { info }),
+            version,
+            last: self.often(20),
+            note: Bytes::from_static(b"{}"),
+        }
+    }
+
+    async fn standing(&mut self, vnode: VnodeId, at: &str) {
+        let rooms = [(vnode, StreamId::new("room:lobby").expect("a valid stream"))];
+        let found = self.process.store.standings(&rooms).await.expect("the store answers");
+        assert_eq!(found, [self.model.standing(&rooms[0].1)], "{at}");
     }
 
     fn presence_op(&mut self) -> PresenceOp {

@@ -1,0 +1,97 @@
+//! Publish and subscribe (promise 12, and those of [`Subscriber`]).
+
+use roost_proto::events::message_bytes;
+use roost_proto::ids::{Cursor, Offset};
+use roost_proto::live::Version;
+use tokio::sync::mpsc;
+use tokio::time::timeout;
+
+use super::*;
+
+fn room(name: &str) -> StreamId {
+    StreamId::new(format!("room:{name}")).expect("a valid stream")
+}
+
+fn channel(stream: &StreamId) -> LiveChannel {
+    LiveChannel::Room { vnode: V, stream: stream.clone() }
+}
+
+/// The next thing told that is not a loss: a new connection may begin with one.
+async fn told(queue: &mut mpsc::Receiver<LiveEvent>) -> (LiveChannel, Bytes) {
+    loop {
+        match timeout(DEADLINE, queue.recv()).await.expect("told in time").expect("the ear lives") {
+            LiveEvent::Told { channel, payload } => return (channel, payload),
+            LiveEvent::Missed => {}
+        }
+    }
+}
+
+async fn follow(ear: &dyn Subscriber, channel: &LiveChannel) {
+    eventually("it is followed", || async { ear.follow(channel).await.ok() }).await;
+}
+
+pub async fn what_is_published_in_a_room_reaches_those_who_follow_it_in_order(fixture: &dyn Fixture) {
+    let (a, b) = (Process::start(fixture).await, Process::start(fixture).await);
+    let mut owner = a.own(V, &sid("ws-1", 1), Epoch(10)).await;
+    let (lobby, other) = (room("lobby \"q\" größe"), room("other"));
+    let (tell, mut queue) = mpsc::channel(64);
+    let ear = b.store.subscribe(tell);
+    follow(&*ear, &channel(&lobby)).await;
+    let note = Bytes::from_static(b"{\"member\":1}");
+    let version = Version { epoch: Epoch(10), n: 1 };
+    let (user, entry) = (user("bob"), Some(MemberEntry::default()));
+    let member = MemberOp { stream: lobby.clone(), user, entry, version, last: false, note: note.clone() };
+    owner.write(vec![append(&other, "x"), append(&lobby, "m1"), append(&inbox("bob"), "y")]).await;
+    owner.write(vec![append(&lobby, "m1"), Op::Member(member), append(&lobby, "m2")]).await;
+    let message = |id, offset| {
+        message_bytes(&lobby, Cursor::new(Epoch(10), Offset(offset)), &message(&lobby, id, 1).rest)
+    };
+    for wanted in [message("m1", 1), note, message("m2", 2)] {
+        assert_eq!(told(&mut queue).await, (channel(&lobby), wanted));
+    }
+    let found = b.store.standings(&[(V, lobby.clone()), (V, other)]).await.expect("the store answers");
+    let at = |offset, version| Some(Standing { tail: Cursor::new(Epoch(10), Offset(offset)), version });
+    assert_eq!(found, [at(2, version), at(1, Version::default())]);
+    ear.unfollow(&channel(&lobby)).await;
+}
+
+pub async fn a_shout_reaches_those_who_follow_its_channel_and_nobody_else(fixture: &dyn Fixture) {
+    let (a, b) = (Process::start(fixture).await, Process::start(fixture).await);
+    let (mine, others) = (LiveChannel::Node(node("ws-1")), LiveChannel::Node(node("ws-2")));
+    let (tell, mut queue) = mpsc::channel(64);
+    let ear = a.store.subscribe(tell);
+    follow(&*ear, &mine).await;
+    for (channel, text) in [(&others, "not for me"), (&mine, "one"), (&mine, "two \u{1F980}")] {
+        b.store.shout(channel, Bytes::from(text)).await.expect("the store answers");
+    }
+    for wanted in ["one", "two \u{1F980}"] {
+        assert_eq!(told(&mut queue).await, (mine.clone(), Bytes::from(wanted)));
+    }
+}
+
+pub async fn a_full_queue_is_told_that_something_was_missed(fixture: &dyn Fixture) {
+    let a = Process::start(fixture).await;
+    let mine = LiveChannel::Node(node("ws-1"));
+    let (tell, mut queue) = mpsc::channel(2);
+    let ear = a.store.subscribe(tell);
+    follow(&*ear, &mine).await;
+    for n in 0..20 {
+        a.store.shout(&mine, Bytes::from(n.to_string())).await.expect("the store answers");
+    }
+    // Emptied, it hears again; before that it is told of the loss.
+    let told = async {
+        let mut missed = false;
+        loop {
+            while let Ok(event) = queue.try_recv() {
+                match event {
+                    LiveEvent::Missed => missed = true,
+                    LiveEvent::Told { payload, .. } if missed && payload == "later" => return,
+                    LiveEvent::Told { .. } => {}
+                }
+            }
+            a.store.shout(&mine, Bytes::from_static(b"later")).await.expect("the store answers");
+            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        }
+    };
+    timeout(DEADLINE, told).await.expect("the loss is told, and then what comes later");
+}
