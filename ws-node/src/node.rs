@@ -101,7 +101,7 @@ pub struct Parts {
     pub core: NodeCore,
     pub clock: Clock,
     pub store: Arc<dyn Store>,
-    pub subscriber: Arc<dyn Subscriber>,
+    pub follows: mpsc::Sender<Wish>,
     pub shouts: mpsc::Sender<(LiveChannel, Bytes)>,
     pub log: Arc<dyn Log>,
     pub transport: Arc<dyn Producer>,
@@ -288,18 +288,16 @@ impl Node {
                     move |answer| Event::Read { session, stream, generation, after, answer },
                 );
             }
-            Action::Follow { channel } => {
-                let subscriber = Arc::clone(&self.parts.subscriber);
-                let wanted = channel.clone();
-                self.ask("follow", async move { subscriber.follow(&wanted).await }, move |done| {
-                    Event::Followed { channel, done: done.is_some() }
-                });
+            Action::Follow { channel, ask } => {
+                // The queue is longer than what waits at once: then it is asked again.
+                if self.parts.follows.try_send((channel.clone(), Some(ask))).is_err() {
+                    self.own.push_back(Event::Followed { channel, ask, done: false });
+                }
             }
             Action::Unfollow { channel } => {
-                let subscriber = Arc::clone(&self.parts.subscriber);
-                self.parts.tasks.spawn(async move {
-                    let _ = timeout(STORE_TIMEOUT, subscriber.unfollow(&channel)).await;
-                });
+                if self.parts.follows.try_send((channel, None)).is_err() {
+                    tracing::warn!("a channel stays followed that nobody needs");
+                }
             }
             Action::Shout { channel, payload } => {
                 // Nobody waits for it, and a later one makes up for it.
@@ -441,6 +439,42 @@ pub async fn watch_table(
                 let pause = if changed.is_err() { TABLE_EVERY } else { HINT_PAUSE };
                 tokio::time::sleep_until(asked_at + pause).await;
                 hints.mark_unchanged();
+            }
+        }
+    }
+}
+
+/// A channel to follow, under a number, or not any more.
+pub type Wish = (LiveChannel, Option<u64>);
+
+/// Follows channels and ceases to, in order.
+pub async fn follow(
+    subscriber: Arc<dyn Subscriber>,
+    mut wishes: mpsc::Receiver<Wish>,
+    events: mpsc::Sender<Input>,
+    stop: CancellationToken,
+) {
+    let mut batch = Vec::with_capacity(SHOUTS_MAX);
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return,
+            n = wishes.recv_many(&mut batch, SHOUTS_MAX) => if n == 0 { return },
+        }
+        // First polled in this order, and so handed over in it.
+        let all = batch.drain(..).map(|(channel, ask)| {
+            let subscriber = &subscriber;
+            async move {
+                let Some(ask) = ask else {
+                    let _ = timeout(STORE_TIMEOUT, subscriber.unfollow(&channel)).await;
+                    return None;
+                };
+                let done = timeout(STORE_TIMEOUT, subscriber.follow(&channel)).await;
+                Some(Event::Followed { channel, ask, done: matches!(done, Ok(Ok(()))) })
+            }
+        });
+        for event in join_all(all).await.into_iter().flatten() {
+            if events.send(Input::Core(event)).await.is_err() {
+                return;
             }
         }
     }

@@ -133,6 +133,7 @@ impl Server {
             closing: CancellationToken::new(),
             stop: CancellationToken::new(),
         };
+        let (follows, wishes) = mpsc::channel(EVENTS_MAX);
         let (shouts, shouted) = mpsc::channel(LIVE_MAX);
         let (heard, hear) = mpsc::channel(LIVE_MAX);
         let subscriber: Arc<dyn Subscriber> = server.backends.store.subscribe(heard).into();
@@ -143,7 +144,7 @@ impl Server {
             core: NodeCore::new(config.core.clone(), clock.now()),
             clock,
             store: Arc::clone(&server.backends.store),
-            subscriber: Arc::clone(&subscriber),
+            follows,
             shouts,
             log: Arc::clone(&server.backends.log),
             transport,
@@ -160,7 +161,9 @@ impl Server {
         server.tasks.spawn(Node::new(parts).run(inputs, report_queue));
         server.spawn_watchers(reader, refresh, lag);
         let (store, stop) = (Arc::clone(&server.backends.store), server.stop.clone());
-        server.tasks.spawn(node::shout(store, shouted, stop));
+        server.tasks.spawn(node::shout(store, shouted, stop.clone()));
+        let (ear, events) = (Arc::clone(&subscriber), server.events.clone());
+        server.tasks.spawn(node::follow(ear, wishes, events, stop));
         let own = LiveChannel::Node(server.node.clone());
         server.tasks.spawn(node::hear(subscriber, own, hear, server.events.clone(), server.stop.clone()));
         server.spawn_http(&config, ports)?;

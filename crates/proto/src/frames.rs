@@ -227,6 +227,13 @@ pub struct InfoOf {
     pub info: Option<Json>,
 }
 
+impl InfoOf {
+    /// Bytes of its encoding, about.
+    pub fn size(&self) -> usize {
+        24 + self.user.as_str().len() + self.info.as_ref().map_or(0, |info| info.get().len())
+    }
+}
+
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Send {
     pub id: MessageId,

@@ -20,6 +20,8 @@ pub const INFO_BYTES_MAX: usize = 1024;
 pub const KIND_BYTES_MAX: usize = 64;
 /// Bytes of members in one frame, about; of more it gives the number: clients commonly read frames of up to 1 MiB.
 pub const MEMBERS_BYTES_MAX: usize = 256 * 1024;
+/// Bytes of results in one record between nodes, about: below the largest record that Kafka takes by default.
+pub const RESULTS_BYTES_MAX: usize = 512 * 1024;
 /// Members that an answer lists; of more it gives the number.
 pub const MEMBERS_LISTED_MAX: usize = 1000;
 /// Time for the HTTP handshake, and for `connect` after it, in milliseconds.

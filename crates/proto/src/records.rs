@@ -114,6 +114,8 @@ pub enum ItemResult {
     /// The members of a room; of too many only their number. `partial`: some may not be known yet.
     Members {
         version: Version,
+        /// What the home had listed in all rooms of the vnode: grows, where `version` goes with the room.
+        as_of: Version,
         #[serde(default, skip_serializing_if = "std::ops::Not::not")]
         partial: bool,
         count: usize,
@@ -128,6 +130,18 @@ pub enum ItemResult {
     Bad,
     /// The item was a void.
     Void,
+}
+
+impl ItemResult {
+    /// Bytes of its encoding, about: what decides how many go into one record.
+    pub fn size(&self) -> usize {
+        match self {
+            Self::Members { members: Some(members), .. } => {
+                128 + members.iter().map(InfoOf::size).sum::<usize>()
+            }
+            _ => 64,
+        }
+    }
 }
 
 /// The home's answer: the results of the items `from`, `from + 1`, …

@@ -10,7 +10,7 @@ use super::{Happening, World};
 const LOST: f64 = 3.0;
 
 impl World {
-    pub(crate) fn follow(&mut self, pid: usize, channel: LiveChannel) {
+    pub(crate) fn follow(&mut self, pid: usize, channel: LiveChannel, ask: u64) {
         let cut = self.now < self.store_down_until.max(self.processes[pid].no_store_until);
         let refused = cut || self.faulty() && self.chance(3.0);
         let done = !refused;
@@ -18,7 +18,7 @@ impl World {
             self.followers.entry(channel.clone()).or_default().insert(pid);
         }
         let at = self.now + self.between(1, 6);
-        self.at(at, Happening::ToCore { pid, event: Box::new(Event::Followed { channel, done }) });
+        self.at(at, Happening::ToCore { pid, event: Box::new(Event::Followed { channel, ask, done }) });
     }
 
     pub(crate) fn unfollow(&mut self, pid: usize, channel: &LiveChannel) {

@@ -320,7 +320,7 @@ impl World {
             Action::Produce { lane, record } => self.produce(pid, lane, record),
             Action::Frame { session, frame, lane } => self.send_frame(pid, session, frame, lane),
             Action::Close { session, code, .. } => self.close_connection(pid, session, code.code()),
-            Action::Follow { channel } => self.follow(pid, channel),
+            Action::Follow { channel, ask } => self.follow(pid, channel, ask),
             Action::Unfollow { channel } => self.unfollow(pid, &channel),
             Action::Shout { channel, payload } => self.publish(&channel, &payload),
             Action::Standings { rooms } => self.ask_store(Peer::Node(pid), store::Request::Standings(rooms)),

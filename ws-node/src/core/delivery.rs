@@ -124,6 +124,7 @@ impl NodeCore {
         };
         // A room of the session may have taken the credit meanwhile.
         let next = window.entries.first().is_some_and(|(offset, _)| offset.0 == after.0 + 1);
+        let first = window.first;
         for (offset, frame) in window.entries {
             if offset.0 != session.inbox.sent.0 + 1 || session.credit == 0 {
                 break;
@@ -132,6 +133,11 @@ impl NodeCore {
             session.credit -= 1;
             self.counters.delivered += 1;
             self.out.push(Action::Frame { session: key, frame, lane: Lane::Message });
+        }
+        if !next && first.0 != 0 && first.0 <= after.0 + 1 {
+            // It was read before the append that told of the tail: read again.
+            session.inbox.look = true;
+            return;
         }
         if !next && session.inbox.tail > session.inbox.place() {
             // What comes next is not in the window any more: never skip it silently.

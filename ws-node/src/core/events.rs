@@ -155,8 +155,10 @@ pub enum Event {
         session: SessionKey,
         signal: Signal,
     },
+    /// `ask` is that of the action.
     Followed {
         channel: LiveChannel,
+        ask: u64,
         done: bool,
     },
     /// Something came through a channel that is followed.
@@ -244,8 +246,10 @@ pub enum Action {
         lane: roost_backend::log::Lane,
         record: Outgoing,
     },
+    /// Follows and unfollows are carried out in their order.
     Follow {
         channel: LiveChannel,
+        ask: u64,
     },
     Unfollow {
         channel: LiveChannel,

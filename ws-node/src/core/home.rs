@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, VecDeque};
 use roost_backend::store::{DataSet, Fence, MemberOp, Op, OutboxEvent, Write};
 use roost_proto::frames::ReplyOk;
 use roost_proto::ids::{Cursor, DeviceId, Epoch, MessageId, Seq, Sid, UserId, VnodeId};
+use roost_proto::limits::RESULTS_BYTES_MAX;
 use roost_proto::records::{ChannelId, Confirm, ItemResult};
 
 use super::config::{CoreConfig, Rule};
@@ -163,8 +164,17 @@ impl Sender {
         }
         let from = if self.answer { self.kept_from } else { self.confirmed + 1 };
         let skip = (from - self.kept_from) as usize;
-        let results = self.results.iter().take(known as usize).skip(skip).flatten().cloned().collect();
-        self.confirmed = self.confirmed.max(to);
+        let mut bytes = 0;
+        let fits = |result: &&ItemResult| {
+            let first = bytes == 0;
+            bytes += result.size();
+            first || bytes <= RESULTS_BYTES_MAX
+        };
+        let known = self.results.iter().take(known as usize).skip(skip).flatten();
+        let results: Vec<_> = known.take_while(fits).cloned().collect();
+        // What does not fit into this record goes into the next.
+        let told = from + results.len() as u64 - 1;
+        self.confirmed = if told < to { told } else { self.confirmed.max(to) };
         (self.answer, self.ask) = (false, false);
         let channel = ChannelId { vnode, epoch, sid: sid.clone(), chan: self.chan, round: self.round };
         Some(Confirm { channel, from, results, ask, unreadable: false })
@@ -395,7 +405,10 @@ impl Home {
             }
         }
         let (vnode, epoch) = (self.vnode, self.epoch);
-        self.senders.iter_mut().filter_map(|(sid, s)| s.confirm(vnode, epoch, sid)).collect()
+        let all = |(sid, sender): (&Sid, &mut Sender)| -> Vec<Confirm> {
+            std::iter::from_fn(|| sender.confirm(vnode, epoch, sid)).collect()
+        };
+        self.senders.iter_mut().flat_map(all).collect()
     }
 
     /// Merges what an answer `behind` brought (rule 18).

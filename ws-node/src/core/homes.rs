@@ -83,7 +83,7 @@ impl NodeCore {
                     self.on_here(vnode, &sid, here, now);
                 }
                 Some(Ok(ItemBody::Members { stream })) => {
-                    let list = home.rooms.list(&stream, now);
+                    let list = home.rooms.list(home.epoch, &stream, now);
                     if let Some(sender) = home.sender(channel) {
                         sender.take(item.n, Some(list));
                     }

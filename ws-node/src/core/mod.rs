@@ -262,9 +262,9 @@ impl NodeCore {
             Event::Status { session, id, status } => self.on_status(session, id, status, now),
             Event::Room { session, command } => self.on_room(session, command, now),
             Event::Signal { session, signal } => self.on_signal(session, signal, now),
-            Event::Followed { channel, done } => self.on_followed(&channel, done, now),
+            Event::Followed { channel, ask, done } => self.on_followed(&channel, ask, done, now),
             Event::Live { channel, payload } => self.on_live(&channel, &payload, now),
-            Event::Missed => self.compare_rooms(now),
+            Event::Missed => self.compare_soon(now),
             Event::Standings { rooms, answer } => self.on_standings(&rooms, answer, now),
             Event::Drained { session, frames, signals } => {
                 if frames > 0 {
@@ -274,7 +274,7 @@ impl NodeCore {
                     self.signals_drained(session, signals);
                 }
             }
-            Event::Refresh { session, id, token } => self.on_refresh(session, id, token),
+            Event::Refresh { session, id, token } => self.on_refresh(session, id, token, now),
             Event::History { session, history } => self.on_history(session, history, now),
             Event::Paged { session, id, answer } => self.on_paged(session, &id, answer),
             Event::Calls(calls) => self.on_calls(calls, now),

@@ -176,6 +176,7 @@ impl NodeCore {
         self.claims.clear();
         let channels = std::mem::take(&mut self.channels).into_values();
         self.drop_items(channels.flat_map(Channel::into_dropped), Self::reply_unknown, now);
+        self.tell_all_anew();
         self.sid = Sid::new(&self.cfg.node, now.wall.max(self.sid.born() + 1), self.cfg.random);
         self.registration = Registration::No;
         self.registered_before = false;

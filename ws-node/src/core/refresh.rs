@@ -6,11 +6,17 @@ use roost_proto::frames::ReplyOk;
 use roost_proto::ids::MessageId;
 
 use super::NodeCore;
-use super::events::SessionKey;
+use super::events::{Now, SessionKey};
 use super::session::{Early, Rights};
 
 impl NodeCore {
-    pub(super) fn on_refresh(&mut self, key: SessionKey, id: MessageId, token: Result<Rights, ErrorBody>) {
+    pub(super) fn on_refresh(
+        &mut self,
+        key: SessionKey,
+        id: MessageId,
+        token: Result<Rights, ErrorBody>,
+        now: Now,
+    ) {
         let Some(session) = self.sessions.get_mut(&key) else { return };
         if !session.welcomed {
             return self.keep_early(key, Early::Refresh(id, token));
@@ -20,6 +26,7 @@ impl NodeCore {
         match taken {
             Ok(()) => {
                 self.counters.refreshed += 1;
+                self.leave_forbidden(key, now);
                 self.reply_ok(key, id.as_str(), ReplyOk::default());
             }
             Err(error) => {

@@ -360,7 +360,7 @@ impl NodeCore {
                 Early::Room(command) => self.on_room(key, command, now),
                 Early::Status(id, status) => self.on_status(key, id, status, now),
                 Early::History(history) => self.on_history(key, history, now),
-                Early::Refresh(id, token) => self.on_refresh(key, id, token),
+                Early::Refresh(id, token) => self.on_refresh(key, id, token, now),
             }
         }
     }

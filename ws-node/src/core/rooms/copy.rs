@@ -4,26 +4,27 @@
 use std::collections::BTreeMap;
 
 use roost_proto::Json;
-use roost_proto::frames::{Change, InfoOf, Member, ReplyOk, RoomWelcome, ServerFrame};
-use roost_proto::ids::{StreamId, UserId};
+use roost_proto::codes::{ErrorBody, ErrorCode};
+use roost_proto::frames::{Change, InfoOf, Member, Reply, ReplyOk, RoomWelcome, ServerFrame};
+use roost_proto::ids::{MessageId, StreamId, UserId};
 use roost_proto::limits::MEMBERS_BYTES_MAX;
 use roost_proto::live::{MemberChange, Version};
 use roost_proto::records::ItemBody;
 
 use super::placing::Ask;
-use crate::core::NodeCore;
 use crate::core::config::Rule;
-use crate::core::events::{Now, SessionKey};
+use crate::core::events::{Lane, Now, SessionKey};
+use crate::core::sending::RETRY_AFTER_MS;
 use crate::core::signals::Latest;
-
-/// Of each member's entry, what is neither its name nor its info.
-const ENTRY_BYTES: usize = 24;
+use crate::core::{Action, NodeCore};
 
 #[derive(Debug)]
 pub(super) struct Copy {
     version: Version,
     /// Some may be missing: the home has just begun and not heard of all nodes yet.
     partial: bool,
+    /// What the store had when it was last looked at.
+    older: Option<Version>,
     count: usize,
     /// None if they are too many to be listed.
     members: Option<BTreeMap<UserId, Option<Json>>>,
@@ -32,29 +33,20 @@ pub(super) struct Copy {
 impl Copy {
     /// What is said of the members, within so many bytes, which are used up.
     pub(super) fn reply(&self, room: &mut usize) -> ReplyOk {
-        let size = |(user, info): (&UserId, &Option<Json>)| {
-            ENTRY_BYTES + user.as_str().len() + info.as_ref().map_or(0, |info| info.get().len())
-        };
-        let bytes = self.members.iter().flatten().map(size).sum();
-        let members = self.members.as_ref().filter(|_| *room >= bytes);
-        *room -= members.map_or(0, |_| bytes);
-        let list = |all: &BTreeMap<UserId, Option<Json>>| {
+        let list = |all: &BTreeMap<UserId, Option<Json>>| -> Vec<InfoOf> {
             all.iter().map(|(user, info)| InfoOf { user: user.clone(), info: info.clone() }).collect()
         };
-        ReplyOk {
-            members: members.map(list),
-            member_count: members.is_none().then_some(self.count),
-            ..ReplyOk::default()
-        }
+        let members = self.members.as_ref().map(list);
+        let bytes = members.iter().flatten().map(InfoOf::size).sum();
+        let members = members.filter(|_| *room >= bytes);
+        *room -= members.as_ref().map_or(0, |_| bytes);
+        ReplyOk { member_count: members.is_none().then_some(self.count), members, ..ReplyOk::default() }
     }
 }
 
 impl NodeCore {
     pub(super) fn wants_copy(&self, stream: &StreamId) -> bool {
-        let Some(room) = self.rooms.get(stream).filter(|room| room.copy.is_none()) else { return false };
-        let wants =
-            |key| self.sessions.get(key).and_then(|s| s.rooms.get(stream)).is_some_and(|l| l.presence);
-        room.listeners.iter().any(wants)
+        self.rooms.get(stream).is_some_and(|room| room.copy.is_none() && !room.presence.is_empty())
     }
 
     /// What `welcome` says of the rooms, with their members as of now.
@@ -76,7 +68,9 @@ impl NodeCore {
     pub(super) fn ask_members(&mut self, stream: &StreamId, now: Now) {
         let Some(room) = self.rooms.get_mut(stream) else { return };
         let vnode = room.vnode;
-        if !std::mem::replace(&mut room.copy_asked, true) {
+        if !room.copy_asked && !self.channel_is_full(vnode) {
+            let Some(room) = self.rooms.get_mut(stream) else { return };
+            room.copy_asked = true;
             let body = ItemBody::Members { stream: stream.clone() };
             self.ask_home(Ask::Members, stream, vnode, &body, now);
         }
@@ -86,7 +80,7 @@ impl NodeCore {
     pub(super) fn on_members_told(
         &mut self,
         stream: &StreamId,
-        version: Version,
+        (version, as_of): (Version, Version),
         partial: bool,
         count: usize,
         members: Option<&[InfoOf]>,
@@ -94,8 +88,13 @@ impl NodeCore {
     ) {
         let Some(room) = self.rooms.get_mut(stream) else { return };
         room.copy_asked = false;
+        // A note overtook the list: what is known is newer.
+        if room.copy.as_ref().is_some_and(|copy| as_of < copy.version) {
+            self.answer_asking(stream);
+            return self.place_listeners(stream, now);
+        }
         let listed = |all: &[InfoOf]| all.iter().map(|m| (m.user.clone(), m.info.clone())).collect();
-        let mut copy = Copy { version, partial, count, members: members.map(listed) };
+        let mut copy = Copy { version, partial, older: None, count, members: members.map(listed) };
         let mut told = Vec::new();
         if let Some(Copy { members: Some(before), .. }) = &room.copy
             && let Some(after) = &mut copy.members
@@ -113,11 +112,8 @@ impl NodeCore {
                 }
             }
         }
-        let reply = copy.reply(&mut { MEMBERS_BYTES_MAX });
         room.copy = Some(copy);
-        for (key, id) in std::mem::take(&mut room.asking) {
-            self.reply_ok(key, id.as_str(), reply.clone());
-        }
+        self.answer_asking(stream);
         for (user, change, info) in told {
             self.tell_member(stream, user, change, info);
         }
@@ -126,15 +122,44 @@ impl NodeCore {
         self.close_room(stream);
     }
 
+    fn answer_asking(&mut self, stream: &StreamId) {
+        let asking = self.rooms.get_mut(stream).map(|room| std::mem::take(&mut room.asking));
+        for (key, id, _) in asking.unwrap_or_default() {
+            self.reply_members(key, stream, &id);
+        }
+    }
+
+    /// A list may be large, so it takes a message's credit: who reads nothing is sent no more of them.
+    pub(super) fn reply_members(&mut self, key: SessionKey, stream: &StreamId, id: &MessageId) {
+        let Some(copy) = self.rooms.get(stream).and_then(|room| room.copy.as_ref()) else { return };
+        let ok = copy.reply(&mut { MEMBERS_BYTES_MAX });
+        let Some(session) = self.sessions.get_mut(&key) else { return };
+        session.unanswered = session.unanswered.saturating_sub(1);
+        let (reply, lane) = if session.credit == 0 {
+            let error = ErrorBody::new(ErrorCode::RateLimited, "what was sent before is not read yet");
+            (Reply::error(Some(id.to_string()), error.retry_after(RETRY_AFTER_MS)), Lane::Reply)
+        } else {
+            session.credit -= 1;
+            (Reply::ok(id.as_str(), ok), Lane::Message)
+        };
+        let frame = ServerFrame::Reply(reply).to_json().into();
+        self.out.push(Action::Frame { session: key, frame, lane });
+    }
+
+    /// Those who have waited too long for the list, or will get none.
+    pub(super) fn give_up_asking(&mut self, stream: &StreamId, since: u64) {
+        let Some(room) = self.rooms.get_mut(stream) else { return };
+        let (late, stay) = std::mem::take(&mut room.asking).into_iter().partition(|(_, _, at)| *at <= since);
+        room.asking = stay;
+        for (key, id, _) in Vec::<(SessionKey, MessageId, u64)>::into_iter(late) {
+            self.reply_unavailable(key, id.as_str());
+        }
+        self.close_room(stream);
+    }
+
     /// Nobody here follows the members.
     fn drop_copy(&mut self, stream: &StreamId) {
-        let follows = |l: &super::Listener| l.presence;
-        if let Some(room) = self.rooms.get_mut(stream)
-            && !room
-                .listeners
-                .iter()
-                .any(|key| self.sessions.get(key).and_then(|s| s.rooms.get(stream)).is_some_and(follows))
-        {
+        if let Some(room) = self.rooms.get_mut(stream).filter(|room| room.presence.is_empty()) {
             room.copy = None;
         }
     }
@@ -175,8 +200,12 @@ impl NodeCore {
         if !self.cfg.on(Rule::CompareTails) {
             return;
         }
-        let copy = self.rooms.get(stream).and_then(|room| room.copy.as_ref());
-        if copy.is_some_and(|copy| copy.version != version || copy.partial) {
+        let Some(copy) = self.rooms.get_mut(stream).and_then(|room| room.copy.as_mut()) else { return };
+        // It may have been read before the last notes; seen twice, the store went back.
+        let older = version.epoch == copy.version.epoch && version.n < copy.version.n;
+        let again = copy.older.replace(version) == Some(version);
+        let differs = copy.version != version && (!older || again);
+        if differs || copy.partial {
             self.ask_members(stream, now);
         }
     }
@@ -187,7 +216,7 @@ impl NodeCore {
         let frame: bytes::Bytes =
             ServerFrame::Member(Member { room: name, user: user.clone(), change, info }).to_json().into();
         let latest = Latest::Member(stream.clone(), user);
-        for key in room.listeners().collect::<Vec<_>>() {
+        for key in room.presence.iter().copied().collect::<Vec<_>>() {
             // Who is not welcomed yet gets the list as of then.
             let session = self.sessions.get(&key).filter(|s| s.welcomed);
             let listener = session.and_then(|s| s.rooms.get(stream));

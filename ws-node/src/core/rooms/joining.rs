@@ -4,12 +4,13 @@ use roost_proto::claims::matches_any;
 use roost_proto::codes::{ErrorBody, ErrorCode};
 use roost_proto::frames::{InRoom, Join, Publish, ReplyOk, RoomAt, RoomWelcome};
 use roost_proto::ids::{RoomId, StreamId};
-use roost_proto::limits::{INFO_BYTES_MAX, MEMBERS_BYTES_MAX, ROOMS_PER_SESSION_MAX, UNKNOWN_AFTER_MS};
+use roost_proto::limits::{INFO_BYTES_MAX, ROOMS_PER_SESSION_MAX, UNKNOWN_AFTER_MS};
 
 use super::{Arrival, How, Listener, Opening};
 use crate::core::events::{Now, RoomCommand, SessionKey};
 use crate::core::reader::Reader;
-use crate::core::session::Early;
+use crate::core::sending::RETRY_AFTER_MS;
+use crate::core::session::{Early, State};
 use crate::core::{Action, NodeCore};
 
 /// How long `welcome` waits for the rooms of `connect`, in milliseconds: less than `connect` waits for its inbox.
@@ -27,6 +28,10 @@ impl NodeCore {
             RoomCommand::Publish(publish) => self.on_publish(key, publish, now),
             other => {
                 let id = other.id().clone();
+                if session.unanswered >= self.cfg.unanswered_max {
+                    let why = "too many commands without an answer";
+                    return self.refuse(key, id.as_str(), why, RETRY_AFTER_MS);
+                }
                 if let Err(wait) = session.bucket.take(now.mono) {
                     return self.refuse(key, id.as_str(), "too many commands", wait);
                 }
@@ -82,6 +87,10 @@ impl NodeCore {
         }
         let until = now.mono + ARRIVAL_MS;
         session.arrival = Arrival { until: Some(until), ..Arrival::default() };
+        // A slow room is told in `welcome`; it must not cost the connection.
+        if let State::Waiting { until: closes } = &mut session.state {
+            *closes = (*closes).max(until + 1000);
+        }
         for at in rooms {
             let room = at.room.clone();
             let joined = self.join(key, at, How::Welcome, until, now);
@@ -107,6 +116,8 @@ impl NodeCore {
             return Err((ErrorCode::RateLimited, "too many rooms in this session"));
         }
         let user = session.user.clone();
+        // What waits of an earlier time here is older than what the answer says.
+        session.signals.waiting.retain(|latest, _| !latest.is_of(&stream));
         let opening = Some(Opening { how, shown: at.cursor, until });
         let listener = Listener { reader: Reader::default(), opening, presence: at.presence };
         // A second join is a new beginning: the client says where it is.
@@ -114,12 +125,15 @@ impl NodeCore {
         if let Some(Opening { how: How::Reply(id), .. }) = before.and_then(|b| b.opening) {
             self.reply_unavailable(key, id.as_str());
         }
+        self.rooms.not_located(key, &stream);
         let room = self.rooms.open(&stream, vnode);
         room.listeners.insert(key);
         room.waiting.insert(key);
         if at.presence {
+            room.presence.insert(key);
             room.locals.come(key, &user, at.info);
         } else {
+            room.presence.remove(&key);
             room.locals.go(key, &user, true);
         }
         self.tell_locals(&stream, now);
@@ -156,6 +170,7 @@ impl NodeCore {
     ) {
         let Some(room) = self.rooms.get_mut(stream) else { return };
         room.listeners.remove(&key);
+        room.presence.remove(&key);
         room.waiting.remove(&key);
         if let Some(user) = user {
             room.locals.go(key, user, left);
@@ -165,6 +180,7 @@ impl NodeCore {
             session.signals.waiting.retain(|latest, _| !latest.is_of(stream));
         }
         self.rooms.look.remove(&(stream.clone(), key));
+        self.rooms.not_located(key, stream);
         self.tell_locals(stream, now);
         self.close_room(stream);
     }
@@ -193,17 +209,40 @@ impl NodeCore {
         self.may(key, &command.room)?;
         let stream = StreamId::of_room(&command.room);
         let vnode = self.vnode_of(&stream);
-        let room = self.rooms.open(&stream, vnode);
-        match &room.copy {
-            Some(copy) => {
-                let ok = copy.reply(&mut { MEMBERS_BYTES_MAX });
-                self.reply_ok(key, command.id.as_str(), ok);
-            }
-            None => {
-                room.asking.push((key, command.id));
-                self.ask_members(&stream, now);
-            }
+        if self.rooms.get(&stream).is_some_and(|room| room.copy.is_some()) {
+            self.reply_members(key, &stream, &command.id);
+        } else if self.channel_is_full(vnode) {
+            return Err((ErrorCode::Unavailable, "too much is queued for this room's home"));
+        } else {
+            self.rooms.open(&stream, vnode).asking.push((key, command.id, now.mono));
+            self.ask_members(&stream, now);
         }
         Ok(())
+    }
+
+    pub(super) fn tick_asking(&mut self, now: Now) {
+        let Some(since) = now.mono.checked_sub(UNKNOWN_AFTER_MS) else { return };
+        let late = |room: &super::Room| room.asking.iter().any(|(_, _, at)| *at <= since);
+        let streams: Vec<_> =
+            self.rooms.by_stream.iter().filter(|(_, room)| late(room)).map(|(s, _)| s.clone()).collect();
+        for stream in streams {
+            self.give_up_asking(&stream, since);
+        }
+    }
+
+    /// The session's token allows less now.
+    pub(in crate::core) fn leave_forbidden(&mut self, key: SessionKey, now: Now) {
+        let rooms = self.sessions.get(&key).map(|s| s.rooms.keys().cloned().collect::<Vec<_>>());
+        for stream in rooms.unwrap_or_default() {
+            if stream.room().is_some_and(|room| self.may(key, &room).is_ok()) {
+                continue;
+            }
+            let there = self.sessions.get_mut(&key).and_then(|s| s.rooms.remove(&stream));
+            if let Some(Opening { how: How::Reply(id), .. }) = there.and_then(|l| l.opening) {
+                let why = "the token does not allow this room";
+                self.reply_error(key, id.as_str(), ErrorBody::new(ErrorCode::Forbidden, why));
+            }
+            self.leave(key, &stream, true, now);
+        }
     }
 }

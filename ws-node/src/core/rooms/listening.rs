@@ -14,16 +14,20 @@ use crate::core::{Action, NodeCore};
 
 /// How often tails are compared, in milliseconds: how long the loss of a last publication may go unnoticed.
 const COMPARE_MS: u64 = 5000;
+/// After a loss that was told, in milliseconds.
+const COMPARE_SOON_MS: u64 = 200;
 /// Rooms compared with one question: bounds how long the store answers nothing else.
 const COMPARE_MAX: usize = 500;
 
 impl NodeCore {
-    pub(in crate::core) fn on_followed(&mut self, channel: &LiveChannel, done: bool, now: Now) {
+    pub(in crate::core) fn on_followed(&mut self, channel: &LiveChannel, ask: u64, done: bool, now: Now) {
         let LiveChannel::Room { stream, .. } = channel else { return };
         let Some(room) = self.rooms.get_mut(stream) else { return };
-        if room.followed == Followed::Asked {
-            room.followed = if done { Followed::Yes } else { Followed::No };
+        // An answer to an earlier life of the room says nothing of this one.
+        if room.followed != Followed::Asked(ask) {
+            return;
         }
+        room.followed = if done { Followed::Yes } else { Followed::No };
         // If not, again on the next tick.
         if done {
             self.place_listeners(stream, now);
@@ -204,13 +208,18 @@ impl NodeCore {
             self.feed_listener(key, &stream);
         }
         self.give_up_waiting(now);
+        self.tick_asking(now);
         self.tell_all_locals(now);
         if now.mono >= self.rooms.compare_at {
             self.compare_rooms(now);
         }
     }
 
-    /// Something may have been missed in any room.
+    /// Something may have been missed in any room. There may be many such words at once, when there is least time.
+    pub(in crate::core) fn compare_soon(&mut self, now: Now) {
+        self.rooms.compare_at = self.rooms.compare_at.min(now.mono + COMPARE_SOON_MS);
+    }
+
     pub(in crate::core) fn compare_rooms(&mut self, now: Now) {
         self.rooms.compare_at = now.mono + COMPARE_MS;
         if !self.cfg.on(Rule::CompareTails) {

@@ -94,8 +94,14 @@ impl Locals {
 impl NodeCore {
     /// Tells a room's home who came and went here.
     pub(super) fn tell_locals(&mut self, stream: &StreamId, now: Now) {
+        let Some(vnode) = self.rooms.get(stream).map(|room| room.vnode) else { return };
+        // Too much is queued for this home already: on a later tick.
+        let full = self.channel_is_full(vnode);
         let Some(room) = self.rooms.get_mut(stream) else { return };
-        let vnode = room.vnode;
+        if full {
+            room.locals.anew |= !room.locals.changed.is_empty();
+            return;
+        }
         for here in room.locals.records(stream) {
             self.ask_home(Ask::Here, stream, vnode, &ItemBody::Here(here), now);
         }
@@ -124,6 +130,13 @@ impl NodeCore {
                 room.locals.anew = true;
             }
             self.tell_locals(&stream, now);
+        }
+    }
+
+    /// This node has another life: nobody knows of it who is here.
+    pub(in crate::core) fn tell_all_anew(&mut self) {
+        for room in self.rooms.by_stream.values_mut() {
+            room.locals.anew = true;
         }
     }
 

@@ -9,7 +9,7 @@ use roost_backend::store::{MemberEntry, MemberOp, NodeState, RoomRoster, Table};
 use roost_proto::Json;
 use roost_proto::frames::InfoOf;
 use roost_proto::ids::{Epoch, Sid, StreamId, UserId, VnodeId};
-use roost_proto::limits::MEMBERS_LISTED_MAX;
+use roost_proto::limits::{MEMBERS_BYTES_MAX, MEMBERS_LISTED_MAX};
 use roost_proto::live::{MemberChange, Note, Version};
 use roost_proto::records::{Here, ItemResult};
 
@@ -88,11 +88,13 @@ impl HomeRooms {
         }
     }
 
-    pub fn list(&self, stream: &StreamId, now: Now) -> ItemResult {
+    pub fn list(&self, epoch: Epoch, stream: &StreamId, now: Now) -> ItemResult {
+        let as_of = Version { epoch, n: self.changes };
         let partial = now.mono < self.partial_until;
         let Some(room) = self.rooms.get(stream) else {
             return ItemResult::Members {
                 version: Version::default(),
+                as_of,
                 partial,
                 count: 0,
                 members: Some(vec![]),
@@ -100,10 +102,11 @@ impl HomeRooms {
         };
         let count = room.listed();
         let listed = room.users.iter().filter_map(|(user, m)| Some((user, m.listed.as_ref()?)));
-        let members = (count <= MEMBERS_LISTED_MAX).then(|| {
-            listed.map(|(user, entry)| InfoOf { user: user.clone(), info: entry.info.clone() }).collect()
-        });
-        ItemResult::Members { version: room.version, partial, count, members }
+        let listed = listed.map(|(user, entry)| InfoOf { user: user.clone(), info: entry.info.clone() });
+        let members = (count <= MEMBERS_LISTED_MAX).then(|| listed.collect::<Vec<_>>());
+        let fits = |all: &Vec<InfoOf>| all.iter().map(InfoOf::size).sum::<usize>() <= MEMBERS_BYTES_MAX;
+        let members = members.filter(fits);
+        ItemResult::Members { version: room.version, as_of, partial, count, members }
     }
 
     /// A node told who is there; returns whom to look at.

@@ -26,7 +26,7 @@ use locals::Locals;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Followed {
     No,
-    Asked,
+    Asked(u64),
     Yes,
 }
 
@@ -35,7 +35,11 @@ enum Followed {
 pub struct Room {
     vnode: VnodeId,
     followed: Followed,
+    /// It was asked to be followed, whatever came of it.
+    was_asked: bool,
     listeners: BTreeSet<SessionKey>,
+    /// Those of them that are members and told of the others.
+    presence: BTreeSet<SessionKey>,
     /// The highest place known.
     tail: Cursor,
     /// Those who wait for the home to say where the stream ends, and whether it was asked.
@@ -46,8 +50,8 @@ pub struct Room {
     locals: Locals,
     copy: Option<Copy>,
     copy_asked: bool,
-    /// Who asked for the members.
-    asking: Vec<(SessionKey, MessageId)>,
+    /// Who asked for the members, and when.
+    asking: Vec<(SessionKey, MessageId, u64)>,
 }
 
 impl Room {
@@ -55,7 +59,9 @@ impl Room {
         Self {
             vnode,
             followed: Followed::No,
+            was_asked: false,
             listeners: BTreeSet::new(),
+            presence: BTreeSet::new(),
             tail: Cursor::default(),
             waiting: BTreeSet::new(),
             asked: false,
@@ -176,8 +182,14 @@ impl Rooms {
                 self.by_vnode.remove(&room.vnode);
             }
         }
-        (room.followed != Followed::No)
-            .then(|| LiveChannel::Room { vnode: room.vnode, stream: stream.clone() })
+        room.was_asked.then(|| LiveChannel::Room { vnode: room.vnode, stream: stream.clone() })
+    }
+
+    /// What the log is asked for this session in this room does not concern it any more.
+    fn not_located(&mut self, key: SessionKey, stream: &StreamId) {
+        for locating in self.locating.values_mut().filter(|l| l.stream == *stream) {
+            locating.sessions.remove(&key);
+        }
     }
 
     /// Rooms whose home is at this vnode.

@@ -66,13 +66,19 @@ impl NodeCore {
         let Some(ask) = Ask::of(&key.2) else { return };
         match (ask, result) {
             (Ask::Tail, Some(ItemResult::Tail { tail, first })) => self.on_tail(stream, *tail, *first, now),
-            (Ask::Members, Some(ItemResult::Members { version, partial, count, members })) => {
-                self.on_members_told(stream, *version, *partial, *count, members.as_deref(), now);
+            (Ask::Members, Some(ItemResult::Members { version, as_of, partial, count, members })) => {
+                let versions = (*version, *as_of);
+                self.on_members_told(stream, versions, *partial, *count, members.as_deref(), now);
             }
             (Ask::Here, Some(ItemResult::Noted)) => self.on_noted(stream, now),
             // Asked again on the next tick.
             (Ask::Tail, _) => drop(self.rooms.get_mut(stream).map(|room| room.asked = false)),
-            (Ask::Members, _) => drop(self.rooms.get_mut(stream).map(|room| room.copy_asked = false)),
+            (Ask::Members, _) => {
+                if let Some(room) = self.rooms.get_mut(stream) {
+                    room.copy_asked = false;
+                }
+                self.give_up_asking(stream, now.mono);
+            }
             (Ask::Here, _) => self.not_noted(stream, now),
         }
     }
@@ -85,21 +91,31 @@ impl NodeCore {
         }
         let vnode = room.vnode;
         match room.followed {
-            Followed::Asked => return,
+            Followed::Asked(_) => return,
             Followed::No => {
-                room.followed = Followed::Asked;
+                let ask = self.next_call;
+                self.next_call += 1;
+                (room.followed, room.was_asked) = (Followed::Asked(ask), true);
                 let channel = roost_backend::store::LiveChannel::Room { vnode, stream: stream.clone() };
-                return self.out.push(Action::Follow { channel });
+                return self.out.push(Action::Follow { channel, ask });
             }
             Followed::Yes => {}
         }
         if self.wants_copy(stream) {
             self.ask_members(stream, now);
         }
+        // Too much is queued for this home already: on a later tick.
+        if self.channel_is_full(vnode) {
+            return;
+        }
         let Some(room) = self.rooms.get_mut(stream) else { return };
         if !std::mem::replace(&mut room.asked, true) {
             self.ask_home(Ask::Tail, stream, vnode, &ItemBody::Tail { stream: stream.clone() }, now);
         }
+    }
+
+    pub(super) fn channel_is_full(&self, vnode: VnodeId) -> bool {
+        self.channels.get(&vnode).is_some_and(|c| c.len() >= self.cfg.channel_items_max)
     }
 
     /// The home said where the stream ends, in order with everything that was appended before.
@@ -193,14 +209,17 @@ impl NodeCore {
         if room.tail.generation > tail.generation {
             return self.wait_on(key, stream);
         }
-        let (known, copy) =
-            (room.tail, room.copy.as_ref().map(|copy| copy.reply(&mut { MEMBERS_BYTES_MAX })));
+        let known = room.tail;
         let Some(session) = self.sessions.get_mut(&key) else { return };
         let Some(listener) = session.rooms.get_mut(stream) else { return };
         let Some(opening) = listener.opening.take() else { return };
         let reader = Reader { generation: tail.generation, sent: from, tail: known, ..Reader::default() };
         listener.reader = reader;
-        let ReplyOk { members, member_count, .. } = copy.filter(|_| listener.presence).unwrap_or_default();
+        // `welcome` lists them when it is said.
+        let listed = listener.presence && matches!(opening.how, How::Reply(_));
+        let mut room_for = if session.credit > 0 { MEMBERS_BYTES_MAX } else { 0 };
+        let copy = room.copy.as_ref().filter(|_| listed).map(|copy| copy.reply(&mut room_for));
+        let ReplyOk { members, member_count, .. } = copy.unwrap_or_default();
         let (recovered, replayed) = (through.is_none(), tail.offset.0 - from.0);
         let joined = Joined { cursor: tail, recovered, replayed, through, members, member_count };
         self.counters.replayed += joined.replayed;
@@ -223,20 +242,15 @@ impl NodeCore {
 
     /// Those who waited too long are told so.
     pub(super) fn give_up_waiting(&mut self, now: Now) {
-        let streams: Vec<_> = self
-            .rooms
-            .by_stream
-            .iter()
-            .filter(|(_, r)| !r.listeners.is_empty())
-            .map(|(s, _)| s.clone())
-            .collect();
+        let waits = |(_, room): &(&StreamId, &super::Room)| !room.waiting.is_empty();
+        let streams: Vec<_> = self.rooms.by_stream.iter().filter(waits).map(|(s, _)| s.clone()).collect();
         for stream in streams {
             let Some(room) = self.rooms.get(&stream) else { continue };
             let late = |key: &&SessionKey| {
                 let listener = self.sessions.get(key).and_then(|s| s.rooms.get(&stream));
                 listener.and_then(|l| l.opening.as_ref()).is_some_and(|o| now.mono >= o.until)
             };
-            let late: Vec<_> = room.listeners.iter().filter(late).copied().collect();
+            let late: Vec<_> = room.waiting.iter().filter(late).copied().collect();
             for key in late {
                 self.give_up(key, &stream, now);
             }
