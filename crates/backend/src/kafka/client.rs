@@ -11,6 +11,15 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 
 use crate::log::LogError;
 
+/// What librdkafka logs when a broker on its way up or down answers a request with "the leader is nobody": it skips
+/// that update, and may not produce to the partition, or read it, ever again (confluentinc/librdkafka#5430, in 2.12).
+const LEADER_LOST: (&str, &str) = ("METADATAUPDATE", "not found in cache");
+
+/// Whether a log line says that the client must be made anew.
+pub(super) fn is_leader_lost(facility: &str, message: &str) -> bool {
+    facility == LEADER_LOST.0 && message.contains(LEADER_LOST.1)
+}
+
 /// Sends librdkafka's log lines to `tracing`.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Logging;

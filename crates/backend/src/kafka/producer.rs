@@ -22,7 +22,7 @@ use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _, ProducerContext
 use tokio::sync::mpsc;
 use tokio::sync::mpsc::error::TrySendError;
 
-use super::client::{log_error, log_line};
+use super::client::{is_leader_lost, log_error, log_line};
 use crate::log::in_flight::{InFlight, Round};
 use crate::log::{LogError, Outgoing, Position, Producer, QueueFull, Report};
 
@@ -32,10 +32,6 @@ const LOOK_EVERY: Duration = Duration::from_millis(50);
 const MAKE_AGAIN_AFTER: Duration = Duration::from_secs(1);
 /// The reports of an ended producer are local, and wait only for whoever reads them.
 const LAST_REPORTS_LIMIT: Duration = Duration::from_secs(5);
-
-/// What librdkafka logs when a broker on its way up or down answers a produce request with "the leader is nobody": it
-/// skips that update, and may not produce to the partition ever again (confluentinc/librdkafka#5430, in 2.12).
-const LEADER_LOST: (&str, &str) = ("METADATAUPDATE", "not found in cache");
 
 type Base = BaseProducer<Delivery>;
 
@@ -175,7 +171,7 @@ struct Reporter {
     in_flight: InFlight,
     /// The lane was dropped: from now on a report is lost rather than waited with.
     stopping: AtomicBool,
-    /// See [`LEADER_LOST`].
+    /// See [`is_leader_lost`].
     leader_lost: AtomicBool,
 }
 
@@ -223,7 +219,7 @@ struct Delivery(Arc<Reporter>);
 impl ClientContext for Delivery {
     fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
         log_line(level, facility, message);
-        if facility == LEADER_LOST.0 && message.contains(LEADER_LOST.1) {
+        if is_leader_lost(facility, message) {
             self.0.leader_lost.store(true, Ordering::Release);
         }
     }

@@ -1,21 +1,21 @@
 //! Reads one topic from fixed offsets on: no group is joined, nothing is committed.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
 use futures_util::FutureExt;
-use rdkafka::config::FromClientConfigAndContext;
-use rdkafka::consumer::{Consumer, StreamConsumer};
+use rdkafka::config::{FromClientConfigAndContext, RDKafkaLogLevel};
+use rdkafka::consumer::{Consumer, ConsumerContext, StreamConsumer};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::Message;
-use rdkafka::{ClientConfig, Offset, TopicPartitionList};
-use tokio::time::MissedTickBehavior;
+use rdkafka::{ClientConfig, ClientContext, Offset, TopicPartitionList};
+use tokio::time::{MissedTickBehavior, timeout};
 use tokio_util::task::AbortOnDropHandle;
 
-use super::client::{Logging, OffThread};
+use super::client::{OffThread, is_leader_lost, log_error, log_line};
 use super::ends::Ends;
 use crate::log::{LogError, LogReader, LogRecord, Position};
 
@@ -24,10 +24,36 @@ const RECORDS_MAX: usize = 256;
 /// How often the ends are asked for, for [`LogReader::lag`].
 const LAG_EVERY: Duration = Duration::from_secs(1);
 
+/// How often a reader that hears nothing looks whether it must be made anew.
+const LOOK_EVERY: Duration = Duration::from_millis(500);
+
+/// What librdkafka says of a reader.
+struct Watching {
+    leader_lost: Arc<AtomicBool>,
+}
+
+impl ClientContext for Watching {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+        if is_leader_lost(facility, message) {
+            self.leader_lost.store(true, Ordering::Release);
+        }
+        log_line(level, facility, message);
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        log_error(&error, reason);
+    }
+}
+
+impl ConsumerContext for Watching {}
+
 /// See the module's description.
 pub(super) struct KafkaReader {
+    config: ClientConfig,
     topic: Arc<str>,
-    consumer: OffThread<StreamConsumer<Logging>>,
+    consumer: OffThread<StreamConsumer<Watching>>,
+    /// A way to a partition is lost to this consumer: another goes on where this one was.
+    leader_lost: Arc<AtomicBool>,
     /// For each partition the offset after the last record returned.
     next: Vec<u64>,
     ends: Arc<[AtomicU64]>,
@@ -45,21 +71,23 @@ impl KafkaReader {
         from: Vec<u64>,
         ends: Arc<Ends>,
     ) -> Result<Self, LogError> {
-        let refused = |e: KafkaError| LogError::Refused(e.to_string());
-        let consumer: StreamConsumer<Logging> =
-            StreamConsumer::from_config_and_context(config, Logging).map_err(refused)?;
-        let consumer = OffThread::new(consumer);
-        let mut list = TopicPartitionList::new();
-        for (partition, &offset) in from.iter().enumerate() {
-            // Fixed offsets rather than "the end", which librdkafka would look up some time after this returned.
-            list.add_partition_offset(topic, partition as i32, Offset::Offset(offset as i64))
-                .map_err(refused)?;
-        }
-        consumer.assign(&list).map_err(refused)?;
+        let leader_lost = Arc::new(AtomicBool::new(false));
+        let consumer = consumer(config, topic, &from, &leader_lost)?;
         let topic: Arc<str> = topic.into();
         let heard: Arc<[AtomicU64]> = from.iter().map(|&end| AtomicU64::new(end)).collect();
         let lag = tokio::spawn(listen_for_ends(Arc::clone(&topic), ends, Arc::clone(&heard)));
-        Ok(Self { topic, consumer, next: from, ends: heard, _lag: AbortOnDropHandle::new(lag) })
+        let config = config.clone();
+        let _lag = AbortOnDropHandle::new(lag);
+        Ok(Self { config, topic, consumer, leader_lost, next: from, ends: heard, _lag })
+    }
+
+    /// Another consumer from where this one is. Nothing is skipped and nothing comes twice: what was returned is
+    /// noted, and what the old one had in its queue is read again.
+    fn make_anew(&mut self) -> Result<(), LogError> {
+        tracing::warn!(topic = %self.topic, "kafka: a reader is made anew: it lost sight of a leader");
+        self.leader_lost = Arc::new(AtomicBool::new(false));
+        self.consumer = consumer(&self.config, &self.topic, &self.next, &self.leader_lost)?;
+        Ok(())
     }
 
     /// Notes the record as returned.
@@ -82,7 +110,11 @@ impl LogReader for KafkaReader {
         let first = 'first: loop {
             // The only wait; what `recv` takes out of librdkafka's queue it returns in the same poll, so a dropped
             // `next` loses nothing.
-            let mut error = match self.consumer.recv().await {
+            if self.leader_lost.swap(false, Ordering::AcqRel) {
+                self.make_anew()?;
+            }
+            let Ok(received) = timeout(LOOK_EVERY, self.consumer.recv()).await else { continue };
+            let mut error = match received {
                 Ok(message) => break record(&message),
                 Err(e) => match worth_telling(&e) {
                     Some(error) => error,
@@ -122,6 +154,26 @@ impl LogReader for KafkaReader {
         let ends = self.ends.iter().map(|end| end.load(Ordering::Relaxed));
         ends.zip(&self.next).map(|(end, &next)| end.saturating_sub(next)).sum()
     }
+}
+
+fn consumer(
+    config: &ClientConfig,
+    topic: &str,
+    from: &[u64],
+    leader_lost: &Arc<AtomicBool>,
+) -> Result<OffThread<StreamConsumer<Watching>>, LogError> {
+    let refused = |e: KafkaError| LogError::Refused(e.to_string());
+    let watching = Watching { leader_lost: Arc::clone(leader_lost) };
+    let consumer: StreamConsumer<Watching> =
+        StreamConsumer::from_config_and_context(config, watching).map_err(refused)?;
+    let consumer = OffThread::new(consumer);
+    let mut list = TopicPartitionList::new();
+    for (partition, &offset) in from.iter().enumerate() {
+        // Fixed offsets rather than "the end", which librdkafka would look up some time after this returned.
+        list.add_partition_offset(topic, partition as i32, Offset::Offset(offset as i64)).map_err(refused)?;
+    }
+    consumer.assign(&list).map_err(refused)?;
+    Ok(consumer)
 }
 
 /// Keeps what the log last said about its ends. librdkafka's statistics have the same numbers, but as a growing
