@@ -104,6 +104,14 @@ impl KafkaReader {
     }
 }
 
+#[cfg(test)]
+impl KafkaReader {
+    /// As if librdkafka had said so.
+    pub(super) fn lose_sight_of_a_leader(&self) {
+        self.leader_lost.store(true, Ordering::Release);
+    }
+}
+
 #[async_trait]
 impl LogReader for KafkaReader {
     async fn next(&mut self) -> Result<Vec<LogRecord>, LogError> {

@@ -150,6 +150,25 @@ async fn the_errors_of_a_long_outage_do_not_hold_up_what_comes_after_it() {
 }
 
 #[tokio::test]
+async fn a_reader_that_lost_sight_of_a_leader_goes_on_where_it_was() {
+    let (_mock, config) = mock();
+    let log = KafkaLog::connect(config).await.unwrap();
+    let from = log.ends.of(TOPIC, vec![0]).await.unwrap();
+    let mut reader = KafkaReader::start(&log.config.reader(), TOPIC, from, Arc::clone(&log.ends)).unwrap();
+    let (reports, mut received) = mpsc::channel(16);
+    let producer = log.producer(Lane::Outbox, reports).unwrap();
+    for token in 0..6 {
+        if token == 3 {
+            assert_eq!(tokens(&mut reader, 2).await, [0, 1, 2]);
+            reader.lose_sight_of_a_leader();
+        }
+        producer.produce(numbered(token)).unwrap();
+        while report(&mut received).await.token != token {}
+    }
+    assert_eq!(tokens(&mut reader, 5).await, [3, 4, 5], "nothing twice, nothing left out");
+}
+
+#[tokio::test]
 async fn a_producer_that_broke_is_made_again() {
     let (mock, config) = mock();
     let log = KafkaLog::connect(config).await.unwrap();
