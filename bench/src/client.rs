@@ -8,8 +8,10 @@ use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async};
 
 use crate::cluster::Cluster;
 
+type Socket = WebSocketStream<MaybeTlsStream<TcpStream>>;
+
 pub struct Client {
-    socket: WebSocketStream<MaybeTlsStream<TcpStream>>,
+    socket: Socket,
     prefix: String,
 }
 
@@ -23,6 +25,23 @@ impl Client {
         let mut client = Self { socket, prefix };
         client.until("welcome").await?;
         Ok(client)
+    }
+
+    /// The socket of a user who is in `room` from the beginning.
+    pub async fn join(cluster: &Cluster, user: String, room: &str) -> Result<Socket> {
+        let (mut socket, _) = connect_async(cluster.route(&user).await?).await?;
+        let token = cluster.token(&user);
+        let connect = format!(r#"{{"type":"connect","token":"{token}","rooms":[{{"room":"{room}"}}]}}"#);
+        socket.send(Message::text(connect)).await?;
+        let mut client = Self { socket, prefix: String::new() };
+        client.until("welcome").await?;
+        Ok(client.socket)
+    }
+
+    pub async fn publish(&mut self, room: &str, n: u64, data: &str) -> Result<()> {
+        let id = &self.prefix;
+        let frame = format!(r#"{{"type":"publish","id":"{id}-{n}","room":"{room}","data":{data}}}"#);
+        Ok(self.socket.send(Message::text(frame)).await?)
     }
 
     pub async fn send(&mut self, to: &str, n: usize) -> Result<()> {

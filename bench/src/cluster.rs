@@ -59,6 +59,7 @@ impl Cluster {
             let mut config = WsNodeConfig::new(node, VNODES, &Pins::Auto, verifier);
             // What is measured is the path, not the limit on one session.
             (config.core.commands_per_s, config.core.commands_burst) = (0, 0);
+            config.core.open_rooms = true;
             config.http.handshakes_per_s = 0;
             let ports = Ports { public: port().await?, admin: port().await? };
             servers.push(Server::bind(config, backends.clone(), ports).await?);

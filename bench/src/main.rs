@@ -8,6 +8,7 @@
 mod client;
 mod cluster;
 mod floor;
+mod room;
 
 use std::time::{Duration, Instant};
 
@@ -66,6 +67,7 @@ async fn run(name: &str, cluster: Cluster) -> Result<()> {
     println!(
         "throughput    {rate:.0} messages/s acknowledged and delivered ({PAIRS} pairs, {IN_FLIGHT} in flight each)"
     );
+    room::run(&cluster).await?;
     cluster.stop().await;
     Ok(())
 }
