@@ -2,7 +2,7 @@
 
 use roost_backend::store::Page;
 use roost_proto::codes::{ErrorBody, ErrorCode};
-use roost_proto::frames::{Reply, ReplyOk, ServerFrame};
+use roost_proto::frames::ReplyOk;
 use roost_proto::history::{Before, History};
 use roost_proto::ids::MessageId;
 use roost_proto::limits::{FRAME_BYTES_MAX, HISTORY_DEFAULT, HISTORY_MAX};
@@ -73,18 +73,8 @@ impl NodeCore {
         }
     }
 
-    /// A page counts as a message frame: a client that reads nothing is sent no more of them than it has credit.
     pub(super) fn on_paged(&mut self, key: SessionKey, id: &MessageId, answer_of: Maybe<Page>) {
         let Some(page) = answer_of else { return self.reply_unavailable(key, id.as_str()) };
-        let Some(session) = self.sessions.get_mut(&key) else { return };
-        if session.credit == 0 {
-            let error = ErrorBody::new(ErrorCode::RateLimited, "what was sent before is not read yet");
-            return self.reply_error(key, id.as_str(), error.retry_after(RETRY_AFTER_MS));
-        }
-        session.credit -= 1;
-        session.unanswered = session.unanswered.saturating_sub(1);
-        let reply = Reply::ok(id.as_str(), answer(page, PAGE_BYTES_MAX));
-        let frame = ServerFrame::Reply(reply).to_json().into();
-        self.out.push(Action::Frame { session: key, frame, lane: super::events::Lane::Message });
+        self.reply_on_credit(key, id.as_str(), answer(page, PAGE_BYTES_MAX));
     }
 }

@@ -261,6 +261,20 @@ impl NodeCore {
         self.reply(key, Reply::ok(id, ok));
     }
 
+    /// A reply that may be large counts as a message frame: a client that reads nothing is sent no more of them than
+    /// it has credit.
+    pub(super) fn reply_on_credit(&mut self, key: SessionKey, id: &str, ok: ReplyOk) {
+        let Some(session) = self.sessions.get_mut(&key) else { return };
+        if session.credit == 0 {
+            let error = ErrorBody::new(ErrorCode::RateLimited, "what was sent before is not read yet");
+            return self.reply_error(key, id, error.retry_after(RETRY_AFTER_MS));
+        }
+        session.credit -= 1;
+        session.unanswered = session.unanswered.saturating_sub(1);
+        let frame = ServerFrame::Reply(Reply::ok(id, ok)).to_json().into();
+        self.out.push(Action::Frame { session: key, frame, lane: Lane::Message });
+    }
+
     pub(super) fn reply_error(&mut self, key: SessionKey, id: &str, error: ErrorBody) {
         self.reply(key, Reply::error(Some(id.to_owned()), error));
     }

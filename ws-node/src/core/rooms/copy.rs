@@ -4,19 +4,17 @@
 use std::collections::BTreeMap;
 
 use roost_proto::Json;
-use roost_proto::codes::{ErrorBody, ErrorCode};
-use roost_proto::frames::{Change, InfoOf, Member, Reply, ReplyOk, RoomWelcome, ServerFrame};
+use roost_proto::frames::{Change, InfoOf, Member, ReplyOk, RoomWelcome, ServerFrame};
 use roost_proto::ids::{MessageId, StreamId, UserId};
 use roost_proto::limits::MEMBERS_BYTES_MAX;
 use roost_proto::live::{MemberChange, Version};
 use roost_proto::records::ItemBody;
 
 use super::placing::Ask;
+use crate::core::NodeCore;
 use crate::core::config::Rule;
-use crate::core::events::{Lane, Now, SessionKey};
-use crate::core::sending::RETRY_AFTER_MS;
+use crate::core::events::{Now, SessionKey};
 use crate::core::signals::Latest;
-use crate::core::{Action, NodeCore};
 
 #[derive(Debug)]
 pub(super) struct Copy {
@@ -66,10 +64,9 @@ impl NodeCore {
     }
 
     pub(super) fn ask_members(&mut self, stream: &StreamId, now: Now) {
-        let Some(room) = self.rooms.get_mut(stream) else { return };
-        let vnode = room.vnode;
-        if !room.copy_asked && !self.channel_is_full(vnode) {
-            let Some(room) = self.rooms.get_mut(stream) else { return };
+        let Some(vnode) = self.rooms.get(stream).map(|room| room.vnode) else { return };
+        let full = self.channel_is_full(vnode);
+        if let Some(room) = self.rooms.get_mut(stream).filter(|room| !room.copy_asked && !full) {
             room.copy_asked = true;
             let body = ItemBody::Members { stream: stream.clone() };
             self.ask_home(Ask::Members, stream, vnode, &body, now);
@@ -129,21 +126,11 @@ impl NodeCore {
         }
     }
 
-    /// A list may be large, so it takes a message's credit: who reads nothing is sent no more of them.
+    /// What is known of the members, to who asked.
     pub(super) fn reply_members(&mut self, key: SessionKey, stream: &StreamId, id: &MessageId) {
         let Some(copy) = self.rooms.get(stream).and_then(|room| room.copy.as_ref()) else { return };
         let ok = copy.reply(&mut { MEMBERS_BYTES_MAX });
-        let Some(session) = self.sessions.get_mut(&key) else { return };
-        session.unanswered = session.unanswered.saturating_sub(1);
-        let (reply, lane) = if session.credit == 0 {
-            let error = ErrorBody::new(ErrorCode::RateLimited, "what was sent before is not read yet");
-            (Reply::error(Some(id.to_string()), error.retry_after(RETRY_AFTER_MS)), Lane::Reply)
-        } else {
-            session.credit -= 1;
-            (Reply::ok(id.as_str(), ok), Lane::Message)
-        };
-        let frame = ServerFrame::Reply(reply).to_json().into();
-        self.out.push(Action::Frame { session: key, frame, lane });
+        self.reply_on_credit(key, id.as_str(), ok);
     }
 
     /// Those who have waited too long for the list, or will get none.

@@ -156,15 +156,15 @@ impl NodeCore {
 
     /// A session is not in a room any more; `left` if it said so.
     pub(super) fn leave(&mut self, key: SessionKey, stream: &StreamId, left: bool, now: Now) {
-        let user = self.sessions.get(&key).map(|s| s.user.clone());
-        self.forget_listener(key, stream, user.as_ref(), left, now);
+        let Some(user) = self.sessions.get(&key).map(|s| s.user.clone()) else { return };
+        self.forget_listener(key, stream, &user, left, now);
     }
 
     fn forget_listener(
         &mut self,
         key: SessionKey,
         stream: &StreamId,
-        user: Option<&roost_proto::UserId>,
+        user: &roost_proto::UserId,
         left: bool,
         now: Now,
     ) {
@@ -172,9 +172,7 @@ impl NodeCore {
         room.listeners.remove(&key);
         room.presence.remove(&key);
         room.waiting.remove(&key);
-        if let Some(user) = user {
-            room.locals.go(key, user, left);
-        }
+        room.locals.go(key, user, left);
         if let Some(session) = self.sessions.get_mut(&key) {
             session.starved.remove(stream);
             session.signals.waiting.retain(|latest, _| !latest.is_of(stream));
@@ -193,7 +191,7 @@ impl NodeCore {
         now: Now,
     ) {
         for stream in session.rooms.keys() {
-            self.forget_listener(key, stream, Some(&session.user), false, now);
+            self.forget_listener(key, stream, &session.user, false, now);
         }
     }
 

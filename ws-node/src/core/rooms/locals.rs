@@ -116,7 +116,7 @@ impl NodeCore {
     }
 
     /// What was said may be lost.
-    pub(super) fn not_noted(&mut self, stream: &StreamId, _now: Now) {
+    pub(super) fn not_noted(&mut self, stream: &StreamId) {
         if let Some(room) = self.rooms.get_mut(stream) {
             room.locals.under_way = room.locals.under_way.saturating_sub(1);
             room.locals.anew = true;

@@ -79,7 +79,7 @@ impl NodeCore {
                 }
                 self.give_up_asking(stream, now.mono);
             }
-            (Ask::Here, _) => self.not_noted(stream, now),
+            (Ask::Here, _) => self.not_noted(stream),
         }
     }
 
