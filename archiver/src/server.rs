@@ -107,6 +107,7 @@ impl Archiver {
                 archive: Arc::clone(&archive),
                 progress,
                 metrics: topic_metrics,
+                health: health.clone(),
                 backoff_max: Duration::from_millis(config.backoff_max_ms),
             };
             spawn(&mut tasks, topic, follower.run(stop.clone()));

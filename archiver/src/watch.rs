@@ -33,17 +33,30 @@ pub(crate) struct Watch {
 impl Watch {
     /// Until `stop`; then the others are told at once.
     pub(crate) async fn run(self, stop: CancellationToken) {
-        let mut tick = interval(Duration::from_millis(BEAT_MS));
-        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let every = || {
+            let mut tick = interval(Duration::from_millis(BEAT_MS));
+            tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+            tick
+        };
         let beating = async {
+            let mut tick = every();
             loop {
                 tick.tick().await;
-                tokio::join!(self.beat(), self.look());
+                self.beat().await;
+            }
+        };
+        // By itself: a log that does not answer must not delay a beat.
+        let looking = async {
+            let mut tick = every();
+            loop {
+                tick.tick().await;
+                self.look().await;
             }
         };
         tokio::select! {
             () = stop.cancelled() => {}
             () = beating => {}
+            () = looking => {}
         }
         if let Err(error) = self.archive.leave(&self.id).await {
             tracing::debug!(%error, "the others will notice by themselves");
