@@ -19,7 +19,7 @@ pub struct DisconnectArgs {
 
 #[derive(clap::Args)]
 pub struct HistoryArgs {
-    /// Such as user:bob
+    /// Such as user:bob or room:lobby
     stream: StreamId,
     /// Messages at most
     #[arg(long, default_value_t = 20)]

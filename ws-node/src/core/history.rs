@@ -1,4 +1,5 @@
-//! The command `history` on a socket: pages of the own inbox and of rooms, as far as the hot window goes.
+//! The command `history` on a socket: pages of the session's own inbox, or of a room it may read, as far as the hot
+//! window goes.
 
 use roost_backend::store::Page;
 use roost_proto::Json;
