@@ -9,7 +9,6 @@ use std::time::Duration;
 
 use roost_backend::archive::{Archive, ArchiveError, Stored};
 use roost_backend::log::{Log, LogReader, LogRecord, Position};
-use roost_service::Health;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
@@ -58,8 +57,6 @@ pub(crate) struct Follower {
     pub archive: Arc<dyn Archive>,
     pub progress: Progress,
     pub metrics: TopicMetrics,
-    /// Has the topic as a check while it cannot be stored.
-    pub health: Health,
     /// The longest pause while the database is away.
     pub backoff_max: Duration,
 }
@@ -109,7 +106,6 @@ impl Follower {
                         // Full jitter, so that several do not come at once.
                         let wait = pause.mul_f64(rand::random_range(0.5..1.0));
                         tracing::warn!(topic = self.topic, %error, ?wait, "paused: the database does not take it");
-                        self.health.set(self.topic, Err(error.to_string()));
                         sleep(wait).await;
                         batch_max = (batch_max / 4).max(1);
                         pause = (pause * 2).min(self.backoff_max);
@@ -230,7 +226,6 @@ impl Follower {
             match self.archive.store(&batch).await {
                 Ok(Stored::Kept(tally)) => {
                     self.metrics.stored(&tally, lost, began.elapsed());
-                    self.health.set(self.topic, Ok(()));
                     *batch_max = (*batch_max * 2).min(BATCH_RECORDS);
                     if tally.dead > 0 {
                         tracing::warn!(topic = self.topic, records = tally.dead, "put aside as dead letters");
