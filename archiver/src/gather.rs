@@ -34,7 +34,10 @@ impl Gathering {
             if offset < span.to {
                 self.went_back.push(partition);
             }
-            self.lost += offset.saturating_sub(span.to);
+            // One that was never archived begins where the log does.
+            if span.to > 0 {
+                self.lost += offset.saturating_sub(span.to);
+            }
             span.to = offset + 1;
             self.bytes += bytes(&record);
             self.records.push(record);
@@ -76,13 +79,13 @@ mod tests {
     fn a_batch_covers_what_came_and_gaps_are_counted() {
         let mut gathering = Gathering::new(&[(0, 5), (1, 0), (2, 9)].into());
         gathering.take(vec![record(0, 5), record(0, 6), record(1, 3)]);
-        gathering.take(vec![record(0, 7), record(1, 4), record(9, 0)]);
+        gathering.take(vec![record(0, 10), record(1, 4), record(9, 0)]);
         assert_eq!((gathering.lost, gathering.went_back.len()), (3, 0));
         assert_eq!((gathering.room(7), gathering.room(3)), (2, 0));
         assert!(gathering.is_full(5, 100) && gathering.is_full(100, 25) && !gathering.is_full(6, 26));
         let batch = gathering.batch("t");
         let span = |partition, from, to| Span { partition, from, to };
-        assert_eq!(batch.spans, [span(0, 5, 8), span(1, 0, 5)]);
+        assert_eq!(batch.spans, [span(0, 5, 11), span(1, 0, 5)]);
         assert_eq!(batch.records.len(), 5);
     }
 

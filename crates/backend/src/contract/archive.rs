@@ -36,6 +36,9 @@ pub trait Fixture: Send + Sync {
     async fn pass(&self, ms: u64);
 }
 
+/// Of every question to an archive under test.
+const ANSWERS: &str = "the archive answers";
+
 /// A moment when a generation began long ago.
 const NOW_MS: u64 = 1_795_243_200_123;
 const OLD: Epoch = Epoch(NOW_MS - 100 * 3_600_000);
@@ -120,7 +123,7 @@ impl Topic {
 }
 
 async fn kept(archive: &dyn Archive, batch: &Batch) -> Tally {
-    match archive.store(batch).await.expect("the archive answers") {
+    match archive.store(batch).await.expect(ANSWERS) {
         Stored::Kept(tally) => tally,
         Stored::Fenced => panic!("fenced"),
     }
@@ -128,7 +131,7 @@ async fn kept(archive: &dyn Archive, batch: &Batch) -> Tally {
 
 /// All messages of a stream as they are shown, newest first.
 async fn shown(archive: &dyn Archive, stream: &StreamId) -> Vec<Bytes> {
-    let page = archive.messages(stream, Place::Newest, 10_000).await.expect("the archive answers");
+    let page = archive.messages(stream, Place::Newest, 10_000).await.expect(ANSWERS);
     page.into_iter().map(|(_, frame)| frame).collect()
 }
 

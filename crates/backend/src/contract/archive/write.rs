@@ -8,14 +8,14 @@ use super::*;
 pub async fn a_batch_is_stored_with_its_positions(f: &impl Fixture) {
     let (archive, mut topic) = (f.archive(), Topic::chat());
     let (bob, lobby) = (stream("user:bob"), stream("room:lobby"));
-    assert!(archive.positions(CHAT_EVENTS).await.unwrap().is_empty());
+    assert!(archive.positions(CHAT_EVENTS).await.expect(ANSWERS).is_empty());
     let said: Vec<_> = (1..=20).map(|n| Said::new(&bob, n)).collect();
     let other = Said::new(&lobby, 1);
     let payloads = said.iter().map(|said| (3, said.payload())).chain([(5, other.payload())]);
     let tally = kept(&*archive, &topic.batch(payloads)).await;
     assert_eq!(tally, Tally { rows: 21, ..Tally::default() });
-    assert_eq!(archive.positions(CHAT_EVENTS).await.unwrap(), [(3, 20), (5, 1)].into());
-    assert!(archive.positions(USER_STATUS_EVENTS).await.unwrap().is_empty());
+    assert_eq!(archive.positions(CHAT_EVENTS).await.expect(ANSWERS), [(3, 20), (5, 1)].into());
+    assert!(archive.positions(USER_STATUS_EVENTS).await.expect(ANSWERS).is_empty());
     assert_eq!(shown(&*archive, &bob).await, newest_first(&said));
     assert_eq!(shown(&*archive, &lobby).await, [other.payload()]);
     assert!(shown(&*archive, &stream("user:bo")).await.is_empty());
@@ -23,7 +23,7 @@ pub async fn a_batch_is_stored_with_its_positions(f: &impl Fixture) {
     let mut later = topic.batch([(5, Said::new(&lobby, 2).payload())]);
     (later.spans[0].to, later.records[0].position.offset) = (100, 99);
     kept(&*archive, &later).await;
-    assert_eq!(archive.positions(CHAT_EVENTS).await.unwrap(), [(3, 20), (5, 100)].into());
+    assert_eq!(archive.positions(CHAT_EVENTS).await.expect(ANSWERS), [(3, 20), (5, 100)].into());
 }
 
 /// Promise 1.
@@ -31,16 +31,16 @@ pub async fn a_batch_from_elsewhere_is_fenced_and_changes_nothing(f: &impl Fixtu
     let (archive, mut topic, bob) = (f.archive(), Topic::chat(), stream("user:bob"));
     let first = topic.batch([(0, Said::new(&bob, 1).payload()), (1, Bytes::from_static(b"garbage"))]);
     kept(&*archive, &first).await;
-    let again = archive.store(&first).await.unwrap();
+    let again = archive.store(&first).await.expect(ANSWERS);
     assert_eq!(again, Stored::Fenced, "the same once more");
     let mut half = topic.batch([(0, Said::new(&bob, 2).payload()), (1, Bytes::from_static(b"garbage"))]);
     half.spans[1].from = 7;
-    assert_eq!(archive.store(&half).await.unwrap(), Stored::Fenced, "one of the spans is elsewhere");
+    assert_eq!(archive.store(&half).await.expect(ANSWERS), Stored::Fenced, "one of the spans is elsewhere");
     half.spans[1].from = 0;
-    assert_eq!(archive.store(&half).await.unwrap(), Stored::Fenced, "at the beginning, too");
-    assert_eq!(archive.positions(CHAT_EVENTS).await.unwrap(), [(0, 1), (1, 1)].into());
+    assert_eq!(archive.store(&half).await.expect(ANSWERS), Stored::Fenced, "at the beginning, too");
+    assert_eq!(archive.positions(CHAT_EVENTS).await.expect(ANSWERS), [(0, 1), (1, 1)].into());
     assert_eq!(shown(&*archive, &bob).await.len(), 1);
-    assert_eq!(archive.dead_letters(None, 10).await.unwrap().len(), 1);
+    assert_eq!(archive.dead_letters(None, 10).await.expect(ANSWERS).len(), 1);
     half.spans[1].from = 1;
     kept(&*archive, &half).await;
     assert_eq!(shown(&*archive, &bob).await.len(), 2);
@@ -100,7 +100,7 @@ pub async fn of_two_who_read_the_same_partition_each_record_is_kept_once(f: &imp
     let said: Vec<_> = (1..=COUNT).map(|n| Said::new(&bob, n)).collect();
     let read_on = async |step: usize| {
         loop {
-            let next = archive.positions(CHAT_EVENTS).await.unwrap().get(&0).copied().unwrap_or(0);
+            let next = archive.positions(CHAT_EVENTS).await.expect(ANSWERS).get(&0).copied().unwrap_or(0);
             if next == COUNT {
                 return;
             }
@@ -154,14 +154,14 @@ pub async fn random_batches_are_kept_as_they_came(f: &impl Fixture) {
         let tally = kept(&*archive, &batch).await;
         assert_eq!((tally.rows, tally.duplicates, tally.dead), (rows, copies, dead));
         if rng.random_bool(0.3) && !batch.records.is_empty() {
-            assert_eq!(archive.store(&batch).await.unwrap(), Stored::Fenced);
+            assert_eq!(archive.store(&batch).await.expect(ANSWERS), Stored::Fenced);
         }
     }
-    assert_eq!(archive.positions(CHAT_EVENTS).await.unwrap(), topic.ends);
+    assert_eq!(archive.positions(CHAT_EVENTS).await.expect(ANSWERS), topic.ends);
     for (of, said) in &kept_of {
         assert_eq!(shown(&*archive, &streams[*of]).await, newest_first(said));
     }
-    assert_eq!(archive.dead_letters(None, 10_000).await.unwrap().len() as u64, garbage);
+    assert_eq!(archive.dead_letters(None, 10_000).await.expect(ANSWERS).len() as u64, garbage);
 }
 
 pub async fn canaries_are_not_kept(f: &impl Fixture) {
@@ -170,5 +170,5 @@ pub async fn canaries_are_not_kept(f: &impl Fixture) {
     let tally = topic.store(&*archive, [canary.payload()]).await;
     assert_eq!(tally, Tally { skipped: 1, ..Tally::default() });
     assert!(shown(&*archive, &bob).await.is_empty());
-    assert_eq!(archive.positions(CHAT_EVENTS).await.unwrap(), topic.ends);
+    assert_eq!(archive.positions(CHAT_EVENTS).await.expect(ANSWERS), topic.ends);
 }
