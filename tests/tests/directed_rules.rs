@@ -21,3 +21,5 @@ mod rig;
 mod sending;
 #[path = "directed_rules/sessions.rs"]
 mod sessions;
+#[path = "directed_rules/watching.rs"]
+mod watching;

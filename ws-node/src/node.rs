@@ -311,6 +311,20 @@ impl Node {
                     Event::Standings { rooms, answer }
                 });
             }
+            Action::ReadPresence { vnode, users, ask } => {
+                let asked = users.clone();
+                self.ask("presence", async move { store.presence(vnode, &asked).await }, move |answer| {
+                    Event::PresenceRead { vnode, users, ask, answer }
+                });
+            }
+            Action::PresenceStandings { vnodes } => {
+                let asked = vnodes.clone();
+                self.ask(
+                    "presence standings",
+                    async move { store.presence_standings(&asked).await },
+                    move |answer| Event::PresenceStandings { vnodes, answer },
+                );
+            }
             Action::Page { session, id, vnode, stream, before, limit } => {
                 let reads = Arc::clone(&self.reads);
                 self.ask(

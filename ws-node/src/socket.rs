@@ -409,6 +409,8 @@ impl Session {
             Some(Ok(ClientFrame::Join(join))) => self.in_room(RoomCommand::Join(join)).await,
             Some(Ok(ClientFrame::Leave(leave))) => self.in_room(RoomCommand::Leave(leave)).await,
             Some(Ok(ClientFrame::Members(of))) => self.in_room(RoomCommand::Members(of)).await,
+            Some(Ok(ClientFrame::Watch(command))) => self.tell(Event::Watch { session, command }).await,
+            Some(Ok(ClientFrame::Unwatch(command))) => self.tell(Event::Unwatch { session, command }).await,
             Some(Ok(ClientFrame::Signal(signal))) => self.tell(Event::Signal { session, signal }).await,
             Some(Ok(ClientFrame::Status(s))) => {
                 self.tell(Event::Status { session, id: s.id, status: s.status }).await

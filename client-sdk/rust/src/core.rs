@@ -231,6 +231,7 @@ impl Core {
                 | ServerFrame::Message(_)
                 | ServerFrame::Reset(_)
                 | ServerFrame::Member(_)
+                | ServerFrame::Presence(_)
                 | ServerFrame::Signal(_) => {
                     self.broken(conn, "a frame before 'welcome'".to_owned());
                 }
@@ -251,7 +252,7 @@ impl Core {
                 ServerFrame::Welcome(_) => self.broken(conn, "a second 'welcome'".to_owned()),
                 ServerFrame::Member(member) => self.member(member),
                 ServerFrame::Signal(signal) => self.signalled(signal),
-                ServerFrame::Ping(_) | ServerFrame::Pong(_) => {}
+                ServerFrame::Presence(_) | ServerFrame::Ping(_) | ServerFrame::Pong(_) => {}
             }
         }
     }

@@ -324,6 +324,12 @@ impl World {
             Action::Unfollow { channel } => self.unfollow(pid, &channel),
             Action::Shout { channel, payload } => self.publish(&channel, &payload),
             Action::Standings { rooms } => self.ask_store(Peer::Node(pid), store::Request::Standings(rooms)),
+            Action::ReadPresence { vnode, users, ask } => {
+                self.ask_store(Peer::Node(pid), store::Request::Presence { vnode, users, ask });
+            }
+            Action::PresenceStandings { vnodes } => {
+                self.ask_store(Peer::Node(pid), store::Request::PresenceStandings(vnodes));
+            }
             // No client of the simulation reads pages, and nobody asks over HTTP.
             Action::Observe(..) | Action::Page { .. } | Action::Answer { .. } => {}
             Action::Replaced => self.kill(pid),

@@ -9,7 +9,6 @@ use roost_proto::limits::{INFO_BYTES_MAX, ROOMS_PER_SESSION_MAX, UNKNOWN_AFTER_M
 use super::{Arrival, How, Listener, Opening};
 use crate::core::events::{Now, RoomCommand, SessionKey};
 use crate::core::reader::Reader;
-use crate::core::sending::RETRY_AFTER_MS;
 use crate::core::session::{Early, State};
 use crate::core::{Action, NodeCore};
 
@@ -28,14 +27,9 @@ impl NodeCore {
             RoomCommand::Publish(publish) => self.on_publish(key, publish, now),
             other => {
                 let id = other.id().clone();
-                if session.unanswered >= self.cfg.unanswered_max {
-                    let why = "too many commands without an answer";
-                    return self.refuse(key, id.as_str(), why, RETRY_AFTER_MS);
+                if !self.take_command(key, &id, now) {
+                    return;
                 }
-                if let Err(wait) = session.bucket.take(now.mono) {
-                    return self.refuse(key, id.as_str(), "too many commands", wait);
-                }
-                self.count_waiters(key);
                 let refused = match other {
                     RoomCommand::Join(join) => self.on_join(key, join, now),
                     RoomCommand::Leave(command) => self.on_leave(key, &command, now),
