@@ -2,13 +2,15 @@
 //!
 //! One message is: a produce that another node reads, a write to the store, a produce to `chat_events` that is
 //! reported, and a produce of the confirm that the sender's node reads. The floor is that sum, measured on the same
-//! log and store just before. `scripts/bench` runs it on the embedded back end and, with `KAFKA_BROKERS` and
-//! `REDIS_URL`, on Kafka and Redis.
+//! log and store just before. Then a room of a thousand, and presence with watchers. `scripts/bench` runs it on the
+//! embedded back end and, with `KAFKA_BROKERS` and `REDIS_URL`, on Kafka and Redis; `messages`, `rooms` or
+//! `presence` runs one part.
 
 mod client;
 mod cluster;
 mod floor;
 mod room;
+mod watch;
 
 use std::time::{Duration, Instant};
 
@@ -43,7 +45,23 @@ fn main() -> Result<()> {
 
 async fn run(name: &str, cluster: Cluster) -> Result<()> {
     println!("== {name}");
-    let floor = floor::measure(&cluster).await?;
+    let only = std::env::args().nth(1);
+    let wanted = |part: &str| only.as_deref().is_none_or(|only| only == part);
+    if wanted("messages") {
+        messages(&cluster).await?;
+    }
+    if wanted("rooms") {
+        room::run(&cluster).await?;
+    }
+    if wanted("presence") {
+        watch::run(&cluster).await?;
+    }
+    cluster.stop().await;
+    Ok(())
+}
+
+async fn messages(cluster: &Cluster) -> Result<()> {
+    let floor = floor::measure(cluster).await?;
     println!(
         "floor         produce→read {} µs, produce→report {} µs, write {} µs: a message {} µs (p50)",
         floor.read,
@@ -51,7 +69,7 @@ async fn run(name: &str, cluster: Cluster) -> Result<()> {
         floor.write,
         floor.message()
     );
-    let (mut reply, mut delivery) = latency(&cluster).await?;
+    let (mut reply, mut delivery) = latency(cluster).await?;
     let p50 = quantile(&mut reply, 0.5);
     println!(
         "send→reply    p50 {p50} µs, p99 {} µs: {:.2}× the floor",
@@ -63,12 +81,10 @@ async fn run(name: &str, cluster: Cluster) -> Result<()> {
         quantile(&mut delivery, 0.5),
         quantile(&mut delivery, 0.99)
     );
-    let rate = throughput(&cluster).await?;
+    let rate = throughput(cluster).await?;
     println!(
         "throughput    {rate:.0} messages/s acknowledged and delivered ({PAIRS} pairs, {IN_FLIGHT} in flight each)"
     );
-    room::run(&cluster).await?;
-    cluster.stop().await;
     Ok(())
 }
 

@@ -110,6 +110,7 @@ on_each_backend! {
     watching::a_watcher_whose_home_moves_watches_again_and_misses_nothing,
     watching::what_may_not_be_watched_gets_its_code,
     watching::a_token_that_allows_less_ends_what_is_watched,
+    watching::the_sdk_watches_on_after_a_crash_of_its_home,
     records::chat_events_has_every_acknowledged_message_as_its_reader_got_it,
     records::user_status_events_has_every_change_with_its_cause,
     records::the_topic_of_each_node_has_items_and_confirms_keyed_by_vnode,

@@ -43,7 +43,7 @@ const LOG_TIMEOUT: Duration = Duration::from_secs(3);
 const TABLE_EVERY: Duration = Duration::from_secs(1);
 /// Between two reads for the sake of hints: many come together when many vnodes move, and one read serves them.
 const HINT_PAUSE: Duration = Duration::from_millis(20);
-/// Replays asked of the store at once.
+/// Replays and presence asked of the store at once.
 const READS_MAX: usize = 64;
 /// Signals published together.
 const SHOUTS_MAX: usize = 64;
@@ -256,6 +256,24 @@ impl Node {
         });
     }
 
+    /// The same for what may be much at once: it must not hold up writes and renewals on the same connection.
+    fn ask_in_turn<T, F>(
+        &self,
+        what: &'static str,
+        call: F,
+        event: impl FnOnce(Option<T>) -> Event + Send + 'static,
+    ) where
+        T: Send + 'static,
+        F: Future<Output = Result<T, StoreError>> + Send + 'static,
+    {
+        let reads = Arc::clone(&self.reads);
+        let in_turn = async move {
+            let _turn = reads.acquire_owned().await;
+            call.await
+        };
+        self.ask(what, in_turn, event);
+    }
+
     fn carry(&mut self, action: Action, now: Now) {
         let store = Arc::clone(&self.parts.store);
         match action {
@@ -277,14 +295,10 @@ impl Node {
                 });
             }
             Action::Read { session, vnode, stream, generation, after, limit } => {
-                // Replays must not hold up writes and renewals on the same connection.
-                let (reads, name) = (Arc::clone(&self.reads), stream.clone());
-                self.ask(
+                let name = stream.clone();
+                self.ask_in_turn(
                     "read",
-                    async move {
-                        let _turn = reads.acquire_owned().await;
-                        store.read(vnode, &name, generation, after, limit).await
-                    },
+                    async move { store.read(vnode, &name, generation, after, limit).await },
                     move |answer| Event::Read { session, stream, generation, after, answer },
                 );
             }
@@ -313,9 +327,11 @@ impl Node {
             }
             Action::ReadPresence { vnode, users, ask } => {
                 let asked = users.clone();
-                self.ask("presence", async move { store.presence(vnode, &asked).await }, move |answer| {
-                    Event::PresenceRead { vnode, users, ask, answer }
-                });
+                self.ask_in_turn(
+                    "presence",
+                    async move { store.presence(vnode, &asked).await },
+                    move |answer| Event::PresenceRead { vnode, users, ask, answer },
+                );
             }
             Action::PresenceStandings { vnodes } => {
                 let asked = vnodes.clone();
@@ -326,13 +342,9 @@ impl Node {
                 );
             }
             Action::Page { session, id, vnode, stream, before, limit } => {
-                let reads = Arc::clone(&self.reads);
-                self.ask(
+                self.ask_in_turn(
                     "page",
-                    async move {
-                        let _turn = reads.acquire_owned().await;
-                        store.page(vnode, &stream, before, limit).await
-                    },
+                    async move { store.page(vnode, &stream, before, limit).await },
                     move |answer| Event::Paged { session, id, answer },
                 );
             }

@@ -21,6 +21,7 @@ pub fn messages_topic(node: &crate::NodeId) -> String {
 
 /// A message as sent to readers and kept in `chat_events` (key: `stream`).
 #[derive(Debug, Clone, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Message {
     pub stream: StreamId,
     pub generation: Epoch,
@@ -28,6 +29,7 @@ pub struct Message {
     pub id: MessageId,
     pub kind: String,
     pub from: String,
+    #[cfg_attr(feature = "schema", schemars(extend("format" = "date-time")))]
     pub at: String,
     pub data: Box<RawValue>,
 }
@@ -64,6 +66,7 @@ pub fn message_bytes(stream: &StreamId, cursor: Cursor, rest: &[u8]) -> Bytes {
 
 /// What a user shows to others.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum Status {
     Online,

@@ -1,5 +1,5 @@
 //! Watchers of a simulated cluster: clients written by hand watch users, cease to, come back, and write down what
-//! they are told.
+//! they are told. Those with the SDK watch as long as they run.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -29,10 +29,14 @@ struct Asked {
 }
 
 impl Lookout {
-    /// Client `i`, written by hand, watches half of the users.
+    /// Client `i` watches half of the users.
     pub(super) fn new(i: usize, users: usize) -> Self {
         let wanted = (0..users).filter(|user| (i / 2 + user).is_multiple_of(2)).map(id_of).collect();
         Self { wanted, ..Self::default() }
+    }
+
+    pub(super) fn wanted(&self) -> Vec<UserId> {
+        self.wanted.iter().cloned().collect()
     }
 
     /// The connection is gone, and what was watched over it.
@@ -164,6 +168,14 @@ impl World {
         }
     }
 
+    /// What the SDK tells. Another connection may know less than the last one, for a while.
+    pub(super) fn lookout_is_shown(&mut self, i: usize, told: Vec<Presence>) {
+        for presence in told {
+            self.clients[i].lookout.shown.remove(&presence.user);
+            self.lookout_learns(i, Presence { stale: false, ..presence });
+        }
+    }
+
     /// What is told was in the store, and not before what was told already.
     fn lookout_learns(&mut self, i: usize, presence: Presence) {
         let user = presence.user.clone();
@@ -181,7 +193,7 @@ impl World {
 
     /// P6 at the end: watchers see what is.
     pub(super) fn check_lookouts(&self, wrong: &mut Vec<String>) {
-        for client in self.clients.iter().filter(|client| client.sdk.is_none() && client.is_online()) {
+        for client in self.clients.iter().filter(|client| client.is_online()) {
             for user in &client.lookout.wanted {
                 let (seen, is) = (client.lookout.shown.get(user).map(|(shown, _)| shown), self.shows(user));
                 if seen != Some(&is) {

@@ -137,6 +137,10 @@ impl World {
             None => seat.cursor = Some(Cursor::new(cursor.generation, Offset(start))),
             // What came over the old socket in the meantime is not missing from the new one.
             Some(c) if c.generation == cursor.generation && start <= c.offset.0 => {}
+            // The old socket told of a new life after this one was asked: the reset comes here too.
+            Some(c)
+                if c.generation > cursor.generation
+                    && seat.shown.is_some_and(|shown| shown.generation == cursor.generation) => {}
             // It began over the old socket after this one was asked: it shows now where it is.
             Some(_) if seat.shown.is_none() => seat.joined = false,
             Some(c) => {

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use rand::RngExt;
 use roost_client::bare::Trouble;
 use roost_client::bare::{
-    Action, Backoff, Command, ConnId, Core, CoreConfig, Input, Item, Lane, Route, Ticket,
+    Action, Backoff, Command, ConnId, Core, CoreConfig, Input, Item, Lane, Route, Ticket, What,
 };
 use roost_client::{Event as Shown, SendError, State};
 use roost_proto::frames::{ClientFrame, Connect, ServerFrame, SetStatus};
@@ -18,6 +18,8 @@ use super::{Happening, World};
 
 /// An application gives a send up after this long: longer than any run.
 const SEND_TIMEOUT_MS: u64 = 600_000;
+/// The application waits for no answer to its `watch`: it is told what is, sooner or later.
+const WATCH: Ticket = Ticket::MAX;
 /// As the sockets of a node do.
 const PING_EVERY_MS: u64 = 25_000;
 
@@ -76,6 +78,8 @@ impl World {
         let seed = self.rng.random();
         let client = &mut self.clients[i];
         client.choice.cut();
+        client.lookout.cut();
+        let watched = client.lookout.wanted();
         let (user, device) = (client.user, client.device.clone());
         let waiting: Vec<_> = client.outgoing.iter().map(|out| (out.id.clone(), out.to)).collect();
         let Some(sdk) = &mut client.sdk else { return };
@@ -85,6 +89,9 @@ impl World {
         sdk.tickets.clear();
         sdk.wakes_at = u64::MAX;
         self.sdk_gets(i, Input::Start);
+        let (id, what) = (MessageId::new("watch").expect("a word"), What::Watch(watched));
+        let (command, expires_ms) = (Command { id, lane: Lane::Watch, what }, self.now + SEND_TIMEOUT_MS);
+        self.sdk_gets(i, Input::Command { command, ticket: WATCH, expires_ms });
         for (id, to) in waiting {
             self.send_by_sdk(i, &id, to);
         }
@@ -212,6 +219,7 @@ impl World {
             }
             Ok(ClientFrame::Send(send)) => Event::Send { session, send },
             Ok(ClientFrame::Status(SetStatus { id, status })) => Event::Status { session, id, status },
+            Ok(ClientFrame::Watch(command)) => Event::Watch { session, command },
             Ok(ClientFrame::Ack(ack)) => Event::Ack { session, cursor: ack.cursor },
             Ok(_) => return,
             Err(e) => {
@@ -269,6 +277,7 @@ impl World {
             Some(Shown::Gap { cursor, through, .. } | Shown::Reset { cursor, through, .. }) => {
                 self.history(i, cursor, through.as_deref());
             }
+            Some(Shown::Presence(told)) => return self.lookout_is_shown(i, told),
             Some(_) => return,
             None => item.cursor.into_iter().for_each(|cursor| self.shown(i, cursor, None)),
         }

@@ -1,8 +1,9 @@
 //! Watching others' presence: `watch`, what comes with its answer, and the `presence` frames after it.
 
+use roost_client::{Event, Status};
 use roost_proto::{UserId, VnodeId};
 use roost_tests::cluster::{Backend, Cluster, Setup, eventually, stop, token_to_watch};
-use roost_tests::wire::Wire;
+use roost_tests::wire::{LIMIT, Wire};
 use serde_json::{Value, json};
 
 /// Who can come back within it does, on the slowest machine.
@@ -144,14 +145,15 @@ pub async fn what_may_not_be_watched_gets_its_code(backend: Backend) {
     named.frame_of("welcome").await;
     assert_eq!(code(&named.ask_about("w-1", "watch", &["team-7", "carol"]).await), "forbidden");
     assert_eq!(code(&named.ask_about("w-2", "watch", &["team-7", &bob]).await), "ok");
-    assert_eq!(code(&named.ask_about("w-3", "watch", &["team-1", "team-2"]).await), "rate_limited");
+    assert_eq!(code(&named.ask_about("w-3", "watch", &["team-1", "team-2"]).await), "too_large");
     assert_eq!(code(&named.ask_about("w-4", "watch", &["team-1", &bob, "team-1"]).await), "ok", "each once");
-    assert_eq!(code(&named.ask_about("w-5", "watch", &["team-2"]).await), "rate_limited");
+    assert_eq!(code(&named.ask_about("w-5", "watch", &["team-2"]).await), "too_large");
     assert_eq!(code(&named.ask_about("u-1", "unwatch", &["team-7"]).await), "ok");
     assert_eq!(code(&named.ask_about("w-6", "watch", &["team-2"]).await), "ok");
-    assert_eq!(code(&named.ask_about("w-7", "watch", &["#rooms"]).await), "bad_request");
-    named.send(json!({"type": "watch", "id": "w-8", "users": bob})).await;
-    assert_eq!(code(&named.reply("w-8").await), "bad_request");
+    for (id, users) in [("w-7", json!(["#rooms"])), ("w-8", json!(bob)), ("w-9", json!(null))] {
+        named.send_text(&json!({"type": "watch", "id": id, "users": users}).to_string()).await;
+        assert_eq!(code(&named.reply(id).await), "bad_request");
+    }
     // Nobody of the refused command is watched.
     let (_b, _) = cluster.connect(&bob, json!({})).await;
     assert_eq!(told(&mut named).await["user"], json!(bob));
@@ -177,4 +179,29 @@ pub async fn a_token_that_allows_less_ends_what_is_watched(backend: Backend) {
     cluster.presence_is(&bob, "online").await;
     let (_c, _) = cluster.connect(&carol, json!({})).await;
     is_told(&cluster, &mut watcher, &carol, "online").await;
+}
+
+/// P6: the SDK watches again by itself, and tells what changed meanwhile.
+/// The home of the watcher is killed, and the watched user goes away.
+pub async fn the_sdk_watches_on_after_a_crash_of_its_home(backend: Backend) {
+    let Some(mut cluster) = Cluster::start(backend, 3).await else { return };
+    let (alice, bob) = (cluster.user_at(0).await, cluster.user_at(1).await);
+    let (mut b, _) = cluster.connect(&bob, json!({})).await;
+    cluster.presence_is(&bob, "online").await;
+    let (client, mut events) = cluster.client(&alice).await;
+    let shown = client.watch([&bob]).await.expect("watched");
+    assert_eq!(shown.iter().map(|shown| shown.status).collect::<Vec<_>>(), [Status::Online]);
+    cluster.kill(0);
+    b.choose("s-1", "away").await;
+    let told = async {
+        loop {
+            match events.recv().await.expect("the client goes on") {
+                Event::Presence(told) if told[0].status == Status::Away => return told,
+                _ => {}
+            }
+        }
+    };
+    let told = tokio::time::timeout(LIMIT, told).await.expect("told in time");
+    assert_eq!(told.iter().map(|shown| shown.user.as_str()).collect::<Vec<_>>(), [bob.as_str()]);
+    client.close().await;
 }

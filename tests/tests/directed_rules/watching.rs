@@ -62,6 +62,8 @@ fn a_publication_that_does_not_follow_makes_everything_be_read() {
 /// The store forgets a vnode; its home notices when it writes next, and puts back who is there.
 fn the_roster_is_lost_while_a_user_is_there(off: Option<Rule>) -> Vec<Status> {
     let (mut rig, watcher, _, bob) = a_watcher_of_bob(off);
+    // Until everything is written, and the outbox trimmed.
+    rig.run(2000);
     rig.data[1] = VnodeData::default();
     rig.run(2 * COMPARE_MS);
     rig.connect(1, &bob);

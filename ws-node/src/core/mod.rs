@@ -273,7 +273,7 @@ impl NodeCore {
             Event::Unwatch { session, command } => self.on_unwatch(session, command, now),
             Event::Signal { session, signal } => self.on_signal(session, signal, now),
             Event::Followed { channel: LiveChannel::Presence(vnode), ask, done } => {
-                self.on_presence_followed(vnode, ask, done);
+                self.on_presence_followed(vnode, ask, done, now);
             }
             Event::Followed { channel, ask, done } => self.on_followed(&channel, ask, done, now),
             Event::Live { channel, payload } => self.on_live(&channel, &payload, now),
@@ -282,7 +282,7 @@ impl NodeCore {
             Event::PresenceRead { vnode, users, ask, answer } => {
                 self.on_presence_read(vnode, users, ask, answer, now);
             }
-            Event::PresenceStandings { vnodes, answer } => self.on_presence_standings(&vnodes, answer),
+            Event::PresenceStandings { vnodes, answer } => self.on_presence_standings(&vnodes, answer, now),
             Event::Drained { session, frames, signals } => {
                 if frames > 0 {
                     self.on_drained(session, frames, now);

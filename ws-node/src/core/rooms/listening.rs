@@ -49,7 +49,7 @@ impl NodeCore {
                 self.signal_user(&to, &session, &kind, &frame);
             }
             (LiveChannel::Presence(vnode), Ok(Note::Presence { before, version, users })) => {
-                self.on_presence_note(*vnode, before, version, users);
+                self.on_presence_note(*vnode, before, version, users, now);
             }
             (_, Ok(_)) => self.counters.undecodable += 1,
         }

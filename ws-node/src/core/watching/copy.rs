@@ -24,6 +24,9 @@ use crate::core::{Action, NodeCore};
 /// Vnodes compared with one question: bounds how long the store answers nothing else.
 const COMPARE_MAX: usize = 500;
 
+/// After the store did not answer, in milliseconds.
+const AGAIN_MS: u64 = 500;
+
 /// One user that is watched.
 #[derive(Debug, Default)]
 struct Watched {
@@ -61,6 +64,8 @@ pub(super) struct Copy {
     /// What is known is complete up to that, and can be kept up by what is published.
     complete: bool,
     reading: Option<(u64, Reading)>,
+    /// Not before then is the store asked.
+    again_at: u64,
     hold: Option<Hold>,
 }
 
@@ -134,8 +139,9 @@ impl Copy {
 
 impl NodeCore {
     /// Does the next thing that those who watch users of a vnode need.
-    pub(super) fn look_at(&mut self, vnode: VnodeId) {
-        let Some(copy) = self.watching.vnodes.get_mut(&vnode) else { return };
+    pub(super) fn look_at(&mut self, vnode: VnodeId, now: Now) {
+        let due = |copy: &&mut Copy| now.mono >= copy.again_at;
+        let Some(copy) = self.watching.vnodes.get_mut(&vnode).filter(due) else { return };
         let ask = self.next_call;
         if copy.following.is_off() {
             copy.following.ask(ask);
@@ -151,11 +157,11 @@ impl NodeCore {
         self.next_call += 1;
     }
 
-    pub(in crate::core) fn on_presence_followed(&mut self, vnode: VnodeId, ask: u64, done: bool) {
+    pub(in crate::core) fn on_presence_followed(&mut self, vnode: VnodeId, ask: u64, done: bool, now: Now) {
         let Some(copy) = self.watching.vnodes.get_mut(&vnode) else { return };
-        // If not, again on the next tick.
-        if copy.following.answered(ask, done) && done {
-            self.look_at(vnode);
+        if copy.following.answered(ask, done) {
+            copy.again_at = if done { 0 } else { now.mono + AGAIN_MS };
+            self.look_at(vnode, now);
         }
     }
 
@@ -169,8 +175,10 @@ impl NodeCore {
     ) {
         let Some(copy) = self.watching.vnodes.get_mut(&vnode) else { return };
         let Some((_, reading)) = copy.reading.take_if(|(asked, _)| *asked == ask) else { return };
-        // Asked again on the next tick.
-        let Some(Presences { standing, rows }) = answer else { return };
+        let Some(Presences { standing, rows }) = answer else {
+            copy.again_at = now.mono + AGAIN_MS;
+            return;
+        };
         copy.was_read(reading, standing);
         let held = copy.hold.is_some() && self.cfg.on(Rule::HoldOffline);
         let mut waiting = BTreeSet::new();
@@ -191,7 +199,7 @@ impl NodeCore {
         for key in waiting {
             self.answer_watches(key, now);
         }
-        self.look_at(vnode);
+        self.look_at(vnode, now);
     }
 
     /// What the vnode's home published: taken if nothing is missing before it.
@@ -201,6 +209,7 @@ impl NodeCore {
         before: Version,
         version: Version,
         users: Vec<Presence>,
+        now: Now,
     ) {
         let Some(copy) = self.watching.vnodes.get_mut(&vnode) else { return };
         if let Some((_, Reading::All(heard))) = &mut copy.reading {
@@ -211,7 +220,7 @@ impl NodeCore {
         };
         if standing.version != before {
             copy.complete = false;
-            return self.look_at(vnode);
+            return self.look_at(vnode, now);
         }
         standing.version = version;
         for presence in users {
@@ -275,7 +284,7 @@ impl NodeCore {
                     copy.complete = false;
                 }
             }
-            self.look_at(vnode);
+            self.look_at(vnode, now);
         }
     }
 
@@ -296,12 +305,13 @@ impl NodeCore {
         &mut self,
         vnodes: &[VnodeId],
         answer: Maybe<Vec<PresenceStanding>>,
+        now: Now,
     ) {
         for (vnode, standing) in vnodes.iter().zip(answer.into_iter().flatten()) {
             let Some(copy) = self.watching.vnodes.get_mut(vnode) else { continue };
             if copy.standing != Some(standing) {
                 copy.complete = false;
-                self.look_at(*vnode);
+                self.look_at(*vnode, now);
             }
         }
     }

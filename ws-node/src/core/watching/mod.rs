@@ -104,7 +104,7 @@ impl NodeCore {
         let new = users.iter().filter(|user| !session.watches.users.contains(*user)).count();
         if session.watches.users.len() + new > max {
             let why = format!("a session may watch {max} users");
-            return Err(ErrorBody::new(ErrorCode::RateLimited, why));
+            return Err(ErrorBody::new(ErrorCode::TooLarge, why));
         }
         session.watches.users.extend(users.iter().cloned());
         let (mut missing, mut vnodes) = (BTreeSet::new(), BTreeSet::new());
@@ -122,7 +122,7 @@ impl NodeCore {
         self.watching.watchers.insert(key);
         self.watching.waiting.insert(key);
         for vnode in vnodes {
-            self.look_at(vnode);
+            self.look_at(vnode, now);
         }
         self.answer_watches(key, now);
         Ok(())
