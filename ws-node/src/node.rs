@@ -342,10 +342,11 @@ impl Node {
                 );
             }
             Action::Page { session, id, vnode, stream, before, limit } => {
+                let of = stream.clone();
                 self.ask_in_turn(
                     "page",
-                    async move { store.page(vnode, &stream, before, limit).await },
-                    move |answer| Event::Paged { session, id, answer },
+                    async move { store.page(vnode, &of, before, limit).await },
+                    move |answer| Event::Paged { session, id, stream, before, answer },
                 );
             }
             Action::Answer { call, reply } => {

@@ -59,9 +59,11 @@
 //!   [`Event::RoomLost`].
 //! - A user stays watched over reconnects and moves until unwatched, and what was told last is what the user shows;
 //!   one that may not be watched any more is told as [`Event::WatchLost`].
+//! - What is still in the hot window can be read again, page by page ([`Client::history`]).
 //! - A slow application slows the reading; nothing is dropped and nothing grows without bound.
 //!
-//! Not here: history, TLS (put a proxy in front of the client, or wait for a later version), and storage: a send that must survive the
+//! Not here: history older than the hot window, TLS
+//! (put a proxy in front of the client, or wait for a later version), and storage: a send that must survive the
 //! process belongs in the application's own store, with its id ([`Client::send_with_id`]).
 //!
 //! Inside: `core` (with `link`, `outbox`, `lanes`, `inbox`, `rooms`, `watching`, `place`, `signals`) decides and has no I/O; `driver` is the one task, and carries.
@@ -76,6 +78,7 @@ mod core_tests;
 mod driver;
 mod error;
 mod event;
+mod history;
 mod inbox;
 mod lanes;
 mod link;
@@ -114,9 +117,11 @@ pub use builder::Builder;
 pub use client::{Client, Sent};
 pub use error::{BoxError, BuildError, ConnectError, Failure, SendError};
 pub use event::{Event, Events, Members};
+pub use history::Page;
 pub use room_calls::{JoinOptions, Joined, Published};
 pub use roost_proto::events::{Message, Status};
 pub use roost_proto::frames::{Change, ChosenStatus, InfoOf, Presence, Signalled};
+pub use roost_proto::history::Before;
 pub use roost_proto::{
     Cursor, Epoch, ErrorBody, ErrorCode, IdError, Json, MessageId, NodeId, Offset, RoomId, SessionId,
     StreamId, UserId,

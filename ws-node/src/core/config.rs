@@ -90,6 +90,8 @@ pub struct CoreConfig {
     pub watched_per_session_max: usize,
     /// A token that names nobody to watch allows nobody.
     pub watch_needs_claim: bool,
+    /// Where clients find an archiver, which has what left the hot window.
+    pub archive_url: Option<String>,
     pub unanswered_max: usize,
     pub sessions_per_user_max: usize,
     pub session_policy: SessionPolicy,
@@ -127,6 +129,7 @@ impl CoreConfig {
             auto_join: Vec::new(),
             watched_per_session_max: limits::WATCHED_PER_SESSION_MAX,
             watch_needs_claim: false,
+            archive_url: None,
             unanswered_max: limits::UNANSWERED_MAX,
             sessions_per_user_max: limits::SESSIONS_PER_USER_MAX,
             session_policy: SessionPolicy::default(),
