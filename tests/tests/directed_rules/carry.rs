@@ -46,11 +46,10 @@ impl Rig {
                 self.later(1, node, Event::Closed { session });
             }
             Action::Observe(..) => {}
-            // No directed rule is about rooms yet: they are the simulation's.
-            Action::Follow { .. }
-            | Action::Unfollow { .. }
-            | Action::Shout { .. }
-            | Action::Standings { .. } => {}
+            Action::Follow { channel, ask } => self.follow(node, channel, ask),
+            Action::Unfollow { channel } => self.unfollow(node, channel),
+            Action::Shout { channel, payload } => self.shout(&channel, &payload),
+            Action::Standings { rooms } => self.standings(node, rooms),
             Action::Answer { call, reply } => self.answers.push((call, reply)),
             Action::Replaced => self.replaced.push(node),
             Action::Refresh => self.look(node),
@@ -154,6 +153,7 @@ impl Rig {
                         None
                     }
                 };
+                self.publish(vnode);
                 if answered {
                     return;
                 }

@@ -5,6 +5,8 @@
 
 #[path = "carry.rs"]
 mod carry;
+#[path = "live.rs"]
+pub mod live;
 #[path = "sight.rs"]
 mod sight;
 
@@ -91,6 +93,7 @@ pub struct Rig {
     unlogged: Vec<(usize, Outgoing)>,
     pub log_end_known: bool,
     pub log_end_asked: u64,
+    pub live: live::Live,
     /// `chat_events` by partition, with the time of arrival.
     pub chat: Vec<Vec<(u64, Message)>>,
     /// `user_status_events`, as they arrived.
@@ -140,6 +143,7 @@ impl Rig {
             unlogged: Vec::new(),
             log_end_known: true,
             log_end_asked: 0,
+            live: live::Live::default(),
             chat: (0..vnodes).map(|_| Vec::new()).collect(),
             statuses: Vec::new(),
             sessions: BTreeMap::new(),
@@ -269,6 +273,7 @@ impl Rig {
         for w in std::mem::take(&mut self.late_writes) {
             let vnode = w.write.fence.vnode;
             let answer = self.data[vnode.index()].write(&w.write, &self.store);
+            self.publish(vnode);
             if w.answered {
                 self.later(STORE_MS, w.node, Event::Written { vnode, call: w.call, answer: Some(answer) });
             }
