@@ -1,10 +1,11 @@
 //! `roost disconnect` and `roost history`: the server API from the command line.
 
 use reqwest::Method;
+use roost_proto::history::encoded;
 use roost_proto::{StreamId, UserId};
 use serde_json::json;
 
-use crate::ask::{Coordinator, encoded};
+use crate::ask::Coordinator;
 
 #[derive(clap::Args)]
 pub struct DisconnectArgs {

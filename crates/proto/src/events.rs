@@ -13,6 +13,11 @@ use crate::time::rfc3339;
 /// Topic names.
 pub const CHAT_EVENTS: &str = "chat_events";
 pub const USER_STATUS_EVENTS: &str = "user_status_events";
+/// Partitions of every topic unless told otherwise: enough for as many consumers of a group, few enough for a thousand
+/// nodes (1,000 × 8 is well below what one Kafka cluster carries). Never changes.
+pub const PARTITIONS: u32 = 8;
+/// The kind of the messages that nodes send to themselves to see whether messages get through; nobody's mail.
+pub const CANARY_KIND: &str = "canary";
 
 /// The per-server topic of `node`.
 pub fn messages_topic(node: &crate::NodeId) -> String {

@@ -449,6 +449,9 @@ pub struct ReplyOk {
     /// With `messages`: the hot window ends here, the stream does not.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub older: bool,
+    /// With `older`: where an archiver has what comes next.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next: Option<String>,
 }
 
 impl From<Joined> for ReplyOk {
