@@ -49,15 +49,10 @@ impl Rig {
                 self.later(1, node, Event::Closed { session });
             }
             Action::Observe(..) => {}
-            Action::Follow { channel, ask } => {
-                self.followers.entry(channel.clone()).or_default().insert(node);
-                self.later(STORE_MS, node, Event::Followed { channel, ask, done: true });
-            }
-            Action::Unfollow { channel } => {
-                self.followers.entry(channel).or_default().remove(&node);
-            }
-            // No directed rule is about rooms yet: they are the simulation's.
-            Action::Shout { .. } | Action::Standings { .. } => {}
+            Action::Follow { channel, ask } => self.follow(node, channel, ask),
+            Action::Unfollow { channel } => self.unfollow(node, channel),
+            Action::Shout { channel, payload } => self.shout(&channel, &payload),
+            Action::Standings { rooms } => self.standings(node, rooms),
             Action::Answer { call, reply } => self.answers.push((call, reply)),
             Action::Replaced => self.replaced.push(node),
             Action::Refresh => self.look(node),
@@ -106,14 +101,7 @@ impl Rig {
     pub(super) fn write(&mut self, write: &Write) -> WriteAnswer {
         let vnode = write.fence.vnode;
         let answer = self.data[vnode.index()].write(write, &self.store);
-        for (channel, payload) in self.data[vnode.index()].take_published(vnode) {
-            for node in self.followers.get(&channel).cloned().unwrap_or_default() {
-                if !self.deaf.contains(&node) {
-                    let (channel, payload) = (channel.clone(), payload.clone());
-                    self.later(STORE_MS, node, Event::Live { channel, payload });
-                }
-            }
-        }
+        self.publish(vnode);
         answer
     }
 
