@@ -47,7 +47,8 @@ impl Rig {
             }
             Action::Observe(..) => {}
             // No directed rule is about rooms yet: they are the simulation's.
-            Action::Follow { .. }
+            Action::Fan { .. }
+            | Action::Follow { .. }
             | Action::Unfollow { .. }
             | Action::Shout { .. }
             | Action::Standings { .. } => {}
