@@ -4,11 +4,22 @@ use anyhow::{Context, Result, bail};
 use futures_util::{SinkExt, StreamExt};
 use tokio::net::TcpStream;
 use tokio_tungstenite::tungstenite::Message;
-use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async};
+use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
+use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async_with_config};
 
 use crate::cluster::Cluster;
 
-type Socket = WebSocketStream<MaybeTlsStream<TcpStream>>;
+pub type Socket = WebSocketStream<MaybeTlsStream<TcpStream>>;
+
+/// Some frames. tungstenite clears its buffer before every read, 128 KiB if not told: that would be most of what a
+/// reader costs here.
+const READ_BUFFER_BYTES: usize = 8 * 1024;
+
+pub async fn open(url: &str) -> Result<Socket> {
+    let config = WebSocketConfig::default().read_buffer_size(READ_BUFFER_BYTES);
+    let (socket, _) = connect_async_with_config(url, Some(config), true).await?;
+    Ok(socket)
+}
 
 pub struct Client {
     socket: Socket,
@@ -18,7 +29,7 @@ pub struct Client {
 impl Client {
     pub async fn connect(cluster: &Cluster, user: &str) -> Result<Self> {
         let url = cluster.route(user).await?;
-        let (mut socket, _) = connect_async(url).await?;
+        let mut socket = open(&url).await?;
         let token = cluster.token(user);
         socket.send(Message::text(format!(r#"{{"type":"connect","token":"{token}"}}"#))).await?;
         let prefix = format!("{:016x}", rand::random::<u64>());
@@ -29,7 +40,7 @@ impl Client {
 
     /// The socket of a user who is in `room` from the beginning.
     pub async fn join(cluster: &Cluster, user: String, room: &str) -> Result<Socket> {
-        let (mut socket, _) = connect_async(cluster.route(&user).await?).await?;
+        let mut socket = open(&cluster.route(&user).await?).await?;
         let token = cluster.token(&user);
         let connect = format!(r#"{{"type":"connect","token":"{token}","rooms":[{{"room":"{room}"}}]}}"#);
         socket.send(Message::text(connect)).await?;

@@ -28,22 +28,37 @@ pub(crate) fn quantile(samples: &mut [u64], q: f64) -> u64 {
 }
 
 fn main() -> Result<()> {
+    // `messages` or `room`: that alone.
+    let only = std::env::args().nth(1);
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    runtime.block_on(async {
-        run("embedded, in memory", Cluster::embedded().await?).await?;
-        match (std::env::var("KAFKA_BROKERS"), std::env::var("REDIS_URL")) {
-            (Ok(brokers), Ok(redis)) => {
-                run("Kafka and Redis", Cluster::services(&brokers, &redis).await?).await?
-            }
-            _ => println!("(set KAFKA_BROKERS and REDIS_URL for the same on Kafka and Redis)"),
-        }
-        Ok(())
-    })
+    runtime.block_on(all(only.as_deref()))
 }
 
-async fn run(name: &str, cluster: Cluster) -> Result<()> {
+async fn all(only: Option<&str>) -> Result<()> {
+    run("embedded, in memory", Cluster::embedded().await?, only).await?;
+    match (std::env::var("KAFKA_BROKERS"), std::env::var("REDIS_URL")) {
+        (Ok(brokers), Ok(redis)) => {
+            run("Kafka and Redis", Cluster::services(&brokers, &redis).await?, only).await?;
+        }
+        _ => println!("(set KAFKA_BROKERS and REDIS_URL for the same on Kafka and Redis)"),
+    }
+    Ok(())
+}
+
+async fn run(name: &str, cluster: Cluster, only: Option<&str>) -> Result<()> {
     println!("== {name}");
-    let floor = floor::measure(&cluster).await?;
+    if only != Some("room") {
+        messages(&cluster).await?;
+    }
+    if only != Some("messages") {
+        room::run(&cluster).await?;
+    }
+    cluster.stop().await;
+    Ok(())
+}
+
+async fn messages(cluster: &Cluster) -> Result<()> {
+    let floor = floor::measure(cluster).await?;
     println!(
         "floor         produce→read {} µs, produce→report {} µs, write {} µs: a message {} µs (p50)",
         floor.read,
@@ -51,7 +66,7 @@ async fn run(name: &str, cluster: Cluster) -> Result<()> {
         floor.write,
         floor.message()
     );
-    let (mut reply, mut delivery) = latency(&cluster).await?;
+    let (mut reply, mut delivery) = latency(cluster).await?;
     let p50 = quantile(&mut reply, 0.5);
     println!(
         "send→reply    p50 {p50} µs, p99 {} µs: {:.2}× the floor",
@@ -63,12 +78,10 @@ async fn run(name: &str, cluster: Cluster) -> Result<()> {
         quantile(&mut delivery, 0.5),
         quantile(&mut delivery, 0.99)
     );
-    let rate = throughput(&cluster).await?;
+    let rate = throughput(cluster).await?;
     println!(
         "throughput    {rate:.0} messages/s acknowledged and delivered ({PAIRS} pairs, {IN_FLIGHT} in flight each)"
     );
-    room::run(&cluster).await?;
-    cluster.stop().await;
     Ok(())
 }
 
