@@ -7,7 +7,7 @@ use roost_proto::frames::ServerFrame;
 use roost_proto::ids::VnodeId;
 use roost_proto::records::Record;
 use roost_ws_node::core::Rule;
-use roost_ws_node::core::events::{self, Action, Event};
+use roost_ws_node::core::events::{self, Action, Event, SessionKey};
 
 use super::{LEASE_TTL_MS, LateWrite, ROAD_MS, Reach, Rig, Road, STORE_MS};
 
@@ -32,16 +32,10 @@ impl Rig {
                 let answer = self.log_end_known.then(|| self.chat[partition as usize].len() as u64);
                 self.later(LOG_MS, node, Event::LogEnd { session, ask, partition, answer });
             }
-            Action::Frame { session, frame, lane } => {
-                let (counted, signal) = (lane == events::Lane::Message, lane == events::Lane::Signal);
-                let frame = ServerFrame::parse(std::str::from_utf8(&frame).unwrap()).unwrap();
-                self.frames.push((session.0, frame));
-                let (frames, signals) = (usize::from(counted), usize::from(signal));
-                if self.stalled.contains(&session.0) {
-                    let undrained = self.undrained.entry(session.0).or_default();
-                    *undrained = (undrained.0 + frames, undrained.1 + signals);
-                } else if frames + signals > 0 {
-                    self.later(1, node, Event::Drained { session, frames, signals });
+            Action::Frame { session, frame, lane } => self.frame(node, session, &frame, lane),
+            Action::Fan { sessions, frame } => {
+                for session in sessions {
+                    self.frame(node, session, &frame, events::Lane::Message);
                 }
             }
             Action::Close { session, code, .. } => {
@@ -95,6 +89,19 @@ impl Rig {
             self.statuses.push(serde_json::from_slice(&record.payload).unwrap());
         }
         self.later(LOG_MS, node, Event::Reported { token: record.token, ok: true });
+    }
+
+    fn frame(&mut self, node: usize, session: SessionKey, frame: &[u8], lane: events::Lane) {
+        let (counted, signal) = (lane == events::Lane::Message, lane == events::Lane::Signal);
+        let frame = ServerFrame::parse(std::str::from_utf8(frame).unwrap()).unwrap();
+        self.frames.push((session.0, frame));
+        let (frames, signals) = (usize::from(counted), usize::from(signal));
+        if self.stalled.contains(&session.0) {
+            let undrained = self.undrained.entry(session.0).or_default();
+            *undrained = (undrained.0 + frames, undrained.1 + signals);
+        } else if frames + signals > 0 {
+            self.later(1, node, Event::Drained { session, frames, signals });
+        }
     }
 
     /// A write takes effect, and what it publishes goes out.
