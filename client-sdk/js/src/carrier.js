@@ -6,8 +6,8 @@ import { name } from './part.js';
 import { Tokens, claims } from './token.js';
 import { encode } from './wire.js';
 
-/** The core wants to be woken much later, or never; the timer looks anyway. */
-const IDLE_MS = 3_600_000;
+/** Longer than this no timer can be set (2^31 ms); it looks earlier, in vain. */
+const SLEEP_MS_MAX = 3_600_000;
 /** A timer that is late by more says that the machine slept, or the page was frozen. */
 const LATE_MS = 3_000;
 /** Events of a page that say that the network, or the page itself, came back. */
@@ -144,10 +144,10 @@ export class Carrier {
   #sleep() {
     clearTimeout(this.#timer);
     const now = this.#clock.now();
-    const due = Math.min(this.core.wake(), now + IDLE_MS);
-    this.#timer = setTimeout(() => {
-      this.step(this.#clock.now() > due + LATE_MS ? 'hurry' : 'tick');
-    }, due - now);
+    const due = Math.min(this.core.wake(), now + SLEEP_MS_MAX);
+    const wake = () => this.step(this.#clock.now() > due + LATE_MS ? 'hurry' : 'tick');
+    // A client that is disconnected and idle keeps no process alive.
+    if (this.core.wake() < Infinity) this.#timer = setTimeout(wake, due - now);
   }
 
   // What the core asks for.

@@ -225,7 +225,7 @@ export class Core {
     // What is taken of a room is not acknowledged to anybody.
     const ack = (to === 'inbox' && place?.received) || undefined;
     if (verdict === 'hole') this.link.broken(conn, 'not the next message');
-    if (verdict === 'shown') this.tell(to, '', null, ack);
+    if (verdict === 'shown' && ack) this.tell(to, '', null, ack);
     if (verdict !== 'show') return;
     if (ack && m.kind === 'result') {
       const event = m.data?.event_id ?? m.id;

@@ -163,9 +163,11 @@ export class Outbox {
     for (const [id, p] of this.#pending) {
       if (p.stage === 'refused' && p.at <= now) p.stage = 'queued';
       const givenUp = isOver(p, now);
-      const over = p.waiters.filter((w) => givenUp || w.expires <= now);
-      p.waiters = p.waiters.filter((w) => !over.includes(w));
-      if (over.length) this.answer({ ...p, waiters: over }, timedOut(p));
+      if (p.waiters.some((w) => givenUp || w.expires <= now)) {
+        const over = p.waiters.filter((w) => givenUp || w.expires <= now);
+        p.waiters = p.waiters.filter((w) => !over.includes(w));
+        this.answer({ ...p, waiters: over }, timedOut(p));
+      }
       if (givenUp || (!p.waiters.length && !p.own && (!p.first || p.stage === 'stored'))) this.#pending.delete(id);
       if (givenUp || (live && p.stage === 'written' && p.at + REPLY_TIMEOUT_MS <= now)) renew = true;
     }
