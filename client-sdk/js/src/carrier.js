@@ -1,4 +1,5 @@
 /** @import { Command, CallOptions, Cursor, History, Input } from './types.js' */
+import { now } from './clock.js';
 import { Core } from './core/core.js';
 import { RoostError } from './error.js';
 import { newId } from './id.js';
@@ -24,11 +25,13 @@ const NORMAL = 1000;
  * @property {string} url of a coordinator
  * @property {() => string | Promise<string>} getToken
  * @property {string} [user]
- * @property {any} WebSocket
+ * @property {any} [WebSocket]
  */
 
 /** Carries between the core, the sockets, the coordinator, the timer and the application. It decides nothing. */
 export class Carrier {
+  #options;
+  #tokens;
   /** @type {Map<number, AbortController>} */
   #attempts = new Map();
   /** @type {Map<number, WebSocket>} */
@@ -41,7 +44,6 @@ export class Carrier {
   #isStepping = false;
   /** @type {ReturnType<typeof setTimeout> | undefined} */
   #timer = undefined;
-  #clock = new Clock();
   #wake = () => this.step('hurry');
 
   /**
@@ -51,8 +53,8 @@ export class Carrier {
    */
   constructor(core, options, tell) {
     this.core = core;
-    this.options = options;
-    this.tokens = new Tokens(options.getToken);
+    this.#options = options;
+    this.#tokens = new Tokens(options.getToken);
     this.tell = tell;
   }
 
@@ -78,7 +80,7 @@ export class Carrier {
     this.#isStepping = true;
     try {
       for (let next; (next = this.#inputs.shift()); ) {
-        for (const [name, ...args] of this.core.step(next, this.#clock.now())) {
+        for (const [name, ...args] of this.core.step(next, now())) {
           /** @type {any} */ (this)[name](...args);
         }
       }
@@ -108,7 +110,7 @@ export class Carrier {
         if (error) reject(error);
         else resolve(ok);
       });
-      this.step('command', command, ticket, this.#clock.now() + timeoutMs);
+      this.step('command', command, ticket, now() + timeoutMs);
     });
   }
 
@@ -143,11 +145,10 @@ export class Carrier {
 
   #sleep() {
     clearTimeout(this.#timer);
-    const now = this.#clock.now();
-    const due = Math.min(this.core.wake(), now + SLEEP_MS_MAX);
-    const wake = () => this.step(this.#clock.now() > due + LATE_MS ? 'hurry' : 'tick');
+    const due = Math.min(this.core.wake(), now() + SLEEP_MS_MAX);
+    const wake = () => this.step(now() > due + LATE_MS ? 'hurry' : 'tick');
     // A client that is disconnected and idle keeps no process alive.
-    if (this.core.wake() < Infinity) this.#timer = setTimeout(wake, due - now);
+    if (this.core.wake() < Infinity) this.#timer = setTimeout(wake, due - now());
   }
 
   // What the core asks for.
@@ -155,7 +156,7 @@ export class Carrier {
   /** @param {number} conn */
   route(conn) {
     this.#attempt(conn, async (signal) => {
-      const { url, user = claims(await this.tokens.get()).sub } = this.options;
+      const { url, user = claims(await this.#tokens.get()).sub } = this.#options;
       if (!user) throw new RoostError('unauthorized', 'no user, and no sub in the token');
       const route = new URL('route', url);
       route.searchParams.set('userId', user);
@@ -175,10 +176,10 @@ export class Carrier {
    */
   open(conn, url, fresh) {
     this.#attempt(conn, async (ended) => {
-      const token = await this.tokens.get(fresh);
+      const token = await this.#tokens.get(fresh);
       ended.throwIfAborted();
       /** @type {WebSocket} */
-      const socket = new this.options.WebSocket(url, 'roost.v1');
+      const socket = new this.#options.WebSocket(url, 'roost.v1');
       let trouble = '';
       this.#sockets.set(conn, socket);
       socket.onopen = () => this.step('opened', conn, token);
@@ -191,7 +192,7 @@ export class Carrier {
   /** @param {number} conn */
   token(conn) {
     // Without one the connection ends with the token it has, and the next try meets the same error.
-    this.tokens.get(true).then((token) => this.step('token', conn, token), () => {});
+    this.#tokens.get(true).then((token) => this.step('token', conn, token), () => {});
   }
 
   /**
@@ -258,24 +259,5 @@ export class Carrier {
     // Closing a socket that is not open yet is an error to some, which somebody must hear.
     socket.onerror = () => {};
     socket.close(NORMAL);
-  }
-}
-
-/**
- * Milliseconds that passed, those included in which the machine slept: of the two clocks there are one may stop then,
- * and the other may be set back.
- */
-class Clock {
-  #ms = 1;
-  #wall = Date.now();
-  #steady = performance.now();
-
-  now() {
-    const wall = Date.now();
-    const steady = performance.now();
-    this.#ms += Math.max(wall - this.#wall, steady - this.#steady);
-    this.#wall = wall;
-    this.#steady = steady;
-    return this.#ms;
   }
 }

@@ -40,11 +40,10 @@ export class Roost extends Emitter {
    */
   constructor(url, options) {
     super();
-    const { getToken, user, ack, WebSocket = globalThis.WebSocket } = options;
+    const { ack, WebSocket = globalThis.WebSocket } = options;
     if (!WebSocket) throw new TypeError('no WebSocket: give one, such as that of ws');
-    const base = new URL(url.replace(/\/*$/, '/'), globalThis.location?.href).href;
-    const core = new Core(options);
-    this.#carrier = new Carrier(core, { url: base, getToken, user, WebSocket }, (...event) => this.#tell(...event));
+    url = new URL(url.replace(/\/*$/, '/'), globalThis.location?.href).href;
+    this.#carrier = new Carrier(new Core(options), { ...options, url, WebSocket }, (...event) => this.#tell(...event));
     this.#acks = ack !== 'manual';
     this.inbox = new Inbox(this.#carrier);
     this.presence = new Presence(this.#carrier);

@@ -48,13 +48,8 @@ export class Room extends Part {
    * @param {CallOptions} [options]
    */
   async leave(options) {
-    try {
-      const { name } = this;
-      await this.carrier.call({ type: 'leave', room: name }, { ...this.#within(), leave: name }, options);
-    } catch (error) {
-      // No later connection names the room, so it is left.
-      if (!(error instanceof RoostError) || error.code !== 'not_sent') throw error;
-    }
+    const { name } = this;
+    await this.carrier.call({ type: 'leave', room: name }, { ...this.#within(), leave: name }, options);
   }
 
   /**
@@ -75,7 +70,7 @@ export class Room extends Part {
    */
   async members(options) {
     const ok = await this.carrier.call({ type: 'members', room: this.name }, this.#within(), options);
-    return membersOf(ok) ?? { listed: null, count: 0 };
+    return /** @type {Members} */ (membersOf(ok));
   }
 
   /**

@@ -1,5 +1,5 @@
 /** @import { Action, Command, Cursor, Input, State } from '../types.js' */
-import { Backoff } from './backoff.js';
+import { backoff } from './backoff.js';
 import { RoostError } from '../error.js';
 import { InboxPlace } from './inbox.js';
 import { Link } from './link.js';
@@ -38,18 +38,22 @@ export class Core {
    * @param {() => number} [config.random]
    */
   constructor({ device, cursor, queueMax = 1024, backoffMs: [min, max] = [250, 20_000], random = Math.random }) {
-    const backoff = () => new Backoff(min, max, random);
+    const waits = () => backoff(min, max, random);
     this.device = device;
     this.random = random;
-    this.outbox = new Outbox(queueMax, backoff, (p, error, ok) => {
-      if (error?.code === 'not_sent') error.message = this.lastTrouble;
+    this.outbox = new Outbox(queueMax, waits, (p, error, ok) => {
+      if (error?.code === 'not_sent') {
+        error.message = this.lastTrouble;
+        // No later connection names the room, so it is left.
+        if (p.command.leave) error = null;
+      }
       for (const { ticket } of p.waiters) this.act('answer', ticket, error, ok);
     });
     this.inbox = new InboxPlace(cursor);
     this.rooms = new Rooms(this);
     this.watches = new Watches(this);
     this.signals = new Signals();
-    this.link = new Link(this, backoff());
+    this.link = new Link(this, waits());
   }
 
   /**

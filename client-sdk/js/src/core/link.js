@@ -1,6 +1,6 @@
+/** @import { Backoff } from './backoff.js' */
 /** @import { Core } from './core.js' */
 /** @import { ErrorBody, Route, Trouble } from '../types.js' */
-import { Backoff } from './backoff.js';
 import { CLOSE_BAD_TOKEN, CLOSE_TOKEN_EXPIRED, reconnects } from '../codes.js';
 import { RoostError } from '../error.js';
 import { FRAME_BYTES_MAX, bytes } from '../wire.js';
@@ -40,6 +40,8 @@ const PROBE_MS = 5_000;
  * welcomed: make before break.
  */
 export class Link {
+  #core;
+  #backoff;
   /** @type {Current | null} */
   #current = null;
   /** @type {Try | null} */
@@ -54,12 +56,12 @@ export class Link {
    * @param {Backoff} backoff
    */
   constructor(core, backoff) {
-    this.core = core;
-    this.backoff = backoff;
+    this.#core = core;
+    this.#backoff = backoff;
   }
 
   start() {
-    this.backoff.reset();
+    this.#backoff.reset();
     this.#askedFresh = false;
     this.#wait(0, null);
   }
@@ -88,7 +90,7 @@ export class Link {
   }
 
   tick() {
-    const { now } = this.core;
+    const { now } = this.#core;
     const c = this.#current;
     if (c?.answerBy && c.answerBy <= now) this.broken(c.conn, 'the server is silent');
     else if (c && c.heard + c.quiet <= now) this.#probe(c);
@@ -100,15 +102,15 @@ export class Link {
 
   /** The network or the machine came back: nothing is waited for that only time was to bring. */
   hurry() {
-    if (this.#next?.step === 'wait' && !this.#next.asked) this.#next.at = this.core.now;
+    if (this.#next?.step === 'wait' && !this.#next.asked) this.#next.at = this.#core.now;
     if (this.#current) this.#probe(this.#current);
   }
 
   /** @param {Current} c */
   #probe(c) {
     if (c.answerBy) return;
-    c.answerBy = this.core.now + PROBE_MS;
-    this.core.write(c.conn, { type: 'ping' });
+    c.answerBy = this.#core.now + PROBE_MS;
+    this.#core.write(c.conn, { type: 'ping' });
   }
 
   /**
@@ -117,16 +119,16 @@ export class Link {
    * @param {boolean} [asked]
    */
   #wait(ms, target, asked) {
-    this.#next = { step: 'wait', at: this.core.now + ms, conn: 0, target, asked };
+    this.#next = { step: 'wait', at: this.#core.now + ms, conn: 0, target, asked };
   }
 
   /** @param {Target | null} target */
   #begin(target) {
     const conn = ++this.#last;
-    const at = this.core.now + TRY_TIMEOUT_MS;
+    const at = this.#core.now + TRY_TIMEOUT_MS;
     this.#next = { step: target ? 'open' : 'route', at, conn, target };
-    if (target) this.core.act('open', conn, target.url, this.#askedFresh);
-    else this.core.act('route', conn);
+    if (target) this.#core.act('open', conn, target.url, this.#askedFresh);
+    else this.#core.act('route', conn);
   }
 
   /**
@@ -150,7 +152,7 @@ export class Link {
    * @param {string} token
    */
   opened(conn, token) {
-    const { core } = this;
+    const core = this.#core;
     const next = this.#next;
     if (next?.step !== 'open' || next.conn !== conn) return core.act('close', conn);
     this.#next = { ...next, step: 'greet', at: core.now + WELCOME_TIMEOUT_MS };
@@ -168,7 +170,7 @@ export class Link {
    */
   promote(conn, pingInterval) {
     this.#drop();
-    const { now } = this.core;
+    const { now } = this.#core;
     const quiet = pingInterval + PROBE_MS;
     this.#current = { conn, retiring: false, since: now, heard: now, quiet, answerBy: 0 };
     this.#next = null;
@@ -194,7 +196,7 @@ export class Link {
    * @param {Target & { after_ms: number }} moved
    */
   movedOn(conn, moved) {
-    this.core.act('close', conn);
+    this.#core.act('close', conn);
     if (++this.#hops <= HOPS_MAX) return this.#goto(moved, moved.after_ms);
     this.#hops = 0;
     this.#failed({ why: 'sent from node to node' });
@@ -206,7 +208,7 @@ export class Link {
    * @param {ErrorBody} error
    */
   notWelcome(conn, { code, message, retryable, retry_after_ms: after }) {
-    this.core.act('close', conn);
+    this.#core.act('close', conn);
     const token = code === 'unauthorized';
     const fatal = token || retryable ? undefined : new RoostError(code, message);
     this.#failed({ why: `${code}: ${message}`, after, token, fatal });
@@ -215,7 +217,7 @@ export class Link {
   /** @param {number} conn */
   heard(conn) {
     if (this.#current?.conn !== conn) return;
-    this.#current.heard = this.core.now;
+    this.#current.heard = this.#core.now;
     this.#current.answerBy = 0;
   }
 
@@ -225,7 +227,7 @@ export class Link {
    * @param {string} why
    */
   broken(conn, why) {
-    this.core.act('close', conn);
+    this.#core.act('close', conn);
     this.trouble(conn, { why });
   }
 
@@ -253,7 +255,7 @@ export class Link {
   /** @param {Trouble} trouble */
   #lost(trouble) {
     this.#drop();
-    const { core } = this;
+    const core = this.#core;
     // A move goes on by itself, and meets the same trouble if it is one.
     if (trouble.fatal || !this.#next) this.#failed(trouble);
     if (core.isRunning) {
@@ -266,28 +268,28 @@ export class Link {
    * @param {Trouble} trouble
    */
   #failed({ why, after = 0, token, fatal, closeCode }) {
-    const { core, backoff } = this;
+    const core = this.#core;
     this.#next = null;
     if (token && this.#askedFresh) fatal = new RoostError('unauthorized', why, { closeCode });
     if (fatal) return core.fail(fatal);
     if (token) this.#askedFresh = true;
     core.lastTrouble = why;
     after = Math.min(after, SERVER_DELAY_MS_MAX);
-    const wait = after + Math.max(core.random() * after, backoff.next());
+    const wait = after + Math.max(core.random() * after, this.#backoff.next());
     // Never now: what is due now has been looked at.
     this.#wait(Math.max(wait, 1), null, after > 0);
   }
 
   #abandon() {
-    if (this.#next?.conn) this.core.act('close', this.#next.conn);
+    if (this.#next?.conn) this.#core.act('close', this.#next.conn);
     this.#next = null;
   }
 
   #drop() {
     const old = this.#current;
     if (!old) return;
-    this.core.act('close', old.conn);
-    if (this.core.now - old.since >= STABLE_MS) this.backoff.reset();
+    this.#core.act('close', old.conn);
+    if (this.#core.now - old.since >= STABLE_MS) this.#backoff.reset();
     this.#current = null;
   }
 

@@ -1,5 +1,5 @@
 /** @import { Command, ErrorBody } from '../types.js' */
-import { Backoff } from './backoff.js';
+/** @import { Backoff } from './backoff.js' */
 import { RoostError } from '../error.js';
 
 /** Commands that a session may have unanswered. */
@@ -33,6 +33,8 @@ const RETRY_MS_MAX = 60_000;
  * writing and repeating them (docs/PROTOCOL.md, order and moving).
  */
 export class Outbox {
+  #max;
+  #backoff;
   /** @type {Map<string, Pending>} */
   #pending = new Map();
 
@@ -42,8 +44,8 @@ export class Outbox {
    * @param {(p: Pending, error: RoostError | null, ok?: any) => void} answer tells who waits
    */
   constructor(max, backoff, answer) {
-    this.max = max;
-    this.backoff = backoff;
+    this.#max = max;
+    this.#backoff = backoff;
     this.answer = answer;
   }
 
@@ -57,13 +59,13 @@ export class Outbox {
   push(command, waiter) {
     let waiting = 0;
     for (const p of this.#pending.values()) if (!p.own) waiting += p.waiters.length || 1;
-    if (waiter && waiting >= this.max && !command.connect) return new RoostError('queue_full');
+    if (waiter && waiting >= this.#max && !command.connect) return new RoostError('queue_full');
     const p = this.#pending.get(command.id);
     if (p && p.command.text !== command.text) return new RoostError('conflict');
     if (p && waiter) p.waiters.push(waiter);
     if (p) return null;
     const [waiters, holds] = [waiter ? [waiter] : [], !!command.alone];
-    const backoff = this.backoff();
+    const backoff = this.#backoff();
     this.#pending.set(command.id, { command, waiters, stage: 'queued', at: 0, first: 0, holds, own: !waiter, backoff });
     return null;
   }

@@ -20,6 +20,7 @@ const ROOMS_MAX = 200;
  * received, and what `welcome` does not grant is joined again, by a command of the core's own.
  */
 export class Rooms {
+  #core;
   /** @type {Map<string, Room>} */
   #rooms = new Map();
   /** What the last `connect` named. */
@@ -29,7 +30,7 @@ export class Rooms {
 
   /** @param {Core} core */
   constructor(core) {
-    this.core = core;
+    this.#core = core;
   }
 
   /** @param {string} room */
@@ -100,9 +101,9 @@ export class Rooms {
    */
   #placed(name, joined) {
     const stream = `room:${name}`;
-    this.core.missed(stream, stream, this.#rooms.get(name)?.place.welcome(joined), joined.through);
+    this.#core.missed(stream, stream, this.#rooms.get(name)?.place.welcome(joined), joined.through);
     const members = membersOf(joined);
-    if (members) this.core.tell(stream, 'members', members);
+    if (members) this.#core.tell(stream, 'members', members);
   }
 
   /**
@@ -129,8 +130,8 @@ export class Rooms {
     const { room, error } = w;
     if (this.#asked.has(room) || this.#declined.has(room)) {
       // A command that is under way knows better.
-      if (!error && !this.core.outbox.has(`in:${room}`)) {
-        this.core.own({ type: 'leave', room }, { lane: `in:${room}`, leave: room });
+      if (!error && !this.#core.outbox.has(`in:${room}`)) {
+        this.#core.own({ type: 'leave', room }, { lane: `in:${room}`, leave: room });
       }
     } else if (!error || error.retryable) {
       this.#rooms.set(room, { at: { room }, place: new Place(), auto: true });
@@ -141,7 +142,7 @@ export class Rooms {
 
   /** @param {string} room */
   #again(room) {
-    this.core.own(null, { lane: `in:${room}`, join: this.#rooms.get(room)?.at });
+    this.#core.own(null, { lane: `in:${room}`, join: this.#rooms.get(room)?.at });
   }
 
   /**
@@ -150,7 +151,7 @@ export class Rooms {
    * @param {RoostError} error
    */
   lose(room, error) {
-    if (this.#rooms.delete(room)) this.core.tell(`room:${room}`, 'lost', error);
+    if (this.#rooms.delete(room)) this.#core.tell(`room:${room}`, 'lost', error);
   }
 }
 

@@ -11,12 +11,13 @@ const WATCHED_MAX = 1000;
  * server refuses; after each `welcome` the core asks for all of them again.
  */
 export class Watches {
+  #core;
   /** @type {Set<string>} */
   users = new Set();
 
   /** @param {Core} core */
   constructor(core) {
-    this.core = core;
+    this.#core = core;
   }
 
   /** @param {string[]} users */
@@ -38,12 +39,12 @@ export class Watches {
     const all = [...this.users];
     for (let i = 0; i < all.length; i += CHUNK) {
       const users = all.slice(i, i + CHUNK);
-      this.core.own({ type: 'watch', users }, { lane: 'watch', watch: users });
+      this.#core.own({ type: 'watch', users }, { lane: 'watch', watch: users });
     }
   }
 
   /** @param {Presence} presence */
   changed({ user, status, since, last_seen }) {
-    if (this.users.has(user)) this.core.tell('presence', 'change', { user, status, since, last_seen });
+    if (this.users.has(user)) this.#core.tell('presence', 'change', { user, status, since, last_seen });
   }
 }

@@ -2,6 +2,7 @@
 // tokens that end.
 import assert from 'node:assert/strict';
 import { after, before, test } from 'node:test';
+import { Roost as Bundled } from '../../dist/roost.js';
 import { RoostError } from '../../src/index.js';
 import { URL_, client, cluster, roost, service, token, until } from './cluster.js';
 
@@ -134,6 +135,31 @@ test('a room is read by its members, in order, and left', async (t) => {
   await mike.roost.send('mike', 'later than that');
   await until('the message', () => mike.got.length === 1);
   assert.equal(got.length, 30);
+});
+
+test('the bundle says the same to the server, with the names it has', async (t) => {
+  const [yuri, zoe] = clients(t, ['yuri', { Client: Bundled, device: 'page' }], 'zoe');
+  await Promise.all([yuri.roost.connect(), zoe.roost.connect()]);
+  const room = yuri.roost.room('bundled');
+  const seen = [];
+  room.on('message', (m) => seen.push(m.data));
+  const { members } = await room.join({ presence: true, info: 1 });
+  assert.ok(Array.isArray(members?.listed));
+  await zoe.roost.room('bundled').publish('a');
+  await until('the first', () => seen.length === 1);
+  const sends = numbers(10).map((n) => yuri.roost.send('zoe', n));
+  yuri.cut();
+  await zoe.roost.room('bundled').publish('b');
+  await Promise.all(sends);
+  await zoe.roost.send('yuri', 'hello');
+  await until('all', () => seen.length === 2 && zoe.got.length === 10 && yuri.got.length === 1);
+  assert.deepEqual([seen, zoe.got], [['a', 'b'], numbers(10)]);
+  assert.equal((await yuri.roost.inbox.history()).messages.length, 1);
+  assert.ok(yuri.roost.inbox.cursor?.offset >= 1);
+  const { count } = await room.members();
+  assert.equal(count, 1);
+  await room.leave();
+  await assert.rejects(zoe.roost.send('yuri', 'x'.repeat(70_000)), { code: 'too_large' });
 });
 
 test('signals reach those who are there', async (t) => {

@@ -72,7 +72,7 @@ export async function until(what, holds) {
 }
 
 /** A client of `user`, with what its inbox got, and a way to cut its sockets off. */
-export function client(user, options = {}) {
+export function client(user, { Client = Roost, ...options } = {}) {
   const sockets = new Set();
   class Socket extends WebSocket {
     constructor(...args) {
@@ -81,7 +81,7 @@ export function client(user, options = {}) {
       this.on('close', () => sockets.delete(this));
     }
   }
-  const roost = new Roost(URL_, { getToken: () => token(user), WebSocket: Socket, ...options });
+  const roost = new Client(URL_, { getToken: () => token(user), WebSocket: Socket, ...options });
   const got = [];
   roost.inbox.on('message', (m) => got.push(m.data));
   const states = [];

@@ -1,17 +1,17 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { Backoff } from '../../src/core/backoff.js';
+import { backoff } from '../../src/core/backoff.js';
 import { Client, at } from './client.js';
 
 test('waits stay short for a few tries and then double up to the cap', () => {
-  const backoff = new Backoff(250, 20_000, () => 1);
-  const waits = Array.from({ length: 13 }, () => backoff.next());
+  const wait = backoff(250, 20_000, () => 1);
+  const waits = Array.from({ length: 13 }, () => wait.next());
   assert.deepEqual(waits, [250, 500, 500, 500, 500, 500, 500, 1000, 2000, 4000, 8000, 16_000, 20_000]);
-  backoff.tries = 2000;
-  assert.equal(backoff.next(), 20_000);
-  backoff.reset();
-  assert.equal(backoff.next(), 250);
-  assert.equal(new Backoff(250, 20_000, () => 0).next(), 0, 'full jitter begins at nothing');
+  for (let i = 0; i < 2000; i++) wait.next();
+  assert.equal(wait.next(), 20_000);
+  wait.reset();
+  assert.equal(wait.next(), 250);
+  assert.equal(backoff(250, 20_000, () => 0).next(), 0, 'full jitter begins at nothing');
 });
 
 test('connect shows token, device, epoch and cursor', () => {

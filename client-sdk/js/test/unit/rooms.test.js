@@ -162,3 +162,11 @@ test('watched users are watched again over every connection', () => {
   c.refuse(next, again.id, 'forbidden');
   assert.deepEqual(c.events('lost').map((e) => e.value.users), [['bob']]);
 });
+
+test('a room is left without a connection, too', () => {
+  const { c, conn } = inLobby();
+  c.step('closed', conn, 1006, '');
+  const ticket = c.leave('lobby');
+  c.pass(30_000);
+  assert.ok('ok' in c.answers.get(ticket));
+});
