@@ -1,6 +1,7 @@
 //! `roost`: the command line. `roost dev` is the whole cluster in one process; the rest talks to a cluster.
 
 mod ask;
+mod dead_letters;
 mod dev;
 mod drain;
 mod explain;
@@ -29,7 +30,7 @@ struct Args {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Run a coordinator and three ws-nodes in this process, with nothing else installed
+    /// Run a coordinator, three ws-nodes and an archiver in this process, with nothing else installed
     Dev(dev::Args),
     /// Make a token for a user
     Token(token::Args),
@@ -37,6 +38,8 @@ enum Command {
     Send(talk::SendArgs),
     /// Print what arrives for a user, until interrupted
     Listen(talk::ListenArgs),
+    /// What could not be archived: list it, try it again, or discard it
+    DeadLetters(dead_letters::Args),
     /// Print the newest messages of a stream
     History(service::HistoryArgs),
     /// Close every session of a user, wherever it is
@@ -71,6 +74,7 @@ fn main() -> ExitCode {
             Command::Token(args) => token::run(&args),
             Command::Send(args) => talk::send(args).await,
             Command::Listen(args) => talk::listen(args).await,
+            Command::DeadLetters(args) => dead_letters::run(args).await,
             Command::History(args) => service::history(args).await,
             Command::Disconnect(args) => service::disconnect(args).await,
             Command::Join(args) => room::join(args).await,

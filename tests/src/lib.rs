@@ -1,5 +1,6 @@
 //! Whole-cluster tests of Roost: what they share.
 
+pub mod archive;
 pub mod chaos;
 pub mod chat;
 pub mod cluster;
@@ -9,6 +10,7 @@ pub mod judge;
 pub mod ledger;
 pub mod presence;
 pub mod processes;
+pub mod schema;
 pub mod sim;
 pub mod talk;
 pub mod wire;

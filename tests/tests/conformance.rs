@@ -130,6 +130,7 @@ on_each_backend! {
     sessions::a_device_has_one_session_where_the_policy_says_so,
     sessions::pages_of_other_origins_are_turned_away,
     sessions::a_reader_pages_back_through_its_inbox,
+    sessions::the_sdk_pages_back_through_its_inbox_and_a_room,
     server_api::a_message_sent_over_http_arrives_like_any_other_and_a_retry_is_safe,
     server_api::a_batch_is_done_in_order_and_answered_one_by_one,
     server_api::a_user_is_disconnected_wherever_it_is,

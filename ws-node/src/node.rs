@@ -312,14 +312,14 @@ impl Node {
                 });
             }
             Action::Page { session, id, vnode, stream, before, limit } => {
-                let reads = Arc::clone(&self.reads);
+                let (reads, of) = (Arc::clone(&self.reads), stream.clone());
                 self.ask(
                     "page",
                     async move {
                         let _turn = reads.acquire_owned().await;
-                        store.page(vnode, &stream, before, limit).await
+                        store.page(vnode, &of, before, limit).await
                     },
-                    move |answer| Event::Paged { session, id, answer },
+                    move |answer| Event::Paged { session, id, stream, before, answer },
                 );
             }
             Action::Answer { call, reply } => {

@@ -220,6 +220,7 @@ impl Server {
             self.status.clone(),
             self.closing.clone(),
             config.core.vnodes,
+            config.core.archive_url.clone(),
             ApiMetrics::register(&self.registry)?,
         ));
         let public = upgrade::route(shared).or(api::routes(Arc::clone(&api))).recover(reply::recover);

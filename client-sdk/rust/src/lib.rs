@@ -46,9 +46,10 @@
 //! - What was shown and taken is acknowledged; [`Client::cursor`] is where a later client goes on.
 //! - A room stays joined over reconnects and moves until it is left; one that cannot be kept is told as
 //!   [`Event::RoomLost`].
+//! - What is still in the hot window can be read again, page by page ([`Client::history`]).
 //! - A slow application slows the reading; nothing is dropped and nothing grows without bound.
 //!
-//! Not here: presence of others and history (the wire crate does not have their frames yet), TLS
+//! Not here: presence of others (the wire crate does not have its frames yet), history older than the hot window, TLS
 //! (put a proxy in front of the client, or wait for a later version), and storage: a send that must survive the
 //! process belongs in the application's own store, with its id ([`Client::send_with_id`]).
 //!
@@ -64,6 +65,7 @@ mod core_tests;
 mod driver;
 mod error;
 mod event;
+mod history;
 mod inbox;
 mod lanes;
 mod link;
@@ -100,9 +102,11 @@ pub use builder::Builder;
 pub use client::{Client, Sent};
 pub use error::{BoxError, BuildError, ConnectError, Failure, SendError};
 pub use event::{Event, Events, Members};
+pub use history::Page;
 pub use room_calls::{JoinOptions, Joined, Published};
 pub use roost_proto::events::Message;
 pub use roost_proto::frames::{Change, ChosenStatus, InfoOf, Signalled};
+pub use roost_proto::history::Before;
 pub use roost_proto::{
     Cursor, Epoch, ErrorBody, ErrorCode, IdError, Json, MessageId, NodeId, Offset, RoomId, SessionId,
     StreamId, UserId,

@@ -13,6 +13,11 @@ use crate::time::rfc3339;
 /// Topic names.
 pub const CHAT_EVENTS: &str = "chat_events";
 pub const USER_STATUS_EVENTS: &str = "user_status_events";
+/// Partitions of every topic unless told otherwise: enough for as many consumers of a group, few enough for a thousand
+/// nodes (1,000 × 8 is well below what one Kafka cluster carries). Never changes.
+pub const PARTITIONS: u32 = 8;
+/// The kind of the messages that nodes send to themselves to see whether messages get through; nobody's mail.
+pub const CANARY_KIND: &str = "canary";
 
 /// The per-server topic of `node`.
 pub fn messages_topic(node: &crate::NodeId) -> String {
@@ -21,6 +26,7 @@ pub fn messages_topic(node: &crate::NodeId) -> String {
 
 /// A message as sent to readers and kept in `chat_events` (key: `stream`).
 #[derive(Debug, Clone, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Message {
     pub stream: StreamId,
     pub generation: Epoch,
@@ -28,6 +34,7 @@ pub struct Message {
     pub id: MessageId,
     pub kind: String,
     pub from: String,
+    #[cfg_attr(feature = "schema", schemars(extend("format" = "date-time")))]
     pub at: String,
     pub data: Box<RawValue>,
 }

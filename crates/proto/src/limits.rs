@@ -61,6 +61,8 @@ pub const REFRESHES_BURST: u32 = 5;
 /// Messages in one page of `history`, when nothing is said and at most.
 pub const HISTORY_DEFAULT: usize = 50;
 pub const HISTORY_MAX: usize = 100;
+/// The most of one page of the archive, of messages or of changes of a status.
+pub const ARCHIVE_PAGE_MAX: usize = 500;
 /// Commands in one `/api/batch`.
 pub const BATCH_COMMANDS_MAX: usize = 100;
 /// The body of one `/api/batch`, in bytes: sixteen of the largest messages, or a hundred of 10 KiB.

@@ -166,7 +166,7 @@ impl Rig {
             }
             Action::Page { session, id, vnode, stream, before, limit } => {
                 let answer = (!cut).then(|| self.data[vnode.index()].page(&stream, before, limit));
-                Event::Paged { session, id, answer }
+                Event::Paged { session, id, stream, before, answer }
             }
             other => unreachable!("not a question to the store: {other:?}"),
         };

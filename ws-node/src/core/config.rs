@@ -83,6 +83,8 @@ pub struct CoreConfig {
     pub open_rooms: bool,
     /// Rooms that everyone is in.
     pub auto_join: Vec<RoomId>,
+    /// Where clients find an archiver, which has what left the hot window.
+    pub archive_url: Option<String>,
     pub unanswered_max: usize,
     pub sessions_per_user_max: usize,
     pub session_policy: SessionPolicy,
@@ -118,6 +120,7 @@ impl CoreConfig {
             signal_credit: 32,
             open_rooms: false,
             auto_join: Vec::new(),
+            archive_url: None,
             unanswered_max: limits::UNANSWERED_MAX,
             sessions_per_user_max: limits::SESSIONS_PER_USER_MAX,
             session_policy: SessionPolicy::default(),

@@ -185,6 +185,8 @@ pub enum Event {
     Paged {
         session: SessionKey,
         id: MessageId,
+        stream: StreamId,
+        before: Option<Cursor>,
         answer: Maybe<Page>,
     },
     /// Commands of the server API, to be taken in this order; each key is answered once.

@@ -276,7 +276,9 @@ impl NodeCore {
             }
             Event::Refresh { session, id, token } => self.on_refresh(session, id, token, now),
             Event::History { session, history } => self.on_history(session, history, now),
-            Event::Paged { session, id, answer } => self.on_paged(session, &id, answer),
+            Event::Paged { session, id, stream, before, answer } => {
+                self.on_paged(session, &id, &stream, before, answer);
+            }
             Event::Calls(calls) => self.on_calls(calls, now),
             Event::Closed { session } => self.on_closed(session, now),
             Event::Drain => self.on_drain(now),

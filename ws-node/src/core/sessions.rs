@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use roost_backend::store::{NodeState, Opened, Row};
 use roost_proto::codes::CloseCode;
 use roost_proto::frames::{Moved, Reset, ServerFrame, Welcome};
+use roost_proto::history::Through;
 use roost_proto::ids::{Cursor, Epoch, NodeId, Offset, SessionId, StreamId, VnodeId};
 use roost_proto::limits::{PING_INTERVAL_MS, SIGNALS_BURST, SIGNALS_PER_S};
 use roost_service::ratelimit::Bucket;
@@ -285,7 +286,7 @@ impl NodeCore {
         let asked = |s: &&Session| matches!(s.state, State::Locating { ask: a, .. } if a == ask);
         let Some(session) = self.sessions.get(&key).filter(asked) else { return };
         match answer {
-            Some(end) => self.begin(key, Some(format!("{partition}:{end}")), now),
+            Some(offset) => self.begin(key, Some(Through { partition, offset }.to_string()), now),
             // Without it nothing could be said about completeness (rule 26). A live session keeps its socket and
             // asks again in a while.
             None if session.welcomed => {}

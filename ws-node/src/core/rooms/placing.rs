@@ -2,6 +2,7 @@
 
 use roost_proto::codes::{ErrorBody, ErrorCode};
 use roost_proto::frames::{Joined, ReplyOk, Reset, RoomWelcome, ServerFrame};
+use roost_proto::history::Through;
 use roost_proto::ids::{Cursor, MessageId, Offset, StreamId, VnodeId};
 use roost_proto::limits::MEMBERS_BYTES_MAX;
 use roost_proto::records::{ItemBody, ItemResult};
@@ -176,8 +177,8 @@ impl NodeCore {
         let Some(Locating { stream, tail, sessions }) = self.rooms.locating.remove(&ask) else { return };
         for key in sessions {
             match answer {
-                Some(end) => {
-                    let through = Some(format!("{partition}:{end}"));
+                Some(offset) => {
+                    let through = Some(Through { partition, offset }.to_string());
                     self.begin_listening(key, &stream, tail, tail.offset, through, now);
                 }
                 None => self.wait_on(key, &stream),

@@ -1,0 +1,29 @@
+//! `GET /history?stream=user:bob`: pages of a stream, newest first.
+
+use roost_backend::archive::Place;
+use roost_proto::history::Before;
+use roost_proto::{Cursor, Json, StreamId};
+use serde_json::json;
+
+use super::page::Page;
+use super::query::{Query, required};
+use super::rights::Reader;
+use super::{Answer, Api, away};
+
+pub(super) async fn answer(api: &Api, reader: &Reader<'_>, query: &Query) -> Answer {
+    let stream: StreamId = required("stream", query.stream.as_ref(), "/history?stream=user:bob")?;
+    let limit = query.limit()?;
+    let place = match query.place::<Before>()? {
+        Place::Newest => Place::Newest,
+        Place::Before(key) => Place::Before(key.0),
+        Place::After(key) => Place::After(key.0),
+    };
+    reader.may_read(&stream)?;
+    query.wait_through(&*api.archive).await?;
+    // One more than is shown says whether there is more.
+    let found = api.archive.messages(&stream, place, limit + 1).await.map_err(|error| away(&error))?;
+    let page = Page::of(found, place, limit, |frame| frame.len());
+    let text = |cursor: Cursor| Before(cursor).to_string();
+    let messages: Vec<Json> = page.entries.into_iter().map(|(_, frame)| Json::of_frame(frame)).collect();
+    Ok(json!({"messages": messages, "before": page.before.map(text), "after": page.after.map(text)}))
+}
