@@ -8,10 +8,11 @@ const OUT = new URL('dist/roost.js', import.meta.url);
 const BYTES_MAX = 8_000;
 /** Names that only the core uses: neither frames, nor inputs, nor the public API have a field of such a name. */
 const INTERNAL = [
-  'alone', 'answerBy', 'asked', 'carrier', 'conn', 'core', 'expires', 'failure', 'greets', 'heard', 'holds', 'isCurrent',
-  'isFullFor', 'isHeard', 'isRunning', 'lane', 'lastTrouble', 'link', 'missed', 'movedOn', 'notWelcome', 'outbox',
-  'promote', 'quiet', 'received', 'requeue', 'retiring', 'setState', 'showed', 'signals', 'stage', 'target', 'ticket',
-  'waiters', 'watches', 'welcomed', 'withdraw', 'writes',
+  'acked', 'act', 'alone', 'answerBy', 'answered', 'asked', 'carrier', 'changed', 'conn', 'core', 'due', 'expires',
+  'failure', 'first', 'greets', 'heard', 'hello', 'holds', 'isCurrent', 'isFullFor', 'isHeard', 'isRunning', 'joined',
+  'lane', 'lastTrouble', 'link', 'lose', 'missed', 'movedOn', 'notWelcome', 'outbox', 'own', 'place', 'promote',
+  'quiet', 'received', 'requeue', 'retiring', 'setState', 'showed', 'signals', 'stage', 'take', 'target', 'ticket',
+  'waiters', 'wake', 'wants', 'watches', 'welcomed', 'withdraw', 'writes',
 ];
 
 const { outputFiles } = await build({
@@ -22,7 +23,7 @@ const { outputFiles } = await build({
   minify: true,
   mangleProps: new RegExp(`^(${INTERNAL.join('|')})$`),
   legalComments: 'none',
-  banner: { js: '// @roost/client, MIT OR Apache-2.0. Made from client-sdk/js/src by `npm run build`.' },
+  banner: { js: '// @roost/client, MIT OR Apache-2.0' },
   write: false,
 });
 const [{ text }] = outputFiles;

@@ -157,7 +157,7 @@ export class Carrier {
   route(conn) {
     this.#attempt(conn, async (signal) => {
       const { url, user = claims(await this.#tokens.get()).sub } = this.#options;
-      if (!user) throw new RoostError('unauthorized', 'no user, and no sub in the token');
+      if (!user) throw new RoostError('unauthorized', 'no sub in the token');
       const route = new URL('route', url);
       route.searchParams.set('userId', user);
       const answer = await fetch(route, { signal, cache: 'no-store' });

@@ -1,4 +1,4 @@
-// Made from crates/proto/src/codes.rs by `ROOST_UPDATE=1 cargo test -p roost-tests --test codes`. Not to be edited.
+// Made from crates/proto/src/codes.rs by `cargo test -p roost-tests --test codes`. Not to be edited.
 
 /** no token, or one that is not accepted */
 export const ERROR_UNAUTHORIZED = 'unauthorized';

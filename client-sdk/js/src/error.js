@@ -7,7 +7,7 @@
  * - `no_result`: the event is stored, and its result did not come in time (it will be an inbox message)
  * - `queue_full`: as many calls as may wait are waiting; nothing was kept of this one
  * - `conflict`: the `id` is waiting for its answer with another body
- * - `too_many`: a client is in at most 200 rooms and watches at most 1,000 users
+ * - `too_many`: a client is in at most 200 rooms
  * - `left`: of a join, the room was left before the answer
  * - `closed`: the client was disconnected, or failed for the reason that is the `cause`; `sent` says whether the
  *   command may have been accepted

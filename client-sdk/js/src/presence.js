@@ -5,17 +5,18 @@ import { Part, name } from './part.js';
  * Who is there.
  *
  * - `change`: of a watched user, at first and whenever it changes
- * - `lost`: these users cannot be watched any more
- * @extends {Part<{ change: Status, lost: { users: string[], error: import('./error.js').RoostError } }>}
+ * - `lost`: the server refuses to have this user watched any more
+ * @extends {Part<{ change: Status, lost: { user: string, error: import('./error.js').RoostError } }>}
  */
 export class Presence extends Part {
   /**
    * Watches users, over reconnects and moves, until `unwatch`.
-   * @param {string[]} users at most 1,000 in all
+   * @param {string[]} users
    * @param {CallOptions} [options]
+   * @returns {Promise<Status[]>} what each shows now, in the order asked; a `change` has it too, if it is news
    */
   async watch(users, options) {
-    await this.#ask('watch', users, options);
+    return (await this.#ask('watch', users, options)).users;
   }
 
   /**
@@ -39,9 +40,10 @@ export class Presence extends Part {
    * @param {'watch' | 'unwatch'} type
    * @param {string[]} users
    * @param {CallOptions} [options]
+   * @returns {Promise<any>}
    */
   async #ask(type, users, options) {
     for (const user of users) name('user', user);
-    await this.carrier.call({ type, users }, { lane: 'watch', alone: true, [type]: users }, options);
+    return this.carrier.call({ type, users }, { lane: 'watch', alone: true, [type]: users }, options);
   }
 }

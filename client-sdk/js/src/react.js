@@ -120,7 +120,7 @@ export function usePresence(roost, users) {
     const fail = (/** @type {Error} */ error) => isHere && setError(error);
     const ends = [
       presence.on('change', ({ user }) => names.includes(user) && show()),
-      presence.on('lost', ({ users, error }) => users.some((user) => names.includes(user)) && fail(error)),
+      presence.on('lost', ({ user, error }) => names.includes(user) && fail(error)),
     ];
     const fresh = names.filter((user) => !counts.get(user));
     for (const user of names) counts.set(user, (counts.get(user) ?? 0) + 1);

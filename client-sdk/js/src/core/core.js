@@ -120,16 +120,15 @@ export class Core {
    * @param {number} expires
    */
   command(command, ticket, expires) {
-    const { join, leave, watch, unwatch } = command;
+    const { join, leave } = command;
     if (command.connect && this.state === 'connected') return this.act('answer', ticket, null);
     const error = this.failure
       ? new RoostError('closed', this.failure.message, { cause: this.failure })
-      : (join && this.rooms.isFullFor(join.room)) || (watch && this.watches.isFullFor(watch))
+      : join && this.rooms.isFullFor(join.room)
         ? new RoostError('too_many')
         : this.outbox.push(command, { ticket, expires });
     if (error) return this.act('answer', ticket, error);
-    if (watch) this.watches.add(watch);
-    if (unwatch) this.watches.remove(unwatch);
+    this.watches.wants(command);
     if (!leave) return;
     this.rooms.leave(leave);
     this.outbox.withdraw((p) => p.command.join?.room === leave, () => new RoostError('left'));
@@ -194,7 +193,7 @@ export class Core {
     const p = this.outbox.reply(reply, this.now);
     if (!p) return;
     const { id, ok } = reply;
-    const { join, leave, watch } = p.command;
+    const { join, leave } = p.command;
     let error = reply.error ? new RoostError(reply.error.code, reply.error.message, { id }) : null;
     if (join && !error) this.rooms.joined(join, p.own, ok);
     if (join && p.own && error) this.rooms.lose(join.room, error);
@@ -203,10 +202,7 @@ export class Core {
       // It was not in the room: over this connection, or by a first copy of this command.
       if (error?.code === 'not_found') error = null;
     }
-    if (watch && error) {
-      this.watches.remove(watch);
-      if (p.own) this.tell('presence', 'lost', { users: watch, error });
-    }
+    this.watches.answered(p.command, p.own, error, ok);
     this.outbox.answer(p, error, { id, ...ok });
   }
 
@@ -228,7 +224,7 @@ export class Core {
     const verdict = place?.message(m);
     // What is taken of a room is not acknowledged to anybody.
     const ack = (to === 'inbox' && place?.received) || undefined;
-    if (verdict === 'hole') this.link.broken(conn, 'not the next message');
+    if (verdict === 'hole') this.link.broken(conn, 'a message is missing');
     if (verdict === 'shown' && ack) this.tell(to, '', null, ack);
     if (verdict !== 'show') return;
     if (ack && m.kind === 'result') {

@@ -142,27 +142,6 @@ test('a client is in 200 rooms at most', () => {
   assert.equal(c.answers.get(c.join('one more')).code, 'too_many');
 });
 
-test('watched users are watched again over every connection', () => {
-  const c = new Client();
-  const conn = c.connected();
-  const watch = (users, type = 'watch') =>
-    c.command({ id: `w${c.tickets}`, lane: 'watch', alone: true, text: JSON.stringify({ type, users, id: `w${c.tickets}` }), [type]: users });
-  watch(['bob', 'carol']);
-  c.reply(conn, c.frames('watch')[0].id);
-  c.frame(conn, { type: 'presence', user: 'bob', status: 'online', since: 't', last_seen: null });
-  c.frame(conn, { type: 'presence', user: 'eve', status: 'online', since: 't', last_seen: null });
-  assert.deepEqual(c.events('change').map((e) => e.value), [{ user: 'bob', status: 'online', since: 't', last_seen: null }]);
-  watch(['carol'], 'unwatch');
-  c.reply(conn, c.frames('unwatch')[0].id);
-  c.step('closed', conn, 1006, '').pass(500);
-  const next = c.dial();
-  c.welcome(next);
-  const [again] = c.frames('watch');
-  assert.deepEqual(again.users, ['bob']);
-  c.refuse(next, again.id, 'forbidden');
-  assert.deepEqual(c.events('lost').map((e) => e.value.users), [['bob']]);
-});
-
 test('a room is left without a connection, too', () => {
   const { c, conn } = inLobby();
   c.step('closed', conn, 1006, '');
