@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { World } from './simulation.js';
 
-const SEEDS = Number(process.env.ROOST_SIM_SEEDS ?? 25);
+const SEEDS = Number(process.env.ROOST_SIM_SEEDS ?? 40);
 const SEED = process.env.ROOST_SIM_SEED;
 
 test('nothing is lost, nothing is doubled and the order is kept, whatever happens', () => {
