@@ -5,11 +5,22 @@ use futures_util::{SinkExt, StreamExt};
 use roost_proto::frames::ServerFrame;
 use tokio::net::TcpStream;
 use tokio_tungstenite::tungstenite::Message;
-use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async};
+use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
+use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async_with_config};
 
 use crate::cluster::Cluster;
 
 pub type Socket = WebSocketStream<MaybeTlsStream<TcpStream>>;
+
+/// Some frames. tungstenite clears its buffer before every read, 128 KiB if not told: that would be most of what a
+/// reader costs here.
+const READ_BUFFER_BYTES: usize = 8 * 1024;
+
+pub async fn open(url: &str) -> Result<Socket> {
+    let config = WebSocketConfig::default().read_buffer_size(READ_BUFFER_BYTES);
+    let (socket, _) = connect_async_with_config(url, Some(config), true).await?;
+    Ok(socket)
+}
 
 pub struct Client {
     socket: Socket,
@@ -23,7 +34,7 @@ impl Client {
 
     /// To a home that is known.
     pub async fn connect_to(url: &str, token: String) -> Result<Self> {
-        let (mut socket, _) = connect_async(url).await?;
+        let mut socket = open(url).await?;
         socket.send(Message::text(format!(r#"{{"type":"connect","token":"{token}"}}"#))).await?;
         let prefix = format!("{:016x}", rand::random::<u64>());
         let mut client = Self { socket, prefix };
@@ -33,7 +44,7 @@ impl Client {
 
     /// The socket of a user who is in `room` from the beginning.
     pub async fn join(cluster: &Cluster, user: String, room: &str) -> Result<Socket> {
-        let (mut socket, _) = connect_async(cluster.route(&user).await?).await?;
+        let mut socket = open(&cluster.route(&user).await?).await?;
         let token = cluster.token(&user);
         let connect = format!(r#"{{"type":"connect","token":"{token}","rooms":[{{"room":"{room}"}}]}}"#);
         socket.send(Message::text(connect)).await?;

@@ -30,27 +30,30 @@ pub(crate) fn quantile(samples: &mut [u64], q: f64) -> u64 {
 }
 
 fn main() -> Result<()> {
+    // `messages`, `room` or `presence`: that alone.
+    let only = std::env::args().nth(1);
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    runtime.block_on(async {
-        run("embedded, in memory", Cluster::embedded().await?).await?;
-        match (std::env::var("KAFKA_BROKERS"), std::env::var("REDIS_URL")) {
-            (Ok(brokers), Ok(redis)) => {
-                run("Kafka and Redis", Cluster::services(&brokers, &redis).await?).await?
-            }
-            _ => println!("(set KAFKA_BROKERS and REDIS_URL for the same on Kafka and Redis)"),
-        }
-        Ok(())
-    })
+    runtime.block_on(all(only.as_deref()))
 }
 
-async fn run(name: &str, cluster: Cluster) -> Result<()> {
+async fn all(only: Option<&str>) -> Result<()> {
+    run("embedded, in memory", Cluster::embedded().await?, only).await?;
+    match (std::env::var("KAFKA_BROKERS"), std::env::var("REDIS_URL")) {
+        (Ok(brokers), Ok(redis)) => {
+            run("Kafka and Redis", Cluster::services(&brokers, &redis).await?, only).await?;
+        }
+        _ => println!("(set KAFKA_BROKERS and REDIS_URL for the same on Kafka and Redis)"),
+    }
+    Ok(())
+}
+
+async fn run(name: &str, cluster: Cluster, only: Option<&str>) -> Result<()> {
     println!("== {name}");
-    let only = std::env::args().nth(1);
-    let wanted = |part: &str| only.as_deref().is_none_or(|only| only == part);
+    let wanted = |part: &str| only.is_none_or(|only| only == part);
     if wanted("messages") {
         messages(&cluster).await?;
     }
-    if wanted("rooms") {
+    if wanted("room") {
         room::run(&cluster).await?;
     }
     if wanted("presence") {

@@ -17,6 +17,8 @@ mod ownership;
 mod presence;
 #[path = "directed_rules/rig.rs"]
 mod rig;
+#[path = "directed_rules/rooms.rs"]
+mod rooms;
 #[path = "directed_rules/sending.rs"]
 mod sending;
 #[path = "directed_rules/sessions.rs"]

@@ -295,9 +295,7 @@ impl World {
         if self.clients[user].outgoing.len() >= 12 {
             return;
         }
-        // The SDK does not know rooms yet.
-        let rooms = if self.clients[user].sdk.is_some() { 0 } else { rooms::ROOMS };
-        let to = self.between(0, (self.setup.users + rooms) as u64) as usize;
+        let to = self.between(0, (self.setup.users + rooms::ROOMS) as u64) as usize;
         let client = &mut self.clients[user];
         client.said += 1;
         let id = format!("{}-{}", client.label, client.said);

@@ -7,7 +7,7 @@ use roost_proto::frames::ServerFrame;
 use roost_proto::ids::VnodeId;
 use roost_proto::records::Record;
 use roost_ws_node::core::Rule;
-use roost_ws_node::core::events::{self, Action, Event};
+use roost_ws_node::core::events::{self, Action, Event, SessionKey};
 
 use super::{LEASE_TTL_MS, LateWrite, ROAD_MS, Reach, Rig, Road, STORE_MS};
 
@@ -32,16 +32,10 @@ impl Rig {
                 let answer = self.log_end_known.then(|| self.chat[partition as usize].len() as u64);
                 self.later(LOG_MS, node, Event::LogEnd { session, ask, partition, answer });
             }
-            Action::Frame { session, frame, lane } => {
-                let (counted, signal) = (lane == events::Lane::Message, lane == events::Lane::Signal);
-                let frame = ServerFrame::parse(std::str::from_utf8(&frame).unwrap()).unwrap();
-                self.frames.push((session.0, frame));
-                let (frames, signals) = (usize::from(counted), usize::from(signal));
-                if self.stalled.contains(&session.0) {
-                    let undrained = self.undrained.entry(session.0).or_default();
-                    *undrained = (undrained.0 + frames, undrained.1 + signals);
-                } else if frames + signals > 0 {
-                    self.later(1, node, Event::Drained { session, frames, signals });
+            Action::Frame { session, frame, lane } => self.frame(node, session, &frame, lane),
+            Action::Fan { sessions, frame } => {
+                for session in sessions {
+                    self.frame(node, session, &frame, events::Lane::Message);
                 }
             }
             Action::Close { session, code, .. } => {
@@ -49,15 +43,10 @@ impl Rig {
                 self.later(1, node, Event::Closed { session });
             }
             Action::Observe(..) => {}
-            Action::Follow { channel, ask } => {
-                self.followers.entry(channel.clone()).or_default().insert(node);
-                self.later(STORE_MS, node, Event::Followed { channel, ask, done: true });
-            }
-            Action::Unfollow { channel } => {
-                self.followers.entry(channel).or_default().remove(&node);
-            }
-            // No directed rule is about rooms yet: they are the simulation's.
-            Action::Shout { .. } | Action::Standings { .. } => {}
+            Action::Follow { channel, ask } => self.follow(node, channel, ask),
+            Action::Unfollow { channel } => self.unfollow(node, channel),
+            Action::Shout { channel, payload } => self.shout(&channel, &payload),
+            Action::Standings { rooms } => self.standings(node, rooms),
             Action::Answer { call, reply } => self.answers.push((call, reply)),
             Action::Replaced => self.replaced.push(node),
             Action::Refresh => self.look(node),
@@ -102,18 +91,24 @@ impl Rig {
         self.later(LOG_MS, node, Event::Reported { token: record.token, ok: true });
     }
 
+    fn frame(&mut self, node: usize, session: SessionKey, frame: &[u8], lane: events::Lane) {
+        let (counted, signal) = (lane == events::Lane::Message, lane == events::Lane::Signal);
+        let frame = ServerFrame::parse(std::str::from_utf8(frame).unwrap()).unwrap();
+        self.frames.push((session.0, frame));
+        let (frames, signals) = (usize::from(counted), usize::from(signal));
+        if self.stalled.contains(&session.0) {
+            let undrained = self.undrained.entry(session.0).or_default();
+            *undrained = (undrained.0 + frames, undrained.1 + signals);
+        } else if frames + signals > 0 {
+            self.later(1, node, Event::Drained { session, frames, signals });
+        }
+    }
+
     /// A write takes effect, and what it publishes goes out.
     pub(super) fn write(&mut self, write: &Write) -> WriteAnswer {
         let vnode = write.fence.vnode;
         let answer = self.data[vnode.index()].write(write, &self.store);
-        for (channel, payload) in self.data[vnode.index()].take_published(vnode) {
-            for node in self.followers.get(&channel).cloned().unwrap_or_default() {
-                if !self.deaf.contains(&node) {
-                    let (channel, payload) = (channel.clone(), payload.clone());
-                    self.later(STORE_MS, node, Event::Live { channel, payload });
-                }
-            }
-        }
+        self.publish(vnode);
         answer
     }
 

@@ -5,6 +5,8 @@
 
 #[path = "carry.rs"]
 mod carry;
+#[path = "live.rs"]
+pub mod live;
 #[path = "sight.rs"]
 mod sight;
 
@@ -86,14 +88,12 @@ pub struct Rig {
     pub sent: Vec<(u64, usize, usize, Record)>,
     pub writes: Box<dyn FnMut(&Write) -> Reach>,
     pub late_writes: Vec<LateWrite>,
-    followers: BTreeMap<LiveChannel, BTreeSet<usize>>,
-    /// What is published does not reach these nodes.
-    pub deaf: BTreeSet<usize>,
     /// The log takes nothing from these nodes' outboxes for now.
     pub no_log: BTreeSet<usize>,
     unlogged: Vec<(usize, Outgoing)>,
     pub log_end_known: bool,
     pub log_end_asked: u64,
+    pub live: live::Live,
     /// `chat_events` by partition, with the time of arrival.
     pub chat: Vec<Vec<(u64, Message)>>,
     /// `user_status_events`, as they arrived.
@@ -139,12 +139,11 @@ impl Rig {
             sent: Vec::new(),
             writes: Box::new(|_| Reach::Answered),
             late_writes: Vec::new(),
-            followers: BTreeMap::new(),
-            deaf: BTreeSet::new(),
             no_log: BTreeSet::new(),
             unlogged: Vec::new(),
             log_end_known: true,
             log_end_asked: 0,
+            live: live::Live::default(),
             chat: (0..vnodes).map(|_| Vec::new()).collect(),
             statuses: Vec::new(),
             sessions: BTreeMap::new(),

@@ -29,7 +29,7 @@ fn the_last_publication_is_lost(off: Option<Rule>) -> Vec<Status> {
     let (mut rig, watcher, session, bob) = a_watcher_of_bob(off);
     rig.choose(session, ChosenStatus::Away, "s1");
     rig.run(100);
-    rig.deaf.insert(0);
+    rig.live.deaf.insert(0);
     rig.choose(session, ChosenStatus::Invisible, "s2");
     rig.run(COMPARE_MS + 500);
     rig.seen_of(watcher, &bob)
@@ -49,10 +49,10 @@ fn a_publication_that_does_not_follow_makes_everything_be_read() {
     let carol = rig.user(1, 1);
     rig.watch(watcher, &[&carol], "w2");
     rig.run(100);
-    rig.deaf.insert(0);
+    rig.live.deaf.insert(0);
     rig.choose(session, ChosenStatus::Away, "s1");
     rig.run(100);
-    rig.deaf.clear();
+    rig.live.deaf.clear();
     rig.connect(1, &carol);
     rig.run(100);
     assert_eq!(rig.seen_of(watcher, &bob), [Status::Online, Status::Away]);

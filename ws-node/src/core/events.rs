@@ -300,6 +300,11 @@ pub enum Action {
         frame: Bytes,
         lane: Lane,
     },
+    /// A message for many sessions' sockets, on credit as one for each.
+    Fan {
+        sessions: Vec<SessionKey>,
+        frame: Bytes,
+    },
     Close {
         session: SessionKey,
         code: CloseCode,

@@ -10,6 +10,7 @@ pub mod calls;
 mod canary;
 pub mod channel;
 pub mod config;
+pub mod credit;
 mod delivery;
 pub mod events;
 pub mod explain;

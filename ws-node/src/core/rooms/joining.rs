@@ -107,7 +107,7 @@ impl NodeCore {
         let vnode = self.vnode_of(&stream);
         let Some(session) = self.sessions.get_mut(&key) else { return Ok(()) };
         if session.rooms.len() >= ROOMS_PER_SESSION_MAX && !session.rooms.contains_key(&stream) {
-            return Err((ErrorCode::RateLimited, "too many rooms in this session"));
+            return Err((ErrorCode::TooLarge, "too many rooms in this session"));
         }
         let user = session.user.clone();
         // What waits of an earlier time here is older than what the answer says.

@@ -65,7 +65,7 @@ impl NodeCore {
             return;
         };
         room.tail = room.tail.max(at);
-        let mut behind = Vec::new();
+        let (mut sessions, mut behind) = (Vec::with_capacity(room.listeners.len()), Vec::new());
         for key in &room.listeners {
             let Some(session) = self.sessions.get_mut(key) else { continue };
             let Some(listener) = session.rooms.get_mut(stream).filter(|l| l.opening.is_none()) else {
@@ -75,13 +75,14 @@ impl NodeCore {
             if session.welcomed && reader.is_next(at) && session.credit > 0 {
                 reader.took(at.offset);
                 session.credit -= 1;
-                self.counters.delivered += 1;
-                self.out.push(Action::Frame { session: *key, frame: frame.clone(), lane: Lane::Message });
+                sessions.push(*key);
             } else {
                 reader.tail = reader.tail.max(at);
                 behind.push(*key);
             }
         }
+        self.counters.delivered += sessions.len() as u64;
+        self.out.push(Action::Fan { sessions, frame: frame.clone() });
         for key in behind {
             self.feed_listener(key, stream);
         }
