@@ -225,7 +225,7 @@ pub async fn run(cluster: &Cluster) -> Result<()> {
     let bound = STOPPED * QUEUE * (frame(0, &data(Instant::now())).len() + HANDLE_BYTES) / 1024;
     println!(
         "memory        {STOPPED} stopped readers: {} KiB, bound {bound} KiB; in the system's buffers {} KiB",
-        median(process),
+        median(process).max(0),
         median(kernel),
     );
     Ok(())

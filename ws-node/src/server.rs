@@ -13,6 +13,7 @@ use roost_proto::ids::NodeId;
 use roost_proto::limits::UNANSWERED_MAX;
 use roost_service::http::serve;
 use roost_service::{Health, HttpLimits, HttpMetrics, admin, reply};
+use socket2::SockRef;
 use tokio::net::TcpListener;
 use tokio::sync::{Notify, Semaphore, mpsc, watch};
 use tokio::time::{Instant, sleep, timeout};
@@ -40,6 +41,9 @@ const ADMIN_CONNECTIONS_MAX: usize = 512;
 const SLACK: usize = 32;
 /// Publications that wait for the node's task; of more it is told that it missed some, and reads them.
 const LIVE_MAX: usize = 4096;
+/// What the system keeps for a reader that has stopped, as `SO_SNDBUF`, which Linux doubles for its own needs
+/// (`socket(7)`); it would take 4 MiB if not told. A living reader gets as much in every round trip: a hundred frames.
+const SEND_BUFFER_BYTES: usize = 64 * 1024;
 /// Without progress for this long nobody plans: the rest is given up without a target.
 const HANDOFF_STALLS: Duration = Duration::from_secs(3);
 /// Time for producers to get out what they have, and for tasks to end, when the node stops.
@@ -95,6 +99,8 @@ impl Server {
     /// [`BindError`]: another `VNODES`, another partition count, or a back end that does not answer.
     pub async fn bind(mut config: WsNodeConfig, backends: Backends, ports: Ports) -> Result<Self, BindError> {
         let (addr, admin_addr) = (ports.public.local_addr()?, ports.admin.local_addr()?);
+        // Connections inherit it (`tcp(7)`).
+        SockRef::from(&ports.public).set_send_buffer_size(SEND_BUFFER_BYTES)?;
         if config.core.url.is_empty() {
             config.core.url = format!("ws://{addr}/socket");
         }
