@@ -129,7 +129,8 @@ export class Roost extends Emitter {
    */
   #tell(to, name, value, ack) {
     /** @type {Emitter<any>} */
-    const target = { client: this, inbox: this.inbox, presence: this.presence }[to] ?? this.room(to.slice('room:'.length));
+    const target =
+      { client: this, inbox: this.inbox, presence: this.presence }[to] ?? this.room(to.slice('room:'.length));
     target.emit(name, value);
     if (ack && this.#acks && this.inbox.isHeard('message')) this.#carrier.step('mark', 'ack', ack);
   }

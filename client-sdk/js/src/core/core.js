@@ -131,7 +131,10 @@ export class Core {
     this.watches.wants(command);
     if (!leave) return;
     this.rooms.leave(leave);
-    this.outbox.withdraw((p) => p.command.join?.room === leave, () => new RoostError('left'));
+    this.outbox.withdraw(
+      (p) => p.command.join?.room === leave,
+      () => new RoostError('left'),
+    );
   }
 
   /**
@@ -179,7 +182,10 @@ export class Core {
       return this.fail(new RoostError('other_user'));
     }
     this.link.promote(conn, w.ping_interval_ms);
-    this.outbox.withdraw((p) => p.own || !!p.command.connect, () => null);
+    this.outbox.withdraw(
+      (p) => p.own || !!p.command.connect,
+      () => null,
+    );
     this.outbox.requeue();
     this.node = w.node;
     this.setState('connected', null);
@@ -229,7 +235,11 @@ export class Core {
     if (verdict !== 'show') return;
     if (ack && m.kind === 'result') {
       const event = m.data?.event_id ?? m.id;
-      this.outbox.withdraw((p) => !!p.command.result && p.command.id === event, () => null, m.data);
+      this.outbox.withdraw(
+        (p) => !!p.command.result && p.command.id === event,
+        () => null,
+        m.data,
+      );
     }
     this.tell(to, m.kind, m, ack);
   }

@@ -26,7 +26,10 @@ test('a message arrives, and its sender is told when', async (t) => {
   assert.ok(id && Date.parse(at) > 0);
   await until('the message', () => bob.got.length === 1);
   assert.deepEqual(bob.got, [{ text: 'grüß dich 👋' }]);
-  assert.deepEqual([alice.roost.user, alice.roost.state, alice.states], ['alice', 'connected', ['connecting', 'connected']]);
+  assert.deepEqual(
+    [alice.roost.user, alice.roost.state, alice.states],
+    ['alice', 'connected', ['connecting', 'connected']],
+  );
   assert.match(alice.roost.node, /^ws-\d$/);
 });
 
@@ -183,9 +186,15 @@ test('history gives pages of the inbox, newest first', async (t) => {
   await paul.roost.connect();
   for (const n of numbers(5)) await paul.roost.send('paul', n);
   const page = await paul.roost.inbox.history({ limit: 3 });
-  assert.deepEqual(page.messages.map((m) => m.data), [4, 3, 2]);
+  assert.deepEqual(
+    page.messages.map((m) => m.data),
+    [4, 3, 2],
+  );
   const rest = await paul.roost.inbox.history({ before: page.before });
-  assert.deepEqual(rest.messages.map((m) => m.data), [1, 0]);
+  assert.deepEqual(
+    rest.messages.map((m) => m.data),
+    [1, 0],
+  );
 });
 
 test('a chosen status is what others see', async (t) => {
@@ -231,7 +240,10 @@ test('a token is refreshed before it ends, over the same connection', async (t) 
 test('a token that is not accepted is asked for once more, and then the client stops', async (t) => {
   let asked = 0;
   const [uma] = clients(t, ['uma', { getToken: () => (++asked, token('uma', 600).replace(/.{5}$/, 'AAAAA')) }]);
-  await assert.rejects(uma.roost.connect(), (error) => error instanceof RoostError && error.cause?.code === 'unauthorized');
+  await assert.rejects(
+    uma.roost.connect(),
+    (error) => error instanceof RoostError && error.cause?.code === 'unauthorized',
+  );
   assert.deepEqual([uma.roost.state, asked], ['failed', 2]);
 });
 
