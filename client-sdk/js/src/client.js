@@ -67,10 +67,12 @@ export class Roost extends Emitter {
   /**
    * Connects, and stays connected until `disconnect()`. Ending the wait does not end the trying.
    * @param {CallOptions} [options]
-   * @returns {Promise<void>} when it is connected
+   * @returns {Promise<void>} when it is connected; fails with why the client failed, or `not_sent` after the time
    */
   async connect(options) {
-    await this.#carrier.start(options);
+    await this.#carrier.start(options).catch((error) => {
+      throw (error.code === 'closed' && error.cause) || error;
+    });
   }
 
   /** Ends the connection and every call that waits. `connect()` goes on from where it was. */
