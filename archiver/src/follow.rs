@@ -18,6 +18,8 @@ use crate::metrics::TopicMetrics;
 use crate::share::share;
 
 /// Records of one transaction: what a database takes in some tens of milliseconds; larger ones are hardly quicker.
+/// After a failure batches begin with a quarter of the size and grow again: each must end within its time, whatever is
+/// wrong with the database or with the records.
 const BATCH_RECORDS: usize = 5_000;
 const BATCH_BYTES: usize = 4 * 1024 * 1024;
 /// Pages (a few hundred records each) that wait to be stored: two batches,
@@ -72,18 +74,26 @@ enum Ended {
 /// Records as read, and their place in the queue.
 struct Page {
     records: Vec<LogRecord>,
-    _room: OwnedSemaphorePermit,
+    room: Option<OwnedSemaphorePermit>,
+}
+
+impl Page {
+    /// Leaves `max` records and returns the others, if there are any. One page may be beyond the queue by this.
+    fn split(&mut self, max: usize) -> Option<Self> {
+        let rest = self.records.split_off(max.min(self.records.len()));
+        (!rest.is_empty()).then_some(Self { records: rest, room: None })
+    }
 }
 
 impl Follower {
     /// Until `stop`. A transaction under way is given up then: whoever reads on begins where the last one ended.
     pub(crate) async fn run(self, stop: CancellationToken) {
         let following = async {
-            let mut pause = BACKOFF_MIN;
+            let (mut pause, mut batch_max) = (BACKOFF_MIN, BATCH_RECORDS);
             loop {
-                let began = self.metrics.batches();
-                let ended = self.follow().await;
-                if self.metrics.batches() > began {
+                let stored = self.metrics.batches();
+                let ended = self.follow(&mut batch_max).await;
+                if self.metrics.batches() > stored {
                     pause = BACKOFF_MIN;
                 }
                 match ended {
@@ -97,6 +107,7 @@ impl Follower {
                         let wait = pause.mul_f64(rand::random_range(0.5..1.0));
                         tracing::warn!(topic = self.topic, %error, ?wait, "paused: the database does not take it");
                         sleep(wait).await;
+                        batch_max = (batch_max / 4).max(1);
                         pause = (pause * 2).min(self.backoff_max);
                     }
                     Ended::Unread(error) => {
@@ -117,7 +128,7 @@ impl Follower {
     }
 
     /// As long as the share stays the same and all goes well.
-    async fn follow(&self) -> Ended {
+    async fn follow(&self, batch_max: &mut usize) -> Ended {
         let mut living = self.living.clone();
         let mine = self.share(&living.borrow_and_update());
         let regrouped = async {
@@ -130,12 +141,12 @@ impl Follower {
             std::future::pending().await
         };
         tokio::select! {
-            ended = self.read_and_store(&mine) => ended,
+            ended = self.read_and_store(&mine, batch_max) => ended,
             ended = regrouped => ended,
         }
     }
 
-    async fn read_and_store(&self, mine: &[u32]) -> Ended {
+    async fn read_and_store(&self, mine: &[u32], batch_max: &mut usize) -> Ended {
         if mine.is_empty() {
             self.progress.set(BTreeMap::new());
             return std::future::pending().await;
@@ -156,7 +167,7 @@ impl Follower {
         let (queue, pages) = mpsc::channel(PAGES_MAX);
         tokio::select! {
             () = self.read(reader, queue) => Ended::Unread("the reader ended".to_owned()),
-            ended = self.store(pages, next) => ended,
+            ended = self.store(pages, next, batch_max) => ended,
         }
     }
 
@@ -174,32 +185,52 @@ impl Follower {
             };
             let kib = (records.iter().map(bytes).sum::<usize>() / 1024 + 1).min(QUEUE_KIB);
             let permits = u32::try_from(kib).expect("no more than the queue has");
-            let Ok(_room) = Arc::clone(&room).acquire_many_owned(permits).await else { return };
-            if queue.send(Page { records, _room }).await.is_err() {
+            let Ok(room) = Arc::clone(&room).acquire_many_owned(permits).await else { return };
+            if queue.send(Page { records, room: Some(room) }).await.is_err() {
                 return;
             }
         }
     }
 
     /// Takes what has gathered and stores it in one transaction, over and over.
-    async fn store(&self, mut pages: mpsc::Receiver<Page>, mut next: BTreeMap<u32, u64>) -> Ended {
+    async fn store(
+        &self,
+        mut pages: mpsc::Receiver<Page>,
+        mut next: BTreeMap<u32, u64>,
+        batch_max: &mut usize,
+    ) -> Ended {
+        let mut left: Option<Page> = None;
         loop {
-            let Some(first) = pages.recv().await else { return Ended::Unread("the reader ended".to_owned()) };
-            let mut gathering = Gathering::new(&next);
-            let mut taken = vec![first._room];
-            gathering.take(first.records);
-            while !gathering.is_full(BATCH_RECORDS, BATCH_BYTES)
-                && let Ok(page) = pages.try_recv()
-            {
-                taken.push(page._room);
+            let mut page = match left.take() {
+                Some(page) => page,
+                None => match pages.recv().await {
+                    Some(page) => page,
+                    None => return Ended::Unread("the reader ended".to_owned()),
+                },
+            };
+            let (mut gathering, mut taken) = (Gathering::new(&next), Vec::new());
+            loop {
+                left = page.split(gathering.room(*batch_max));
                 gathering.take(page.records);
+                taken.push(page.room);
+                if left.is_some() || gathering.is_full(*batch_max, BATCH_BYTES) {
+                    break;
+                }
+                let Ok(another) = pages.try_recv() else { break };
+                page = another;
             }
             self.tell_gaps(&gathering);
             let lost = gathering.lost;
             let batch = gathering.batch(self.topic);
             let began = Instant::now();
             match self.archive.store(&batch).await {
-                Ok(Stored::Kept(tally)) => self.metrics.stored(&tally, lost, began.elapsed()),
+                Ok(Stored::Kept(tally)) => {
+                    self.metrics.stored(&tally, lost, began.elapsed());
+                    *batch_max = (*batch_max * 2).min(BATCH_RECORDS);
+                    if tally.dead > 0 {
+                        tracing::warn!(topic = self.topic, records = tally.dead, "put aside as dead letters");
+                    }
+                }
                 Ok(Stored::Fenced) => return Ended::Fenced,
                 Err(error) => return Ended::Failed(error),
             }

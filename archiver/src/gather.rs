@@ -41,6 +41,11 @@ impl Gathering {
         }
     }
 
+    /// How many more records fit.
+    pub(crate) fn room(&self, records_max: usize) -> usize {
+        records_max.saturating_sub(self.records.len())
+    }
+
     pub(crate) fn is_full(&self, records_max: usize, bytes_max: usize) -> bool {
         self.records.len() >= records_max || self.bytes >= bytes_max
     }
@@ -73,6 +78,7 @@ mod tests {
         gathering.take(vec![record(0, 5), record(0, 6), record(1, 3)]);
         gathering.take(vec![record(0, 7), record(1, 4), record(9, 0)]);
         assert_eq!((gathering.lost, gathering.went_back.len()), (3, 0));
+        assert_eq!((gathering.room(7), gathering.room(3)), (2, 0));
         assert!(gathering.is_full(5, 100) && gathering.is_full(100, 25) && !gathering.is_full(6, 26));
         let batch = gathering.batch("t");
         let span = |partition, from, to| Span { partition, from, to };

@@ -13,7 +13,8 @@ use std::sync::Arc;
 use roost_backend::archive::{Archive, ArchiveError};
 use roost_proto::{ErrorBody, ErrorCode};
 use roost_service::{cors, reply};
-use serde_json::Value;
+use serde::Serialize;
+use serde_json::value::RawValue;
 use tokio::time::Instant;
 use warp::Filter;
 use warp::filters::BoxedFilter;
@@ -35,7 +36,15 @@ pub(crate) struct Api {
     pub metrics: Metrics,
 }
 
-type Answer = Result<Value, ErrorBody>;
+/// As text, so that frames stay as they are to the byte.
+type Answer = Result<Box<RawValue>, ErrorBody>;
+
+fn told(body: &impl Serialize) -> Answer {
+    serde_json::value::to_raw_value(body).map_err(|error| {
+        tracing::error!(%error, "an answer could not be written as JSON");
+        ErrorBody::new(ErrorCode::Internal, "the answer could not be written")
+    })
+}
 
 fn bad(why: impl std::fmt::Display) -> ErrorBody {
     ErrorBody::new(ErrorCode::BadRequest, why.to_string())
@@ -96,7 +105,7 @@ async fn serve<B: warp::Buf>(
     method: &Method,
     headers: &HeaderMap,
     body: impl warp::Stream<Item = Result<B, warp::Error>> + Send,
-) -> Result<Option<Value>, ErrorBody> {
+) -> Result<Option<Box<RawValue>>, ErrorBody> {
     // Who may ask at all comes first: a stranger learns nothing of how to ask.
     let reader = rights::reader(&api.config, headers)?;
     let answer = match (method, path) {

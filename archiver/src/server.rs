@@ -22,7 +22,7 @@ use crate::config::ArchiverConfig;
 use crate::follow::{Follower, Progress};
 use crate::metrics::Metrics;
 use crate::routes::{Api, routes};
-use crate::watch::{CHECKS, Watch, trim};
+use crate::watch::{CHECKS, Watch, Watched, trim};
 
 /// What is archived.
 const TOPICS: [&str; 2] = [CHAT_EVENTS, USER_STATUS_EVENTS];
@@ -97,7 +97,7 @@ impl Archiver {
         let mut topics = Vec::new();
         for topic in TOPICS {
             let (progress, topic_metrics) = (Progress::default(), metrics.of(topic));
-            topics.push((topic, progress.clone(), topic_metrics.clone()));
+            topics.push(Watched::new(topic, progress.clone(), topic_metrics.clone()));
             let follower = Follower {
                 topic,
                 partitions: config.partitions,
@@ -118,9 +118,8 @@ impl Archiver {
             archive: Arc::clone(&archive),
             health: health.clone(),
             metrics: metrics.clone(),
-            topics,
         };
-        spawn(&mut tasks, "watch", watch.run(stop.clone()));
+        spawn(&mut tasks, "watch", watch.run(topics, stop.clone()));
         if config.retention_days > 0 {
             spawn(&mut tasks, "trim", trim(Arc::clone(&archive), config.retention_days, stop.clone()));
         }

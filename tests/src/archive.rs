@@ -142,6 +142,12 @@ impl Reader {
         (status, answer.json().await.expect("JSON"))
     }
 
+    /// The text of a good answer, as it came.
+    pub async fn text(&self, path: &str) -> String {
+        let answer = self.http.get(format!("{}{path}", self.base)).bearer_auth(&self.token).send().await;
+        answer.expect("an answer").text().await.expect("a text")
+    }
+
     pub async fn post(&self, path: &str, body: Value) -> (StatusCode, Value) {
         let request = self.http.post(format!("{}{path}", self.base)).bearer_auth(&self.token).json(&body);
         let answer = request.send().await.expect("an answer");

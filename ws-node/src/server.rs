@@ -24,6 +24,7 @@ use crate::api::{self, Api, ApiMetrics};
 use crate::config::{MESSAGES_RETENTION_MS, WsNodeConfig};
 use crate::core::{Event, NodeCore};
 use crate::error::{BindError, Ended};
+use crate::live;
 use crate::metrics::{self, Metrics};
 use crate::node::{self, Clock, EVENTS_MAX, Input, Node, Parts, Status};
 use crate::operate::{self, Operator};
@@ -161,11 +162,11 @@ impl Server {
         server.tasks.spawn(Node::new(parts).run(inputs, report_queue));
         server.spawn_watchers(reader, refresh, lag);
         let (store, stop) = (Arc::clone(&server.backends.store), server.stop.clone());
-        server.tasks.spawn(node::shout(store, shouted, stop.clone()));
+        server.tasks.spawn(live::shout(store, shouted, stop.clone()));
         let (ear, events) = (Arc::clone(&subscriber), server.events.clone());
-        server.tasks.spawn(node::follow(ear, wishes, events, stop));
+        server.tasks.spawn(live::follow(ear, wishes, events, stop));
         let own = LiveChannel::Node(server.node.clone());
-        server.tasks.spawn(node::hear(subscriber, own, hear, server.events.clone(), server.stop.clone()));
+        server.tasks.spawn(live::hear(subscriber, own, hear, server.events.clone(), server.stop.clone()));
         server.spawn_http(&config, ports)?;
         Ok(server)
     }
@@ -209,6 +210,8 @@ impl Server {
             next: AtomicU64::new(1),
             // Beside commands there are acks, pongs and what is refused.
             frames: (4 * config.core.commands_per_s, 2 * config.core.commands_burst),
+            credit: config.core.credit,
+            signal_credit: config.core.signal_credit,
             queue_max: config.core.credit + config.core.signal_credit + UNANSWERED_MAX + SLACK,
             sockets: self.sockets.clone(),
             closing: self.closing.clone(),

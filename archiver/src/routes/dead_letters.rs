@@ -10,7 +10,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::query::Query;
-use super::{Answer, Api, away, bad};
+use super::{Answer, Api, away, bad, told};
 
 /// Dead letters in one request: each is a transaction of its own.
 const IDS_MAX: usize = 100;
@@ -57,7 +57,7 @@ pub(super) async fn list(api: &Api, query: &Query) -> Answer {
         })
     };
     let letters: Vec<Value> = found.iter().map(letter).collect();
-    Ok(json!({"dead_letters": letters, "before": next}))
+    told(&json!({"dead_letters": letters, "before": next}))
 }
 
 pub(super) async fn replay(api: &Api, ids: Vec<u64>) -> Answer {
@@ -70,7 +70,7 @@ pub(super) async fn replay(api: &Api, ids: Vec<u64>) -> Answer {
             Replayed::Missing => json!({"id": id, "result": "missing"}),
         });
     }
-    Ok(json!({"results": results}))
+    told(&json!({"results": results}))
 }
 
 pub(super) async fn discard(api: &Api, ids: Vec<u64>) -> Answer {
@@ -79,5 +79,5 @@ pub(super) async fn discard(api: &Api, ids: Vec<u64>) -> Answer {
         let there = api.archive.discard(id).await.map_err(|error| away(&error))?;
         results.push(json!({"id": id, "result": if there { "discarded" } else { "missing" }}));
     }
-    Ok(json!({"results": results}))
+    told(&json!({"results": results}))
 }

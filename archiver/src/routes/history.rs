@@ -2,13 +2,20 @@
 
 use roost_backend::archive::Place;
 use roost_proto::history::Before;
-use roost_proto::{Cursor, Json, StreamId};
-use serde_json::json;
+use roost_proto::{Json, StreamId};
+use serde::Serialize;
 
 use super::page::Page;
 use super::query::{Query, required};
 use super::rights::Reader;
-use super::{Answer, Api, away};
+use super::{Answer, Api, away, told};
+
+#[derive(Serialize)]
+struct History {
+    messages: Vec<Json>,
+    before: Option<Before>,
+    after: Option<Before>,
+}
 
 pub(super) async fn answer(api: &Api, reader: &Reader<'_>, query: &Query) -> Answer {
     let stream: StreamId = required("stream", query.stream.as_ref(), "/history?stream=user:bob")?;
@@ -23,7 +30,6 @@ pub(super) async fn answer(api: &Api, reader: &Reader<'_>, query: &Query) -> Ans
     // One more than is shown says whether there is more.
     let found = api.archive.messages(&stream, place, limit + 1).await.map_err(|error| away(&error))?;
     let page = Page::of(found, place, limit, |frame| frame.len());
-    let text = |cursor: Cursor| Before(cursor).to_string();
-    let messages: Vec<Json> = page.entries.into_iter().map(|(_, frame)| Json::of_frame(frame)).collect();
-    Ok(json!({"messages": messages, "before": page.before.map(text), "after": page.after.map(text)}))
+    let messages = page.entries.into_iter().map(|(_, frame)| Json::of_frame(frame)).collect();
+    told(&History { messages, before: page.before.map(Before), after: page.after.map(Before) })
 }

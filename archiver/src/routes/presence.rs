@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use super::page::Page;
 use super::query::{Query, moment, required};
 use super::rights::Reader;
-use super::{Answer, Api, away, bad};
+use super::{Answer, Api, away, bad, told};
 
 /// A [`Change`] as a cursor. For clients it is an opaque text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -69,7 +69,7 @@ pub(super) async fn history(api: &Api, reader: &Reader<'_>, query: &Query) -> An
     let text = |change: Change| Mark(change).to_string();
     let changes: Vec<Value> = page.entries.iter().map(|(_, event)| shown(event)).collect();
     let (before, after) = (page.before.map(text), page.after.map(text));
-    Ok(json!({"user_id": user, "changes": changes, "before": before, "after": after}))
+    told(&json!({"user_id": user, "changes": changes, "before": before, "after": after}))
 }
 
 /// What the last change before a moment says; a user nothing is known of was offline.
@@ -87,5 +87,5 @@ pub(super) async fn at(api: &Api, reader: &Reader<'_>, query: &Query) -> Answer 
         answer["since"] = json!(event.since);
         answer["last_seen"] = json!(event.last_seen);
     }
-    Ok(answer)
+    told(&answer)
 }

@@ -38,6 +38,9 @@ pub async fn what_left_the_hot_window_is_in_the_history_through_the_point_that_w
     let reader = Reader::new(&archiver, cluster.token(&bob));
     assert_eq!(reader.history(&format!("user:{bob}"), through).await, shown);
 
+    let text = reader.text(&format!("/history?stream=user:{bob}&limit=1")).await;
+    assert!(text.starts_with("{\"messages\":[{\"type\":\"message\",\"stream\":"), "as it was sent: {text}");
+
     // In both directions, and to what comes later.
     let page = reader.good(&format!("/history?stream=user:{bob}&limit=30")).await;
     assert_eq!(page["before"], Value::Null, "{page}");
