@@ -249,7 +249,7 @@ export class Carrier {
     try {
       frame = JSON.parse(data);
     } catch {
-      return this.step('broken', conn, 'a frame that is no JSON');
+      return this.step('broken', conn, 'not JSON');
     }
     this.step('frame', conn, frame);
   }

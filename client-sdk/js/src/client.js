@@ -70,9 +70,7 @@ export class Roost extends Emitter {
    * @returns {Promise<void>} when it is connected; fails with why the client failed, or `not_sent` after the time
    */
   async connect(options) {
-    await this.#carrier.start(options).catch((error) => {
-      throw (error.code === 'closed' && error.cause) || error;
-    });
+    await this.#carrier.start(options);
   }
 
   /** Ends the connection and every call that waits. `connect()` goes on from where it was. */

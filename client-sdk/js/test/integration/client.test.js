@@ -206,6 +206,25 @@ test('a chosen status is what others see', async (t) => {
   });
 });
 
+test('who is watched is told of, over a lost connection too', async (t) => {
+  const [yves, zara] = clients(t, 'yves', 'zara');
+  const changes = [];
+  yves.roost.presence.on('change', ({ user, status }) => changes.push(`${user} ${status}`));
+  await Promise.all([yves.roost.connect(), zara.roost.connect()]);
+  await zara.roost.presence.set('online');
+  const shown = await yves.roost.presence.watch(['zara', 'nobody-yet']);
+  assert.deepEqual(
+    shown.map(({ user }) => user),
+    ['zara', 'nobody-yet'],
+  );
+  await until('zara is there', () => changes.includes('zara online'));
+  yves.cut();
+  await zara.roost.presence.set('away');
+  await until('zara is away', () => changes.at(-1) === 'zara away');
+  await yves.roost.presence.unwatch(['zara']);
+  assert.equal(changes.filter((change) => change === 'nobody-yet offline').length, 1);
+});
+
 test('a refusal is told with its code', async (t) => {
   const [rosa] = clients(t, 'rosa');
   await rosa.roost.connect();
