@@ -112,6 +112,36 @@ test('a getToken that throws a RoostError stops the client, and any other error 
   assert.equal(stops.state, 'failed');
 });
 
+test('who is asked for a token is not asked again meanwhile', async () => {
+  let asks = 0;
+  let give;
+  const roost = client({
+    getToken: () => {
+      asks++;
+      return new Promise((resolve) => (give = resolve));
+    },
+  });
+  const connecting = roost.connect();
+  await settled();
+  roost.disconnect();
+  await assert.rejects(connecting, { code: 'closed' });
+  const again = roost.connect();
+  await settled();
+  give(TOKEN);
+  await again;
+  assert.equal(asks, 1);
+  roost.disconnect();
+});
+
+test('a token that ended is not shown again', async () => {
+  const over = `e30.${Buffer.from('{"sub":"ÿalice","exp":1}').toString('base64url')}.x`;
+  let asks = 0;
+  const roost = client({ getToken: () => (++asks, over) });
+  await roost.connect();
+  assert.equal(asks, 2, 'for the route and for the socket');
+  roost.disconnect();
+});
+
 test('a listener that calls is heard after what it was told of, and one that throws ends nothing', async () => {
   const thrown = [];
   process.setUncaughtExceptionCaptureCallback((error) => thrown.push(error.message));
