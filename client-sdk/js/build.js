@@ -7,13 +7,12 @@ const OUT = new URL('dist/roost.js', import.meta.url);
 /** Compressed, as servers send it. */
 const BYTES_MAX = 8_000;
 /** Names that only the core uses: neither frames, nor inputs, nor the public API have a field of such a name. */
-const INTERNAL = [
-  'acked', 'act', 'alone', 'answerBy', 'answered', 'asked', 'carrier', 'changed', 'conn', 'core', 'due', 'expires',
-  'failure', 'first', 'greets', 'heard', 'hello', 'holds', 'isCurrent', 'isFullFor', 'isHeard', 'isRunning', 'joined',
-  'lane', 'lastTrouble', 'link', 'lose', 'missed', 'movedOn', 'notWelcome', 'outbox', 'own', 'place', 'promote',
-  'quiet', 'received', 'requeue', 'retiring', 'setState', 'showed', 'signals', 'stage', 'take', 'target', 'ticket',
-  'waiters', 'wake', 'wants', 'watches', 'welcomed', 'withdraw', 'writes',
-];
+const INTERNAL = `
+  acked act after alone answerBy answered asked carrier changed conn core due expires failure fatal first greets
+  heard hello holds isCurrent isFullFor isHeard isRunning joined lane lastTrouble link lose missed movedOn
+  notWelcome outbox own place promote quiet received requeue result retire retiring setState showed signals stage
+  step take target text ticket waiters wake wants watches welcomed why withdraw writes
+`;
 
 const { outputFiles } = await build({
   entryPoints: [new URL('src/index.js', import.meta.url).pathname],
@@ -21,7 +20,7 @@ const { outputFiles } = await build({
   format: 'esm',
   target: 'es2022',
   minify: true,
-  mangleProps: new RegExp(`^(${INTERNAL.join('|')})$`),
+  mangleProps: new RegExp(`^(${INTERNAL.trim().split(/\s+/).join('|')})$`),
   legalComments: 'none',
   banner: { js: '// @roost/client, MIT OR Apache-2.0' },
   write: false,

@@ -79,7 +79,7 @@ export class Carrier {
     if (this.#isStepping) return;
     this.#isStepping = true;
     try {
-      for (let next; (next = this.#inputs.shift()); ) {
+      for (let next; (next = this.#inputs.shift());) {
         for (const [name, ...args] of this.core.step(next, now())) {
           /** @type {any} */ (this)[name](...args);
         }
@@ -192,7 +192,10 @@ export class Carrier {
   /** @param {number} conn */
   token(conn) {
     // Without one the connection ends with the token it has, and the next try meets the same error.
-    this.#tokens.get(true).then((token) => this.step('token', conn, token), () => {});
+    this.#tokens.get(true).then(
+      (token) => this.step('token', conn, token),
+      () => {},
+    );
   }
 
   /**
@@ -228,10 +231,13 @@ export class Carrier {
   #attempt(conn, attempt) {
     const ended = new AbortController();
     this.#attempts.set(conn, ended);
-    attempt(ended.signal).catch((error) => {
+    const failed = (/** @type {any} */ error) => {
       const fatal = error instanceof RoostError ? error : undefined;
       this.step('trouble', conn, { why: String(error?.cause ?? error), fatal });
-    });
+    };
+    attempt(ended.signal)
+      .catch(failed)
+      .finally(() => this.#attempts.delete(conn));
   }
 
   /**
@@ -243,7 +249,7 @@ export class Carrier {
     try {
       frame = JSON.parse(data);
     } catch {
-      return this.step('broken', conn, 'a frame that is no JSON');
+      return this.step('broken', conn, 'not JSON');
     }
     this.step('frame', conn, frame);
   }
@@ -252,7 +258,6 @@ export class Carrier {
   close(conn) {
     const socket = this.#sockets.get(conn);
     this.#attempts.get(conn)?.abort();
-    this.#attempts.delete(conn);
     this.#sockets.delete(conn);
     if (!socket) return;
     socket.onopen = socket.onmessage = socket.onclose = null;

@@ -67,7 +67,7 @@ export class Roost extends Emitter {
   /**
    * Connects, and stays connected until `disconnect()`. Ending the wait does not end the trying.
    * @param {CallOptions} [options]
-   * @returns {Promise<void>} when it is connected
+   * @returns {Promise<void>} when it is connected; fails with why the client failed, or `not_sent` after the time
    */
   async connect(options) {
     await this.#carrier.start(options);
@@ -129,7 +129,8 @@ export class Roost extends Emitter {
    */
   #tell(to, name, value, ack) {
     /** @type {Emitter<any>} */
-    const target = { client: this, inbox: this.inbox, presence: this.presence }[to] ?? this.room(to.slice('room:'.length));
+    const target =
+      { client: this, inbox: this.inbox, presence: this.presence }[to] ?? this.room(to.slice('room:'.length));
     target.emit(name, value);
     if (ack && this.#acks && this.inbox.isHeard('message')) this.#carrier.step('mark', 'ack', ack);
   }

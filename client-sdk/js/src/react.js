@@ -18,7 +18,11 @@ const watched = /** @type {WeakMap<Presence, { counts: Map<string, number>, know
  */
 export function useConnection(roost) {
   const subscribe = useCallback((/** @type {() => void} */ changed) => roost.on('state', changed), [roost]);
-  return useSyncExternalStore(subscribe, () => roost.state, () => 'disconnected');
+  return useSyncExternalStore(
+    subscribe,
+    () => roost.state,
+    () => 'disconnected',
+  );
 }
 
 /**

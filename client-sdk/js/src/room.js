@@ -1,4 +1,5 @@
-/** @import { CallOptions, Cursor, Gap, History, JoinOptions, MemberChange, Members, Message, Signal } from './types.js' */
+/** @import { CallOptions, Cursor, Gap, History, JoinOptions, MemberChange } from './types.js' */
+/** @import { Members, Message, Signal } from './types.js' */
 /** @import { Carrier } from './carrier.js' */
 import { Part } from './part.js';
 import { membersOf } from './core/rooms.js';
@@ -37,7 +38,7 @@ export class Room extends Part {
    * @returns {Promise<{ cursor: Cursor, recovered: boolean, through?: string, members: Members | null }>}
    */
   async join({ presence, info, cursor, timeoutMs, signal } = {}) {
-    if (bytes(JSON.stringify({ info })) > INFO_BYTES_MAX + '{"info":}'.length) throw new RoostError('too_large', 'info is too large');
+    if (bytes(JSON.stringify(info ?? null)) > INFO_BYTES_MAX) throw new RoostError('too_large');
     const join = { room: this.name, presence, info, cursor };
     const ok = await this.carrier.command({ ...this.#within(), id: newId(), join }, { timeoutMs, signal });
     return { cursor: ok.cursor, recovered: ok.recovered, through: ok.through, members: membersOf(ok) };

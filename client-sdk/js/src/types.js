@@ -59,7 +59,10 @@
  * @property {AbortSignal} [signal] ends the waiting; what was not written yet is withdrawn
  */
 
-/** The body of an error. @typedef {{ code: string, message: string, retryable?: boolean, retry_after_ms?: number }} ErrorBody */
+/**
+ * The body of an error.
+ * @typedef {{ code: string, message: string, retryable?: boolean, retry_after_ms?: number }} ErrorBody
+ */
 
 /** @typedef {{ room: string, cursor?: Cursor, presence?: boolean, info?: any }} RoomAt */
 

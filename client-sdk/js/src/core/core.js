@@ -89,7 +89,7 @@ export class Core {
   tick() {
     const { link, outbox, signals, now } = this;
     if (this.isRunning) link.tick();
-    if (outbox.tick(now, link.writes > 0) && link.writes) link.broken(link.writes, 'a command got no answer');
+    if (outbox.tick(now, link.writes > 0) && link.writes) link.broken(link.writes, 'no answer to a command');
     const conn = link.writes;
     if (!conn) return signals.clear();
     for (const { id, text, join } of outbox.take(now)) {
@@ -131,7 +131,10 @@ export class Core {
     this.watches.wants(command);
     if (!leave) return;
     this.rooms.leave(leave);
-    this.outbox.withdraw((p) => p.command.join?.room === leave, () => new RoostError('left'));
+    this.outbox.withdraw(
+      (p) => p.command.join?.room === leave,
+      () => new RoostError('left'),
+    );
   }
 
   /**
@@ -179,7 +182,10 @@ export class Core {
       return this.fail(new RoostError('other_user'));
     }
     this.link.promote(conn, w.ping_interval_ms);
-    this.outbox.withdraw((p) => p.own || !!p.command.connect, () => null);
+    this.outbox.withdraw(
+      (p) => p.own || !!p.command.connect,
+      () => null,
+    );
     this.outbox.requeue();
     this.node = w.node;
     this.setState('connected', null);
@@ -224,12 +230,16 @@ export class Core {
     const verdict = place?.message(m);
     // What is taken of a room is not acknowledged to anybody.
     const ack = (to === 'inbox' && place?.received) || undefined;
-    if (verdict === 'hole') this.link.broken(conn, 'a message is missing');
+    if (verdict === 'hole') this.link.broken(conn, 'a missing message');
     if (verdict === 'shown' && ack) this.tell(to, '', null, ack);
     if (verdict !== 'show') return;
     if (ack && m.kind === 'result') {
       const event = m.data?.event_id ?? m.id;
-      this.outbox.withdraw((p) => !!p.command.result && p.command.id === event, () => null, m.data);
+      this.outbox.withdraw(
+        (p) => !!p.command.result && p.command.id === event,
+        () => null,
+        m.data,
+      );
     }
     this.tell(to, m.kind, m, ack);
   }
@@ -279,7 +289,8 @@ export class Core {
     this.node = '';
     this.outbox.withdraw(
       () => true,
-      ({ first, command: { id } }) => new RoostError('closed', reason?.message, { id, sent: first > 0, cause: reason }),
+      ({ first, command: { id, connect } }) =>
+        (connect && reason) || new RoostError('closed', reason?.message, { id, sent: first > 0, cause: reason }),
     );
     this.setState(state, reason);
   }

@@ -4,11 +4,17 @@ import { Place, compare } from './place.js';
 /** An ack is cumulative, so one in this time is enough: 5/s of the 50 commands/s that a session may use. */
 const ACK_EVERY_MS = 200;
 
-/** Something the server is told of: up to where, and up to where it knows. @typedef {{ at: Cursor | null, told: Cursor | null }} Mark */
+/**
+ * Something the server is told of: up to where, and up to where it knows.
+ * @typedef {{ at: Cursor | null, told: Cursor | null }} Mark
+ */
 
 /** Where this client stands in its inbox: also what the application took and the user saw of it. */
 export class InboxPlace extends Place {
-  #marks = { ack: /** @type {Mark} */ ({ at: null, told: null }), read: /** @type {Mark} */ ({ at: null, told: null }) };
+  #marks = {
+    ack: /** @type {Mark} */ ({ at: null, told: null }),
+    read: /** @type {Mark} */ ({ at: null, told: null }),
+  };
   #tellFrom = 0;
 
   /** @param {Cursor | null} [cursor] */

@@ -199,7 +199,7 @@ export class Link {
     this.#core.act('close', conn);
     if (++this.#hops <= HOPS_MAX) return this.#goto(moved, moved.after_ms);
     this.#hops = 0;
-    this.#failed({ why: 'sent from node to node' });
+    this.#failed({ why: 'moved too often' });
   }
 
   /**

@@ -3,7 +3,6 @@
 import assert from 'node:assert/strict';
 import { after, before, test } from 'node:test';
 import { Roost as Bundled } from '../../dist/roost.js';
-import { RoostError } from '../../src/index.js';
 import { URL_, client, cluster, roost, service, token, until } from './cluster.js';
 
 let dev;
@@ -26,7 +25,10 @@ test('a message arrives, and its sender is told when', async (t) => {
   assert.ok(id && Date.parse(at) > 0);
   await until('the message', () => bob.got.length === 1);
   assert.deepEqual(bob.got, [{ text: 'grüß dich 👋' }]);
-  assert.deepEqual([alice.roost.user, alice.roost.state, alice.states], ['alice', 'connected', ['connecting', 'connected']]);
+  assert.deepEqual(
+    [alice.roost.user, alice.roost.state, alice.states],
+    ['alice', 'connected', ['connecting', 'connected']],
+  );
   assert.match(alice.roost.node, /^ws-\d$/);
 });
 
@@ -183,9 +185,15 @@ test('history gives pages of the inbox, newest first', async (t) => {
   await paul.roost.connect();
   for (const n of numbers(5)) await paul.roost.send('paul', n);
   const page = await paul.roost.inbox.history({ limit: 3 });
-  assert.deepEqual(page.messages.map((m) => m.data), [4, 3, 2]);
+  assert.deepEqual(
+    page.messages.map((m) => m.data),
+    [4, 3, 2],
+  );
   const rest = await paul.roost.inbox.history({ before: page.before });
-  assert.deepEqual(rest.messages.map((m) => m.data), [1, 0]);
+  assert.deepEqual(
+    rest.messages.map((m) => m.data),
+    [1, 0],
+  );
 });
 
 test('a chosen status is what others see', async (t) => {
@@ -196,6 +204,25 @@ test('a chosen status is what others see', async (t) => {
     const { users } = await fetch(`${URL_}/presence?userIds=quinn`).then((r) => r.json());
     return users[0].status === 'away';
   });
+});
+
+test('who is watched is told of, over a lost connection too', async (t) => {
+  const [yves, zara] = clients(t, 'yves', 'zara');
+  const changes = [];
+  yves.roost.presence.on('change', ({ user, status }) => changes.push(`${user} ${status}`));
+  await Promise.all([yves.roost.connect(), zara.roost.connect()]);
+  await zara.roost.presence.set('online');
+  const shown = await yves.roost.presence.watch(['zara', 'nobody-yet']);
+  assert.deepEqual(
+    shown.map(({ user }) => user),
+    ['zara', 'nobody-yet'],
+  );
+  await until('zara is there', () => changes.includes('zara online'));
+  yves.cut();
+  await zara.roost.presence.set('away');
+  await until('zara is away', () => changes.at(-1) === 'zara away');
+  await yves.roost.presence.unwatch(['zara']);
+  assert.equal(changes.filter((change) => change === 'nobody-yet offline').length, 1);
 });
 
 test('a refusal is told with its code', async (t) => {
@@ -231,7 +258,7 @@ test('a token is refreshed before it ends, over the same connection', async (t) 
 test('a token that is not accepted is asked for once more, and then the client stops', async (t) => {
   let asked = 0;
   const [uma] = clients(t, ['uma', { getToken: () => (++asked, token('uma', 600).replace(/.{5}$/, 'AAAAA')) }]);
-  await assert.rejects(uma.roost.connect(), (error) => error instanceof RoostError && error.cause?.code === 'unauthorized');
+  await assert.rejects(uma.roost.connect(), { name: 'RoostError', code: 'unauthorized' });
   assert.deepEqual([uma.roost.state, asked], ['failed', 2]);
 });
 

@@ -20,14 +20,18 @@ const base64 = (value) => Buffer.from(JSON.stringify(value)).toString('base64url
 
 /** A JWT (HS256) of `user` that lives for so many seconds. */
 export function token(user, lives = 600, claims = {}) {
-  const text = `${base64({ alg: 'HS256', typ: 'JWT' })}.${base64({ sub: user, exp: Math.floor(Date.now() / 1000) + lives, ...claims })}`;
+  const exp = Math.floor(Date.now() / 1000) + lives;
+  const text = `${base64({ alg: 'HS256', typ: 'JWT' })}.${base64({ sub: user, exp, ...claims })}`;
   return `${text}.${createHmac('sha256', SECRET).update(text).digest('base64url')}`;
 }
 
 /** Starts a cluster and waits until every vnode has a home. */
 export async function cluster(env = {}) {
   const dir = await mkdtemp(join(tmpdir(), 'roost-js-'));
-  const options = { env: { ...process.env, JWT_SECRET: SECRET, ROOST_DATA_DIR: dir, ...env }, stdio: ['ignore', 'pipe', 'pipe'] };
+  const options = {
+    env: { ...process.env, JWT_SECRET: SECRET, ROOST_DATA_DIR: dir, ...env },
+    stdio: ['ignore', 'pipe', 'pipe'],
+  };
   const child = spawn(BIN, ['dev', '--port', String(PORT)], options);
   let said = '';
   for (const stream of [child.stdout, child.stderr]) stream.on('data', (text) => (said = (said + text).slice(-4000)));
@@ -38,7 +42,10 @@ export async function cluster(env = {}) {
   });
   await until('every vnode has a home', async () => {
     assert.ok(!ended, `${BIN} ended: ${said}`);
-    const { rows } = await fetch(`${URL_}/ring`).then((r) => r.json(), () => ({ rows: [] }));
+    const { rows } = await fetch(`${URL_}/ring`).then(
+      (r) => r.json(),
+      () => ({ rows: [] }),
+    );
     return rows.length === 1024 && rows.every(([, , , ready]) => ready);
   });
   return {
@@ -58,7 +65,10 @@ export async function roost(...args) {
 
 /** Asks the server API. */
 export async function service(path, body) {
-  const headers = { Authorization: `Bearer ${token('app', 600, { role: 'service' })}`, 'Content-Type': 'application/json' };
+  const headers = {
+    Authorization: `Bearer ${token('app', 600, { role: 'service' })}`,
+    'Content-Type': 'application/json',
+  };
   const answer = await fetch(`${URL_}${path}`, { method: 'POST', headers, body: JSON.stringify(body) });
   return answer.json();
 }

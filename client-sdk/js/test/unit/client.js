@@ -19,7 +19,8 @@ export class Client {
     for (const [name, ...args] of this.core.step(input, this.now)) {
       if (name === 'tell') this.told.push({ to: args[0], name: args[1], value: args[2], ack: args[3] });
       else if (name === 'answer') this.answers.set(args[0], args[1] ?? { ok: args[2] });
-      else if (name === 'write' || name === 'offer') this.written.push({ conn: args[0], frame: JSON.parse(args[1]), text: args[1] });
+      else if (name === 'write' || name === 'offer')
+        this.written.push({ conn: args[0], frame: JSON.parse(args[1]), text: args[1] });
       else this.asked.push([name, ...args]);
     }
     return this;
@@ -28,7 +29,7 @@ export class Client {
   /** Lets time pass, with every tick that is due on the way. */
   pass(ms) {
     const end = this.now + ms;
-    for (let wake; (wake = this.core.wake()) <= end; ) {
+    for (let wake; (wake = this.core.wake()) <= end;) {
       this.now = Math.max(this.now, wake);
       this.step('tick');
     }
@@ -78,8 +79,18 @@ export class Client {
 
   welcome(conn, fields = {}) {
     return this.frame(conn, {
-      type: 'welcome', session: 's', user: 'alice', node: 'ws-1', vnode: 1, epoch: 1, ping_interval_ms: 25_000,
-      cursor: at(1, 0), recovered: true, replayed: 0, rooms: [], ...fields,
+      type: 'welcome',
+      session: 's',
+      user: 'alice',
+      node: 'ws-1',
+      vnode: 1,
+      epoch: 1,
+      ping_interval_ms: 25_000,
+      cursor: at(1, 0),
+      recovered: true,
+      replayed: 0,
+      rooms: [],
+      ...fields,
     });
   }
 
@@ -121,6 +132,16 @@ export class Client {
   }
 
   message(conn, cursor, id, stream = 'user:alice', more = {}) {
-    return this.frame(conn, { type: 'message', stream, ...cursor, id, kind: 'message', from: 'bob', at: '', data: 1, ...more });
+    return this.frame(conn, {
+      type: 'message',
+      stream,
+      ...cursor,
+      id,
+      kind: 'message',
+      from: 'bob',
+      at: '',
+      data: 1,
+      ...more,
+    });
   }
 }

@@ -163,7 +163,8 @@ test('one status is on the way at a time', () => {
 });
 
 test('an event is answered by its result, however the reply fares', () => {
-  const event = (c, id) => c.command({ id, lane: 'event', result: true, text: JSON.stringify({ type: 'event', id, data: 1 }) }, 60_000);
+  const event = (c, id) =>
+    c.command({ id, lane: 'event', result: true, text: JSON.stringify({ type: 'event', id, data: 1 }) }, 60_000);
   for (const replied of [true, false]) {
     const c = new Client();
     const conn = c.connected();

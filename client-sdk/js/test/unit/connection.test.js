@@ -18,7 +18,14 @@ test('connect shows token, device, epoch and cursor', () => {
   const c = new Client({ device: 'phone', cursor: at(1, 41) });
   c.step('start').dial('ws://a', 7);
   const [connect] = c.frames('connect');
-  assert.deepEqual(connect, { type: 'connect', token: 'token', device: 'phone', epoch: 7, cursor: at(1, 41), rooms: [] });
+  assert.deepEqual(connect, {
+    type: 'connect',
+    token: 'token',
+    device: 'phone',
+    epoch: 7,
+    cursor: at(1, 41),
+    rooms: [],
+  });
 });
 
 test('the states of a connection are told with what led to them', () => {
@@ -136,7 +143,10 @@ test('an older moved does not turn a move back', () => {
   const old = c.connected();
   c.frame(old, { type: 'moved', url: 'ws://b', epoch: 5, after_ms: 0 });
   c.frame(old, { type: 'moved', url: 'ws://c', epoch: 4, after_ms: 0 });
-  assert.deepEqual(c.take('open').map(([, url]) => url), ['ws://b']);
+  assert.deepEqual(
+    c.take('open').map(([, url]) => url),
+    ['ws://b'],
+  );
 });
 
 test('a try that is sent from node to node asks the coordinator again', () => {
@@ -221,5 +231,8 @@ test('connect is answered by the welcome, or by what went wrong', () => {
   c.welcome(c.dial());
   assert.ok('ok' in c.answers.get(patient));
   assert.ok('ok' in c.answers.get(ask(1)));
-  assert.deepEqual(c.frames().map((f) => f.type), ['connect']);
+  assert.deepEqual(
+    c.frames().map((f) => f.type),
+    ['connect'],
+  );
 });

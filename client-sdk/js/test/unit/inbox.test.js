@@ -4,7 +4,15 @@ import { InboxPlace } from '../../src/core/inbox.js';
 import { at } from './client.js';
 
 const welcome = (cursor, recovered, replayed) => ({ cursor, recovered, replayed });
-const message = (cursor, id, from = 'bob') => ({ ...cursor, id, from, stream: 'user:alice', kind: 'message', at: '', data: 1 });
+const message = (cursor, id, from = 'bob') => ({
+  ...cursor,
+  id,
+  from,
+  stream: 'user:alice',
+  kind: 'message',
+  at: '',
+  data: 1,
+});
 
 test('a device without a cursor starts where the replay starts', () => {
   const inbox = new InboxPlace();
@@ -80,7 +88,11 @@ test('a new life may have a smaller number', () => {
 });
 
 test('a recovery that cannot be one is a gap', () => {
-  for (const [have, tail, replayed] of [[at(1, 5), at(2, 9), 9], [at(1, 5), at(1, 9), 3], [at(1, 5), at(1, 3), 0]]) {
+  for (const [have, tail, replayed] of [
+    [at(1, 5), at(2, 9), 9],
+    [at(1, 5), at(1, 9), 3],
+    [at(1, 5), at(1, 3), 0],
+  ]) {
     assert.deepEqual(new InboxPlace(have).welcome(welcome(tail, true, replayed)), { from: have, cursor: tail });
   }
 });

@@ -36,7 +36,8 @@ function fake() {
 async function render(hook, all) {
   let got;
   const Component = ({ args }) => ((got = hook(...args)), null);
-  const tree = (all) => createElement(StrictMode, null, ...all.map((args, key) => createElement(Component, { args, key })));
+  const tree = (all) =>
+    createElement(StrictMode, null, ...all.map((args, key) => createElement(Component, { args, key })));
   let root;
   await act(async () => (root = create(tree(all))));
   return { got: () => got, update: (all) => act(async () => root.update(tree(all))) };
@@ -71,14 +72,23 @@ test('a component is in its room for as long as it is there', async () => {
   await publish('hi');
   assert.deepEqual(did.at(-1), ['lobby', 'publish', 'hi']);
   await view.update([[roost, 'den']]);
-  assert.deepEqual(did.slice(-2).map(([name, method]) => [name, method]), [['lobby', 'leave'], ['den', 'join']]);
+  assert.deepEqual(
+    did.slice(-2).map(([name, method]) => [name, method]),
+    [
+      ['lobby', 'leave'],
+      ['den', 'join'],
+    ],
+  );
   assert.deepEqual(view.got().messages, []);
 });
 
 test('a room is left by the last component in it', async () => {
   const { roost, did } = fake();
   const leaves = () => did.filter(([, method]) => method === 'leave').length;
-  const view = await render(useRoom, [[roost, 'lobby'], [roost, 'lobby']]);
+  const view = await render(useRoom, [
+    [roost, 'lobby'],
+    [roost, 'lobby'],
+  ]);
   const before = leaves();
   await view.update([[roost, 'lobby']]);
   assert.equal(leaves(), before);
@@ -97,11 +107,17 @@ test('a room that is refused shows why', async () => {
 
 test('users are watched once however many components look at them', async () => {
   const { roost, did } = fake();
-  const view = await render(usePresence, [[roost, ['bob', 'bob']], [roost, ['bob', 'carol']]]);
+  const view = await render(usePresence, [
+    [roost, ['bob', 'bob']],
+    [roost, ['bob', 'carol']],
+  ]);
   await act(async () => roost.presence.emit('change', { user: 'bob', status: 'online' }));
   assert.deepEqual(view.got().statuses, { bob: { user: 'bob', status: 'online' } });
   did.length = 0;
-  await view.update([[roost, ['bob']], [roost, ['bob']]]);
+  await view.update([
+    [roost, ['bob']],
+    [roost, ['bob']],
+  ]);
   assert.deepEqual(did, [['presence', 'unwatch', ['carol']]]);
   assert.equal(view.got().statuses.bob.status, 'online', 'what is known is shown at once');
   await view.update([]);

@@ -20,10 +20,18 @@ test('a room is kept over connections, with the cursor of the last message', () 
   c.message(conn, at(1, 8), 'a', 'room:lobby');
   c.step('closed', conn, 1006, '').pass(500);
   const next = c.dial();
-  assert.deepEqual(c.frames('connect')[0].rooms, [{ room: 'lobby', presence: true, info: { name: 'Alice' }, cursor: at(1, 8) }]);
+  assert.deepEqual(c.frames('connect')[0].rooms, [
+    { room: 'lobby', presence: true, info: { name: 'Alice' }, cursor: at(1, 8) },
+  ]);
   c.welcome(next, { rooms: [{ room: 'lobby', ...room(at(1, 9), { replayed: 1 }) }] });
   c.message(next, at(1, 8), 'a', 'room:lobby').message(next, at(1, 9), 'b', 'room:lobby');
-  assert.deepEqual(c.events('message').map((e) => [e.to, e.value.id]), [['room:lobby', 'a'], ['room:lobby', 'b']]);
+  assert.deepEqual(
+    c.events('message').map((e) => [e.to, e.value.id]),
+    [
+      ['room:lobby', 'a'],
+      ['room:lobby', 'b'],
+    ],
+  );
 });
 
 test('what a room missed is a gap', () => {
@@ -31,7 +39,10 @@ test('what a room missed is a gap', () => {
   c.step('closed', conn, 1006, '').pass(500);
   c.welcome(c.dial(), { rooms: [{ room: 'lobby', cursor: at(1, 2000), recovered: false, through: 'p' }] });
   const gap = { stream: 'room:lobby', from: at(1, 7), cursor: at(1, 2000), through: 'p' };
-  assert.deepEqual(c.events('gap').map((e) => [e.to, e.value]), [['room:lobby', gap]]);
+  assert.deepEqual(
+    c.events('gap').map((e) => [e.to, e.value]),
+    [['room:lobby', gap]],
+  );
 });
 
 test('a reset of a room is a gap, too', () => {
@@ -52,7 +63,10 @@ test('a room that welcome could not grant is joined again, and one that it refus
   const [join] = c.frames('join');
   assert.deepEqual([join.room, join.cursor], ['lobby', at(1, 7)]);
   c.refuse(next, join.id, 'forbidden');
-  assert.deepEqual(c.events('lost').map((e) => [e.to, e.value.code]), [['room:lobby', 'forbidden']]);
+  assert.deepEqual(
+    c.events('lost').map((e) => [e.to, e.value.code]),
+    [['room:lobby', 'forbidden']],
+  );
   c.message(next, at(1, 8), 'a', 'room:lobby');
   assert.equal(c.events('message').length, 0);
 });
@@ -76,7 +90,10 @@ test('a join that waits is withdrawn by leave', () => {
   c.leave('lobby');
   assert.equal(c.answers.get(join).code, 'left');
   c.connected();
-  assert.deepEqual(c.frames().map((f) => f.type), ['leave']);
+  assert.deepEqual(
+    c.frames().map((f) => f.type),
+    ['leave'],
+  );
 });
 
 test('join, leave and join of one room go one after the other', () => {
@@ -128,8 +145,14 @@ test('members and signals are told of rooms that the client is in', () => {
   c.frame(conn, { type: 'signal', room: 'lobby', from: 'bob', kind: 'typing', data: true });
   c.frame(conn, { type: 'signal', from: 'bob', kind: 'typing', data: true });
   c.frame(conn, { type: 'signal', room: 'elsewhere', from: 'bob', kind: 'typing', data: true });
-  assert.deepEqual(c.events('member').map((e) => e.to), ['room:lobby']);
-  assert.deepEqual(c.events('signal').map((e) => e.to), ['room:lobby', 'inbox']);
+  assert.deepEqual(
+    c.events('member').map((e) => e.to),
+    ['room:lobby'],
+  );
+  assert.deepEqual(
+    c.events('signal').map((e) => e.to),
+    ['room:lobby', 'inbox'],
+  );
 });
 
 test('a client is in 200 rooms at most', () => {

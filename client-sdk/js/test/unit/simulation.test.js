@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { World } from './simulation.js';
+import { World } from '../simulation/world.js';
 
 const SEEDS = Number(process.env.ROOST_SIM_SEEDS ?? 40);
 const SEED = process.env.ROOST_SIM_SEED;

@@ -19,7 +19,10 @@ function watching() {
   ask(c, 'watch', ['bob', 'carol']);
   c.frame(conn, { type: 'presence', ...shown('bob', 'away') });
   answer(c, conn, shown('bob', 'online'), shown('carol', 'away'));
-  assert.deepEqual(changes(c), [['bob', 'online'], ['carol', 'away']]);
+  assert.deepEqual(changes(c), [
+    ['bob', 'online'],
+    ['carol', 'away'],
+  ]);
   return { c, conn };
 }
 
@@ -36,7 +39,11 @@ test('who is watched is watched again and only what differs is told', () => {
   const next = again(c, conn);
   answer(c, next, shown('bob', 'offline'), shown('carol', 'online'));
   c.frame(next, { type: 'presence', ...shown('bob', 'online') });
-  assert.deepEqual(changes(c), [['carol', 'online'], ['bob', 'offline'], ['bob', 'online']]);
+  assert.deepEqual(changes(c), [
+    ['carol', 'online'],
+    ['bob', 'offline'],
+    ['bob', 'online'],
+  ]);
 });
 
 test('nothing is told of who is not watched any more', () => {
@@ -70,7 +77,10 @@ test('who may not be watched any more is told and the others stay', () => {
   c.refuse(next, bob.id, 'forbidden');
   answer(c, next, shown('carol', 'away'));
   c.frame(next, { type: 'presence', ...shown('carol', 'offline') });
-  assert.deepEqual(c.events('lost').map((e) => [e.value.user, e.value.error.code]), [['bob', 'forbidden']]);
+  assert.deepEqual(
+    c.events('lost').map((e) => [e.value.user, e.value.error.code]),
+    [['bob', 'forbidden']],
+  );
   assert.deepEqual(changes(c), [['carol', 'offline']]);
 });
 
