@@ -14,6 +14,7 @@ mod route;
 mod service;
 mod talk;
 mod token;
+mod watch;
 
 use std::process::ExitCode;
 
@@ -52,6 +53,8 @@ enum Command {
     Members(room::MembersArgs),
     /// Tell a room or a user something that is not kept: a cursor, typing, a reaction
     Signal(room::SignalArgs),
+    /// Print what users show to others, now and as it changes, until interrupted
+    Watch(watch::Args),
     /// Explain where a user is at home: hash, vnode, node, epoch, lease
     Route(route::Args),
     /// Say where a message or a user is, and what it waits for
@@ -81,6 +84,7 @@ fn main() -> ExitCode {
             Command::Publish(args) => room::publish(args).await,
             Command::Members(args) => room::members(args).await,
             Command::Signal(args) => room::signal(args).await,
+            Command::Watch(args) => watch::run(args).await,
             Command::Route(args) => route::run(args).await,
             Command::Explain(args) => explain::run(args).await,
             Command::Plan(args) => plan::run(args).await,

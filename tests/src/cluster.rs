@@ -512,9 +512,19 @@ pub fn token_of(user: &str, role: Role) -> String {
 
 /// One that allows these rooms, good for an hour.
 pub fn token_for(user: &str, rooms: &[&str]) -> String {
+    limited(user, Some(rooms), None)
+}
+
+/// One that allows to watch these users, good for an hour.
+pub fn token_to_watch(user: &str, users: &[&str]) -> String {
+    limited(user, None, Some(users))
+}
+
+fn limited(user: &str, rooms: Option<&[&str]>, watch: Option<&[&str]>) -> String {
     let sub = UserId::new(user).expect("a user's id");
-    let rooms = Some(rooms.iter().map(ToString::to_string).collect());
-    sign(&Claims { sub, exp: now_s() + 3_600, role: Role::User, rooms, watch: None })
+    let list = |patterns: &[&str]| patterns.iter().map(ToString::to_string).collect();
+    let (rooms, watch) = (rooms.map(list), watch.map(list));
+    sign(&Claims { sub, exp: now_s() + 3_600, role: Role::User, rooms, watch })
 }
 
 fn signed(user: &str, exp: u64, role: Role) -> String {

@@ -20,12 +20,14 @@ pub enum Lane {
     History(StreamId),
     /// The chosen status: the last one wins, so one is on the way at a time.
     Status,
+    /// Whom to watch and whom not any more: each may undo the one before, so one is on the way at a time.
+    Watch,
 }
 
 impl Lane {
     /// Whether a command waits for the answer to the one before.
     pub(crate) fn is_one_at_a_time(&self) -> bool {
-        matches!(self, Self::Status | Self::Within(_) | Self::History(_))
+        matches!(self, Self::Status | Self::Within(_) | Self::History(_) | Self::Watch)
     }
 }
 

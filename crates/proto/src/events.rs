@@ -71,6 +71,7 @@ pub fn message_bytes(stream: &StreamId, cursor: Cursor, rest: &[u8]) -> Bytes {
 
 /// What a user shows to others.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum Status {
     Online,

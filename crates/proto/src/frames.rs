@@ -72,6 +72,8 @@ frames! {
         "join" => Join(Join),
         "leave" => Leave(InRoom),
         "members" => Members(InRoom),
+        "watch" => Watch(OfUsers),
+        "unwatch" => Unwatch(OfUsers),
         "ack" => Ack(Ack),
         "status" => Status(SetStatus),
         "history" => History(History),
@@ -89,6 +91,7 @@ frames! {
         "message" => Message(Message),
         "reset" => Reset(Reset),
         "member" => Member(Member),
+        "presence" => Presence(Presence),
         "signal" => Signal(Signalled),
         "moved" => Moved(Moved),
         "token_expiring" => TokenExpiring(TokenExpiring),
@@ -105,6 +108,7 @@ impl ClientFrame {
             Self::Publish(publish) => Some(&publish.id),
             Self::Join(join) => Some(&join.id),
             Self::Leave(command) | Self::Members(command) => Some(&command.id),
+            Self::Watch(command) | Self::Unwatch(command) => Some(&command.id),
             Self::Status(status) => Some(&status.id),
             Self::History(history) => Some(&history.id),
             Self::Refresh(refresh) => Some(&refresh.id),
@@ -183,6 +187,31 @@ impl Join {
 pub struct InRoom {
     pub id: MessageId,
     pub room: RoomId,
+}
+
+/// A command about the presence of users: `watch`, `unwatch`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub struct OfUsers {
+    pub id: MessageId,
+    pub users: Vec<UserId>,
+}
+
+/// What a user shows to others. Times as RFC 3339.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub struct Presence {
+    pub user: UserId,
+    pub status: Status,
+    /// When the status began; `None`: never seen, or longer ago than is kept.
+    #[cfg_attr(feature = "schema", schemars(extend("format" = "date-time")))]
+    pub since: Option<String>,
+    /// Of who is offline: when last visible.
+    #[cfg_attr(feature = "schema", schemars(extend("format" = "date-time")))]
+    pub last_seen: Option<String>,
+    /// In the answer to `watch`: nobody is there at the moment who would notice a change.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub stale: bool,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -439,6 +468,9 @@ pub struct ReplyOk {
     pub members: Option<Vec<InfoOf>>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub member_count: Option<usize>,
+    /// To `watch`: what the users show now, in the order asked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub users: Option<Vec<Presence>>,
     /// To `history`: `message` frames, newest first.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "schema", schemars(with = "Option<Vec<crate::schema::MessageFrame>>"))]

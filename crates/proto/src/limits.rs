@@ -11,6 +11,8 @@ pub const COMMANDS_BURST: u32 = 200;
 pub const SESSIONS_PER_USER_MAX: usize = 16;
 /// Rooms one session may be in.
 pub const ROOMS_PER_SESSION_MAX: usize = 200;
+/// Users one session may watch.
+pub const WATCHED_PER_SESSION_MAX: usize = 1000;
 /// Signals per second a session may sustain, and the burst on top; more are dropped.
 pub const SIGNALS_PER_S: u32 = 60;
 pub const SIGNALS_BURST: u32 = 120;

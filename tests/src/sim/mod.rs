@@ -10,6 +10,7 @@ mod coordinator;
 mod faults;
 mod live;
 mod log;
+mod lookout;
 mod memory;
 mod process;
 mod rooms;

@@ -87,8 +87,8 @@ impl NodeCore {
 
     /// The reserved user of a vnode: few, so that their streams stay few.
     fn canary_user(&self, vnode: VnodeId) -> Option<UserId> {
-        let names =
-            (0..TRIES * self.cfg.vnodes).filter_map(|k| UserId::new(format!("roost.canary.{k}")).ok());
+        let names = (0..TRIES * self.cfg.vnodes)
+            .filter_map(|k| UserId::new(format!("{}canary.{k}", UserId::RESERVED)).ok());
         names.into_iter().find(|user| self.vnode_of(&StreamId::inbox(user)) == vnode)
     }
 

@@ -10,7 +10,6 @@ use roost_proto::ids::{Cursor, MessageId, StreamId};
 use roost_proto::limits::{FRAME_BYTES_MAX, HISTORY_DEFAULT, HISTORY_MAX};
 
 use super::events::{Maybe, SessionKey};
-use super::sending::RETRY_AFTER_MS;
 use super::session::Early;
 use super::{Action, NodeCore, Now};
 
@@ -49,21 +48,15 @@ pub fn answer(page: Page, bytes: usize, asked: Asked<'_>) -> ReplyOk {
 
 impl NodeCore {
     pub(super) fn on_history(&mut self, key: SessionKey, history: History, now: Now) {
-        let unanswered_max = self.cfg.unanswered_max;
         let Some(session) = self.sessions.get_mut(&key) else { return };
         if !session.welcomed {
             return self.keep_early(key, Early::History(history));
         }
-        let id = history.id.clone();
-        if session.unanswered >= unanswered_max {
-            return self.refuse(key, id.as_str(), "too many commands without an answer", RETRY_AFTER_MS);
+        let (id, own) = (history.id.clone(), history.stream == session.stream);
+        if !self.take_command(key, &id, now) {
+            return;
         }
-        if let Err(wait) = session.bucket.take(now.mono) {
-            return self.refuse(key, id.as_str(), "too many commands", wait);
-        }
-        let own = history.stream == session.stream;
         let allowed = own || history.stream.room().is_some_and(|room| self.may(key, &room).is_ok());
-        self.count_waiters(key);
         match limit(history.limit) {
             Err(error) => self.reply_error(key, id.as_str(), error),
             Ok(_) if !allowed => {

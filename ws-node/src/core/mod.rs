@@ -10,9 +10,11 @@ pub mod calls;
 mod canary;
 pub mod channel;
 pub mod config;
+pub mod credit;
 mod delivery;
 pub mod events;
 pub mod explain;
+mod following;
 mod handover;
 pub mod history;
 pub mod home;
@@ -31,11 +33,12 @@ pub mod session;
 mod sessions;
 mod signals;
 mod view;
+mod watching;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 
-use roost_backend::store::{NodeState, Table};
+use roost_backend::store::{LiveChannel, NodeState, Table};
 use roost_proto::ids::{Epoch, NodeId, Sid, StreamId, VnodeId};
 use roost_proto::records::Record;
 
@@ -48,6 +51,7 @@ use outbox::Outbox;
 use pace::{Accepting, Pace};
 use rooms::Rooms;
 use session::Session;
+use watching::Watching;
 
 /// Whether this process has a registered life.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -100,6 +104,9 @@ pub struct Counters {
     pub found_by_tail: u64,
     pub signals: u64,
     pub signals_dropped: u64,
+    /// Frames to watchers about a change of presence, and changes that were not heard of but read.
+    pub presence_told: u64,
+    pub presence_found: u64,
     pub moved: u64,
     /// Newcomers beyond their user's limit.
     pub sessions_refused: u64,
@@ -138,6 +145,7 @@ pub struct NodeCore {
     next_arrival: u64,
     sessions: BTreeMap<SessionKey, Session>,
     rooms: Rooms,
+    watching: Watching,
     /// The sessions of each vnode, by the inbox they read.
     by_vnode: BTreeMap<VnodeId, BTreeMap<StreamId, Vec<SessionKey>>>,
     /// Newcomers this node takes, and sessions it sends to others.
@@ -192,6 +200,7 @@ impl NodeCore {
             next_arrival: 1,
             sessions: BTreeMap::new(),
             rooms: Rooms::default(),
+            watching: Watching::default(),
             by_vnode: BTreeMap::new(),
             accepting: Accepting::new(cfg.accepts_per_s),
             pace: Pace::default(),
@@ -261,11 +270,20 @@ impl NodeCore {
             Event::Ack { session, cursor } => self.on_ack(session, cursor, now),
             Event::Status { session, id, status } => self.on_status(session, id, status, now),
             Event::Room { session, command } => self.on_room(session, command, now),
+            Event::Watch { session, command } => self.on_watch(session, command, now),
+            Event::Unwatch { session, command } => self.on_unwatch(session, command, now),
             Event::Signal { session, signal } => self.on_signal(session, signal, now),
+            Event::Followed { channel: LiveChannel::Presence(vnode), ask, done } => {
+                self.on_presence_followed(vnode, ask, done, now);
+            }
             Event::Followed { channel, ask, done } => self.on_followed(&channel, ask, done, now),
             Event::Live { channel, payload } => self.on_live(&channel, &payload, now),
             Event::Missed => self.compare_soon(now),
             Event::Standings { rooms, answer } => self.on_standings(&rooms, answer, now),
+            Event::PresenceRead { vnode, users, ask, answer } => {
+                self.on_presence_read(vnode, users, ask, answer, now);
+            }
+            Event::PresenceStandings { vnodes, answer } => self.on_presence_standings(&vnodes, answer, now),
             Event::Drained { session, frames, signals } => {
                 if frames > 0 {
                     self.on_drained(session, frames, now);
@@ -351,6 +369,7 @@ impl NodeCore {
         self.tick_telling(now);
         self.tick_sessions(now);
         self.tick_rooms(now);
+        self.tick_watching(now);
     }
 
     pub fn sid(&self) -> &Sid {
@@ -368,6 +387,8 @@ impl NodeCore {
             sessions: self.sessions.len(),
             rooms: self.rooms.count(),
             listeners: self.rooms.listeners(),
+            watched: self.watching.users(),
+            watchers: self.watching.watchers(),
             owned: self.homes.len(),
             ready: self.homes.values().filter(|h| h.serving(now)).count(),
             lease_left_ms: leases.min(),

@@ -59,6 +59,7 @@ impl NodeCore {
                 waiting: Default::default(),
             },
             rooms: Default::default(),
+            watches: Default::default(),
             wanted: rooms,
             arrival: Default::default(),
             starved: Default::default(),
@@ -359,6 +360,8 @@ impl NodeCore {
             match command {
                 Early::Send(send) => self.on_send(key, send, now),
                 Early::Room(command) => self.on_room(key, command, now),
+                Early::Watch(command) => self.on_watch(key, command, now),
+                Early::Unwatch(command) => self.on_unwatch(key, command, now),
                 Early::Status(id, status) => self.on_status(key, id, status, now),
                 Early::History(history) => self.on_history(key, history, now),
                 Early::Refresh(id, token) => self.on_refresh(key, id, token, now),
@@ -379,6 +382,7 @@ impl NodeCore {
     pub(super) fn on_closed(&mut self, key: SessionKey, now: Now) {
         let Some(session) = self.sessions.remove(&key) else { return };
         self.leave_all(key, &session, now);
+        self.unwatch_all(key, &session);
         if let Some(streams) = self.by_vnode.get_mut(&session.vnode) {
             if let Some(keys) = streams.get_mut(&session.stream) {
                 keys.retain(|k| *k != key);

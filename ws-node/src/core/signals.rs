@@ -25,6 +25,7 @@ const MEMBERS_WAITING_MAX: usize = 4096;
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Latest {
     Member(StreamId, UserId),
+    Presence(UserId),
     Signal(Option<RoomId>, SessionId, String),
 }
 
@@ -32,6 +33,7 @@ impl Latest {
     pub fn is_of(&self, stream: &StreamId) -> bool {
         match self {
             Self::Member(of, _) => of == stream,
+            Self::Presence(_) => false,
             Self::Signal(room, ..) => room.as_ref().is_some_and(|room| StreamId::of_room(room) == *stream),
         }
     }
@@ -105,7 +107,12 @@ impl NodeCore {
         let Some(session) = self.sessions.get_mut(&key) else { return };
         let signals = &mut session.signals;
         let member = matches!(latest, Latest::Member(..));
-        let max = if member { MEMBERS_WAITING_MAX } else { WAITING_MAX };
+        let max = match latest {
+            Latest::Member(..) => MEMBERS_WAITING_MAX,
+            // As many as the session may watch.
+            Latest::Presence(_) => usize::MAX,
+            Latest::Signal(..) => WAITING_MAX,
+        };
         if signals.credit > 0 {
             signals.credit -= 1;
             self.out.push(Action::Frame { session: key, frame: frame.clone(), lane: Lane::Signal });

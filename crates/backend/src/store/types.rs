@@ -378,6 +378,22 @@ pub struct PresenceRow {
     pub seen: Option<Seen>,
 }
 
+/// Where a vnode's presence stands: which life of the data it is in, and its last change that others see.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct PresenceStanding {
+    /// 0 if no home was ever activated.
+    pub generation: Epoch,
+    pub version: Version,
+}
+
+/// What is kept about the presence of users, and where it stood at that moment.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Presences {
+    pub standing: PresenceStanding,
+    /// In the order asked.
+    pub rows: Vec<PresenceRow>,
+}
+
 /// The fence every write carries (core rule 10).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Fence {
