@@ -101,9 +101,8 @@ impl World {
     /// The answer to a `join`, a `leave` or `members`.
     pub(super) fn sdk_seat_answered(&mut self, i: usize, id: &str, answer: Result<Done, SendError>) {
         let client = &mut self.clients[i];
-        let Some(seat) = client.seats.iter_mut().find(|seat| seat.asked.as_deref() == Some(id)) else {
-            return;
-        };
+        let Some(r) = client.seats.iter().position(|seat| seat.asked.as_deref() == Some(id)) else { return };
+        let seat = &mut client.seats[r];
         seat.asked = None;
         match answer {
             Ok(Done { ok, .. }) => {
@@ -119,6 +118,9 @@ impl World {
                     let text =
                         format!("P5: {} is at {at:?} in a room that begins at {start:?}", client.label);
                     self.violations.push(text);
+                }
+                if let Some(count) = ok.member_count {
+                    self.ask_for_members(i, r, count);
                 }
             }
             // The next life of the application comes in again.
