@@ -7,6 +7,8 @@
 
 #[path = "directed_rules/access.rs"]
 mod access;
+#[path = "directed_rules/due.rs"]
+mod due;
 #[path = "directed_rules/history.rs"]
 mod history;
 #[path = "directed_rules/homes.rs"]

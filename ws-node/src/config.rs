@@ -18,11 +18,13 @@ pub use self::sessions::{Access, SessionSettings};
 use crate::core::CoreConfig;
 use crate::error::BindError;
 
-/// Partitions of `messages-*`, `chat_events` and `user_status_events`: enough for as many consumers of a group,
+/// Partitions of every topic: enough for as many consumers of a group,
 /// few enough for a thousand nodes (1,000 × 8 is well below what one Kafka cluster carries). Never changes.
 pub const PARTITIONS: u32 = 8;
 /// How long records of `messages-*` are kept: transport, not storage.
 pub const MESSAGES_RETENTION_MS: u64 = 3_600_000;
+/// How long records of `undelivered_events` are kept: who is told so much later has come and seen by itself.
+pub const UNDELIVERED_RETENTION_MS: u64 = 7 * 86_400_000;
 /// A stuck path shows within two of these, in milliseconds; 17,000 small messages a day and node.
 const CANARY_EVERY_MS: u64 = 5_000;
 
@@ -108,6 +110,7 @@ impl Settings {
         core.lease_ttl_ms = common.tuning.lease_ttl_ms;
         core.linger_ms = common.tuning.presence_linger_ms;
         core.grace_ms = common.tuning.presence_grace_ms;
+        core.undelivered_after_ms = common.tuning.undelivered_after_ms;
         core.url.clone_from(&url(&common));
         config.http = common.http.clone();
         sessions.apply(&mut config);

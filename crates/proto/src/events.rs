@@ -1,4 +1,4 @@
-//! The records for consumers of Kafka: `chat_events` and `user_status_events`.
+//! The records for consumers of Kafka: `chat_events`, `user_status_events` and `undelivered_events`.
 //!
 //! A message has one encoding from the store to the reader's socket: the `message` frame. The store puts
 //! generation and offset between a prefix and a rest made here, so nobody decodes or encodes it on the way.
@@ -13,6 +13,8 @@ use crate::time::rfc3339;
 /// Topic names.
 pub const CHAT_EVENTS: &str = "chat_events";
 pub const USER_STATUS_EVENTS: &str = "user_status_events";
+/// Has messages too, equal to the byte to those in `chat_events` (key: user).
+pub const UNDELIVERED_EVENTS: &str = "undelivered_events";
 
 /// The per-server topic of `node`.
 pub fn messages_topic(node: &crate::NodeId) -> String {

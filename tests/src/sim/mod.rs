@@ -17,6 +17,7 @@ mod sdk;
 mod status;
 mod store;
 mod story;
+mod undelivered;
 mod watch;
 
 use std::cmp::Reverse;
@@ -218,6 +219,7 @@ const SECOND_DEVICES: usize = 2;
 const WALL: u64 = 1_795_000_000_000;
 pub(crate) const LEASE_TTL_MS: u64 = 3000;
 pub(crate) const LINGER_MS: u64 = 400;
+pub(crate) const UNDELIVERED_AFTER_MS: u64 = 3000;
 /// Longer than the lease, as by default.
 pub(crate) const GRACE_MS: u64 = 4000;
 

@@ -2,7 +2,7 @@
 
 use roost_backend::log::{Lane, Outgoing};
 use roost_backend::store::ActivateAnswer;
-use roost_proto::events::{CHAT_EVENTS, USER_STATUS_EVENTS};
+use roost_proto::events::{CHAT_EVENTS, UNDELIVERED_EVENTS, USER_STATUS_EVENTS};
 use roost_proto::frames::ServerFrame;
 use roost_proto::records::Record;
 use roost_ws_node::core::Rule;
@@ -91,6 +91,9 @@ impl Rig {
         }
         if &*record.topic == USER_STATUS_EVENTS {
             self.statuses.push(serde_json::from_slice(&record.payload).unwrap());
+        }
+        if &*record.topic == UNDELIVERED_EVENTS {
+            self.undelivered.push((self.now, serde_json::from_slice(&record.payload).unwrap()));
         }
         self.later(LOG_MS, node, Event::Reported { token: record.token, ok: true });
     }

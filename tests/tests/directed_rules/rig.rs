@@ -95,6 +95,8 @@ pub struct Rig {
     pub chat: Vec<Vec<(u64, Message)>>,
     /// `user_status_events`, as they arrived.
     pub statuses: Vec<StatusEvent>,
+    /// `undelivered_events`, with the time of arrival.
+    pub undelivered: Vec<(u64, Message)>,
     sessions: BTreeMap<u64, usize>,
     /// Sessions whose sockets take nothing.
     pub stalled: BTreeSet<u64>,
@@ -142,6 +144,7 @@ impl Rig {
             log_end_asked: 0,
             chat: (0..vnodes).map(|_| Vec::new()).collect(),
             statuses: Vec::new(),
+            undelivered: Vec::new(),
             sessions: BTreeMap::new(),
             stalled: BTreeSet::new(),
             undrained: BTreeMap::new(),
@@ -333,6 +336,10 @@ impl Rig {
         let data = RawValue::from_string(data.into()).unwrap();
         let send = Send { id: MessageId::new(id).unwrap(), to: UserId::new(to).unwrap(), data };
         self.give(self.sessions[&session], Event::Send { session: SessionKey(session), send });
+    }
+
+    pub fn ack(&mut self, session: u64, cursor: Cursor) {
+        self.give(self.sessions[&session], Event::Ack { session: SessionKey(session), cursor });
     }
 
     pub fn choose(&mut self, session: u64, status: ChosenStatus, id: &str) {

@@ -39,6 +39,8 @@ pub enum Rule {
     HeldWhileSettling,
     /// 28: tails are compared, so that the loss of a last publication is noticed.
     CompareTails,
+    /// Decision 9: what is due outlives its home.
+    DueInherited,
     /// 26: the tail is read when nothing is in flight, and told when the outbox is out.
     TailWhenQuiet,
 }
@@ -60,6 +62,8 @@ pub struct CoreConfig {
     pub lease_ttl_ms: u64,
     pub linger_ms: u64,
     pub grace_ms: u64,
+    /// How long a message waits for an acknowledgement before it is reported; 0: none is.
+    pub undelivered_after_ms: u64,
     /// A part of the sid and of session ids.
     pub random: u32,
     /// Unconfirmed items in one channel: ten times what the transport acknowledges in one round trip of 1 ms
@@ -107,6 +111,7 @@ impl CoreConfig {
             lease_ttl_ms: 6000,
             linger_ms: 10_000,
             grace_ms: 20_000,
+            undelivered_after_ms: 30_000,
             random: 0,
             channel_items_max: 1000,
             queue_max: 1000,

@@ -5,7 +5,9 @@ use std::borrow::Cow;
 use roost_backend::log::{Lane, Outgoing};
 use roost_backend::store::*;
 use roost_proto::codes::CloseCode;
-use roost_proto::events::{CHAT_EVENTS, USER_STATUS_EVENTS, message_bytes, message_rest, status_bytes};
+use roost_proto::events::{
+    CHAT_EVENTS, UNDELIVERED_EVENTS, USER_STATUS_EVENTS, message_bytes, message_rest, status_bytes,
+};
 use roost_proto::frames::ReplyOk;
 use roost_proto::ids::{Cursor, Epoch, Seq, VnodeId};
 use roost_proto::records::{Append, Confirm, Item, ItemBody, ItemResult, Probe, Record};
@@ -18,6 +20,7 @@ use super::config::Rule;
 use super::events::{Maybe, Now, Observation};
 use super::home::{Call, Held, Home, Phase, Work};
 use super::rooms::placing::ROOMS;
+use super::sending::MESSAGE;
 use super::{Action, NodeCore, Token};
 
 /// First wait before a write of unknown outcome is tried again, doubled up to the second, in milliseconds.
@@ -32,8 +35,9 @@ pub(super) fn body_hash(kind: &str, data: &str) -> u64 {
     xxh3_64_with_seed(data.as_bytes(), xxh3_64(kind.as_bytes()))
 }
 
-fn append_op(append: Append, at: u64) -> Op {
+fn append_op(append: Append, at: u64, reports: bool) -> Op {
     Op::Append(AppendOp {
+        due: reports && append.kind == MESSAGE && !append.stream.is_room(),
         hash: body_hash(&append.kind, append.data.get()),
         rest: message_rest(&append.id, &append.kind, &append.from, at, &append.data),
         stream: append.stream,
@@ -97,7 +101,7 @@ impl NodeCore {
                 Some(Ok(ItemBody::Append(append))) => {
                     sender.take(item.n, None);
                     let (sid, chan, n) = (channel.sid.clone(), channel.chan, item.n);
-                    let op = append_op(append, now.wall);
+                    let op = append_op(append, now.wall, self.cfg.undelivered_after_ms > 0);
                     home.queue.push_back(Work::Item { sid, chan, n, op, at: now.wall, arrived_us: now.us });
                 }
             }
@@ -177,6 +181,7 @@ impl NodeCore {
             let topic = match event.topic {
                 EventTopic::Chat => CHAT_EVENTS,
                 EventTopic::Status => USER_STATUS_EVENTS,
+                EventTopic::Undelivered => UNDELIVERED_EVENTS,
             };
             let (key, payload) = (event.key.clone().into(), event.payload.clone());
             let token = self.next_token;
@@ -292,6 +297,7 @@ impl NodeCore {
                     let payload = message_bytes(&op.stream, cursor, &op.rest);
                     let key = op.stream.to_string();
                     let Some(home) = self.homes.get_mut(&vnode) else { return };
+                    home.appended(&op, cursor, call.write.now_ms);
                     home.outbox.push(OutboxEvent {
                         seq: event,
                         topic: EventTopic::Chat,
@@ -306,6 +312,10 @@ impl NodeCore {
                 }
                 (Work::Item { sid, chan, n, op: Op::Append(op), .. }, OpResult::Duplicate { offset, at }) => {
                     self.counters.duplicates += 1;
+                    // This very item, by a write whose answer was lost.
+                    if let Some(home) = self.homes.get_mut(&vnode).filter(|_| at == op.at) {
+                        home.appended(&op, Cursor::new(generation, offset), call.write.now_ms);
+                    }
                     self.hold_result(
                         vnode,
                         Held::Result { sid, chan, n, result: ItemResult::Ok { at, cursor: None } },
@@ -324,6 +334,16 @@ impl NodeCore {
                     );
                 }
                 (Work::Member(_), OpResult::Member) => {}
+                (Work::Undelivered { user, cursor }, OpResult::Undelivered { message }) => {
+                    let Some(home) = self.homes.get_mut(&vnode) else { return };
+                    home.due.forget(&user, cursor);
+                    if let Some(payload) = message {
+                        event.0 += 1;
+                        let (topic, key) = (EventTopic::Undelivered, user.to_string());
+                        home.outbox.push(OutboxEvent { seq: event, topic, key, payload });
+                        self.counters.undelivered += 1;
+                    }
+                }
                 (Work::Open { session, .. }, OpResult::Opened(opened)) => {
                     self.opened(vnode, session, opened, now);
                     if !self.cfg.on(Rule::TailWhenQuiet) {
@@ -391,6 +411,7 @@ impl NodeCore {
             if sweep {
                 self.sweep_presence(vnode, now);
                 self.sweep_members(vnode, now);
+                self.sweep_due(vnode, now);
             }
         }
         self.emit_leftovers(now);

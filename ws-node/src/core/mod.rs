@@ -11,6 +11,7 @@ mod canary;
 pub mod channel;
 pub mod config;
 mod delivery;
+mod due;
 pub mod events;
 pub mod explain;
 mod handover;
@@ -96,6 +97,8 @@ pub struct Counters {
     pub suspensions: u64,
     pub generations_begun: u64,
     pub status_events: u64,
+    /// Messages that nobody acknowledged in time.
+    pub undelivered: u64,
     /// Publications that only the comparison of tails found.
     pub found_by_tail: u64,
     pub signals: u64,

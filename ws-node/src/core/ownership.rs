@@ -10,6 +10,7 @@ use roost_proto::records::{Record, Took};
 
 use super::channel::Channel;
 use super::config::Rule;
+use super::due::HomeDue;
 use super::events::{Maybe, Now};
 use super::home::{Held, Home, Phase};
 use super::outbox::Outbox;
@@ -430,6 +431,9 @@ impl NodeCore {
         home.set_clock(activated.clock_ms, now);
         let inherited = if self.cfg.on(Rule::InheritFirst) { activated.outbox } else { Vec::new() };
         home.outbox = Outbox::inherited(activated.seq, inherited);
+        if self.cfg.on(Rule::DueInherited) {
+            home.due = HomeDue::inherited(activated.due);
+        }
         // A repeated activation finds this sid in the head: then the row tells who was before.
         let before = claim.and_then(|c| c.previous);
         let alone = activated.previous.as_ref() == Some(&self.sid);
@@ -505,6 +509,7 @@ impl NodeCore {
                     }
                 }
                 home.rooms.ready(grace);
+                home.due.ready(grace);
                 self.view.rows.insert(vnode, Row { sid: self.sid.clone(), epoch, ready: true });
                 self.tell_predecessor(vnode, now);
                 self.sweep_presence(vnode, now);

@@ -237,10 +237,10 @@ impl NodeCore {
         session.verdict = (verdict, opened.tail);
         session.inbox.tail = Cursor::new(generation, opened.tail);
         // A shown cursor counts as an ack.
-        if let (Some(device), Some(cursor), false) = (&session.device, session.cursor, session.welcomed)
+        if let (Some(cursor), false) = (session.cursor, session.welcomed)
             && verdict != Verdict::NotRecovered
         {
-            home.ack(session.user.clone(), device.clone(), cursor, now);
+            home.ack(session.user.clone(), session.device.clone(), cursor, now);
         }
         if !session.counted {
             session.counted = true;
@@ -368,10 +368,8 @@ impl NodeCore {
     pub(super) fn on_ack(&mut self, key: SessionKey, cursor: Cursor, now: Now) {
         let Some(session) = self.sessions.get(&key) else { return };
         let known = session.welcomed && cursor <= Cursor::new(session.inbox.generation, session.inbox.sent);
-        if let (Some(device), Some(home), true) =
-            (&session.device, self.homes.get_mut(&session.vnode), known && session.counted)
-        {
-            home.ack(session.user.clone(), device.clone(), cursor, now);
+        if let (Some(home), true) = (self.homes.get_mut(&session.vnode), known && session.counted) {
+            home.ack(session.user.clone(), session.device.clone(), cursor, now);
         }
     }
 

@@ -70,6 +70,7 @@ impl<'a> Named<'a> {
                 push(&format_args!("{}\n{}", append.from, append.id));
                 push(&append.hash);
                 push(&append.at);
+                push(&append.stream.user().filter(|_| append.due).as_ref().map_or("", UserId::as_str));
                 out.push(append.rest.clone());
             }
             Op::Presence(op) => {
@@ -106,6 +107,16 @@ impl<'a> Named<'a> {
                 push(&cursor.generation);
                 push(&cursor.offset);
             }
+            Op::Settle { places } => {
+                push(&"settle");
+                push(&places.len());
+                places.iter().for_each(|(user, cursor)| push(&keys::place(user, *cursor)));
+            }
+            Op::Undelivered { user, cursor } => {
+                push(&"undelivered");
+                push(user);
+                push(&keys::place(user, *cursor));
+            }
         }
     }
 }
@@ -127,6 +138,7 @@ impl RedisStore {
             .key(keys::outbox(vnode))
             .key(keys::presence(vnode))
             .key(keys::members(vnode))
+            .key(keys::due(vnode))
             .arg(request.epoch.0)
             .arg(request.sid.as_str())
             .arg(&request.data_set.0)
@@ -153,7 +165,8 @@ impl RedisStore {
             named.args(op, &mut ops);
         }
         let mut script = self.data.write.key(keys::head(vnode));
-        script.key(keys::outbox(vnode)).key(keys::presence(vnode)).key(keys::members(vnode));
+        script.key(keys::outbox(vnode)).key(keys::presence(vnode));
+        script.key(keys::members(vnode)).key(keys::due(vnode));
         script.arg(fence.epoch.0).arg(fence.sid.as_str()).arg(fence.seq.0);
         script.arg(request.trim.0).arg(request.now_ms);
         script.arg(self.config.stream_max_len).arg(self.config.stream_max_age_ms).arg(TAILS_KEPT_MS);
@@ -306,6 +319,7 @@ fn outbox(mut fields: Fields) -> Result<Vec<OutboxEvent>, StoreError> {
         let topic = match event.text()?.as_str() {
             "chat" => EventTopic::Chat,
             "status" => EventTopic::Status,
+            "undelivered" => EventTopic::Undelivered,
             other => return Err(StoreError::Garbled(format!("the topic '{other}' in an outbox"))),
         };
         event.value()?;
@@ -333,7 +347,8 @@ fn activated(mut fields: Fields) -> Result<Activated, StoreError> {
     // Redis keeps them in no order.
     roster.sort_by(|a: &(UserId, RosterEntry), b| a.0.cmp(&b.0));
     let rooms = rooms(fields.array()?)?;
-    Ok(Activated { generation, seq, outbox, roster, rooms, previous, clock_ms })
+    let due = due(fields.array()?)?;
+    Ok(Activated { generation, seq, outbox, roster, rooms, due, previous, clock_ms })
 }
 
 fn user_id(text: &str) -> Result<UserId, StoreError> {
@@ -357,6 +372,20 @@ fn rooms(mut fields: Fields) -> Result<Vec<(StreamId, RoomRoster)>, StoreError> 
         room.members.sort_by(|a, b| a.0.cmp(&b.0));
     }
     Ok(rooms.into_iter().collect())
+}
+
+fn due(mut fields: Fields) -> Result<Vec<Due>, StoreError> {
+    let mut due = Vec::new();
+    while !fields.done() {
+        let place = fields.text()?;
+        let (user, at) = place.split_once('\n').unwrap_or((&place, ""));
+        let (generation, offset) = parse_pair(at.as_bytes(), b':')?;
+        let cursor = Cursor::new(Epoch(generation), Offset(offset));
+        due.push(Due { user: user_id(user)?, cursor, since_ms: fields.number()? });
+    }
+    // Redis keeps them in no order.
+    due.sort_by(|a, b| (&a.user, a.cursor).cmp(&(&b.user, b.cursor)));
+    Ok(due)
 }
 
 fn written(mut fields: Fields) -> Result<WriteAnswer, StoreError> {
@@ -385,6 +414,11 @@ fn result(mut fields: Fields) -> Result<OpResult, StoreError> {
         "conflict" => Ok(OpResult::Conflict),
         "presence" => Ok(OpResult::Presence { changed: fields.number()? != 0 }),
         "acked" => Ok(OpResult::Acked),
+        "settled" => Ok(OpResult::Settled),
+        "undelivered" => {
+            let message = Some(fields.bytes()?).filter(|message| !message.is_empty());
+            Ok(OpResult::Undelivered { message })
+        }
         "member" => Ok(OpResult::Member),
         "tail" => Ok(OpResult::Tail { tail: Offset(fields.number()?), first: Offset(fields.number()?) }),
         "opened" => Ok(OpResult::Opened(Opened {

@@ -1,7 +1,7 @@
 //! The names of all keys. A vnode's share the hash tag `{v17}` and the control plane's `{roost}`, so on Redis
 //! Cluster each script touches one slot.
 
-use roost_proto::ids::{StreamId, UserId, VnodeId};
+use roost_proto::ids::{Cursor, StreamId, UserId, VnodeId};
 
 use crate::store::LiveChannel;
 
@@ -57,6 +57,16 @@ pub fn ids(vnode: VnodeId, stream: &StreamId, slice: u8) -> String {
 /// [`Version`](roost_proto::live::Version).
 pub fn members(vnode: VnodeId) -> String {
     format!("{{v{vnode}}}:members")
+}
+
+/// Hash: user, line feed, `<generation>:<offset>` → the vnode's clock when it was appended, a blank, the message.
+pub fn due(vnode: VnodeId) -> String {
+    format!("{{v{vnode}}}:due")
+}
+
+/// Field of [`due`].
+pub fn place(user: &UserId, cursor: Cursor) -> String {
+    format!("{user}\n{}:{}", cursor.generation, cursor.offset)
 }
 
 /// Pub/sub channel. That of a room has the name of its stream's key.

@@ -1,6 +1,6 @@
 -- One fenced step of a vnode (core rules 10, 11, 18): all of its operations or none. Everything that can fail is
 -- looked at before the first write, because Redis takes nothing back.
--- KEYS head outbox presence members, (stream tail ids0 ids1) per stream, (seen cursors) per user
+-- KEYS head outbox presence members due, (stream tail ids0 ids1) per stream, (seen cursors) per user
 -- ARGV the fence, the settings, the streams, the operations, in the order they are read below
 local at = 0
 local function arg()
@@ -10,7 +10,7 @@ end
 -- Lua's numbers are doubles and print with an exponent from 1e14 on.
 local function num(n) return string.format('%.0f', n) end
 
-local head_key, outbox, presence, members = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
+local head_key, outbox, presence, members, due = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
 local epoch, sid, fence = tonumber(arg()), arg(), tonumber(arg())
 local head = redis.call('HMGET', head_key, 'epoch', 'sid', 'seq', 'generation', 'clock')
 if not head[1] then return {'lost'} end
@@ -30,12 +30,12 @@ local status_prefix = arg()
 
 local streams, users, seq = {}, {}, fence
 for i = 1, tonumber(arg()) do
-  local key = 4 * i + 1
+  local key = 4 * i + 2
   local ids = {[0] = KEYS[key + 2], [1] = KEYS[key + 3]}
   streams[i] = {name = arg(), room = arg() == '1', prefix = arg(), key = KEYS[key], tail = KEYS[key + 1], ids = ids}
 end
 for i = 1, tonumber(arg()) do
-  local key = 3 + 4 * #streams + 2 * i
+  local key = 4 + 4 * #streams + 2 * i
   users[i] = {seen = KEYS[key], cursors = KEYS[key + 1]}
 end
 
@@ -77,8 +77,9 @@ local function known(stream, id)
   return redis.call('HGET', ids[0], id) or redis.call('HGET', ids[1], id)
 end
 
+-- With a user: it is due.
 local function append()
-  local stream, id, hash, time, rest = streams[tonumber(arg())], arg(), arg(), arg(), arg()
+  local stream, id, hash, time, user, rest = streams[tonumber(arg())], arg(), arg(), arg(), arg(), arg()
   local before = known(stream, id)
   if before then
     local offset, first_time, first_hash = string.match(before, '^(%d+) (%d+) (%d+)$')
@@ -92,6 +93,9 @@ local function append()
   redis.call('XADD', stream.key, 'MAXLEN', '=', max_len, offset .. '-0', 'm', message)
   redis.call('HSET', stream.ids[stream.slice % 2], id, offset .. ' ' .. time .. ' ' .. hash)
   emit('chat', stream.name, message)
+  if user ~= '' then
+    redis.call('HSET', due, user .. '\n' .. generation .. ':' .. offset, num(now) .. ' ' .. message)
+  end
   -- A room's channel has the name of its key.
   if stream.room then redis.call('PUBLISH', stream.key, message) end
   return {'appended', offset}
@@ -156,12 +160,27 @@ local function ack()
   return {'acked'}
 end
 
+local function settle()
+  for _ = 1, tonumber(arg()) do redis.call('HDEL', due, arg()) end
+  return {'settled'}
+end
+
+local function undelivered()
+  local user, field = arg(), arg()
+  local waiting = redis.call('HGET', due, field)
+  if not waiting then return {'undelivered', ''} end
+  local message = string.match(waiting, '^%d+ (.*)$')
+  redis.call('HDEL', due, field)
+  emit('undelivered', user, message)
+  return {'undelivered', message}
+end
+
 -- A full Redis refuses a script at its first write or not at all, and only if that write takes memory: so one with
 -- operations is refused whole, and one that only trims is let through.
 if at < #ARGV then redis.call('HSET', head_key, 'seq', head[3]) end
 if trim > 0 then redis.call('XTRIM', outbox, 'MINID', '=', num(trim + 1)) end
 local operations, results = {append = append, presence = set_presence, open = open, ack = ack,
-  tail = tail, member = set_member}, {}
+  tail = tail, member = set_member, settle = settle, undelivered = undelivered}, {}
 while at < #ARGV do results[#results + 1] = operations[arg()]() end
 
 for _, stream in ipairs(streams) do

@@ -302,6 +302,8 @@ pub struct Activated {
     pub roster: Vec<(UserId, RosterEntry)>,
     /// The rooms that have members.
     pub rooms: Vec<(StreamId, RoomRoster)>,
+    /// By user and place.
+    pub due: Vec<Due>,
     /// Who had the vnode before, if anyone.
     pub previous: Option<Sid>,
     /// Where the vnode's clock stood at the last write ([`Write::now_ms`]); 0 before the first.
@@ -314,6 +316,7 @@ pub struct Activated {
 pub enum EventTopic {
     Chat,
     Status,
+    Undelivered,
 }
 
 /// An event on its way to the log.
@@ -324,6 +327,15 @@ pub struct OutboxEvent {
     /// The record's key: stream or user.
     pub key: String,
     pub payload: Bytes,
+}
+
+/// A message in an inbox that no device has acknowledged.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Due {
+    pub user: UserId,
+    pub cursor: Cursor,
+    /// When it was appended, by the vnode's clock ([`Write::now_ms`]).
+    pub since_ms: u64,
 }
 
 /// A connected user in the roster of a vnode.
@@ -420,6 +432,15 @@ pub enum Op {
         device: DeviceId,
         cursor: Cursor,
     },
+    /// These messages were acknowledged: none of them is due any more.
+    Settle {
+        places: Vec<(UserId, Cursor)>,
+    },
+    /// Nobody acknowledged this message in time: if it is still due, it is no more, and its event goes out.
+    Undelivered {
+        user: UserId,
+        cursor: Cursor,
+    },
 }
 
 #[derive(Debug, Clone)]
@@ -432,6 +453,8 @@ pub struct AppendOp {
     pub at: u64,
     /// The frame from `"id"` on ([`roost_proto::events::message_rest`]).
     pub rest: Bytes,
+    /// It waits for an acknowledgement: [`Due`], until one comes or it is reported. Only in an inbox.
+    pub due: bool,
 }
 
 /// Sets a user's presence. Setting what is already there changes nothing and yields no event, so that a repeat
@@ -493,6 +516,11 @@ pub enum OpResult {
     },
     Opened(Opened),
     Acked,
+    Settled,
+    /// With the message, if it was still due: one event.
+    Undelivered {
+        message: Option<Bytes>,
+    },
     Member,
     /// The end of a stream, and the first offset in its hot window: `tail + 1` if that is empty.
     Tail {

@@ -162,14 +162,22 @@ impl Run<'_> {
     }
 
     fn op(&mut self) -> Op {
-        match self.random.random_range(0..12) {
+        match self.random.random_range(0..14) {
+            12 => Op::Settle { places: (0..3).map(|_| (self.user(), self.place())).collect() },
+            13 => Op::Undelivered { user: self.user(), cursor: self.place() },
             10 => Op::Member(self.member_op()),
             11 => Op::Tail { stream: self.stream() },
             0..6 => {
                 let (stream, id) = (self.stream(), self.random.random_range(0..12));
                 let hash = self.one(&[u64::MAX, u64::MAX, u64::MAX, 1 << 53]);
                 let from = self.one(&["alice", "carl"]).to_string();
-                Op::Append(AppendOp { from, at: self.now_ms, ..message(&stream, &format!("m{id}"), hash) })
+                let due = self.often(50);
+                Op::Append(AppendOp {
+                    from,
+                    at: self.now_ms,
+                    due,
+                    ..message(&stream, &format!("m{id}"), hash)
+                })
             }
             6 | 7 => Op::Presence(self.presence_op()),
             8 => {
@@ -184,6 +192,12 @@ impl Run<'_> {
                 Op::Ack { user: self.user(), device: self.device(), cursor }
             }
         }
+    }
+
+    /// A place that something may have been appended at.
+    fn place(&mut self) -> Cursor {
+        let generation = self.model.head().map_or(Epoch(100), |(_, _, generation, _)| generation);
+        Cursor::new(generation, Offset(self.random.random_range(1..12)))
     }
 
     fn member_op(&mut self) -> MemberOp {

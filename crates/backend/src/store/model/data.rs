@@ -9,6 +9,7 @@ use roost_proto::limits::IDS_KEPT_MS;
 use roost_proto::live::Version;
 use serde::{Deserialize, Serialize};
 
+use super::due::Waiting;
 use crate::store::*;
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -104,13 +105,14 @@ pub struct VnodeData {
     seen: HashMap<UserId, Seen>,
     acked: HashMap<(UserId, DeviceId), Cursor>,
     rooms: BTreeMap<StreamId, Room>,
+    pub(super) due: BTreeMap<(UserId, Cursor), Waiting>,
     /// What was published, for a store to tell.
     published: Vec<(StreamId, Bytes)>,
     /// What is to be written to disk; nobody reads it in memory-only use.
     journal: Option<Vec<Change>>,
 }
 
-fn json<T: Serialize>(value: &T) -> Vec<u8> {
+pub(super) fn json<T: Serialize>(value: &T) -> Vec<u8> {
     serde_json::to_vec(value).expect("plain data always encodes")
 }
 
@@ -133,13 +135,20 @@ impl VnodeData {
         std::mem::take(&mut self.published)
     }
 
-    fn put(&mut self, table: &'static str, stream: &str, key: &str, n: u64, value: impl FnOnce() -> Vec<u8>) {
+    pub(super) fn put(
+        &mut self,
+        table: &'static str,
+        stream: &str,
+        key: &str,
+        n: u64,
+        value: impl FnOnce() -> Vec<u8>,
+    ) {
         if let Some(journal) = &mut self.journal {
             journal.push(Change::Put { table, stream: stream.into(), key: key.into(), n, value: value() });
         }
     }
 
-    fn remove(&mut self, change: Change) {
+    pub(super) fn remove(&mut self, change: Change) {
         if let Some(journal) = &mut self.journal {
             journal.push(change);
         }
@@ -185,6 +194,7 @@ impl VnodeData {
             outbox: self.outbox.iter().cloned().collect(),
             roster: self.roster.iter().map(|(u, e)| (u.clone(), e.clone())).collect(),
             rooms: self.rooms.iter().map(|(stream, room)| (stream.clone(), room.roster())).collect(),
+            due: self.all_due(),
             previous,
             clock_ms,
         })
@@ -262,6 +272,8 @@ impl VnodeData {
                 self.put("acked", user.as_str(), device.as_str(), 0, || json(&acked));
                 OpResult::Acked
             }
+            Op::Settle { places } => self.settle(places),
+            Op::Undelivered { user, cursor } => self.undelivered(user, *cursor, seq),
         }
     }
 
@@ -336,6 +348,9 @@ impl VnodeData {
         seq.0 += 1;
         if op.stream.is_room() {
             self.published.push((op.stream.clone(), payload.clone()));
+        }
+        if let (true, Some(user)) = (op.due, op.stream.user()) {
+            self.put_due(user, Cursor::new(generation, offset), now, payload.clone());
         }
         self.push_event(OutboxEvent {
             seq: *seq,
@@ -432,7 +447,7 @@ impl VnodeData {
         Some(Standing { tail: Cursor::new(generation, tail.map_or(Offset(0), |t| t.offset)), version })
     }
 
-    fn push_event(&mut self, event: OutboxEvent) {
+    pub(super) fn push_event(&mut self, event: OutboxEvent) {
         let value = (event.topic, &event.key, String::from_utf8_lossy(&event.payload));
         let value = json(&value);
         self.put("outbox", "", "", event.seq.0, || value);
@@ -477,6 +492,11 @@ impl VnodeData {
                 slice.retain(|_, known| known.offset >= first);
             }
         }
+    }
+
+    /// The most that any device of a user has acknowledged, for checks.
+    pub fn acked_by_any(&self, user: &UserId) -> Option<Cursor> {
+        self.acked.iter().filter(|((of, _), _)| of == user).map(|(_, cursor)| *cursor).max()
     }
 
     /// The head's owner and generation, for checks.
@@ -530,6 +550,9 @@ impl VnodeData {
             "acked" => {
                 let device = DeviceId::new(key).map_err(|e| garbled(&e))?;
                 self.acked.insert((user_id()?, device), get(value).map_err(|e| garbled(&e))?);
+            }
+            "due" => {
+                self.load_due(user_id()?, key, value).ok_or_else(|| garbled(&"a message that is due"))?
             }
             "member" => {
                 let user = UserId::new(key).map_err(|e| garbled(&e))?;
