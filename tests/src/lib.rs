@@ -9,6 +9,7 @@ pub mod judge;
 pub mod ledger;
 pub mod presence;
 pub mod processes;
+pub mod schema;
 pub mod sim;
 pub mod talk;
 pub mod wire;

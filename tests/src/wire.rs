@@ -1,7 +1,8 @@
 //! A client that knows nothing but the wire: WebSocket frames as JSON values, and HTTP as text.
 //!
 //! Not the SDK, and not the types of `roost-proto`: what is read here is what anyone's own client would read. It
-//! answers pings and keeps frames that were not asked for yet; it never reconnects.
+//! answers pings and keeps frames that were not asked for yet; it never reconnects. Every frame that it says, unless it
+//! is said as text, and every frame that it hears must be what its JSON Schema says.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -17,6 +18,8 @@ use tokio_tungstenite::tungstenite::protocol::frame::Frame;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::{Data, OpCode};
 use tokio_tungstenite::tungstenite::{Error, Message};
 use tokio_tungstenite::{WebSocketStream, client_async};
+
+use crate::schema::{CLIENT, SERVER};
 
 /// For whatever must happen: only a failing test waits so long.
 pub const LIMIT: Duration = Duration::from_secs(20);
@@ -103,15 +106,15 @@ impl Wire {
         self.send(fields).await;
     }
 
-    /// Sends one frame.
+    /// Sends one frame; one that is not to be good is sent by [`Wire::send_text`].
     pub async fn send(&mut self, frame: Value) {
-        self.send_message(Message::text(frame.to_string())).await;
+        self.send_text(&good(frame)).await;
     }
 
     /// Sends many frames, flushed once.
     pub async fn send_all(&mut self, frames: impl IntoIterator<Item = Value>) {
         for frame in frames {
-            self.socket.feed(Message::text(frame.to_string())).await.expect("the socket takes a frame");
+            self.socket.feed(Message::text(good(frame))).await.expect("the socket takes a frame");
         }
         self.socket.flush().await.expect("the socket takes frames");
     }
@@ -257,6 +260,7 @@ impl Wire {
             let why = match timeout_at(deadline, self.socket.next()).await.ok()? {
                 Some(Ok(Message::Text(text))) => {
                     let frame: Value = serde_json::from_str(&text).expect("frames are JSON");
+                    SERVER.check(&frame).unwrap_or_else(|wrong| panic!("{wrong}, in the frame {frame}"));
                     if frame["type"] == "ping" {
                         self.send(json!({"type": "pong"})).await;
                         continue;
@@ -272,6 +276,11 @@ impl Wire {
             return Some(Incoming::Closed(why));
         }
     }
+}
+
+fn good(frame: Value) -> String {
+    CLIENT.check(&frame).unwrap_or_else(|wrong| panic!("{wrong}, in the frame {frame}"));
+    frame.to_string()
 }
 
 async fn tcp(authority: &str, receive_buffer: Option<u32>) -> std::io::Result<TcpStream> {

@@ -62,6 +62,7 @@ impl<'de> Deserialize<'de> for ErrorCode {
 
 /// The body of every error, on HTTP (inside `{"error": …}`) and on the socket.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[error("{}: {message}", code.as_str())]
 pub struct ErrorBody {
     pub code: ErrorCode,

@@ -23,6 +23,7 @@ pub fn messages_topic(node: &crate::NodeId) -> String {
 
 /// A message as sent to readers and kept in `chat_events` (key: `stream`).
 #[derive(Debug, Clone, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Message {
     pub stream: StreamId,
     pub generation: Epoch,
@@ -30,6 +31,7 @@ pub struct Message {
     pub id: MessageId,
     pub kind: String,
     pub from: String,
+    #[cfg_attr(feature = "schema", schemars(extend("format" = "date-time")))]
     pub at: String,
     pub data: Box<RawValue>,
 }

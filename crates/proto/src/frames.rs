@@ -35,6 +35,12 @@ macro_rules! frames {
             /// Every tag, for docs and tests.
             pub const TAGS: &'static [&'static str] = &[$($tag,)*];
 
+            /// The JSON Schema of each frame, by its tag.
+            #[cfg(feature = "schema")]
+            pub fn schemas() -> Vec<(&'static str, serde_json::Value)> {
+                vec![$(($tag, crate::schema::frame::<$body>($tag)),)*]
+            }
+
             /// Reads one frame.
             ///
             /// # Errors
@@ -109,9 +115,11 @@ impl ClientFrame {
 
 /// A frame without fields.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Empty {}
 
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Connect {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub token: Option<String>,
@@ -129,6 +137,7 @@ pub struct Connect {
 
 /// A room to be in, and what the client has of it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct RoomAt {
     pub room: RoomId,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -142,6 +151,7 @@ pub struct RoomAt {
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Join {
     // Not flattened: serde cannot keep the text of a value through that.
     pub id: MessageId,
@@ -169,12 +179,14 @@ impl Join {
 
 /// A command about a room: `leave`, `members`.
 #[derive(Debug, Clone, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct InRoom {
     pub id: MessageId,
     pub room: RoomId,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Publish {
     pub id: MessageId,
     pub room: RoomId,
@@ -183,17 +195,21 @@ pub struct Publish {
 
 /// A latest-wins message to a room or to a user: exactly one of the two.
 #[derive(Debug, Clone, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[cfg_attr(feature = "schema", schemars(extend("oneOf" = [{"required": ["room"]}, {"required": ["to"]}])))]
 pub struct Signal {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub room: Option<RoomId>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub to: Option<UserId>,
+    #[cfg_attr(feature = "schema", schemars(length(max = crate::limits::KIND_BYTES_MAX)))]
     pub kind: String,
     pub data: Box<RawValue>,
 }
 
 /// A signal as others get it.
 #[derive(Debug, Clone, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Signalled {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub room: Option<RoomId>,
@@ -204,6 +220,7 @@ pub struct Signalled {
 
 /// Somebody came into a room, or left it.
 #[derive(Debug, Clone, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Member {
     pub room: RoomId,
     pub user: UserId,
@@ -213,6 +230,7 @@ pub struct Member {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum Change {
     Join,
@@ -221,6 +239,7 @@ pub enum Change {
 
 /// A user who is in a room.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct InfoOf {
     pub user: UserId,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -235,6 +254,7 @@ impl InfoOf {
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Send {
     pub id: MessageId,
     pub to: UserId,
@@ -242,12 +262,14 @@ pub struct Send {
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Ack {
     pub cursor: Cursor,
 }
 
 /// What a user may choose to show.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum ChosenStatus {
     #[default]
@@ -268,6 +290,7 @@ impl ChosenStatus {
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct SetStatus {
     pub id: MessageId,
     pub status: ChosenStatus,
@@ -275,6 +298,7 @@ pub struct SetStatus {
 
 /// A fresh token of the same user.
 #[derive(Clone, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Refresh {
     pub id: MessageId,
     pub token: String,
@@ -289,11 +313,13 @@ impl std::fmt::Debug for Refresh {
 
 /// The session ends in this time unless its token is refreshed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct TokenExpiring {
     pub in_ms: u64,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Welcome {
     pub session: SessionId,
     pub user: UserId,
@@ -313,6 +339,8 @@ pub struct Welcome {
 
 /// How a room of `connect` was joined.
 #[derive(Debug, Clone, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[cfg_attr(feature = "schema", schemars(extend("oneOf" = [{"required": ["cursor", "recovered", "replayed"]}, {"required": ["error"]}])))]
 pub struct RoomWelcome {
     pub room: RoomId,
     // Not flattened: serde cannot keep the text of a value (`info`) through that.
@@ -364,6 +392,7 @@ impl RoomWelcome {
 
 /// Where a session is in a room.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Joined {
     pub cursor: Cursor,
     pub recovered: bool,
@@ -379,6 +408,8 @@ pub struct Joined {
 
 /// The answer to a command: `ok` or `error`, never both. `id` is null when the command's id could not be read.
 #[derive(Debug, Clone, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[cfg_attr(feature = "schema", schemars(extend("oneOf" = [{"required": ["ok"]}, {"required": ["error"]}])))]
 pub struct Reply {
     pub id: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -388,8 +419,10 @@ pub struct Reply {
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct ReplyOk {
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "schema", schemars(extend("format" = "date-time")))]
     pub at: Option<String>,
     /// To `publish`: where the message is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -408,6 +441,7 @@ pub struct ReplyOk {
     pub member_count: Option<usize>,
     /// To `history`: `message` frames, newest first.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "schema", schemars(with = "Option<Vec<crate::schema::MessageFrame>>"))]
     pub messages: Option<Vec<Json>>,
     /// With `messages`: there are more in the hot window, and this asks for them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -443,6 +477,7 @@ impl Reply {
 
 /// The stream began a new life: what the client held of the old one is complete only in the history.
 #[derive(Debug, Clone, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Reset {
     pub stream: StreamId,
     pub cursor: Cursor,
@@ -452,6 +487,7 @@ pub struct Reset {
 
 /// Home is elsewhere: open the new connection, resume there, then close this one.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Moved {
     pub node: NodeId,
     pub url: String,

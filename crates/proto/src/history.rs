@@ -9,6 +9,7 @@ use crate::ids::{Cursor, Epoch, MessageId, Offset, StreamId};
 
 /// Asks for messages of a stream.
 #[derive(Debug, Clone, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct History {
     pub id: MessageId,
     pub stream: StreamId,
@@ -16,6 +17,7 @@ pub struct History {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub before: Option<Before>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "schema", schemars(range(min = 1, max = crate::limits::HISTORY_MAX)))]
     pub limit: Option<usize>,
 }
 

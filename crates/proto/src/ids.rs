@@ -228,6 +228,7 @@ macro_rules! number {
         #[derive(
             Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default, serde::Serialize, serde::Deserialize,
         )]
+        #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
         #[serde(transparent)]
         pub struct $name(pub $t);
 
@@ -268,6 +269,7 @@ impl VnodeId {
 
 /// A place in a stream, always a pair and ordered as a pair: offsets of different generations do not compare.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Cursor {
     pub generation: Epoch,
     pub offset: Offset,

@@ -13,6 +13,8 @@ pub mod json;
 pub mod limits;
 pub mod live;
 pub mod records;
+#[cfg(feature = "schema")]
+mod schema;
 pub mod time;
 
 pub use claims::Claims;

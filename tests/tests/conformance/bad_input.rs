@@ -311,7 +311,7 @@ fn frame_cases() -> Vec<(&'static str, Input, Outcome)> {
 async fn say(wire: &mut Wire, say: Say) {
     match say {
         Say::Nothing => {}
-        Say::Json(frame) => wire.send(frame).await,
+        Say::Json(frame) => wire.send_text(&frame.to_string()).await,
         Say::Text(text) => wire.send_text(&text).await,
         Say::Bytes(bytes) => wire.send_bytes_as_text(bytes).await,
         Say::Binary(bytes) => wire.send_binary(bytes).await,

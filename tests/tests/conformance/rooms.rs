@@ -330,7 +330,7 @@ pub async fn what_is_not_allowed_in_a_room_gets_its_code(backend: Backend) {
         (json!({"type": "join", "id": "7", "room": ""}), "bad_request"),
     ] {
         let id = frame["id"].as_str().expect("a text").to_owned();
-        a.send(frame).await;
+        a.send_text(&frame.to_string()).await;
         let reply = a.reply(&id).await;
         assert_eq!(reply["error"]["code"], json!(code), "{reply}");
     }
