@@ -102,6 +102,8 @@ on_each_backend! {
     acknowledgements::what_no_device_acknowledges_in_time_is_reported_once,
     acknowledgements::what_was_due_when_its_home_died_is_reported_once,
     acknowledgements::what_was_due_when_its_home_stopped_is_reported_once,
+    acknowledgements::a_sender_who_asks_is_told_what_becomes_of_the_message,
+    acknowledgements::a_receipt_outlives_both_homes,
     presence::a_user_is_online_from_the_first_session_and_offline_after_the_last,
     presence::a_quick_reconnect_is_not_seen_by_anybody,
     presence::a_user_shows_what_it_chose,

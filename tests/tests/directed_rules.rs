@@ -17,6 +17,8 @@ mod homes;
 mod ownership;
 #[path = "directed_rules/presence.rs"]
 mod presence;
+#[path = "directed_rules/receipts.rs"]
+mod receipts;
 #[path = "directed_rules/rig.rs"]
 mod rig;
 #[path = "directed_rules/sending.rs"]

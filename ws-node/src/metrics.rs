@@ -104,7 +104,7 @@ impl Metrics {
                 "roost_messages_total",
                 "Messages by what was done with them: sent, refused, appended, duplicate, conflict, delivered, \
                  replayed, found_by_tail (a publication whose live copy was lost), status_event, undelivered (not \
-                 acknowledged in time)",
+                 acknowledged in time), receipt (confirmed by its receiver's home)",
                 "kind",
             )?,
             vnodes: counters(
@@ -198,6 +198,7 @@ impl Metrics {
             ("found_by_tail", last.found_by_tail, now.found_by_tail),
             ("status_event", last.status_events, now.status_events),
             ("undelivered", last.undelivered, now.undelivered),
+            ("receipt", last.receipts, now.receipts),
         ] {
             add(&self.messages, kind, before, after);
         }

@@ -97,11 +97,11 @@ pub mod bare {
 }
 
 pub use builder::Builder;
-pub use client::{Client, Sent};
+pub use client::{Client, SendOptions, Sent};
 pub use error::{BoxError, BuildError, ConnectError, Failure, SendError};
 pub use event::{Event, Events, Members};
 pub use room_calls::{JoinOptions, Joined, Published};
-pub use roost_proto::events::Message;
+pub use roost_proto::events::{Message, Receipt};
 pub use roost_proto::frames::{Change, ChosenStatus, InfoOf, Signalled};
 pub use roost_proto::{
     Cursor, Epoch, ErrorBody, ErrorCode, IdError, Json, MessageId, NodeId, Offset, RoomId, SessionId,

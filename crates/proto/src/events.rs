@@ -40,6 +40,33 @@ impl Message {
     pub fn cursor(&self) -> Cursor {
         Cursor::new(self.generation, self.offset)
     }
+
+    /// What it says as a receipt, if it is one.
+    pub fn receipt(&self) -> Option<Receipt> {
+        (self.kind == RECEIPT).then(|| serde_json::from_str(self.data.get()).ok()).flatten()
+    }
+}
+
+/// The kind of a message that is a receipt.
+pub const RECEIPT: &str = "receipt";
+
+/// What became of messages whose sender asked: the `data` of a message of the kind [`RECEIPT`], from their reader.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "lowercase")]
+pub enum Receipt {
+    /// A device has acknowledged them.
+    Delivered { ids: Vec<MessageId>, at: String },
+    /// The user has read them.
+    Read { ids: Vec<MessageId>, at: String },
+}
+
+impl Receipt {
+    /// The messages it is about.
+    pub fn ids(&self) -> &[MessageId] {
+        match self {
+            Self::Delivered { ids, .. } | Self::Read { ids, .. } => ids,
+        }
+    }
 }
 
 /// What comes before the generation.

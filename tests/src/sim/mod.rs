@@ -4,6 +4,7 @@
 //! ends may, and then [`check`] compares the history with the promises. Time is a number; a run of a minute takes
 //! milliseconds, and the same seed gives the same run.
 
+mod acknowledged;
 pub mod check;
 mod client;
 mod coordinator;
@@ -17,7 +18,6 @@ mod sdk;
 mod status;
 mod store;
 mod story;
-mod undelivered;
 mod watch;
 
 use std::cmp::Reverse;

@@ -212,7 +212,8 @@ impl World {
             }
             Ok(ClientFrame::Send(send)) => Event::Send { session, send },
             Ok(ClientFrame::Status(SetStatus { id, status })) => Event::Status { session, id, status },
-            Ok(ClientFrame::Ack(ack)) => Event::Ack { session, cursor: ack.cursor },
+            Ok(ClientFrame::Ack(ack)) => Event::Ack { session, cursor: ack.cursor, read: false },
+            Ok(ClientFrame::Read(read)) => Event::Ack { session, cursor: read.cursor, read: true },
             Ok(_) => return,
             Err(e) => {
                 return self.violations.push(format!("the SDK wrote what nobody can read: {e}: {text}"));

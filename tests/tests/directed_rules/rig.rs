@@ -333,13 +333,28 @@ impl Rig {
     }
 
     pub fn say_this(&mut self, session: u64, to: &str, id: &str, data: &str) {
+        self.say_asking(session, to, id, data, false);
+    }
+
+    /// Says something and wants to know what becomes of it.
+    pub fn say_with_receipt(&mut self, session: u64, to: &str, id: &str) {
+        self.say_asking(session, to, id, "{}", true);
+    }
+
+    fn say_asking(&mut self, session: u64, to: &str, id: &str, data: &str, receipt: bool) {
         let data = RawValue::from_string(data.into()).unwrap();
-        let send = Send { id: MessageId::new(id).unwrap(), to: UserId::new(to).unwrap(), data };
+        let send = Send { id: MessageId::new(id).unwrap(), to: UserId::new(to).unwrap(), data, receipt };
         self.give(self.sessions[&session], Event::Send { session: SessionKey(session), send });
     }
 
     pub fn ack(&mut self, session: u64, cursor: Cursor) {
-        self.give(self.sessions[&session], Event::Ack { session: SessionKey(session), cursor });
+        let event = Event::Ack { session: SessionKey(session), cursor, read: false };
+        self.give(self.sessions[&session], event);
+    }
+
+    pub fn read(&mut self, session: u64, cursor: Cursor) {
+        let event = Event::Ack { session: SessionKey(session), cursor, read: true };
+        self.give(self.sessions[&session], event);
     }
 
     pub fn choose(&mut self, session: u64, status: ChosenStatus, id: &str) {

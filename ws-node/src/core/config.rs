@@ -39,7 +39,7 @@ pub enum Rule {
     HeldWhileSettling,
     /// 28: tails are compared, so that the loss of a last publication is noticed.
     CompareTails,
-    /// Decision 9: what is due outlives its home.
+    /// Decision 9: what is due and owed outlives its home.
     DueInherited,
     /// 26: the tail is read when nothing is in flight, and told when the outbox is out.
     TailWhenQuiet,

@@ -4,7 +4,7 @@
 //! settles what it covers; what is left in time is reported, once, because one write takes it away and puts its
 //! event into the outbox.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::VecDeque;
 
 use roost_backend::store::Due;
 use roost_proto::ids::{Cursor, UserId, VnodeId};
@@ -12,6 +12,7 @@ use roost_proto::ids::{Cursor, UserId, VnodeId};
 use super::NodeCore;
 use super::events::Now;
 use super::home::Work;
+use super::places::{Place, Places};
 
 /// Messages of one vnode that may be due: some 150 bytes each here. Beyond half of it the oldest are reported before
 /// their time, at all of it the vnode takes no more.
@@ -22,12 +23,10 @@ const SETTLE_MAX: usize = 1000;
 /// What is due in a vnode that lives here.
 #[derive(Debug, Default)]
 pub struct HomeDue {
-    /// Since when, by the vnode's clock.
-    since: BTreeMap<(UserId, Cursor), u64>,
-    /// The same by age, but for those that are being reported.
-    by_age: BTreeSet<(u64, UserId, Cursor)>,
+    /// By age those that are not being reported.
+    waiting: Places<()>,
     /// Acknowledged, which the store does not know yet.
-    settled: VecDeque<(UserId, Cursor)>,
+    settled: VecDeque<Place>,
     /// Until then devices have time to come and show what they have, on the monotonic clock.
     quiet_until: u64,
 }
@@ -36,7 +35,7 @@ impl HomeDue {
     pub fn inherited(due: Vec<Due>) -> Self {
         let mut home = Self::default();
         for Due { user, cursor, since_ms } in due {
-            home.insert(user, cursor, since_ms);
+            home.insert((user, cursor), since_ms);
         }
         home
     }
@@ -46,30 +45,26 @@ impl HomeDue {
         self.quiet_until = until;
     }
 
-    pub fn insert(&mut self, user: UserId, cursor: Cursor, since_ms: u64) {
-        let since = *self.since.entry((user.clone(), cursor)).or_insert(since_ms);
-        self.by_age.insert((since, user, cursor));
-    }
-
-    pub fn len(&self) -> usize {
-        self.since.len()
+    pub fn insert(&mut self, place: Place, since_ms: u64) {
+        self.waiting.insert(place, since_ms, ());
     }
 
     pub fn is_full(&self) -> bool {
-        self.len() >= DUE_MAX
+        self.waiting.len() >= DUE_MAX
     }
 
     /// A device of `user` has everything up to `cursor`.
     pub fn settle(&mut self, user: &UserId, cursor: Cursor) {
-        let covered = (user.clone(), Cursor::default())..=(user.clone(), cursor);
-        for place in self.since.range(covered).map(|(place, _)| place.clone()).collect::<Vec<_>>() {
-            self.forget(&place.0, place.1);
+        let covered: Vec<Place> =
+            self.waiting.covered(user, cursor).map(|(place, ())| place.clone()).collect();
+        for place in covered {
+            self.waiting.remove(&place);
             self.settled.push_back(place);
         }
     }
 
     /// What the next write takes from the store.
-    pub fn take_settled(&mut self) -> Vec<(UserId, Cursor)> {
+    pub fn take_settled(&mut self) -> Vec<Place> {
         self.settled.drain(..self.settled.len().min(SETTLE_MAX)).collect()
     }
 
@@ -78,28 +73,20 @@ impl HomeDue {
     }
 
     /// At most `max` of those whose time is over, oldest first; they are not told again.
-    fn overdue(&mut self, clock_ms: u64, after_ms: u64, max: usize, now: Now) -> Vec<(UserId, Cursor)> {
-        if now.mono < self.quiet_until {
-            return Vec::new();
-        }
+    fn overdue(&mut self, clock_ms: u64, after_ms: u64, max: usize, now: Now) -> Vec<Place> {
         let mut overdue = Vec::new();
         while overdue.len() < max
-            && let Some((since, user, cursor)) = self.by_age.pop_first()
+            && now.mono >= self.quiet_until
+            && let Some((since_ms, _)) = self.waiting.oldest()
+            && (clock_ms >= since_ms + after_ms || self.waiting.len() - overdue.len() > DUE_MAX / 2)
         {
-            if clock_ms < since + after_ms && self.by_age.len() < DUE_MAX / 2 {
-                self.by_age.insert((since, user, cursor));
-                break;
-            }
-            overdue.push((user, cursor));
+            overdue.extend(self.waiting.pass_over());
         }
         overdue
     }
 
-    /// It was acknowledged, or reported.
-    pub fn forget(&mut self, user: &UserId, cursor: Cursor) {
-        if let Some(since) = self.since.remove(&(user.clone(), cursor)) {
-            self.by_age.remove(&(since, user.clone(), cursor));
-        }
+    pub fn reported(&mut self, place: &Place) {
+        self.waiting.remove(place);
     }
 }
 
@@ -110,8 +97,8 @@ impl NodeCore {
         // Half of the queue is for what is sent.
         let room = (self.cfg.queue_max / 2).saturating_sub(home.queue.len());
         let clock_ms = home.clock_ms(&self.cfg, now);
-        for (user, cursor) in home.due.overdue(clock_ms, self.cfg.undelivered_after_ms, room, now) {
-            home.queue.push_back(Work::Undelivered { user, cursor });
+        for place in home.due.overdue(clock_ms, self.cfg.undelivered_after_ms, room, now) {
+            home.queue.push_back(Work::Undelivered { place });
             self.dirty.insert(vnode);
         }
     }
@@ -139,8 +126,8 @@ mod tests {
     fn an_acknowledgement_settles_what_it_covers_of_its_user() {
         let mut due = HomeDue::default();
         for offset in 1..=3 {
-            due.insert(user("bob"), at(offset), 100);
-            due.insert(user("bobby"), at(offset), 100);
+            due.insert((user("bob"), at(offset)), 100);
+            due.insert((user("bobby"), at(offset)), 100);
         }
         due.settle(&user("bob"), at(2));
         due.settle(&user("bob"), at(2));
@@ -153,14 +140,14 @@ mod tests {
     fn what_is_overdue_is_told_once_oldest_first() {
         let mut due = HomeDue::default();
         for offset in [3, 1, 2] {
-            due.insert(user("bob"), at(offset), 100 + offset);
+            due.insert((user("bob"), at(offset)), 100 + offset);
         }
         assert!(overdue(&mut due, 130, 9).is_empty());
         assert_eq!(overdue(&mut due, 132, 1), [1]);
         assert_eq!(overdue(&mut due, 132, 9), [2]);
         due.settle(&user("bob"), at(2));
         assert_eq!(due.take_settled().len(), 2, "until it is reported an acknowledgement still counts");
-        assert_eq!(due.len(), 1);
+        assert_eq!(due.waiting.len(), 1);
         due.ready(1001);
         assert!(overdue(&mut due, 500, 9).is_empty(), "devices have time to come");
     }
@@ -169,7 +156,7 @@ mod tests {
     fn too_many_are_reported_before_their_time() {
         let mut due = HomeDue::default();
         for offset in 0..=DUE_MAX as u64 / 2 {
-            due.insert(user("bob"), at(offset), offset);
+            due.insert((user("bob"), at(offset)), offset);
         }
         assert_eq!(overdue(&mut due, 0, 9), [0]);
     }

@@ -22,9 +22,11 @@ pub mod limit;
 mod outbox;
 mod ownership;
 mod pace;
+mod places;
 mod presence;
 mod reader;
 mod recall;
+mod receipts;
 mod refresh;
 pub mod rooms;
 mod sending;
@@ -99,6 +101,8 @@ pub struct Counters {
     pub status_events: u64,
     /// Messages that nobody acknowledged in time.
     pub undelivered: u64,
+    /// Receipts that their senders' homes have confirmed.
+    pub receipts: u64,
     /// Publications that only the comparison of tails found.
     pub found_by_tail: u64,
     pub signals: u64,
@@ -261,7 +265,7 @@ impl NodeCore {
             Event::Undecodable => self.on_undecodable(),
             Event::Connect(connect) => self.on_connect(*connect, now),
             Event::Send { session, send } => self.on_send(session, send, now),
-            Event::Ack { session, cursor } => self.on_ack(session, cursor, now),
+            Event::Ack { session, cursor, read } => self.on_ack(session, cursor, read, now),
             Event::Status { session, id, status } => self.on_status(session, id, status, now),
             Event::Room { session, command } => self.on_room(session, command, now),
             Event::Signal { session, signal } => self.on_signal(session, signal, now),

@@ -15,6 +15,7 @@ use super::events::{Maybe, Now};
 use super::home::{Held, Home, Phase};
 use super::outbox::Outbox;
 use super::presence::Member;
+use super::receipts::HomeReceipts;
 use super::rooms::members::HomeRooms;
 use super::{Action, NodeCore, Registration, Token};
 
@@ -433,6 +434,7 @@ impl NodeCore {
         home.outbox = Outbox::inherited(activated.seq, inherited);
         if self.cfg.on(Rule::DueInherited) {
             home.due = HomeDue::inherited(activated.due);
+            home.receipts = HomeReceipts::inherited(activated.wanted, activated.owed);
         }
         // A repeated activation finds this sid in the head: then the row tells who was before.
         let before = claim.and_then(|c| c.previous);

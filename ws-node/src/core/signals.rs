@@ -26,6 +26,8 @@ const MEMBERS_WAITING_MAX: usize = 4096;
 pub enum Latest {
     Member(StreamId, UserId),
     Signal(Option<RoomId>, SessionId, String),
+    /// How far the user has read.
+    Read,
 }
 
 impl Latest {
@@ -33,6 +35,7 @@ impl Latest {
         match self {
             Self::Member(of, _) => of == stream,
             Self::Signal(room, ..) => room.as_ref().is_some_and(|room| StreamId::of_room(room) == *stream),
+            Self::Read => false,
         }
     }
 }
@@ -105,7 +108,12 @@ impl NodeCore {
         let Some(session) = self.sessions.get_mut(&key) else { return };
         let signals = &mut session.signals;
         let member = matches!(latest, Latest::Member(..));
-        let max = if member { MEMBERS_WAITING_MAX } else { WAITING_MAX };
+        let max = match latest {
+            Latest::Member(..) => MEMBERS_WAITING_MAX,
+            Latest::Signal(..) => WAITING_MAX,
+            // There is one.
+            Latest::Read => usize::MAX,
+        };
         if signals.credit > 0 {
             signals.credit -= 1;
             self.out.push(Action::Frame { session: key, frame: frame.clone(), lane: Lane::Signal });

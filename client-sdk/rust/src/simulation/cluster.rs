@@ -29,7 +29,10 @@ impl World {
             }
             ClientFrame::Ack(ack) => self.ack(ack.cursor),
             ClientFrame::Ping(_) | ClientFrame::Pong(_) | ClientFrame::Status(_) => {}
-            ClientFrame::Signal(_) | ClientFrame::Leave(_) | ClientFrame::Members(_) => {
+            ClientFrame::Signal(_)
+            | ClientFrame::Leave(_)
+            | ClientFrame::Members(_)
+            | ClientFrame::Read(_) => {
                 panic!("nobody asked for that")
             }
             // Nobody asks for pages, and no token of the simulation ends.

@@ -8,7 +8,8 @@ use roost_proto::events::{message_prefix, status_prefix};
 use roost_proto::ids::{Cursor, Epoch, Offset, Seq, Sid, StreamId, UserId, VnodeId};
 use roost_proto::limits::IDS_KEPT_MS;
 
-use super::reply::{Fields, from_json, parse, parse_pair};
+use super::due::{due, owed, wanted};
+use super::reply::{Fields, cursor, from_json, parse, parse_pair, user_id};
 use super::{RedisStore, keys};
 use crate::store::*;
 
@@ -70,7 +71,9 @@ impl<'a> Named<'a> {
                 push(&format_args!("{}\n{}", append.from, append.id));
                 push(&append.hash);
                 push(&append.at);
-                push(&append.stream.user().filter(|_| append.due).as_ref().map_or("", UserId::as_str));
+                let inbox = !append.stream.is_room();
+                push(&u8::from(append.due && inbox));
+                push(&json(append.wanted.as_ref().filter(|_| inbox)));
                 out.push(append.rest.clone());
             }
             Op::Presence(op) => {
@@ -87,6 +90,7 @@ impl<'a> Named<'a> {
                 push(&self.user(user));
                 push(user);
                 push(&device.as_ref().map_or("", |d| d.as_str()));
+                push(&keys::READ);
             }
             Op::Member(op) => {
                 push(&"member");
@@ -106,6 +110,26 @@ impl<'a> Named<'a> {
                 push(device);
                 push(&cursor.generation);
                 push(&cursor.offset);
+            }
+            Op::Read { user, cursor } => {
+                push(&"ack");
+                push(&self.user(user));
+                push(&keys::READ);
+                push(&cursor.generation);
+                push(&cursor.offset);
+            }
+            Op::Receipts { wanted, owed } => {
+                push(&"receipts");
+                push(&wanted.len());
+                for ((user, cursor), wanted) in wanted {
+                    push(&keys::place(user, *cursor));
+                    push(&json(wanted.as_ref()));
+                }
+                push(&owed.len());
+                for (id, owed) in owed {
+                    push(id);
+                    push(&json(owed.as_ref()));
+                }
             }
             Op::Settle { places } => {
                 push(&"settle");
@@ -139,6 +163,8 @@ impl RedisStore {
             .key(keys::presence(vnode))
             .key(keys::members(vnode))
             .key(keys::due(vnode))
+            .key(keys::wanted(vnode))
+            .key(keys::owed(vnode))
             .arg(request.epoch.0)
             .arg(request.sid.as_str())
             .arg(&request.data_set.0)
@@ -167,6 +193,7 @@ impl RedisStore {
         let mut script = self.data.write.key(keys::head(vnode));
         script.key(keys::outbox(vnode)).key(keys::presence(vnode));
         script.key(keys::members(vnode)).key(keys::due(vnode));
+        script.key(keys::wanted(vnode)).key(keys::owed(vnode));
         script.arg(fence.epoch.0).arg(fence.sid.as_str()).arg(fence.seq.0);
         script.arg(request.trim.0).arg(request.now_ms);
         script.arg(self.config.stream_max_len).arg(self.config.stream_max_age_ms).arg(TAILS_KEPT_MS);
@@ -261,10 +288,7 @@ impl RedisStore {
         let generation = answers.bytes_if_any()?.map_or(Ok(0), |text| parse(&text))?;
         let tail = match answers.bytes_if_any()? {
             None => None,
-            Some(text) => {
-                let (generation, offset) = parse_pair(&text, b':')?;
-                Some(Cursor::new(Epoch(generation), Offset(offset)))
-            }
+            Some(text) => Some(cursor(&text)?),
         };
         let first = entries(answers.array()?)?.first().map(|(offset, _)| *offset);
         Ok(Page::of(Epoch(generation), tail, first, before, entries(answers.array()?)?))
@@ -347,12 +371,8 @@ fn activated(mut fields: Fields) -> Result<Activated, StoreError> {
     // Redis keeps them in no order.
     roster.sort_by(|a: &(UserId, RosterEntry), b| a.0.cmp(&b.0));
     let rooms = rooms(fields.array()?)?;
-    let due = due(fields.array()?)?;
-    Ok(Activated { generation, seq, outbox, roster, rooms, due, previous, clock_ms })
-}
-
-fn user_id(text: &str) -> Result<UserId, StoreError> {
-    UserId::new(text).map_err(|e| StoreError::Garbled(format!("user '{text}': {e}")))
+    let (due, wanted, owed) = (due(fields.array()?)?, wanted(fields.array()?)?, owed(fields.array()?)?);
+    Ok(Activated { generation, seq, outbox, roster, rooms, due, wanted, owed, previous, clock_ms })
 }
 
 fn rooms(mut fields: Fields) -> Result<Vec<(StreamId, RoomRoster)>, StoreError> {
@@ -374,20 +394,6 @@ fn rooms(mut fields: Fields) -> Result<Vec<(StreamId, RoomRoster)>, StoreError> 
     Ok(rooms.into_iter().collect())
 }
 
-fn due(mut fields: Fields) -> Result<Vec<Due>, StoreError> {
-    let mut due = Vec::new();
-    while !fields.done() {
-        let place = fields.text()?;
-        let (user, at) = place.split_once('\n').unwrap_or((&place, ""));
-        let (generation, offset) = parse_pair(at.as_bytes(), b':')?;
-        let cursor = Cursor::new(Epoch(generation), Offset(offset));
-        due.push(Due { user: user_id(user)?, cursor, since_ms: fields.number()? });
-    }
-    // Redis keeps them in no order.
-    due.sort_by(|a, b| (&a.user, a.cursor).cmp(&(&b.user, b.cursor)));
-    Ok(due)
-}
-
 fn written(mut fields: Fields) -> Result<WriteAnswer, StoreError> {
     match fields.text()?.as_str() {
         "done" => {
@@ -407,6 +413,10 @@ fn written(mut fields: Fields) -> Result<WriteAnswer, StoreError> {
     }
 }
 
+fn cursor_if_any(text: &[u8]) -> Result<Option<Cursor>, StoreError> {
+    if text.is_empty() { Ok(None) } else { cursor(text).map(Some) }
+}
+
 fn result(mut fields: Fields) -> Result<OpResult, StoreError> {
     match fields.text()?.as_str() {
         "appended" => Ok(OpResult::Appended { offset: Offset(fields.number()?) }),
@@ -415,6 +425,7 @@ fn result(mut fields: Fields) -> Result<OpResult, StoreError> {
         "presence" => Ok(OpResult::Presence { changed: fields.number()? != 0 }),
         "acked" => Ok(OpResult::Acked),
         "settled" => Ok(OpResult::Settled),
+        "receipts" => Ok(OpResult::Receipts),
         "undelivered" => {
             let message = Some(fields.bytes()?).filter(|message| !message.is_empty());
             Ok(OpResult::Undelivered { message })
@@ -424,13 +435,8 @@ fn result(mut fields: Fields) -> Result<OpResult, StoreError> {
         "opened" => Ok(OpResult::Opened(Opened {
             tail: Offset(fields.number()?),
             first: Offset(fields.number()?),
-            acked: match &fields.bytes()?[..] {
-                b"" => None,
-                text => {
-                    let (generation, offset) = parse_pair(text, b':')?;
-                    Some(Cursor::new(Epoch(generation), Offset(offset)))
-                }
-            },
+            acked: cursor_if_any(&fields.bytes()?)?,
+            read: cursor_if_any(&fields.bytes()?)?,
             presence: PresenceRow { roster: fields.json_if_any()?, seen: fields.json_if_any()? },
         })),
         other => Err(StoreError::Garbled(format!("an operation answered '{other}'"))),

@@ -64,7 +64,20 @@ pub fn due(vnode: VnodeId) -> String {
     format!("{{v{vnode}}}:due")
 }
 
-/// Field of [`due`].
+/// Hash: user, line feed, `<generation>:<offset>` → JSON of [`Wanted`](crate::store::Wanted).
+pub fn wanted(vnode: VnodeId) -> String {
+    format!("{{v{vnode}}}:wanted")
+}
+
+/// Hash: id → JSON of [`Owed`](crate::store::Owed).
+pub fn owed(vnode: VnodeId) -> String {
+    format!("{{v{vnode}}}:owed")
+}
+
+/// Field of [`cursors`] for what the user has read: no device is called so.
+pub const READ: &str = "\nread";
+
+/// Field of [`due`] and [`wanted`].
 pub fn place(user: &UserId, cursor: Cursor) -> String {
     format!("{user}\n{}:{}", cursor.generation, cursor.offset)
 }
@@ -82,7 +95,7 @@ pub fn seen(vnode: VnodeId, user: &UserId) -> String {
     format!("{{v{vnode}}}:seen:{user}")
 }
 
-/// Hash: device → `<generation>:<offset>`.
+/// Hash: device, or [`READ`] → `<generation>:<offset>`.
 pub fn cursors(vnode: VnodeId, user: &UserId) -> String {
     format!("{{v{vnode}}}:cursors:{user}")
 }

@@ -54,7 +54,7 @@ pub use types::*;
 /// 14. `page` returns consecutive entries of the present generation too, newest first, and says when the window ends
 ///     before the stream does.
 /// 15. What was appended as due stays so until a write settles or reports it; it is reported once, whatever became of
-///     the stream meanwhile.
+///     the stream meanwhile. What is wanted and owed in receipts stays until a write removes it.
 #[async_trait]
 pub trait Store: Send + Sync {
     async fn open_ring(&self, vnodes: u32) -> Result<DataSet, StoreError>;

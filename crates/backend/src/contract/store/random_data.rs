@@ -4,7 +4,7 @@ use rand::rngs::StdRng;
 use rand::seq::IndexedRandom;
 use rand::{RngExt, SeedableRng};
 use roost_proto::frames::ChosenStatus;
-use roost_proto::ids::{Cursor, DeviceId, Epoch, Offset, Seq};
+use roost_proto::ids::{Cursor, DeviceId, Epoch, MessageId, Offset, Seq};
 use roost_proto::limits::IDS_KEPT_MS;
 use roost_proto::live::Version;
 
@@ -162,7 +162,9 @@ impl Run<'_> {
     }
 
     fn op(&mut self) -> Op {
-        match self.random.random_range(0..14) {
+        match self.random.random_range(0..16) {
+            14 => Op::Read { user: self.user(), cursor: self.place() },
+            15 => self.receipts(),
             12 => Op::Settle { places: (0..3).map(|_| (self.user(), self.place())).collect() },
             13 => Op::Undelivered { user: self.user(), cursor: self.place() },
             10 => Op::Member(self.member_op()),
@@ -171,11 +173,12 @@ impl Run<'_> {
                 let (stream, id) = (self.stream(), self.random.random_range(0..12));
                 let hash = self.one(&[u64::MAX, u64::MAX, u64::MAX, 1 << 53]);
                 let from = self.one(&["alice", "carl"]).to_string();
-                let due = self.often(50);
+                let (due, wanted) = (self.often(50), self.often(30).then(|| self.wanted()));
                 Op::Append(AppendOp {
                     from,
                     at: self.now_ms,
                     due,
+                    wanted,
                     ..message(&stream, &format!("m{id}"), hash)
                 })
             }
@@ -192,6 +195,20 @@ impl Run<'_> {
                 Op::Ack { user: self.user(), device: self.device(), cursor }
             }
         }
+    }
+
+    fn wanted(&mut self) -> Wanted {
+        let id = MessageId::new(format!("m{}", self.random.random_range(0..12))).expect("a valid message id");
+        Wanted { from: self.user(), id, since_ms: self.now_ms, delivered: self.often(50) }
+    }
+
+    fn receipts(&mut self) -> Op {
+        let set = |run: &mut Self| ((run.user(), run.place()), run.often(50).then(|| run.wanted()));
+        let wanted = (0..3).map(|_| set(self)).collect();
+        let data = serde_json::value::RawValue::from_string("[1]".into()).expect("JSON");
+        let owed = Owed { from: self.user(), to: self.user(), data: data.into() };
+        let owed = vec![(self.wanted().id, self.often(60).then_some(owed))];
+        Op::Receipts { wanted, owed }
     }
 
     /// A place that something may have been appended at.

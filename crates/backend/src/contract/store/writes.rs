@@ -39,6 +39,8 @@ pub async fn activation_needs_a_larger_epoch_or_the_same_of_the_same_sid(fixture
         roster: vec![],
         rooms: vec![],
         due: vec![],
+        wanted: vec![],
+        owed: vec![],
         previous: None,
         clock_ms: 0,
     };
@@ -76,6 +78,8 @@ pub async fn activation_returns_what_the_predecessor_left(fixture: &dyn Fixture)
         roster: vec![(user("bob"), roster.clone()), (user("zoë"), roster)],
         rooms: vec![],
         due: vec![],
+        wanted: vec![],
+        owed: vec![],
         previous: Some(one),
         clock_ms: NOW_MS,
     };

@@ -4,12 +4,12 @@ use std::collections::{BTreeMap, HashMap, VecDeque};
 
 use bytes::Bytes;
 use roost_proto::events::{message_bytes, status_bytes};
-use roost_proto::ids::{Cursor, DeviceId, Epoch, Offset, Seq, Sid, StreamId, UserId};
+use roost_proto::ids::{Cursor, DeviceId, Epoch, MessageId, Offset, Seq, Sid, StreamId, UserId};
 use roost_proto::limits::IDS_KEPT_MS;
 use roost_proto::live::Version;
 use serde::{Deserialize, Serialize};
 
-use super::due::Waiting;
+use super::due::{Waiting, cursor_of};
 use crate::store::*;
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -105,7 +105,10 @@ pub struct VnodeData {
     seen: HashMap<UserId, Seen>,
     acked: HashMap<(UserId, DeviceId), Cursor>,
     rooms: BTreeMap<StreamId, Room>,
+    read: HashMap<UserId, Cursor>,
     pub(super) due: BTreeMap<(UserId, Cursor), Waiting>,
+    pub(super) wanted: BTreeMap<(UserId, Cursor), Wanted>,
+    pub(super) owed: BTreeMap<MessageId, Owed>,
     /// What was published, for a store to tell.
     published: Vec<(StreamId, Bytes)>,
     /// What is to be written to disk; nobody reads it in memory-only use.
@@ -195,6 +198,8 @@ impl VnodeData {
             roster: self.roster.iter().map(|(u, e)| (u.clone(), e.clone())).collect(),
             rooms: self.rooms.iter().map(|(stream, room)| (stream.clone(), room.roster())).collect(),
             due: self.all_due(),
+            wanted: self.wanted.iter().map(|(place, w)| (place.clone(), w.clone())).collect(),
+            owed: self.all_owed(),
             previous,
             clock_ms,
         })
@@ -263,7 +268,8 @@ impl VnodeData {
             Op::Open { user, device } => {
                 let (tail, first) = self.ends(&StreamId::inbox(user), generation, now, config);
                 let acked = device.clone().and_then(|d| self.acked.get(&(user.clone(), d)).copied());
-                OpResult::Opened(Opened { tail, first, acked, presence: self.presence(user) })
+                let read = self.read.get(user).copied();
+                OpResult::Opened(Opened { tail, first, acked, read, presence: self.presence(user) })
             }
             Op::Ack { user, device, cursor } => {
                 let acked = self.acked.entry((user.clone(), device.clone())).or_default();
@@ -272,6 +278,14 @@ impl VnodeData {
                 self.put("acked", user.as_str(), device.as_str(), 0, || json(&acked));
                 OpResult::Acked
             }
+            Op::Read { user, cursor } => {
+                let read = self.read.entry(user.clone()).or_default();
+                *read = (*read).max(*cursor);
+                let read = *read;
+                self.put("read", user.as_str(), "", 0, || json(&read));
+                OpResult::Acked
+            }
+            Op::Receipts { wanted, owed } => self.set_receipts(wanted, owed),
             Op::Settle { places } => self.settle(places),
             Op::Undelivered { user, cursor } => self.undelivered(user, *cursor, seq),
         }
@@ -349,8 +363,14 @@ impl VnodeData {
         if op.stream.is_room() {
             self.published.push((op.stream.clone(), payload.clone()));
         }
-        if let (true, Some(user)) = (op.due, op.stream.user()) {
-            self.put_due(user, Cursor::new(generation, offset), now, payload.clone());
+        if let Some(user) = op.stream.user() {
+            let place = (user, Cursor::new(generation, offset));
+            if op.wanted.is_some() {
+                self.set_wanted(&place, op.wanted.as_ref());
+            }
+            if op.due {
+                self.put_due(place, now, payload.clone());
+            }
         }
         self.push_event(OutboxEvent {
             seq: *seq,
@@ -494,6 +514,11 @@ impl VnodeData {
         }
     }
 
+    /// Up to where a user has read, for checks.
+    pub fn read_by(&self, user: &UserId) -> Option<Cursor> {
+        self.read.get(user).copied()
+    }
+
     /// The most that any device of a user has acknowledged, for checks.
     pub fn acked_by_any(&self, user: &UserId) -> Option<Cursor> {
         self.acked.iter().filter(|((of, _), _)| of == user).map(|(_, cursor)| *cursor).max()
@@ -551,8 +576,18 @@ impl VnodeData {
                 let device = DeviceId::new(key).map_err(|e| garbled(&e))?;
                 self.acked.insert((user_id()?, device), get(value).map_err(|e| garbled(&e))?);
             }
+            "read" => drop(self.read.insert(user_id()?, get(value).map_err(|e| garbled(&e))?)),
             "due" => {
-                self.load_due(user_id()?, key, value).ok_or_else(|| garbled(&"a message that is due"))?
+                let waiting = Waiting::of(value).ok_or_else(|| garbled(&"a message that is due"))?;
+                self.due.insert((user_id()?, cursor_of(key).ok_or_else(|| garbled(&"a place"))?), waiting);
+            }
+            "wanted" => {
+                let place = (user_id()?, cursor_of(key).ok_or_else(|| garbled(&"a place"))?);
+                self.wanted.insert(place, get(value).map_err(|e| garbled(&e))?);
+            }
+            "owed" => {
+                let id = MessageId::new(key).map_err(|e| garbled(&e))?;
+                self.owed.insert(id, get(value).map_err(|e| garbled(&e))?);
             }
             "member" => {
                 let user = UserId::new(key).map_err(|e| garbled(&e))?;
