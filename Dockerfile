@@ -1,5 +1,5 @@
 # syntax=docker/dockerfile:1
-# One image with the three programs; docker-compose.yml says which of them a container runs.
+# One image with the four programs; docker-compose.yml says which of them a container runs.
 
 FROM rust:1-bookworm AS build
 WORKDIR /src
@@ -7,8 +7,8 @@ COPY . .
 # The caches outlive the build, so what it made has to be copied out of them.
 RUN --mount=type=cache,target=/usr/local/cargo/registry,sharing=locked \
     --mount=type=cache,target=/src/target,sharing=locked \
-    cargo build --locked --release -p roost-coordinator -p roost-ws-node -p roost \
-    && install -D -t /out target/release/coordinator target/release/ws-node target/release/roost
+    cargo build --locked --release -p roost-coordinator -p roost-ws-node -p roost-archiver -p roost \
+    && install -D -t /out target/release/coordinator target/release/ws-node target/release/archiver target/release/roost
 
 FROM debian:bookworm-slim
 # zlib is what librdkafka links to; the certificates are for rediss://, JWKS and Kafka over TLS.
@@ -18,6 +18,6 @@ RUN apt-get update \
     && useradd --system --uid 10001 --no-create-home --shell /usr/sbin/nologin roost
 COPY --from=build /out/ /usr/local/bin/
 USER roost
-# Coordinator: 7000 and 7100; ws-node: 7001 and 7101. The second is health and metrics.
-EXPOSE 7000 7001 7100 7101
+# Coordinator: 7000 and 7100; ws-node: 7001 and 7101; archiver: 7010 and 7110. The second is health and metrics.
+EXPOSE 7000 7001 7010 7100 7101 7110
 CMD ["roost", "--help"]

@@ -2,13 +2,25 @@
 
 use anyhow::{Context, Result, bail};
 use futures_util::{SinkExt, StreamExt};
+use roost_proto::frames::ServerFrame;
 use tokio::net::TcpStream;
 use tokio_tungstenite::tungstenite::Message;
-use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async};
+use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
+use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async_with_config};
 
 use crate::cluster::Cluster;
 
-type Socket = WebSocketStream<MaybeTlsStream<TcpStream>>;
+pub type Socket = WebSocketStream<MaybeTlsStream<TcpStream>>;
+
+/// Some frames. tungstenite clears its buffer before every read, 128 KiB if not told: that would be most of what a
+/// reader costs here.
+const READ_BUFFER_BYTES: usize = 8 * 1024;
+
+pub async fn open(url: &str) -> Result<Socket> {
+    let config = WebSocketConfig::default().read_buffer_size(READ_BUFFER_BYTES);
+    let (socket, _) = connect_async_with_config(url, Some(config), true).await?;
+    Ok(socket)
+}
 
 pub struct Client {
     socket: Socket,
@@ -17,9 +29,12 @@ pub struct Client {
 
 impl Client {
     pub async fn connect(cluster: &Cluster, user: &str) -> Result<Self> {
-        let url = cluster.route(user).await?;
-        let (mut socket, _) = connect_async(url).await?;
-        let token = cluster.token(user);
+        Self::connect_to(&cluster.route(user).await?, cluster.token(user)).await
+    }
+
+    /// To a home that is known.
+    pub async fn connect_to(url: &str, token: String) -> Result<Self> {
+        let mut socket = open(url).await?;
         socket.send(Message::text(format!(r#"{{"type":"connect","token":"{token}"}}"#))).await?;
         let prefix = format!("{:016x}", rand::random::<u64>());
         let mut client = Self { socket, prefix };
@@ -29,7 +44,7 @@ impl Client {
 
     /// The socket of a user who is in `room` from the beginning.
     pub async fn join(cluster: &Cluster, user: String, room: &str) -> Result<Socket> {
-        let (mut socket, _) = connect_async(cluster.route(&user).await?).await?;
+        let mut socket = open(&cluster.route(&user).await?).await?;
         let token = cluster.token(&user);
         let connect = format!(r#"{{"type":"connect","token":"{token}","rooms":[{{"room":"{room}"}}]}}"#);
         socket.send(Message::text(connect)).await?;
@@ -49,6 +64,22 @@ impl Client {
         let frame =
             format!(r#"{{"type":"send","id":"{id}-{n}","to":"{to}","data":{{"n":{n},"pad":"{pad}"}}}}"#);
         Ok(self.socket.send(Message::text(frame)).await?)
+    }
+
+    /// Sends a command and reads its reply.
+    pub async fn ask(&mut self, frame: String) -> Result<ServerFrame> {
+        self.socket.send(Message::text(frame)).await?;
+        loop {
+            let message = self.socket.next().await.context("the connection ended")??;
+            let Message::Text(text) = message else { continue };
+            if text.starts_with(r#"{"type":"reply""#) {
+                return Ok(ServerFrame::parse(&text)?);
+            }
+        }
+    }
+
+    pub fn into_socket(self) -> Socket {
+        self.socket
     }
 
     /// Reads to the next frame of this type; an error reply ends the measurement.

@@ -18,7 +18,7 @@ use roost_ws_node::{Backends, Ports, Server, WsNodeConfig};
 use tokio::net::TcpListener;
 
 const SECRET: &str = "the secret of a benchmark is no secret at all";
-const VNODES: u32 = 256;
+pub const VNODES: u32 = 256;
 
 pub struct Cluster {
     pub backends: Backends,
@@ -60,6 +60,8 @@ impl Cluster {
             // What is measured is the path, not the limit on one session.
             (config.core.commands_per_s, config.core.commands_burst) = (0, 0);
             config.core.open_rooms = true;
+            // Who goes is to be gone while it is still measured.
+            config.core.linger_ms = 500;
             config.http.handshakes_per_s = 0;
             let ports = Ports { public: port().await?, admin: port().await? };
             servers.push(Server::bind(config, backends.clone(), ports).await?);

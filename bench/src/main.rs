@@ -2,13 +2,15 @@
 //!
 //! One message is: a produce that another node reads, a write to the store, a produce to `chat_events` that is
 //! reported, and a produce of the confirm that the sender's node reads. The floor is that sum, measured on the same
-//! log and store just before. `scripts/bench` runs it on the embedded back end and, with `KAFKA_BROKERS` and
-//! `REDIS_URL`, on Kafka and Redis.
+//! log and store just before. Then a room of a thousand, and presence with watchers. `scripts/bench` runs it on the
+//! embedded back end and, with `KAFKA_BROKERS` and `REDIS_URL`, on Kafka and Redis; `messages`, `rooms` or
+//! `presence` runs one part.
 
 mod client;
 mod cluster;
 mod floor;
 mod room;
+mod watch;
 
 use std::time::{Duration, Instant};
 
@@ -28,22 +30,41 @@ pub(crate) fn quantile(samples: &mut [u64], q: f64) -> u64 {
 }
 
 fn main() -> Result<()> {
+    // `messages`, `room` or `presence`: that alone.
+    let only = std::env::args().nth(1);
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    runtime.block_on(async {
-        run("embedded, in memory", Cluster::embedded().await?).await?;
-        match (std::env::var("KAFKA_BROKERS"), std::env::var("REDIS_URL")) {
-            (Ok(brokers), Ok(redis)) => {
-                run("Kafka and Redis", Cluster::services(&brokers, &redis).await?).await?
-            }
-            _ => println!("(set KAFKA_BROKERS and REDIS_URL for the same on Kafka and Redis)"),
-        }
-        Ok(())
-    })
+    runtime.block_on(all(only.as_deref()))
 }
 
-async fn run(name: &str, cluster: Cluster) -> Result<()> {
+async fn all(only: Option<&str>) -> Result<()> {
+    run("embedded, in memory", Cluster::embedded().await?, only).await?;
+    match (std::env::var("KAFKA_BROKERS"), std::env::var("REDIS_URL")) {
+        (Ok(brokers), Ok(redis)) => {
+            run("Kafka and Redis", Cluster::services(&brokers, &redis).await?, only).await?;
+        }
+        _ => println!("(set KAFKA_BROKERS and REDIS_URL for the same on Kafka and Redis)"),
+    }
+    Ok(())
+}
+
+async fn run(name: &str, cluster: Cluster, only: Option<&str>) -> Result<()> {
     println!("== {name}");
-    let floor = floor::measure(&cluster).await?;
+    let wanted = |part: &str| only.is_none_or(|only| only == part);
+    if wanted("messages") {
+        messages(&cluster).await?;
+    }
+    if wanted("room") {
+        room::run(&cluster).await?;
+    }
+    if wanted("presence") {
+        watch::run(&cluster).await?;
+    }
+    cluster.stop().await;
+    Ok(())
+}
+
+async fn messages(cluster: &Cluster) -> Result<()> {
+    let floor = floor::measure(cluster).await?;
     println!(
         "floor         produce→read {} µs, produce→report {} µs, write {} µs: a message {} µs (p50)",
         floor.read,
@@ -51,7 +72,7 @@ async fn run(name: &str, cluster: Cluster) -> Result<()> {
         floor.write,
         floor.message()
     );
-    let (mut reply, mut delivery) = latency(&cluster).await?;
+    let (mut reply, mut delivery) = latency(cluster).await?;
     let p50 = quantile(&mut reply, 0.5);
     println!(
         "send→reply    p50 {p50} µs, p99 {} µs: {:.2}× the floor",
@@ -63,12 +84,10 @@ async fn run(name: &str, cluster: Cluster) -> Result<()> {
         quantile(&mut delivery, 0.5),
         quantile(&mut delivery, 0.99)
     );
-    let rate = throughput(&cluster).await?;
+    let rate = throughput(cluster).await?;
     println!(
         "throughput    {rate:.0} messages/s acknowledged and delivered ({PAIRS} pairs, {IN_FLIGHT} in flight each)"
     );
-    room::run(&cluster).await?;
-    cluster.stop().await;
     Ok(())
 }
 

@@ -1,4 +1,4 @@
-//! Questions to a coordinator.
+//! Questions to a coordinator, or to an archiver.
 
 use std::time::Duration;
 
@@ -23,32 +23,48 @@ pub struct Coordinator {
     url: String,
 }
 
+/// Which archiver.
+#[derive(clap::Args)]
+pub struct Archiver {
+    /// An archiver
+    #[arg(long = "archive-url", env = "ARCHIVE_URL", default_value = "http://127.0.0.1:7010")]
+    url: String,
+}
+
+/// The status and the JSON of an answer, whatever it is.
+async fn ask(
+    url: &str,
+    method: Method,
+    path: &str,
+    token: Option<&str>,
+    body: Option<&Value>,
+) -> anyhow::Result<(u16, Value)> {
+    let url = format!("{}{path}", url.trim_end_matches('/'));
+    let client = reqwest::Client::builder().timeout(TIMEOUT).build()?;
+    let mut request = client.request(method, &url);
+    if let Some(token) = token {
+        request = request.bearer_auth(token);
+    }
+    if let Some(body) = body {
+        request = request.json(body);
+    }
+    let response = request.send().await.with_context(|| format!("asking {url}"))?;
+    let status = response.status().as_u16();
+    let body = response.json().await.with_context(|| format!("the answer of {url}"))?;
+    Ok((status, body))
+}
+
+impl Archiver {
+    /// The JSON of a good answer to an operator.
+    pub async fn operate(&self, method: Method, path: &str, body: Option<&Value>) -> anyhow::Result<Value> {
+        good(ask(&self.url, method, path, Some(&service_token()?), body).await?)
+    }
+}
+
 impl Coordinator {
     /// The status and the JSON of an answer, whatever it is.
     pub async fn ask(&self, method: Method, path: &str, token: Option<&str>) -> anyhow::Result<(u16, Value)> {
-        self.ask_with(method, path, token, None).await
-    }
-
-    async fn ask_with(
-        &self,
-        method: Method,
-        path: &str,
-        token: Option<&str>,
-        body: Option<&Value>,
-    ) -> anyhow::Result<(u16, Value)> {
-        let url = format!("{}{path}", self.url.trim_end_matches('/'));
-        let client = reqwest::Client::builder().timeout(TIMEOUT).build()?;
-        let mut request = client.request(method, &url);
-        if let Some(token) = token {
-            request = request.bearer_auth(token);
-        }
-        if let Some(body) = body {
-            request = request.json(body);
-        }
-        let response = request.send().await.with_context(|| format!("asking {url}"))?;
-        let status = response.status().as_u16();
-        let body = response.json().await.with_context(|| format!("the answer of {url}"))?;
-        Ok((status, body))
+        ask(&self.url, method, path, token, None).await
     }
 
     /// The JSON of a good answer.
@@ -64,7 +80,7 @@ impl Coordinator {
     /// Has the server API do something.
     pub async fn command(&self, command: &str, body: &Value) -> anyhow::Result<Value> {
         let (token, path) = (service_token()?, format!("/api/{command}"));
-        good(self.ask_with(Method::POST, &path, Some(&token), Some(body)).await?)
+        good(ask(&self.url, Method::POST, &path, Some(&token), Some(body)).await?)
     }
 
     /// `/ring` and `/nodes`, and the number of vnodes.
@@ -92,10 +108,4 @@ fn good((status, body): (u16, Value)) -> anyhow::Result<Value> {
         bail!("{status}: {}", body["error"]["message"].as_str().unwrap_or("no reason given"));
     }
     Ok(body)
-}
-
-/// Percent-encodes everything but unreserved characters (RFC 3986 §2.3).
-pub fn encoded(text: &str) -> String {
-    let keep = |b: u8| b.is_ascii_alphanumeric() || b"-_.~".contains(&b);
-    text.bytes().map(|b| if keep(b) { char::from(b).to_string() } else { format!("%{b:02X}") }).collect()
 }

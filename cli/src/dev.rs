@@ -1,4 +1,4 @@
-//! `roost dev`: one coordinator and three ws-nodes in one process, on the embedded back end.
+//! `roost dev`: one coordinator, three ws-nodes and an archiver in one process, on the embedded back end.
 //!
 //! The same code as in production, with other back ends and its ports in one row. Messages survive a restart; who
 //! is where does not.
@@ -9,7 +9,8 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::Context;
-use roost_backend::embedded::{EmbeddedLog, EmbeddedStore};
+use roost_archiver::{Archiver, ArchiverConfig};
+use roost_backend::embedded::{EmbeddedArchive, EmbeddedLog, EmbeddedStore};
 use roost_backend::store::StoreConfig;
 use roost_coordinator::{Coordinator, CoordinatorConfig};
 use roost_proto::claims::Role;
@@ -27,7 +28,8 @@ pub struct Args {
     /// How many ws-nodes
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u16).range(1..=16))]
     nodes: u16,
-    /// The coordinator's port; the nodes take the ones after it, the admin ports are 100 above
+    /// The coordinator's port; the nodes take the ones after it, the archiver the tenth (or the one after the nodes),
+    /// the admin ports are 100 above
     #[arg(long, default_value_t = 7000, value_parser = clap::value_parser!(u16).range(1024..=60000))]
     port: u16,
 }
@@ -55,12 +57,14 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
     let signals = Signals::install()?;
 
     let backends = open(&place::data_dir(), &common)?;
+    let archiver = archiver(&common, &backends, &args).await?;
     let coordinator = coordinator(&common, &backends, &args).await?;
     let mut servers = Vec::new();
     for i in 1..=args.nodes {
         servers.push(node(&common, &sessions, &backends, &args, i).await?);
     }
     wait_ready(&coordinator).await;
+    println!("archiver      http://{}   metrics http://{}/metrics", archiver.addr(), archiver.admin_addr());
     let maker = common.jwt.secret.as_ref().map(|_| &secret);
     greet(&coordinator, &servers, maker);
 
@@ -73,6 +77,7 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
         stop.await?;
     }
     coordinator.shutdown(Duration::from_secs(2)).await;
+    archiver.shutdown(Duration::from_secs(2)).await;
     Ok(())
 }
 
@@ -83,8 +88,7 @@ fn open(dir: &Path, common: &CommonConfig) -> anyhow::Result<Backends> {
         stream_max_len: common.tuning.stream_max_len as usize,
         stream_max_age_ms: common.tuning.stream_max_age_s * 1000,
     };
-    let clock = || SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis() as u64;
-    let store = EmbeddedStore::open(&dir.join("store.db"), config, Arc::new(clock))
+    let store = EmbeddedStore::open(&dir.join("store.db"), config, Arc::new(wall_ms))
         .with_context(|| format!("the data in {} (is another `roost dev` using it?)", dir.display()))?;
     let log =
         EmbeddedLog::open(&dir.join("log.db")).with_context(|| format!("the log in {}", dir.display()))?;
@@ -104,6 +108,27 @@ async fn coordinator(common: &CommonConfig, backends: &Backends, args: &Args) ->
     Ok(Coordinator::bind(config, Arc::clone(&backends.store), public, admin).await?)
 }
 
+fn wall_ms() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis() as u64
+}
+
+/// The first port above those of the coordinator and the nodes, from the tenth on.
+fn archiver_port(args: &Args) -> u16 {
+    args.port + (args.nodes + 1).max(10)
+}
+
+async fn archiver(common: &CommonConfig, backends: &Backends, args: &Args) -> anyhow::Result<Archiver> {
+    let file = place::data_dir().join("archive.db");
+    let archive = EmbeddedArchive::open(&file, Arc::new(wall_ms)).context("the archive")?;
+    let mut config = ArchiverConfig::new(common.jwt.verifier());
+    config.open_rooms = true;
+    config.http = common.http.clone();
+    let port = archiver_port(args);
+    let (public, admin) =
+        (listen("the archiver", port).await?, listen("the archiver's health", port + 100).await?);
+    Ok(Archiver::bind(config, Arc::clone(&backends.log), Arc::new(archive), public, admin).await?)
+}
+
 async fn node(
     common: &CommonConfig,
     sessions: &SessionSettings,
@@ -118,6 +143,7 @@ async fn node(
     };
     let mut config = WsNodeConfig::new(name, common.tuning.vnodes, &Pins::Auto, common.jwt.verifier());
     config.core.open_rooms = true;
+    config.core.archive_url = Some(format!("http://127.0.0.1:{}", archiver_port(args)));
     config.core.lease_ttl_ms = common.tuning.lease_ttl_ms;
     config.core.linger_ms = common.tuning.presence_linger_ms;
     config.core.grace_ms = common.tuning.presence_grace_ms;

@@ -5,7 +5,9 @@ use reqwest::Method;
 use roost_proto::{MessageId, UserId};
 use serde_json::Value;
 
-use crate::ask::{Coordinator, encoded};
+use roost_proto::history::encoded;
+
+use crate::ask::Coordinator;
 
 #[derive(clap::Args)]
 pub struct Args {

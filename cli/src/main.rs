@@ -1,6 +1,7 @@
 //! `roost`: the command line. `roost dev` is the whole cluster in one process; the rest talks to a cluster.
 
 mod ask;
+mod dead_letters;
 mod dev;
 mod drain;
 mod explain;
@@ -13,6 +14,7 @@ mod route;
 mod service;
 mod talk;
 mod token;
+mod watch;
 
 use std::process::ExitCode;
 
@@ -29,7 +31,7 @@ struct Args {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Run a coordinator and three ws-nodes in this process, with nothing else installed
+    /// Run a coordinator, three ws-nodes and an archiver in this process, with nothing else installed
     Dev(dev::Args),
     /// Make a token for a user
     Token(token::Args),
@@ -37,6 +39,8 @@ enum Command {
     Send(talk::SendArgs),
     /// Print what arrives for a user, until interrupted
     Listen(talk::ListenArgs),
+    /// What could not be archived: list it, try it again, or discard it
+    DeadLetters(dead_letters::Args),
     /// Print the newest messages of a stream
     History(service::HistoryArgs),
     /// Close every session of a user, wherever it is
@@ -49,6 +53,8 @@ enum Command {
     Members(room::MembersArgs),
     /// Tell a room or a user something that is not kept: a cursor, typing, a reaction
     Signal(room::SignalArgs),
+    /// Print what users show to others, now and as it changes, until interrupted
+    Watch(watch::Args),
     /// Explain where a user is at home: hash, vnode, node, epoch, lease
     Route(route::Args),
     /// Say where a message or a user is, and what it waits for
@@ -71,12 +77,14 @@ fn main() -> ExitCode {
             Command::Token(args) => token::run(&args),
             Command::Send(args) => talk::send(args).await,
             Command::Listen(args) => talk::listen(args).await,
+            Command::DeadLetters(args) => dead_letters::run(args).await,
             Command::History(args) => service::history(args).await,
             Command::Disconnect(args) => service::disconnect(args).await,
             Command::Join(args) => room::join(args).await,
             Command::Publish(args) => room::publish(args).await,
             Command::Members(args) => room::members(args).await,
             Command::Signal(args) => room::signal(args).await,
+            Command::Watch(args) => watch::run(args).await,
             Command::Route(args) => route::run(args).await,
             Command::Explain(args) => explain::run(args).await,
             Command::Plan(args) => plan::run(args).await,

@@ -85,7 +85,7 @@ pub struct SignalArgs {
 }
 
 impl As {
-    fn builder(&self) -> anyhow::Result<Builder> {
+    pub fn builder(&self) -> anyhow::Result<Builder> {
         let limit = Duration::from_secs(self.timeout);
         Ok(Client::builder(&self.url).token(token::at_hand(&self.user)?).send_timeout(limit))
     }

@@ -1,10 +1,11 @@
 //! `roost disconnect` and `roost history`: the server API from the command line.
 
 use reqwest::Method;
+use roost_proto::history::encoded;
 use roost_proto::{StreamId, UserId};
 use serde_json::json;
 
-use crate::ask::{Coordinator, encoded};
+use crate::ask::Coordinator;
 
 #[derive(clap::Args)]
 pub struct DisconnectArgs {
@@ -18,7 +19,7 @@ pub struct DisconnectArgs {
 
 #[derive(clap::Args)]
 pub struct HistoryArgs {
-    /// Such as user:bob
+    /// Such as user:bob or room:lobby
     stream: StreamId,
     /// Messages at most
     #[arg(long, default_value_t = 20)]

@@ -17,11 +17,25 @@ pub enum Routed {
     Stale,
 }
 
+/// What became of a request of the server API.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Forwarded {
+    /// A node answered, whatever it said.
+    Answered,
+    /// Refused here: no token, too many at once, a body that cannot be passed on.
+    Refused,
+    /// No node could be reached.
+    Unavailable,
+    /// A node did not answer: it may have been done.
+    Unknown,
+}
+
 /// The counters of one coordinator; cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Metrics {
     routes: [IntCounter; 4],
     presence: [IntCounter; 2],
+    forwarded: [IntCounter; 4],
     view_reads: [IntCounter; 2],
     view_age: Gauge,
     connect_delay: Gauge,
@@ -49,6 +63,9 @@ impl Metrics {
         let results = ["ok", "unavailable"];
         let presence =
             labelled(r, "roost_coordinator_presence_total", "Requests on /presence", "result", results)?;
+        let results = ["answered", "refused", "unavailable", "unknown"];
+        let help = "Requests of the server API, passed on to a node";
+        let forwarded = labelled(r, "roost_coordinator_api_requests_total", help, "result", results)?;
         let results = ["ok", "failed"];
         let view_reads =
             labelled(r, "roost_coordinator_view_reads_total", "Times the table was read", "result", results)?;
@@ -72,6 +89,7 @@ impl Metrics {
         Ok(Self {
             routes,
             presence,
+            forwarded,
             view_reads,
             view_age,
             connect_delay,
@@ -92,6 +110,10 @@ impl Metrics {
 
     pub(crate) fn presence(&self, ok: bool) {
         self.presence[usize::from(!ok)].inc();
+    }
+
+    pub(crate) fn forwarded(&self, result: Forwarded) {
+        self.forwarded[result as usize].inc();
     }
 
     pub(crate) fn view_read(&self, ok: bool) {
@@ -164,12 +186,15 @@ mod tests {
         let metrics = Metrics::register(&registry).unwrap();
         metrics.routed(Routed::NoHome);
         metrics.revoked(RevokeCause::Refused);
+        metrics.forwarded(Forwarded::Unknown);
         metrics.store_commands(7);
         metrics.store_commands(9);
         let text = prometheus::TextEncoder::new().encode_to_string(&registry.gather()).unwrap();
         for line in [
             "roost_coordinator_routes_total{result=\"no_home\"} 1",
             "roost_coordinator_routes_total{result=\"stale\"} 0",
+            "roost_coordinator_api_requests_total{result=\"answered\"} 0",
+            "roost_coordinator_api_requests_total{result=\"unknown\"} 1",
             "roost_coordinator_revocations_total{cause=\"refused\"} 1",
             "roost_coordinator_revocations_total{cause=\"silent\"} 0",
             "roost_coordinator_store_commands_total 9",

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use roost_backend::log::{LogRecord, Position};
 use roost_client::Message;
-use roost_ws_node::config::PARTITIONS;
+use roost_proto::events::PARTITIONS;
 use serde_json::Value;
 
 use crate::history::Place;

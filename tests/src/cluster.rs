@@ -12,6 +12,8 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use futures_util::future::join_all;
+use roost_archiver::Archiver;
+use roost_backend::archive::Archive;
 use roost_backend::embedded::{EmbeddedLog, EmbeddedStore};
 use roost_backend::log::{Log, LogReader};
 use roost_backend::store::{Store, StoreConfig};
@@ -279,6 +281,16 @@ impl Cluster {
         &self.observer.store
     }
 
+    /// The log, on a connection of its own.
+    pub async fn log(&self) -> Arc<dyn Log> {
+        self.place.backends(self.services.as_ref()).await.log
+    }
+
+    /// An archiver beside the cluster, which keeps what it reads in `archive`.
+    pub async fn archiver(&self, archive: Arc<dyn Archive>) -> Archiver {
+        crate::archive::archiver(self.log().await, archive).await
+    }
+
     /// The end of a topic, to see what comes after.
     pub async fn tail(&self, topic: &str) -> Tail {
         let reader = self.observer.log.read_from_end(topic).await.expect("the topic can be read");
@@ -500,9 +512,19 @@ pub fn token_of(user: &str, role: Role) -> String {
 
 /// One that allows these rooms, good for an hour.
 pub fn token_for(user: &str, rooms: &[&str]) -> String {
+    limited(user, Some(rooms), None)
+}
+
+/// One that allows to watch these users, good for an hour.
+pub fn token_to_watch(user: &str, users: &[&str]) -> String {
+    limited(user, None, Some(users))
+}
+
+fn limited(user: &str, rooms: Option<&[&str]>, watch: Option<&[&str]>) -> String {
     let sub = UserId::new(user).expect("a user's id");
-    let rooms = Some(rooms.iter().map(ToString::to_string).collect());
-    sign(&Claims { sub, exp: now_s() + 3_600, role: Role::User, rooms, watch: None })
+    let list = |patterns: &[&str]| patterns.iter().map(ToString::to_string).collect();
+    let (rooms, watch) = (rooms.map(list), watch.map(list));
+    sign(&Claims { sub, exp: now_s() + 3_600, role: Role::User, rooms, watch })
 }
 
 fn signed(user: &str, exp: u64, role: Role) -> String {
@@ -519,12 +541,12 @@ pub fn secret() -> Secret {
     Secret::new(SECRET)
 }
 
-fn verifier() -> Verifier {
+pub(crate) fn verifier() -> Verifier {
     let keys = KeySource::from_secret(&secret()).expect("a long enough secret");
     Verifier::new(keys, Some(AUDIENCE.into()), Some(ISSUER.into()))
 }
 
-async fn listen() -> TcpListener {
+pub(crate) async fn listen() -> TcpListener {
     TcpListener::bind("127.0.0.1:0").await.expect("a free port")
 }
 

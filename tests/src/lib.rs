@@ -1,5 +1,6 @@
 //! Whole-cluster tests of Roost: what they share.
 
+pub mod archive;
 pub mod chaos;
 pub mod chat;
 pub mod cluster;

@@ -175,6 +175,18 @@ impl Wire {
         assert!(reply["ok"].is_object(), "{reply}");
     }
 
+    /// Watches these users and returns what they show now.
+    pub async fn watch(&mut self, id: &str, users: &[&str]) -> Vec<Value> {
+        let reply = self.ask_about(id, "watch", users).await;
+        reply["ok"]["users"].as_array().unwrap_or_else(|| panic!("{reply}")).clone()
+    }
+
+    /// Says `watch` or `unwatch` and returns the reply.
+    pub async fn ask_about(&mut self, id: &str, command: &str, users: &[&str]) -> Value {
+        self.send(json!({"type": command, "id": id, "users": users})).await;
+        self.reply(id).await
+    }
+
     /// What comes next, frame or end. Frames kept by [`Wire::reply`] and [`Wire::message`] come first.
     pub async fn next(&mut self) -> Incoming {
         match self.kept.pop_front() {

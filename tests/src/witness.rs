@@ -5,8 +5,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use roost_backend::kafka::{KafkaConfig, KafkaLog};
 use roost_backend::log::{Log, LogRecord};
+use roost_proto::events::PARTITIONS;
 use roost_proto::events::{Status, StatusEvent};
-use roost_ws_node::config::PARTITIONS;
 use tokio::task::JoinSet;
 
 use crate::processes::{Cluster, LIMIT, until, vnode_of};

@@ -4,11 +4,11 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use roost_proto::events::PARTITIONS;
 use roost_tests::chaos::check::{Verdict, check};
 use roost_tests::cluster::TempDir;
 use roost_tests::history::{Line, What};
 use roost_tests::processes::vnode_of;
-use roost_ws_node::config::PARTITIONS;
 use serde_json::{Value, json};
 
 const NAMES: [&str; 2] = ["alice", "bob"];

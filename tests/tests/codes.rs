@@ -1,4 +1,4 @@
-//! `docs/PROTOCOL.md` and the code say the same: the tables of codes, and which frames there are.
+//! `docs/PROTOCOL.md`, the JavaScript SDK and the code say the same: the tables of codes, and which frames there are.
 
 use std::collections::BTreeSet;
 
@@ -6,6 +6,7 @@ use roost_proto::codes::{CloseCode, ErrorCode, reconnects};
 use roost_proto::frames::{ClientFrame, SUBPROTOCOL, ServerFrame};
 
 const PROTOCOL: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/PROTOCOL.md");
+const SDK: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../client-sdk/js/src/codes.js");
 
 fn protocol() -> String {
     std::fs::read_to_string(PROTOCOL).expect("docs/PROTOCOL.md is there")
@@ -48,6 +49,58 @@ fn the_table_of_close_codes_is_that_of_the_code() {
         [&code.code().to_string(), client, code.meaning()].map(str::to_owned).to_vec()
     };
     assert_eq!(documented, CloseCode::ALL.iter().map(row).collect::<Vec<_>>());
+}
+
+/// Writes the file if it is different, so that it has only to be looked at and committed.
+#[test]
+fn the_codes_of_the_javascript_sdk_are_those_of_the_code() {
+    let text = javascript();
+    if std::fs::read_to_string(SDK).ok().as_ref() != Some(&text) {
+        std::fs::write(SDK, text).expect("written");
+        panic!("{SDK} was made anew: look at it and commit it");
+    }
+}
+
+fn javascript() -> String {
+    let made = "// Made from crates/proto/src/codes.rs by `cargo test -p roost-tests --test codes`. Not to be edited.\n";
+    let constant = |meaning: &str, name: &str, value: &str| {
+        format!("\n/** {meaning} */\nexport const {name} = {value};\n")
+    };
+    let error = |code: &ErrorCode| {
+        let text = code.as_str();
+        constant(code.meaning(), &format!("ERROR_{}", text.to_uppercase()), &format!("'{text}'"))
+    };
+    let close = |code: &CloseCode| {
+        constant(
+            code.meaning(),
+            &format!("CLOSE{}", screaming(&format!("{code:?}"))),
+            &code.code().to_string(),
+        )
+    };
+    let retryable = ErrorCode::ALL.iter().filter(|code| code.retryable());
+    let retryable: Vec<_> = retryable.map(|code| format!("'{}'", code.as_str())).collect();
+    let retryable = constant(
+        "Error codes after which the same command under the same id may succeed.",
+        "RETRYABLE",
+        &format!("[{}]", retryable.join(", ")),
+    );
+    let stops: Vec<_> =
+        (1000..3500).filter(|code| !reconnects(*code)).map(|code: u16| code.to_string()).collect();
+    let reconnects = format!(
+        "\n/**\n * Whether a client that was closed with `code` connects again, through `/route`, with jitter.\n \
+         * @param {{number}} code\n */\nexport const reconnects = (code) => ![{}].includes(code) && \
+         (code < 3500 || code > 3999);\n",
+        stops.join(", ")
+    );
+    let errors: String = ErrorCode::ALL.iter().map(error).collect();
+    let closes: String = CloseCode::ALL.iter().map(close).collect();
+    [made, &errors, &retryable, &closes, &reconnects].concat()
+}
+
+/// `BadToken` as `_BAD_TOKEN`.
+fn screaming(name: &str) -> String {
+    let letter = |c: char| if c.is_uppercase() { format!("_{c}") } else { c.to_uppercase().to_string() };
+    name.chars().map(letter).collect()
 }
 
 /// Each frame is described under the heading of its direction, and names its schema.

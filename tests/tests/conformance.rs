@@ -28,6 +28,8 @@ mod records;
 mod server_api;
 #[path = "conformance/sessions.rs"]
 mod sessions;
+#[path = "conformance/watching.rs"]
+mod watching;
 
 #[path = "conformance/rooms.rs"]
 mod rooms;
@@ -109,6 +111,13 @@ on_each_backend! {
     presence::a_user_shows_what_it_chose,
     presence::a_status_is_not_acknowledged_before_it_is_kept,
     presence::five_hundred_users_are_answered_at_once_and_in_order,
+    watching::a_watcher_is_given_what_is_and_then_every_change_in_order,
+    watching::an_invisible_user_looks_to_watchers_as_after_going,
+    watching::of_a_dead_node_only_who_does_not_come_back_is_told_offline,
+    watching::a_watcher_whose_home_moves_watches_again_and_misses_nothing,
+    watching::what_may_not_be_watched_gets_its_code,
+    watching::a_token_that_allows_less_ends_what_is_watched,
+    watching::the_sdk_watches_on_after_a_crash_of_its_home,
     records::chat_events_has_every_acknowledged_message_as_its_reader_got_it,
     records::user_status_events_has_every_change_with_its_cause,
     records::the_topic_of_each_node_has_items_and_confirms_keyed_by_vnode,
@@ -137,6 +146,7 @@ on_each_backend! {
     sessions::a_device_has_one_session_where_the_policy_says_so,
     sessions::pages_of_other_origins_are_turned_away,
     sessions::a_reader_pages_back_through_its_inbox,
+    sessions::the_sdk_pages_back_through_its_inbox_and_a_room,
     server_api::a_message_sent_over_http_arrives_like_any_other_and_a_retry_is_safe,
     server_api::a_batch_is_done_in_order_and_answered_one_by_one,
     server_api::a_user_is_disconnected_wherever_it_is,

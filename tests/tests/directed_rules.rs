@@ -21,7 +21,11 @@ mod presence;
 mod receipts;
 #[path = "directed_rules/rig.rs"]
 mod rig;
+#[path = "directed_rules/rooms.rs"]
+mod rooms;
 #[path = "directed_rules/sending.rs"]
 mod sending;
 #[path = "directed_rules/sessions.rs"]
 mod sessions;
+#[path = "directed_rules/watching.rs"]
+mod watching;

@@ -98,6 +98,7 @@ fn switching_off_a_rule_is_noticed() {
         Rule::TailWhenQuiet,
         Rule::CompareTails,
         Rule::DueInherited,
+        Rule::ComparePresence,
     ] {
         let found = a_violation(seeds(), |seed| Setup { off: Some(rule), ..Setup::new(seed) });
         let (seed, wrong) = found.unwrap_or_else(|| panic!("nobody notices that {rule:?} is off"));

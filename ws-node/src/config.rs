@@ -7,9 +7,12 @@ use std::net::{Ipv4Addr, SocketAddr};
 use roost_backend::kafka::KafkaConfig;
 use roost_backend::log::LogError;
 use roost_backend::store::{StoreConfig, StoreError};
-use roost_proto::{NodeId, RoomId};
+use roost_proto::NodeId;
+use roost_proto::events::PARTITIONS;
 use roost_ring::Pins;
-use roost_service::config::{Backends, Defaults, SecurityProtocol, field, flag, number, read, required};
+use roost_service::config::{
+    Backends, Defaults, field, flag, http_url, number, optional, read, required, rooms,
+};
 use roost_service::tokens::Verifier;
 use roost_service::{CommonConfig, ConfigError, HttpLimits, Secret};
 use serde::Deserialize;
@@ -18,9 +21,6 @@ pub use self::sessions::{Access, SessionSettings};
 use crate::core::CoreConfig;
 use crate::error::BindError;
 
-/// Partitions of every topic: enough for as many consumers of a group,
-/// few enough for a thousand nodes (1,000 × 8 is well below what one Kafka cluster carries). Never changes.
-pub const PARTITIONS: u32 = 8;
 /// How long records of `messages-*` are kept: transport, not storage.
 pub const MESSAGES_RETENTION_MS: u64 = 3_600_000;
 /// How long records of `undelivered_events` are kept: who is told so much later has come and seen by itself.
@@ -72,6 +72,7 @@ struct Raw {
     admin_advertised_addr: Option<String>,
     open_rooms: Option<String>,
     auto_join_rooms: Option<String>,
+    archive_url: Option<String>,
     kafka_partitions: Option<String>,
     kafka_replication: Option<String>,
 }
@@ -107,6 +108,7 @@ impl Settings {
         core.partitions = field("KAFKA_PARTITIONS", raw.kafka_partitions, PARTITIONS, number(1..=1024))?;
         core.open_rooms = field("OPEN_ROOMS", raw.open_rooms, false, flag)?;
         core.auto_join = field("AUTO_JOIN_ROOMS", raw.auto_join_rooms, Vec::new(), rooms)?;
+        core.archive_url = optional("ARCHIVE_URL", raw.archive_url, http_url)?;
         core.lease_ttl_ms = common.tuning.lease_ttl_ms;
         core.linger_ms = common.tuning.presence_linger_ms;
         core.grace_ms = common.tuning.presence_grace_ms;
@@ -114,19 +116,17 @@ impl Settings {
         core.url.clone_from(&url(&common));
         config.http = common.http.clone();
         sessions.apply(&mut config);
+        let sasl = kafka.sasl.as_ref();
+        let sasl = sasl.map(|s| [s.mechanism.as_str(), s.username.as_str(), s.password.expose()]);
         let kafka = KafkaConfig {
-            brokers: kafka.brokers,
-            security_protocol: match kafka.security_protocol {
-                SecurityProtocol::Plaintext => "plaintext".into(),
-                other => other.as_str().to_lowercase(),
-            },
-            sasl_mechanism: kafka.sasl.as_ref().map(|s| s.mechanism.as_str().to_owned()),
-            sasl_username: kafka.sasl.as_ref().map(|s| s.username.clone()),
-            sasl_password: kafka.sasl.as_ref().map(|s| s.password.expose().to_owned()),
-            ssl_ca_file: kafka.ssl_ca_file.map(|p| p.display().to_string()),
             replication: field("KAFKA_REPLICATION", raw.kafka_replication, -1, number(-1..=15))?,
             client_id: format!("roost-{}", config.core.node),
-            ..KafkaConfig::default()
+            ..KafkaConfig::at(
+                kafka.brokers,
+                kafka.security_protocol.as_str(),
+                sasl,
+                kafka.ssl_ca_file.as_deref(),
+            )
         };
         // Refused here, where the variable can still be named.
         kafka.check().map_err(|e| {
@@ -167,11 +167,6 @@ impl Settings {
             }
         }
     }
-}
-
-fn rooms(text: &str) -> Result<Vec<RoomId>, String> {
-    let names = text.split(',').map(str::trim).filter(|name| !name.is_empty());
-    names.map(|name| RoomId::new(name).map_err(|e| e.to_string())).collect()
 }
 
 fn host_port(text: &str) -> Result<String, String> {

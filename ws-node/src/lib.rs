@@ -1,21 +1,25 @@
 //! The home of users: WebSockets, streams, presence.
 //!
 //! [`core`] decides everything and does nothing; [`node`] carries its actions to the back ends and sockets;
-//! [`socket`] is one connection; [`server`] opens the ports, owns the tasks and knows how to stop. Placement is
-//! not decided here but by the coordinators; the past is not kept here but by the archiver.
+//! [`live`] what goes over publish and subscribe; [`socket`] is one connection; [`server`] opens the ports, owns the
+//! tasks and knows how to stop. Placement is not decided here but by the coordinators; the past is not kept here but
+//! by the archiver.
 
 mod api;
 pub mod config;
 pub mod core;
 pub mod error;
 mod lifetime;
+mod live;
 mod metrics;
 mod node;
 mod operate;
 mod origin;
 pub mod server;
+mod silence;
 mod socket;
 mod upgrade;
+mod wire;
 
 pub use config::{SessionSettings, Settings, WsNodeConfig};
 pub use error::{BindError, Ended};

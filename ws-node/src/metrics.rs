@@ -17,6 +17,8 @@ pub struct Metrics {
     connections: IntGauge,
     rooms: IntGauge,
     listeners: IntGauge,
+    watched: IntGauge,
+    watchers: IntGauge,
     owned: IntGauge,
     ready: IntGauge,
     lease_age: Gauge,
@@ -32,6 +34,7 @@ pub struct Metrics {
     writes: IntCounterVec,
     channel_events: IntCounterVec,
     signals: IntCounterVec,
+    presence: IntCounterVec,
     session_events: IntCounterVec,
     redis: IntCounter,
     append: Histogram,
@@ -81,6 +84,8 @@ impl Metrics {
             connections: int_gauge(r, "roost_ws_connections", "Sessions connected to this node")?,
             rooms: int_gauge(r, "roost_rooms", "Rooms with sessions of this node in them")?,
             listeners: int_gauge(r, "roost_room_listeners", "Sessions in rooms, each once per room")?,
+            watched: int_gauge(r, "roost_watched_users", "Users whose presence sessions of this node watch")?,
+            watchers: int_gauge(r, "roost_watchers", "Sessions that watch somebody's presence")?,
             owned: int_gauge(r, "roost_vnodes_owned", "Vnodes whose lease this node has")?,
             ready: int_gauge(r, "roost_vnodes_ready", "Vnodes this node serves")?,
             lease_age: gauge(r, "roost_lease_age_seconds", "Time since the oldest lease was renewed")?,
@@ -126,6 +131,13 @@ impl Metrics {
                 "event",
             )?,
             signals: counters(r, "roost_signals_total", "Signals by outcome: sent, dropped", "outcome")?,
+            presence: counters(
+                r,
+                "roost_presence_total",
+                "Presence of watched users: told (frames to watchers), found (changes that were read because their \
+                 publication was lost)",
+                "kind",
+            )?,
             session_events: counters(
                 r,
                 "roost_session_events_total",
@@ -171,6 +183,8 @@ impl Metrics {
         self.connections.set(gauges.sessions as i64);
         self.rooms.set(gauges.rooms as i64);
         self.listeners.set(gauges.listeners as i64);
+        self.watched.set(gauges.watched as i64);
+        self.watchers.set(gauges.watchers as i64);
         self.owned.set(gauges.owned as i64);
         self.ready.set(gauges.ready as i64);
         let age = gauges.lease_left_ms.map_or(0, |left| lease_ttl_ms.saturating_sub(left));
@@ -222,6 +236,12 @@ impl Metrics {
             [("sent", last.signals, now.signals), ("dropped", last.signals_dropped, now.signals_dropped)]
         {
             add(&self.signals, outcome, before, after);
+        }
+        for (kind, before, after) in [
+            ("told", last.presence_told, now.presence_told),
+            ("found", last.presence_found, now.presence_found),
+        ] {
+            add(&self.presence, kind, before, after);
         }
         for (event, before, after) in [
             ("confirm", last.confirms, now.confirms),

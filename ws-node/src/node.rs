@@ -9,9 +9,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
-use futures_util::future::join_all;
 use roost_backend::log::{Lane, Log, LogReader, Producer, Report};
-use roost_backend::store::{LiveChannel, LiveEvent, Store, StoreError, Subscriber};
+use roost_backend::store::{LiveChannel, Store, StoreError};
 use roost_proto::events::CHAT_EVENTS;
 use roost_proto::frames::Reply;
 use roost_proto::ids::Sid;
@@ -23,11 +22,13 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::core::calls::Call;
-use crate::core::events::{Connecting, Gauges, Now, SessionKey};
+use crate::core::events::{self, Connecting, Gauges, Now, SessionKey};
 use crate::core::explain::{Explained, Query};
 use crate::core::{Action, Event, NodeCore};
+use crate::live::Wish;
 use crate::metrics::Metrics;
 use crate::socket::Out;
+use crate::wire;
 
 /// Events waiting for the core. A full queue makes sockets and readers wait, never drops.
 pub const EVENTS_MAX: usize = 16_384;
@@ -36,19 +37,17 @@ const BATCH: usize = 256;
 /// The core's clockwork: a fraction of every deadline it keeps.
 const TICK: Duration = Duration::from_millis(50);
 /// How long a call to the store may take; what is slower counts as unknown. The store's own limit is shorter.
-const STORE_TIMEOUT: Duration = Duration::from_millis(2300);
+pub const STORE_TIMEOUT: Duration = Duration::from_millis(2300);
 /// How long the log may take to say where a partition ends.
 const LOG_TIMEOUT: Duration = Duration::from_secs(3);
 /// How often the table is read without a hint (core rule 20).
 const TABLE_EVERY: Duration = Duration::from_secs(1);
 /// Between two reads for the sake of hints: many come together when many vnodes move, and one read serves them.
 const HINT_PAUSE: Duration = Duration::from_millis(20);
-/// Replays asked of the store at once.
+/// Replays and presence asked of the store at once.
 const READS_MAX: usize = 64;
-/// Signals published together.
-const SHOUTS_MAX: usize = 64;
 /// Pause after a failed read.
-const RETRY: Duration = Duration::from_millis(200);
+pub const RETRY: Duration = Duration::from_millis(200);
 /// How often the log is asked whether it is there.
 const PING_EVERY: Duration = Duration::from_secs(2);
 
@@ -256,11 +255,30 @@ impl Node {
         });
     }
 
+    /// The same for what may be much at once: it must not hold up writes and renewals on the same connection.
+    fn ask_in_turn<T, F>(
+        &self,
+        what: &'static str,
+        call: F,
+        event: impl FnOnce(Option<T>) -> Event + Send + 'static,
+    ) where
+        T: Send + 'static,
+        F: Future<Output = Result<T, StoreError>> + Send + 'static,
+    {
+        let reads = Arc::clone(&self.reads);
+        let in_turn = async move {
+            let _turn = reads.acquire_owned().await;
+            call.await
+        };
+        self.ask(what, in_turn, event);
+    }
+
     fn carry(&mut self, action: Action, now: Now) {
         let store = Arc::clone(&self.parts.store);
         match action {
-            Action::Frame { session, frame, lane } => self.frame(session, Out::Frame { frame, lane }),
-            Action::Close { session, code, reason } => self.frame(session, Out::Close { code, reason }),
+            Action::Frame { session, frame, lane } => self.fan(&[session], &frame, lane),
+            Action::Fan { sessions, frame } => self.fan(&sessions, &frame, events::Lane::Message),
+            Action::Close { session, code, reason } => self.hand(session, Out::Close { code, reason }),
             Action::Produce { lane, record } => {
                 let producer = if lane == Lane::Outbox { &self.parts.outbox } else { &self.parts.transport };
                 let token = record.token;
@@ -277,14 +295,10 @@ impl Node {
                 });
             }
             Action::Read { session, vnode, stream, generation, after, limit } => {
-                // Replays must not hold up writes and renewals on the same connection.
-                let (reads, name) = (Arc::clone(&self.reads), stream.clone());
-                self.ask(
+                let name = stream.clone();
+                self.ask_in_turn(
                     "read",
-                    async move {
-                        let _turn = reads.acquire_owned().await;
-                        store.read(vnode, &name, generation, after, limit).await
-                    },
+                    async move { store.read(vnode, &name, generation, after, limit).await },
                     move |answer| Event::Read { session, stream, generation, after, answer },
                 );
             }
@@ -311,15 +325,28 @@ impl Node {
                     Event::Standings { rooms, answer }
                 });
             }
-            Action::Page { session, id, vnode, stream, before, limit } => {
-                let reads = Arc::clone(&self.reads);
+            Action::ReadPresence { vnode, users, ask } => {
+                let asked = users.clone();
+                self.ask_in_turn(
+                    "presence",
+                    async move { store.presence(vnode, &asked).await },
+                    move |answer| Event::PresenceRead { vnode, users, ask, answer },
+                );
+            }
+            Action::PresenceStandings { vnodes } => {
+                let asked = vnodes.clone();
                 self.ask(
+                    "presence standings",
+                    async move { store.presence_standings(&asked).await },
+                    move |answer| Event::PresenceStandings { vnodes, answer },
+                );
+            }
+            Action::Page { session, id, vnode, stream, before, limit } => {
+                let of = stream.clone();
+                self.ask_in_turn(
                     "page",
-                    async move {
-                        let _turn = reads.acquire_owned().await;
-                        store.page(vnode, &stream, before, limit).await
-                    },
-                    move |answer| Event::Paged { session, id, answer },
+                    async move { store.page(vnode, &of, before, limit).await },
+                    move |answer| Event::Paged { session, id, stream, before, answer },
                 );
             }
             Action::Answer { call, reply } => {
@@ -394,16 +421,34 @@ impl Node {
         }
     }
 
+    fn fan(&mut self, sessions: &[SessionKey], frame: &[u8], lane: events::Lane) {
+        match wire::encode(frame) {
+            Ok(frame) => {
+                for session in sessions {
+                    self.hand(*session, Out::Frame { frame: frame.clone(), lane });
+                }
+            }
+            Err(error) => {
+                tracing::error!(%error, "the store holds a frame that is not text");
+                sessions.iter().for_each(|session| self.lose(*session));
+            }
+        }
+    }
+
     /// Hands something to a session. Its queue has room for all its credit and all its replies, so a full one
     /// means that it reads nothing at all.
-    fn frame(&mut self, session: SessionKey, out: Out) {
+    fn hand(&mut self, session: SessionKey, out: Out) {
         let Some(queue) = self.sessions.get(&session) else { return };
         // Full, or its task ended without a word.
         if let Err(error) = queue.try_send(out) {
             tracing::debug!(session = session.0, %error, "a session takes nothing more");
-            self.sessions.remove(&session);
-            self.own.push_back(Event::Closed { session });
+            self.lose(session);
         }
+    }
+
+    fn lose(&mut self, session: SessionKey) {
+        self.sessions.remove(&session);
+        self.own.push_back(Event::Closed { session });
     }
 }
 
@@ -440,96 +485,6 @@ pub async fn watch_table(
                 tokio::time::sleep_until(asked_at + pause).await;
                 hints.mark_unchanged();
             }
-        }
-    }
-}
-
-/// A channel to follow, under a number, or not any more.
-pub type Wish = (LiveChannel, Option<u64>);
-
-/// Follows channels and ceases to, in order.
-pub async fn follow(
-    subscriber: Arc<dyn Subscriber>,
-    mut wishes: mpsc::Receiver<Wish>,
-    events: mpsc::Sender<Input>,
-    stop: CancellationToken,
-) {
-    let mut batch = Vec::with_capacity(SHOUTS_MAX);
-    loop {
-        tokio::select! {
-            () = stop.cancelled() => return,
-            n = wishes.recv_many(&mut batch, SHOUTS_MAX) => if n == 0 { return },
-        }
-        // First polled in this order, and so handed over in it.
-        let all = batch.drain(..).map(|(channel, ask)| {
-            let subscriber = &subscriber;
-            async move {
-                let Some(ask) = ask else {
-                    let _ = timeout(STORE_TIMEOUT, subscriber.unfollow(&channel)).await;
-                    return None;
-                };
-                let done = timeout(STORE_TIMEOUT, subscriber.follow(&channel)).await;
-                Some(Event::Followed { channel, ask, done: matches!(done, Ok(Ok(()))) })
-            }
-        });
-        for event in join_all(all).await.into_iter().flatten() {
-            if events.send(Input::Core(event)).await.is_err() {
-                return;
-            }
-        }
-    }
-}
-
-/// Publishes what is kept nowhere, in order.
-pub async fn shout(
-    store: Arc<dyn Store>,
-    mut queue: mpsc::Receiver<(LiveChannel, Bytes)>,
-    stop: CancellationToken,
-) {
-    let mut batch = Vec::with_capacity(SHOUTS_MAX);
-    loop {
-        tokio::select! {
-            () = stop.cancelled() => return,
-            n = queue.recv_many(&mut batch, SHOUTS_MAX) => if n == 0 { return },
-        }
-        // First polled in this order, and so written in it, over one connection.
-        let all = batch.drain(..).map(|(channel, payload)| {
-            let store = &store;
-            async move { timeout(STORE_TIMEOUT, store.shout(&channel, payload)).await }
-        });
-        for done in join_all(all).await {
-            if !matches!(done, Ok(Ok(()))) {
-                tracing::debug!("a signal was lost");
-            }
-        }
-    }
-}
-
-/// Brings what is published to the core.
-pub async fn hear(
-    subscriber: Arc<dyn Subscriber>,
-    own: LiveChannel,
-    mut queue: mpsc::Receiver<LiveEvent>,
-    events: mpsc::Sender<Input>,
-    stop: CancellationToken,
-) {
-    let mut follows = false;
-    loop {
-        if !follows {
-            follows = subscriber.follow(&own).await.is_ok();
-        }
-        let heard = tokio::select! {
-            () = stop.cancelled() => return,
-            heard = queue.recv() => heard,
-            () = tokio::time::sleep(RETRY), if !follows => continue,
-        };
-        let event = match heard {
-            Some(LiveEvent::Told { channel, payload }) => Event::Live { channel, payload },
-            Some(LiveEvent::Missed) => Event::Missed,
-            None => return,
-        };
-        if events.send(Input::Core(event)).await.is_err() {
-            return;
         }
     }
 }

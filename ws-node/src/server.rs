@@ -13,6 +13,7 @@ use roost_proto::ids::NodeId;
 use roost_proto::limits::UNANSWERED_MAX;
 use roost_service::http::serve;
 use roost_service::{Health, HttpLimits, HttpMetrics, admin, reply};
+use socket2::SockRef;
 use tokio::net::TcpListener;
 use tokio::sync::{Notify, Semaphore, mpsc, watch};
 use tokio::time::{Instant, sleep, timeout};
@@ -24,6 +25,7 @@ use crate::api::{self, Api, ApiMetrics};
 use crate::config::{MESSAGES_RETENTION_MS, UNDELIVERED_RETENTION_MS, WsNodeConfig};
 use crate::core::{Event, NodeCore};
 use crate::error::{BindError, Ended};
+use crate::live;
 use crate::metrics::{self, Metrics};
 use crate::node::{self, Clock, EVENTS_MAX, Input, Node, Parts, Status};
 use crate::operate::{self, Operator};
@@ -39,6 +41,9 @@ const ADMIN_CONNECTIONS_MAX: usize = 512;
 const SLACK: usize = 32;
 /// Publications that wait for the node's task; of more it is told that it missed some, and reads them.
 const LIVE_MAX: usize = 4096;
+/// What the system keeps for a reader that has stopped, as `SO_SNDBUF`, which Linux doubles for its own needs
+/// (`socket(7)`); it would take 4 MiB if not told. A living reader gets as much in every round trip: a hundred frames.
+const SEND_BUFFER_BYTES: usize = 64 * 1024;
 /// Without progress for this long nobody plans: the rest is given up without a target.
 const HANDOFF_STALLS: Duration = Duration::from_secs(3);
 /// Time for producers to get out what they have, and for tasks to end, when the node stops.
@@ -94,6 +99,8 @@ impl Server {
     /// [`BindError`]: another `VNODES`, another partition count, or a back end that does not answer.
     pub async fn bind(mut config: WsNodeConfig, backends: Backends, ports: Ports) -> Result<Self, BindError> {
         let (addr, admin_addr) = (ports.public.local_addr()?, ports.admin.local_addr()?);
+        // Connections inherit it (`tcp(7)`).
+        SockRef::from(&ports.public).set_send_buffer_size(SEND_BUFFER_BYTES)?;
         if config.core.url.is_empty() {
             config.core.url = format!("ws://{addr}/socket");
         }
@@ -161,11 +168,11 @@ impl Server {
         server.tasks.spawn(Node::new(parts).run(inputs, report_queue));
         server.spawn_watchers(reader, refresh, lag);
         let (store, stop) = (Arc::clone(&server.backends.store), server.stop.clone());
-        server.tasks.spawn(node::shout(store, shouted, stop.clone()));
+        server.tasks.spawn(live::shout(store, shouted, stop.clone()));
         let (ear, events) = (Arc::clone(&subscriber), server.events.clone());
-        server.tasks.spawn(node::follow(ear, wishes, events, stop));
+        server.tasks.spawn(live::follow(ear, wishes, events, stop));
         let own = LiveChannel::Node(server.node.clone());
-        server.tasks.spawn(node::hear(subscriber, own, hear, server.events.clone(), server.stop.clone()));
+        server.tasks.spawn(live::hear(subscriber, own, hear, server.events.clone(), server.stop.clone()));
         server.spawn_http(&config, ports)?;
         Ok(server)
     }
@@ -209,6 +216,8 @@ impl Server {
             next: AtomicU64::new(1),
             // Beside commands there are acks, pongs and what is refused.
             frames: (4 * config.core.commands_per_s, 2 * config.core.commands_burst),
+            credit: config.core.credit,
+            signal_credit: config.core.signal_credit,
             queue_max: config.core.credit + config.core.signal_credit + UNANSWERED_MAX + SLACK,
             sockets: self.sockets.clone(),
             closing: self.closing.clone(),
@@ -220,6 +229,7 @@ impl Server {
             self.status.clone(),
             self.closing.clone(),
             config.core.vnodes,
+            config.core.archive_url.clone(),
             ApiMetrics::register(&self.registry)?,
         ));
         let public = upgrade::route(shared).or(api::routes(Arc::clone(&api))).recover(reply::recover);

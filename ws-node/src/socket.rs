@@ -5,6 +5,7 @@
 
 use std::borrow::Cow;
 use std::collections::VecDeque;
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -18,34 +19,38 @@ use roost_proto::limits::*;
 use roost_proto::{Claims, ErrorBody, ErrorCode, FrameError, UserId};
 use roost_service::ratelimit::Bucket;
 use roost_service::tokens::{TokenError, Verifier};
+use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until, timeout};
 use tokio_tungstenite::WebSocketStream;
+use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::error::{CapacityError, Error as WsError, ProtocolError};
 use tokio_tungstenite::tungstenite::protocol::CloseFrame;
-use tokio_tungstenite::tungstenite::{Message, Utf8Bytes};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::core::Event;
+use crate::core::credit::Taken;
 use crate::core::events::{Connecting, Lane, RoomCommand, SessionKey};
 use crate::core::session::Rights;
 use crate::lifetime::Lifetime;
 use crate::node::Input;
 use crate::origin::Origins;
+use crate::silence::Silence;
+use crate::wire::Frames;
 
 /// A socket that takes nothing for this long is gone: the longest a living one may be silent.
 const WRITE_TIMEOUT: Duration = Duration::from_millis(PING_INTERVAL_MS + PONG_TIMEOUT_MS);
 /// Time for the other side to answer a close frame.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
-/// Frames written before the socket is flushed.
+/// Frames written together, as many as one call to the system takes.
 const WRITE_BATCH: usize = 64;
 
 /// What the node's task hands to a connection.
 #[derive(Debug)]
 pub enum Out {
-    /// Those on credit give it back when they are written.
+    /// As it goes over the wire; those on credit give it back when they are written.
     Frame {
         frame: Bytes,
         lane: Lane,
@@ -68,6 +73,9 @@ pub struct Shared {
     pub next: AtomicU64,
     /// Frames of any kind read from one connection, per second and in a burst; 0: no limit.
     pub frames: (u32, u32),
+    /// Message frames and signals that may be on their way to one socket.
+    pub credit: usize,
+    pub signal_credit: usize,
     /// Room for all message frames on credit, all replies, and what the server says of itself.
     pub queue_max: usize,
     pub sockets: TaskTracker,
@@ -235,11 +243,13 @@ async fn open(shared: &Shared, connect: Connect, claims: Option<Claims>) -> Resu
         key,
         user: claims.sub,
         queue,
+        taken: Taken::new(key, shared.credit, shared.signal_credit),
         lifetime: Lifetime::of(claims.exp, wall_s(), shared.token_expiring, Instant::now()),
         events: shared.events.clone(),
         began: Instant::now(),
         frames: Bucket::new(shared.frames.0, shared.frames.1),
         refreshes: Bucket::new(REFRESHES_PER_S, REFRESHES_BURST),
+        silence: Silence::default(),
         greeted: false,
         told: false,
     })
@@ -250,11 +260,13 @@ struct Session {
     key: SessionKey,
     user: UserId,
     queue: mpsc::Receiver<Out>,
+    taken: Taken,
     lifetime: Lifetime,
     events: mpsc::Sender<Input>,
     began: Instant,
     frames: Bucket,
     refreshes: Bucket,
+    silence: Silence,
     /// The first frame was written: `welcome` or `moved`.
     greeted: bool,
     told: bool,
@@ -292,12 +304,16 @@ impl Session {
         socket: &mut Socket,
         mut bad: BadFrames,
     ) -> Option<Closing> {
-        let interval = Duration::from_millis(PING_INTERVAL_MS);
-        let pong_within = Duration::from_millis(PONG_TIMEOUT_MS);
-        let mut alarm = Instant::now() + interval;
-        let mut pinged = false;
         let mut batch = Vec::new();
+        // Both outlive the turns of the loop: to make them anew for every batch would cost more than the batch.
+        let mut alarm = pin!(sleep_until(self.next_alarm()));
+        let mut closing = pin!(shared.closing.cancelled());
         loop {
+            // What is put off only is noticed when the alarm goes off.
+            let next = self.next_alarm();
+            if next < alarm.deadline() || alarm.is_elapsed() {
+                alarm.as_mut().reset(next);
+            }
             let outcome = tokio::select! {
                 n = self.queue.recv_many(&mut batch, WRITE_BATCH) => {
                     if n == 0 {
@@ -305,45 +321,9 @@ impl Session {
                     }
                     self.write_batch(socket, &mut batch).await
                 }
-                message = socket.next() => match read(message) {
-                    Ok(frame) => {
-                        if frame.is_some() {
-                            (alarm, pinged) = (Instant::now() + interval, false);
-                        }
-                        self.pace().await;
-                        self.heard(shared, socket, frame, &mut bad).await
-                    }
-                    Err(closing) => Err(closing),
-                },
-                () = sleep_until(alarm) => {
-                    // An answer may have come while this task was busy: it is read before anything is concluded.
-                    match socket.next().now_or_never() {
-                        Some(message) => match read(message) {
-                            Ok(frame) => {
-                                if frame.is_some() {
-                                    (alarm, pinged) = (Instant::now() + interval, false);
-                                }
-                                self.heard(shared, socket, frame, &mut bad).await
-                            }
-                            Err(closing) => Err(closing),
-                        },
-                        None if pinged => Err(Some((CloseCode::NoPong, "no answer to a ping in time".into()))),
-                        None => {
-                            (alarm, pinged) = (Instant::now() + pong_within, true);
-                            write(socket, Message::text(ServerFrame::Ping(Empty {}).to_json())).await
-                        }
-                    }
-                }
-                () = sleep_until(self.lifetime.ends()) => {
-                    Err(Some((CloseCode::TokenExpired, "the token expired".into())))
-                }
-                () = sleep_until(self.lifetime.tells()), if self.greeted && !self.lifetime.told() => {
-                    let expiring = TokenExpiring { in_ms: self.lifetime.tell(Instant::now()) };
-                    write(socket, Message::text(ServerFrame::TokenExpiring(expiring).to_json())).await
-                }
-                () = shared.closing.cancelled() => {
-                    Err(Some((CloseCode::Draining, "this node is being stopped".into())))
-                }
+                message = socket.next() => self.heard(shared, socket, message, &mut bad).await,
+                () = &mut alarm => self.on_alarm(shared, socket, &mut bad).await,
+                () = &mut closing => Err(Some((CloseCode::Draining, "this node is being stopped".into()))),
             };
             if let Err(closing) = outcome {
                 return closing;
@@ -351,31 +331,69 @@ impl Session {
         }
     }
 
-    /// Writes what the core handed over, flushing once, and gives the credit back.
+    /// When something is to be done that nobody asks for.
+    fn next_alarm(&self) -> Instant {
+        let tells = Some(self.lifetime.tells()).filter(|_| self.greeted && !self.lifetime.told());
+        let ends = self.lifetime.ends().min(self.silence.ends());
+        tells.map_or(ends, |tells| tells.min(ends))
+    }
+
+    /// Does what is due.
+    async fn on_alarm(
+        &mut self,
+        shared: &Shared,
+        socket: &mut Socket,
+        bad: &mut BadFrames,
+    ) -> Result<(), Option<Closing>> {
+        let now = Instant::now();
+        if now >= self.lifetime.ends() {
+            return Err(Some((CloseCode::TokenExpired, "the token expired".into())));
+        }
+        if self.greeted && !self.lifetime.told() && now >= self.lifetime.tells() {
+            let expiring = TokenExpiring { in_ms: self.lifetime.tell(now) };
+            write(socket, Message::text(ServerFrame::TokenExpiring(expiring).to_json())).await?;
+        }
+        if now < self.silence.ends() {
+            return Ok(());
+        }
+        // An answer may have come while this task was busy: it is read before anything is concluded.
+        match socket.next().now_or_never() {
+            Some(message) => self.heard(shared, socket, message, bad).await,
+            None if self.silence.was_pinged() => {
+                Err(Some((CloseCode::NoPong, "no answer to a ping in time".into())))
+            }
+            None => {
+                self.silence.ping();
+                write(socket, Message::text(ServerFrame::Ping(Empty {}).to_json())).await
+            }
+        }
+    }
+
+    /// Writes what the core handed over, and says so when it is time (see [`Taken`]).
     async fn write_batch(
         &mut self,
         socket: &mut Socket,
         batch: &mut Vec<Out>,
     ) -> Result<(), Option<Closing>> {
         self.greeted = true;
-        let (mut frames, mut signals) = (0, 0);
+        let mut frames = Frames::default();
         let mut closing = None;
-        let work = async {
-            for out in batch.drain(..) {
-                match out {
-                    Out::Frame { frame, lane } => {
-                        frames += usize::from(lane == Lane::Message);
-                        signals += usize::from(lane == Lane::Signal);
-                        let text = Utf8Bytes::try_from(frame).map_err(|_| ())?;
-                        socket.feed(Message::Text(text)).await.map_err(|_| ())?;
-                    }
-                    Out::Close { code, reason } => {
-                        closing = Some((code, reason.into_owned()));
-                        break;
-                    }
+        for out in batch.drain(..) {
+            match out {
+                Out::Frame { frame, lane } => {
+                    frames.push(frame);
+                    self.taken.take(lane);
+                }
+                Out::Close { code, reason } => {
+                    closing = Some((code, reason.into_owned()));
+                    break;
                 }
             }
-            socket.flush().await.map_err(|_| ())
+        }
+        let work = async {
+            // What tungstenite has of its own, a pong perhaps, goes first: then it has nothing half written.
+            socket.flush().await.map_err(|_| ())?;
+            socket.get_mut().write_all_buf(&mut frames).await.map_err(|_| ())
         };
         match timeout(WRITE_TIMEOUT, work).await {
             Ok(Ok(())) => {}
@@ -384,20 +402,25 @@ impl Session {
         if let Some(closing) = closing {
             return Err(Some(closing));
         }
-        if frames + signals > 0 {
-            self.tell(Event::Drained { session: self.key, frames, signals }).await?;
+        match self.taken.due() {
+            Some(drained) => self.tell(drained).await,
+            None => Ok(()),
         }
-        Ok(())
     }
 
     async fn heard(
         &mut self,
         shared: &Shared,
         socket: &mut Socket,
-        frame: Option<Result<ClientFrame, FrameError>>,
+        message: Option<Result<Message, WsError>>,
         bad: &mut BadFrames,
     ) -> Result<(), Option<Closing>> {
         let session = self.key;
+        let frame = read(message)?;
+        if frame.is_some() {
+            self.silence.end();
+        }
+        self.pace().await;
         match frame {
             None | Some(Ok(ClientFrame::Pong(_))) => Ok(()),
             Some(Ok(ClientFrame::Ping(_))) => {
@@ -414,6 +437,8 @@ impl Session {
             Some(Ok(ClientFrame::Join(join))) => self.in_room(RoomCommand::Join(join)).await,
             Some(Ok(ClientFrame::Leave(leave))) => self.in_room(RoomCommand::Leave(leave)).await,
             Some(Ok(ClientFrame::Members(of))) => self.in_room(RoomCommand::Members(of)).await,
+            Some(Ok(ClientFrame::Watch(command))) => self.tell(Event::Watch { session, command }).await,
+            Some(Ok(ClientFrame::Unwatch(command))) => self.tell(Event::Unwatch { session, command }).await,
             Some(Ok(ClientFrame::Signal(signal))) => self.tell(Event::Signal { session, signal }).await,
             Some(Ok(ClientFrame::Status(s))) => {
                 self.tell(Event::Status { session, id: s.id, status: s.status }).await

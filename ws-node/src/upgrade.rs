@@ -22,10 +22,8 @@ use crate::socket::{self, Shared};
 /// Read buffer of one connection: the frames of a chat fit; larger ones grow it while they are read. tungstenite's
 /// default is 128 KiB for every idle connection.
 const READ_BUFFER_BYTES: usize = 2 * 1024;
-/// A batch of frames goes out in few writes; the session flushes it.
-const WRITE_BUFFER_BYTES: usize = 4 * 1024;
-/// Most that may wait for a slow socket inside tungstenite: a few of the largest frames.
-const WRITE_BUFFER_BYTES_MAX: usize = 4 * FRAME_BYTES_MAX + 64 * 1024;
+/// Most that may wait for a slow socket inside tungstenite: what the core hands over does not go through it.
+const WRITE_BUFFER_BYTES_MAX: usize = 2 * FRAME_BYTES_MAX;
 
 /// The route of the public listener.
 pub fn route(
@@ -129,7 +127,7 @@ async fn upgraded(
     };
     let config = WebSocketConfig::default()
         .read_buffer_size(READ_BUFFER_BYTES)
-        .write_buffer_size(WRITE_BUFFER_BYTES)
+        .write_buffer_size(0)
         .max_write_buffer_size(WRITE_BUFFER_BYTES_MAX)
         .max_message_size(Some(FRAME_BYTES_MAX))
         .max_frame_size(Some(FRAME_BYTES_MAX));

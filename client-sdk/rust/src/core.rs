@@ -1,6 +1,6 @@
 //! The protocol of a client as plain state: `step(input, now) -> actions`, without a socket, a clock or a task.
 //!
-//! It owns what is unanswered ([`Outbox`]), what was received ([`Inbox`], [`Rooms`]) and which connections there are
+//! It owns what is unanswered ([`Outbox`]), what was received ([`Inbox`], [`Rooms`]), who is watched ([`Watching`]) and which connections there are
 //! ([`Link`](crate::link); that and [`rooms`](crate::rooms) are the other parts of this type). The driver carries; it
 //! decides nothing.
 
@@ -23,6 +23,7 @@ use crate::rooms::Rooms;
 use crate::route::Route;
 use crate::signals::{Outgoing, Signals};
 use crate::state::State;
+use crate::watching::Watching;
 
 /// What the core must know to begin.
 #[derive(Debug, Clone)]
@@ -116,6 +117,7 @@ pub struct Core {
     pub(crate) outbox: Outbox,
     pub(crate) inbox: Inbox,
     pub(crate) rooms: Rooms,
+    pub(crate) watching: Watching,
     pub(crate) signals: Signals,
     pub(crate) link: Link,
     /// The id of the refresh that waits for its answer.
@@ -133,6 +135,7 @@ impl Core {
             outbox: Outbox::new(config.queue_max, config.backoff.clone()),
             inbox: Inbox::new(&config.user, config.cursor),
             rooms: Rooms::default(),
+            watching: Watching::default(),
             signals: Signals::default(),
             link: Link::new(config.backoff.clone()),
             refreshing: None,
@@ -242,6 +245,7 @@ impl Core {
                 | ServerFrame::Reset(_)
                 | ServerFrame::Read(_)
                 | ServerFrame::Member(_)
+                | ServerFrame::Presence(_)
                 | ServerFrame::Signal(_) => {
                     self.broken(conn, "a frame before 'welcome'".to_owned());
                 }
@@ -262,6 +266,7 @@ impl Core {
                 ServerFrame::Moved(moved) => self.moved(moved),
                 ServerFrame::Welcome(_) => self.broken(conn, "a second 'welcome'".to_owned()),
                 ServerFrame::Member(member) => self.member(member),
+                ServerFrame::Presence(presence) => self.presence(presence),
                 ServerFrame::Signal(signal) => self.signalled(signal),
                 ServerFrame::Ping(_) | ServerFrame::Pong(_) => {}
             }
@@ -285,7 +290,9 @@ impl Core {
         if let Some(cursor) = welcome.read {
             self.read_elsewhere(cursor);
         }
+        self.outbox.withdraw_own();
         self.welcome_rooms(welcome.rooms);
+        self.watch_again();
     }
 
     fn read_elsewhere(&mut self, cursor: Cursor) {

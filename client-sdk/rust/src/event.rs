@@ -6,7 +6,7 @@ use std::task::{Context, Poll, ready};
 
 use futures_util::Stream;
 use roost_proto::events::Message;
-use roost_proto::frames::{Change, InfoOf, Signalled};
+use roost_proto::frames::{Change, InfoOf, Presence, Signalled};
 use roost_proto::{Cursor, ErrorBody, Json, RoomId, StreamId, UserId};
 use tokio::sync::{mpsc, watch};
 
@@ -37,6 +37,12 @@ pub enum Event {
     /// A signal, to a room or (without one) to this user. An application that is slow to take its events gets the
     /// last of each sender and kind.
     Signal(Signalled),
+    /// What users show who are watched ([`Client::watch`](crate::Client::watch)): each once when it begins, then
+    /// those of whom something else is known; after a reconnect what changed meanwhile. An application that is slow
+    /// to take its events gets the last of each user.
+    Presence(Vec<Presence>),
+    /// This user is not watched any more, because the server refuses it: after a reconnect with another token, say.
+    WatchLost { user: UserId, error: ErrorBody },
     /// This client is not in the room any more, because the server refuses it: after a reconnect with another token,
     /// say. [`Client::join`](crate::Client::join) may try again.
     RoomLost { room: RoomId, error: ErrorBody },

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ops::Bound::{Excluded, Included, Unbounded};
 
-use roost_proto::{RoomId, UserId};
+use roost_proto::{RoomId, StreamId, UserId};
 
 /// Commands of one lane keep their order.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -16,14 +16,18 @@ pub enum Lane {
     /// Coming into one room, leaving it, asking who is there: each may depend on the one before, so one is on the
     /// way at a time.
     Within(RoomId),
+    /// Pages of one stream: each takes a good part of what may be on the way to a client, so one at a time.
+    History(StreamId),
     /// The chosen status: the last one wins, so one is on the way at a time.
     Status,
+    /// Whom to watch and whom not any more: each may undo the one before, so one is on the way at a time.
+    Watch,
 }
 
 impl Lane {
     /// Whether a command waits for the answer to the one before.
     pub(crate) fn is_one_at_a_time(&self) -> bool {
-        matches!(self, Self::Status | Self::Within(_))
+        matches!(self, Self::Status | Self::Within(_) | Self::History(_) | Self::Watch)
     }
 }
 

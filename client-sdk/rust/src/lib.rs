@@ -36,6 +36,17 @@
 //! # Ok(()) }
 //! ```
 //!
+//! Who is there:
+//!
+//! ```no_run
+//! # async fn run(client: roost_client::Client) -> Result<(), Box<dyn std::error::Error>> {
+//! for shown in client.watch(["bob", "carol"]).await? {
+//!     println!("{} is {:?} since {:?}", shown.user, shown.status, shown.since);
+//! }
+//! // That and every change from now on is an `Event::Presence`.
+//! # Ok(()) }
+//! ```
+//!
 //! What it promises, as long as the application keeps the client (`docs/PROTOCOL.md` is the contract):
 //!
 //! - A confirmed send or publish is in the recipient's or the room's stream once. One without a final answer is repeated, under the same id,
@@ -46,13 +57,16 @@
 //! - What was shown and taken is acknowledged; [`Client::cursor`] is where a later client goes on.
 //! - A room stays joined over reconnects and moves until it is left; one that cannot be kept is told as
 //!   [`Event::RoomLost`].
+//! - A user stays watched over reconnects and moves until unwatched, and what was told last is what the user shows;
+//!   one that may not be watched any more is told as [`Event::WatchLost`].
+//! - What is still in the hot window can be read again, page by page ([`Client::history`]).
 //! - A slow application slows the reading; nothing is dropped and nothing grows without bound.
 //!
-//! Not here: presence of others and history (the wire crate does not have their frames yet), TLS
+//! Not here: history older than the hot window, TLS
 //! (put a proxy in front of the client, or wait for a later version), and storage: a send that must survive the
 //! process belongs in the application's own store, with its id ([`Client::send_with_id`]).
 //!
-//! Inside: `core` (with `link`, `outbox`, `lanes`, `inbox`, `rooms`, `place`, `signals`) decides and has no I/O; `driver` is the one task, and carries.
+//! Inside: `core` (with `link`, `outbox`, `lanes`, `inbox`, `rooms`, `watching`, `place`, `signals`) decides and has no I/O; `driver` is the one task, and carries.
 
 mod backoff;
 mod builder;
@@ -64,6 +78,7 @@ mod core_tests;
 mod driver;
 mod error;
 mod event;
+mod history;
 mod inbox;
 mod lanes;
 mod link;
@@ -80,6 +95,8 @@ mod signals;
 mod simulation;
 mod state;
 mod token;
+mod watch_calls;
+mod watching;
 
 /// The core without its driver, for simulations of whole clusters. No part of the interface.
 #[cfg(feature = "simulation")]
@@ -100,9 +117,11 @@ pub use builder::Builder;
 pub use client::{Client, SendOptions, Sent};
 pub use error::{BoxError, BuildError, ConnectError, Failure, SendError};
 pub use event::{Event, Events, Members};
+pub use history::Page;
 pub use room_calls::{JoinOptions, Joined, Published};
-pub use roost_proto::events::{Message, Receipt};
-pub use roost_proto::frames::{Change, ChosenStatus, InfoOf, Signalled};
+pub use roost_proto::events::{Message, Receipt, Status};
+pub use roost_proto::frames::{Change, ChosenStatus, InfoOf, Presence, Signalled};
+pub use roost_proto::history::Before;
 pub use roost_proto::{
     Cursor, Epoch, ErrorBody, ErrorCode, IdError, Json, MessageId, NodeId, Offset, RoomId, SessionId,
     StreamId, UserId,

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use rand::rngs::StdRng;
 use roost_proto::frames::{Reply, ReplyOk, RoomAt};
 use roost_proto::limits::{DEDUP_WINDOW_MS, UNANSWERED_MAX, UNKNOWN_AFTER_MS};
-use roost_proto::{ErrorBody, ErrorCode, MessageId, RoomId};
+use roost_proto::{ErrorBody, ErrorCode, MessageId, RoomId, UserId};
 
 use crate::backoff::Backoff;
 use crate::error::SendError;
@@ -34,6 +34,8 @@ pub enum What {
     /// Be in a room. The frame is made when it is written, with the cursor as of then.
     Join(RoomAt),
     Leave(RoomId),
+    Watch(Vec<UserId>),
+    Unwatch(Vec<UserId>),
 }
 
 impl Command {
@@ -165,13 +167,13 @@ impl Outbox {
         Ok(())
     }
 
-    /// Takes over what the core itself wants of a room, for as long as this connection lasts. These are bounded by
-    /// the rooms there are.
-    pub(crate) fn push_own(&mut self, room: &RoomId, what: What) {
+    /// Takes over what the core itself wants, for as long as this connection lasts. These are bounded by the rooms
+    /// and the watched users there are.
+    pub(crate) fn push_own(&mut self, lane: Lane, what: What) {
         // An id that the application may have used is passed over.
         let ids = (self.next..).filter_map(|n| MessageId::new(format!("sdk-{n}")).ok());
         if let Some(id) = ids.into_iter().find(|id| !self.by_id.contains_key(id)) {
-            self.queue(Command::within(id, room, what), Vec::new(), true);
+            self.queue(Command { id, lane, what }, Vec::new(), true);
         }
     }
 

@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use roost_proto::frames::{InRoom, Join, Joined, Member, ReplyOk, RoomAt, RoomWelcome, Signalled};
+use roost_proto::frames::{InRoom, Join, Joined, Member, OfUsers, ReplyOk, RoomAt, RoomWelcome, Signalled};
 use roost_proto::limits::ROOMS_PER_SESSION_MAX;
 use roost_proto::{ClientFrame, ErrorBody, ErrorCode, MessageId, RoomId, StreamId};
 
@@ -92,9 +92,14 @@ impl Core {
             let full = SendError::TooManyRooms { max: ROOMS_PER_SESSION_MAX };
             return self.actions.push(Action::Answer(ticket, Err(full)));
         }
+        let watching =
+            matches!(command.what, What::Watch(_) | What::Unwatch(_)).then(|| command.what.clone());
         let left = if let What::Leave(room) = &command.what { Some(room.clone()) } else { None };
         if let Err(e) = self.outbox.push(command, ticket, expires_ms) {
             return self.actions.push(Action::Answer(ticket, Err(e)));
+        }
+        if let Some(what) = watching {
+            self.wants_watched(&what);
         }
         if let Some(room) = left {
             // At once: nothing more of it is shown, and no later connection names it.
@@ -113,6 +118,8 @@ impl Core {
                 ClientFrame::Join(Join::new(id, RoomAt { cursor: place.unwrap_or(at.cursor), ..at }))
             }
             What::Leave(room) => ClientFrame::Leave(InRoom { id, room }),
+            What::Watch(users) => ClientFrame::Watch(OfUsers { id, users }),
+            What::Unwatch(users) => ClientFrame::Unwatch(OfUsers { id, users }),
         };
         frame.to_json().into()
     }
@@ -136,6 +143,9 @@ impl Core {
                     *outcome = Ok(ReplyOk::default());
                 }
             }
+            (What::Watch(users), Ok(ok)) => self.watched(users, *own, ok),
+            (What::Watch(users), Err(error)) if *own => self.not_watched_again(users, error),
+            (What::Unwatch(users), _) => self.unwatched(users),
             _ => {}
         }
         self.answer(answered.answers());
@@ -173,7 +183,6 @@ impl Core {
 
     /// What `welcome` says of rooms.
     pub(crate) fn welcome_rooms(&mut self, told: Vec<RoomWelcome>) {
-        self.outbox.withdraw_own();
         let mut missing: BTreeSet<RoomId> = self.rooms.rooms.keys().cloned().collect();
         for RoomWelcome { room, cursor, recovered, replayed, through, members, member_count, error } in told {
             let joined = cursor.zip(recovered).map(|(cursor, recovered)| {
@@ -213,14 +222,14 @@ impl Core {
             }
         } else if joined.is_some() && !self.outbox.has(&Lane::Within(room.clone())) {
             // A command that is under way knows better.
-            self.outbox.push_own(&room.clone(), What::Leave(room));
+            self.outbox.push_own(Lane::Within(room.clone()), What::Leave(room));
         }
     }
 
     fn join_again(&mut self, room: &RoomId) {
         if let Some(Room { at, .. }) = self.rooms.get_mut(room) {
             let join = What::Join(at.clone());
-            self.outbox.push_own(room, join);
+            self.outbox.push_own(Lane::Within(room.clone()), join);
         }
     }
 

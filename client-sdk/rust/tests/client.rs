@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use fake::{Coordinator, LIMIT, Node, connected, large_message, message, next, next_offset, state, welcome};
 use roost_client::{
-    BuildError, ChosenStatus, Client, ConnectError, Cursor, Epoch, Event, Failure, MessageId, Offset,
-    SendError, State,
+    Before, BuildError, ChosenStatus, Client, ConnectError, Cursor, Epoch, Event, Failure, MessageId, Offset,
+    Page, SendError, State, StreamId,
 };
 use serde_json::json;
 
@@ -81,6 +81,42 @@ async fn a_send_returns_when_the_reply_is_there() {
     };
     let (refused, ()) = tokio::join!(c.client.send("bob", 1), refusing);
     assert!(matches!(refused, Err(SendError::Refused(e)) if e.message == "used before"));
+}
+
+#[tokio::test]
+async fn history_is_read_page_by_page_one_at_a_time() {
+    let mut c = connected(|b| b).await;
+    let lobby = StreamId::new("room:lobby").unwrap();
+    let before: Before = "1:9".parse().unwrap();
+    let pages = futures_util::future::join(
+        c.client.history(&lobby, None, Some(2)),
+        c.client.history(&lobby, Some(before), None),
+    );
+    let answering = async {
+        let first = c.socket.read().await;
+        assert_eq!((&first["stream"], &first["limit"]), (&json!("room:lobby"), &json!(2)));
+        let busy = json!({"code": "rate_limited", "message": "", "retryable": true, "retry_after_ms": 10});
+        c.socket.write(json!({"type": "reply", "id": first["id"], "error": busy})).await;
+        assert_eq!(c.socket.read().await, first, "asked again before anything later");
+        let ok = json!({"messages": [message(10), message(9)], "before": "1:9"});
+        c.socket.write(json!({"type": "reply", "id": first["id"], "ok": ok})).await;
+        let second = c.socket.read().await;
+        assert_eq!((&second["before"], second.get("limit")), (&json!("1:9"), None));
+        let ok = json!({"messages": [message(8)], "older": true});
+        c.socket.write(json!({"type": "reply", "id": second["id"], "ok": ok})).await;
+    };
+    let ((first, second), ()) = tokio::join!(pages, answering);
+    let (first, second) = (first.unwrap(), second.unwrap());
+    let offsets = |page: &Page| page.messages.iter().map(|m| m.offset.0).collect::<Vec<_>>();
+    assert_eq!((offsets(&first), first.before, first.older), (vec![10, 9], Some(before), false));
+    assert_eq!((offsets(&second), second.before, second.older), (vec![8], None, true));
+
+    let answering = async {
+        let asked = c.socket.read().await;
+        c.socket.write(json!({"type": "reply", "id": asked["id"], "ok": {"messages": ["no message"]}})).await;
+    };
+    let (wrong, ()) = tokio::join!(c.client.history(&lobby, None, None), answering);
+    assert!(matches!(wrong, Err(SendError::Refused(_))), "{wrong:?}");
 }
 
 #[tokio::test]

@@ -26,6 +26,7 @@ use warp::reply::Response;
 use warp::{Filter, Rejection};
 
 use super::{Api, NO_HOME_RETRY_AFTER_MS};
+use crate::metrics::Forwarded;
 
 /// Requests at once: what a node takes. More would only wait there.
 const REQUESTS_MAX: usize = 128;
@@ -77,12 +78,20 @@ pub(super) fn route(api: Arc<Api>) -> impl Filter<Extract = (Response,), Error =
                 }
                 let query = if query.is_empty() { query } else { format!("?{query}") };
                 let uri = format!("{}{query}", path.as_str());
-                match forward(&api, method, &uri, headers, body).await {
-                    Ok(response) => response,
-                    Err(error) => reply::error(&error),
-                }
+                let answer = forward(&api, method, &uri, headers, body).await;
+                api.metrics.forwarded(result_of(&answer));
+                answer.unwrap_or_else(|error| reply::error(&error))
             }
         })
+}
+
+fn result_of(answer: &Result<Response, ErrorBody>) -> Forwarded {
+    match answer.as_ref().map_err(|error| error.code) {
+        Ok(_) => Forwarded::Answered,
+        Err(ErrorCode::Unavailable) => Forwarded::Unavailable,
+        Err(ErrorCode::Unknown) => Forwarded::Unknown,
+        Err(_) => Forwarded::Refused,
+    }
 }
 
 fn unavailable(why: &str) -> ErrorBody {

@@ -110,8 +110,14 @@ macro_rules! delegate {
             ) -> Result<Page, StoreError> {
                 self.up()?.page(vnode, stream, before, limit).await
             }
-            async fn presence(&self, vnode: VnodeId, users: &[UserId]) -> Result<Vec<PresenceRow>, StoreError> {
+            async fn presence(&self, vnode: VnodeId, users: &[UserId]) -> Result<Presences, StoreError> {
                 self.up()?.presence(vnode, users).await
+            }
+            async fn presence_standings(
+                &self,
+                vnodes: &[VnodeId],
+            ) -> Result<Vec<PresenceStanding>, StoreError> {
+                self.up()?.presence_standings(vnodes).await
             }
             async fn standings(
                 &self,

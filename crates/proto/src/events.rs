@@ -15,6 +15,11 @@ pub const CHAT_EVENTS: &str = "chat_events";
 pub const USER_STATUS_EVENTS: &str = "user_status_events";
 /// Has messages too, equal to the byte to those in `chat_events` (key: user).
 pub const UNDELIVERED_EVENTS: &str = "undelivered_events";
+/// Partitions of every topic unless told otherwise: enough for as many consumers of a group, few enough for a thousand
+/// nodes (1,000 × 8 is well below what one Kafka cluster carries). Never changes.
+pub const PARTITIONS: u32 = 8;
+/// The kind of the messages that nodes send to themselves to see whether messages get through; nobody's mail.
+pub const CANARY_KIND: &str = "canary";
 
 /// The per-server topic of `node`.
 pub fn messages_topic(node: &crate::NodeId) -> String {
@@ -95,6 +100,7 @@ pub fn message_bytes(stream: &StreamId, cursor: Cursor, rest: &[u8]) -> Bytes {
 
 /// What a user shows to others.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum Status {
     Online,

@@ -72,6 +72,8 @@ frames! {
         "join" => Join(Join),
         "leave" => Leave(InRoom),
         "members" => Members(InRoom),
+        "watch" => Watch(OfUsers),
+        "unwatch" => Unwatch(OfUsers),
         "ack" => Ack(Ack),
         "read" => Read(Read),
         "status" => Status(SetStatus),
@@ -91,6 +93,7 @@ frames! {
         "reset" => Reset(Reset),
         "read" => Read(Read),
         "member" => Member(Member),
+        "presence" => Presence(Presence),
         "signal" => Signal(Signalled),
         "moved" => Moved(Moved),
         "token_expiring" => TokenExpiring(TokenExpiring),
@@ -107,6 +110,7 @@ impl ClientFrame {
             Self::Publish(publish) => Some(&publish.id),
             Self::Join(join) => Some(&join.id),
             Self::Leave(command) | Self::Members(command) => Some(&command.id),
+            Self::Watch(command) | Self::Unwatch(command) => Some(&command.id),
             Self::Status(status) => Some(&status.id),
             Self::History(history) => Some(&history.id),
             Self::Refresh(refresh) => Some(&refresh.id),
@@ -192,6 +196,31 @@ pub struct InRoom {
     pub room: RoomId,
 }
 
+/// A command about the presence of users: `watch`, `unwatch`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub struct OfUsers {
+    pub id: MessageId,
+    pub users: Vec<UserId>,
+}
+
+/// What a user shows to others. Times as RFC 3339.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub struct Presence {
+    pub user: UserId,
+    pub status: Status,
+    /// When the status began; `None`: never seen, or longer ago than is kept.
+    #[cfg_attr(feature = "schema", schemars(extend("format" = "date-time")))]
+    pub since: Option<String>,
+    /// Of who is offline: when last visible.
+    #[cfg_attr(feature = "schema", schemars(extend("format" = "date-time")))]
+    pub last_seen: Option<String>,
+    /// In the answer to `watch`: nobody is there at the moment who would notice a change.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub stale: bool,
+}
+
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Publish {
@@ -266,7 +295,7 @@ pub struct Send {
     pub id: MessageId,
     pub to: UserId,
     pub data: Box<RawValue>,
-    /// Be told when it is delivered and read ([`Receipt`](crate::events::Receipt)).
+    /// Be told when it is delivered and when it is read.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub receipt: bool,
 }
@@ -459,6 +488,9 @@ pub struct ReplyOk {
     pub members: Option<Vec<InfoOf>>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub member_count: Option<usize>,
+    /// To `watch`: what the users show now, in the order asked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub users: Option<Vec<Presence>>,
     /// To `history`: `message` frames, newest first.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "schema", schemars(with = "Option<Vec<crate::schema::MessageFrame>>"))]
@@ -469,6 +501,9 @@ pub struct ReplyOk {
     /// With `messages`: the hot window ends here, the stream does not.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub older: bool,
+    /// With `older`: where an archiver has what comes next.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next: Option<String>,
 }
 
 impl From<Joined> for ReplyOk {

@@ -1,4 +1,4 @@
-//! Pages of a stream's hot window, newest first: the command `history`, on the socket and over HTTP.
+//! Pages of a stream, newest first: of its hot window by the command `history`, of all of it from the archiver.
 
 use std::fmt;
 use std::str::FromStr;
@@ -46,6 +46,50 @@ impl FromStr for Before {
     }
 }
 
+/// How far `chat_events` has to be archived before a history is whole: a partition, and its end when a session began
+/// (core rule 26). For clients it is an opaque text.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Through {
+    pub partition: u32,
+    pub offset: u64,
+}
+
+impl fmt::Display for Through {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}", self.partition, self.offset)
+    }
+}
+
+/// A `through` that no frame has named.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("'through' is not what a frame said")]
+pub struct NotAPoint;
+
+impl FromStr for Through {
+    type Err = NotAPoint;
+
+    fn from_str(text: &str) -> Result<Self, NotAPoint> {
+        let (partition, offset) = text.split_once(':').ok_or(NotAPoint)?;
+        let partition = partition.parse().map_err(|_| NotAPoint)?;
+        Ok(Self { partition, offset: offset.parse().map_err(|_| NotAPoint)? })
+    }
+}
+
+/// Where an archiver at `base` (`https://history.example.com`) has what is older than `before`.
+pub fn archive_url(base: &str, stream: &StreamId, before: Option<Before>) -> String {
+    let mut url = format!("{}/history?stream={}", base.trim_end_matches('/'), encoded(stream.as_str()));
+    if let Some(before) = before {
+        url.push_str(&format!("&before={}", encoded(&before.to_string())));
+    }
+    url
+}
+
+/// Percent-encodes everything but unreserved characters (RFC 3986 §2.3).
+pub fn encoded(text: &str) -> String {
+    let keep = |b: u8| b.is_ascii_alphanumeric() || b"-_.~".contains(&b);
+    text.bytes().map(|b| if keep(b) { char::from(b).to_string() } else { format!("%{b:02X}") }).collect()
+}
+
 impl Serialize for Before {
     fn serialize<S: Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
         s.collect_str(self)
@@ -62,6 +106,19 @@ impl<'de> Deserialize<'de> for Before {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_point_to_read_through_survives_the_wire_and_nothing_else_is_taken_for_it() {
+        let through = Through { partition: 3, offset: 1_000 };
+        assert_eq!("3:1000".parse(), Ok(through));
+        assert_eq!(through.to_string(), "3:1000");
+        for bad in ["", "3", "3:", ":1", "-1:1", "3:1:1"] {
+            assert_eq!(bad.parse::<Through>(), Err(NotAPoint), "{bad}");
+        }
+        let (stream, before) = (StreamId::new("room:a b").unwrap(), Before(Cursor::new(Epoch(1), Offset(2))));
+        let url = "http://x:7010/history?stream=room%3Aa%20b&before=1%3A2";
+        assert_eq!(archive_url("http://x:7010/", &stream, Some(before)), url);
+    }
 
     #[test]
     fn where_a_page_ends_survives_the_wire_and_nothing_else_is_taken_for_it() {

@@ -132,6 +132,11 @@ text_id!(
     }
 );
 
+impl UserId {
+    /// What ids of users of Roost's own begin with: nobody has a token for one.
+    pub const RESERVED: &str = "roost.";
+}
+
 impl StreamId {
     /// The inbox of `user`.
     pub fn inbox(user: &UserId) -> Self {

@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
@@ -11,6 +12,15 @@ use serde_json::value::RawValue;
 pub struct Json(Box<RawValue>);
 
 impl Json {
+    /// A frame of ours.
+    ///
+    /// # Panics
+    /// If it is not JSON: a bug.
+    pub fn of_frame(frame: Bytes) -> Self {
+        let text = String::from_utf8(frame.into()).expect("frames are made of text");
+        Self(RawValue::from_string(text).expect("frames are JSON"))
+    }
+
     pub fn get(&self) -> &str {
         self.0.get()
     }

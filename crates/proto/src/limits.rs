@@ -11,6 +11,8 @@ pub const COMMANDS_BURST: u32 = 200;
 pub const SESSIONS_PER_USER_MAX: usize = 16;
 /// Rooms one session may be in.
 pub const ROOMS_PER_SESSION_MAX: usize = 200;
+/// Users one session may watch.
+pub const WATCHED_PER_SESSION_MAX: usize = 1000;
 /// Signals per second a session may sustain, and the burst on top; more are dropped.
 pub const SIGNALS_PER_S: u32 = 60;
 pub const SIGNALS_BURST: u32 = 120;
@@ -61,6 +63,8 @@ pub const REFRESHES_BURST: u32 = 5;
 /// Messages in one page of `history`, when nothing is said and at most.
 pub const HISTORY_DEFAULT: usize = 50;
 pub const HISTORY_MAX: usize = 100;
+/// The most of one page of the archive, of messages or of changes of a status.
+pub const ARCHIVE_PAGE_MAX: usize = 500;
 /// Commands in one `/api/batch`.
 pub const BATCH_COMMANDS_MAX: usize = 100;
 /// The body of one `/api/batch`, in bytes: sixteen of the largest messages, or a hundred of 10 KiB.

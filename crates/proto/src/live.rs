@@ -1,17 +1,20 @@
-//! What is told at once over the store's publish and subscribe, and may be lost: publications, changes of members,
-//! signals. Whoever listens compares tails and versions from time to time, so that a loss is found.
+//! What is told at once over the store's publish and subscribe, and may be lost: publications, changes of members and
+//! of presence, signals. Whoever listens compares tails and versions from time to time, so that a loss is found.
 //!
 //! A publication is the `message` frame itself; everything else is a [`Note`].
 
+use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use crate::Json;
 use crate::events::message_prefix;
+use crate::frames::Presence;
 use crate::ids::{Cursor, Epoch, Offset, SessionId, StreamId, UserId};
 
 /// How often the members of a room were changed, and under which epoch its home began to count: a change of the home
-/// is no change of members, but a new count.
+/// is no change of members, but a new count. Of a vnode's presence `n` is the seq of the write that last changed what
+/// others see.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Serialize, Deserialize)]
 pub struct Version {
     pub epoch: Epoch,
@@ -31,6 +34,9 @@ pub enum Note {
         user: UserId,
         change: MemberChange,
     },
+    /// What others see of users of a vnode changed; `before` is the version that this follows. Composed by the store
+    /// ([`presence_note`]).
+    Presence { before: Version, version: Version, users: Vec<Presence> },
     /// A signal: to everyone who listens, or to one user's sessions.
     Signal {
         /// Who sent it need not be told.
@@ -60,6 +66,25 @@ impl Note {
     }
 }
 
+/// A [`Note::Presence`] of the changes that one write made, equal to the byte to what the store composes. The texts are
+/// those of the status events, from `"user"` on ([`status_rest`](crate::events::status_rest)).
+pub fn presence_note<'a>(
+    before: Version,
+    version: Version,
+    rests: impl IntoIterator<Item = &'a Bytes>,
+) -> Bytes {
+    let json = |version| serde_json::to_string(&version).expect("two numbers always encode");
+    let (before, version) = (json(before), json(version));
+    let mut note =
+        format!("{{\"presence\":{{\"before\":{before},\"version\":{version},\"users\":[").into_bytes();
+    for (i, rest) in rests.into_iter().enumerate() {
+        note.extend_from_slice(if i == 0 { b"{" } else { b",{" });
+        note.extend_from_slice(rest);
+    }
+    note.extend_from_slice(b"]}}");
+    Bytes::from(note)
+}
+
 /// Where a publication of `stream` is, if `payload` is one: read from its fixed beginning.
 pub fn place_of(stream: &StreamId, payload: &[u8]) -> Option<Cursor> {
     let rest = payload.strip_prefix(message_prefix(stream).as_bytes())?;
@@ -77,7 +102,7 @@ fn number(text: &[u8]) -> Option<(u64, &[u8])> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::events::message_bytes;
+    use crate::events::{Status, StatusCause, message_bytes, status_rest};
 
     #[test]
     fn a_publication_tells_its_place_and_a_note_is_none() {
@@ -87,5 +112,22 @@ mod tests {
         assert_eq!(place_of(&stream, &frame), Some(at));
         assert_eq!(place_of(&StreamId::new("room:a").unwrap(), &frame), None);
         assert_eq!(place_of(&stream, br#"{"member":{}}"#), None);
+    }
+
+    #[test]
+    fn what_the_store_composes_is_a_note_of_what_users_show() {
+        let rest = |name: &str| {
+            let user = UserId::new(name).unwrap();
+            status_rest(&user, Status::Offline, StatusCause::Lost, 5, 5, Some(4))
+        };
+        let (before, version) = (Version::default(), Version { epoch: Epoch(7), n: 9 });
+        let note = presence_note(before, version, &[rest("bob"), rest("zo\"ë")]);
+        let Note::Presence { before: b, version: v, users } = serde_json::from_slice(&note).unwrap() else {
+            panic!("not of presence")
+        };
+        assert_eq!((b, v), (before, version));
+        let names: Vec<_> = users.iter().map(|shown| shown.user.as_str()).collect();
+        assert_eq!(names, ["bob", "zo\"ë"]);
+        assert_eq!(users[1].last_seen.as_deref(), Some("1970-01-01T00:00:00.004Z"));
     }
 }

@@ -15,7 +15,7 @@ pub use self::common::{
     Backends, CommonConfig, Defaults, JwtConfig, KafkaConfig, Sasl, SaslMechanism, SecurityProtocol, Tuning,
 };
 pub use self::fields::{
-    field, flag, number, one_of, optional, power_of_two, required, socket_addr, text, ws_url,
+    field, flag, http_url, number, one_of, optional, power_of_two, required, rooms, socket_addr, text, ws_url,
 };
 
 /// A variable whose name has one of these words in it is a secret.

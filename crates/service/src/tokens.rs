@@ -160,6 +160,12 @@ fn check_subject(claims: &Map<String, Value>) -> Result<(), TokenError> {
         None => return Err(TokenError::Claim("sub is missing".into())),
         Some(sub) => sub.as_str().ok_or_else(|| TokenError::Claim("sub is not a text".into()))?,
     };
+    if sub.starts_with(UserId::RESERVED) {
+        return Err(TokenError::Claim(format!(
+            "sub: ids that begin with '{}' are reserved",
+            UserId::RESERVED
+        )));
+    }
     UserId::new(sub).map(|_| ()).map_err(|wrong| TokenError::Claim(format!("sub: {wrong}")))
 }
 

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::{ClientConfig, Message, Offset, TopicPartitionList};
 use roost_backend::log::{LogRecord, Position};
-use roost_ws_node::config::PARTITIONS;
+use roost_proto::events::PARTITIONS;
 use serde::{Deserialize, Serialize};
 
 /// For an answer of Kafka, which is up when a topic is read.

@@ -9,7 +9,7 @@ use rand::RngExt;
 use rdkafka::ClientConfig;
 use rdkafka::producer::{FutureProducer, FutureRecord};
 use redis::cmd;
-use roost_ws_node::config::PARTITIONS;
+use roost_proto::events::PARTITIONS;
 use tokio::time::sleep;
 
 use super::outside::Service;

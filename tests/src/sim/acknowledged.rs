@@ -1,4 +1,4 @@
-//! What nobody acknowledges is reported, once, and nothing else; who asks for receipts gets them (decision 9).
+//! What nobody acknowledges is reported, once, and nothing else; who asks for receipts gets them (decision 13).
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -11,6 +11,7 @@ use roost_proto::ids::{Cursor, DeviceId, Epoch, MessageId, UserId};
 use roost_ws_node::core::events::{Connecting, Event, SessionKey};
 use roost_ws_node::core::session::Rights;
 
+use super::lookout::Lookout;
 use super::rooms::{self, Seat};
 use super::sdk::{self, Sdk};
 use super::status::Choice;
@@ -42,6 +43,7 @@ pub(crate) enum Wake {
     Say,
     Choose,
     Seat,
+    Watch,
     Repeat { id: String },
     GoOffline,
     GiveUp { connection: u64 },
@@ -77,6 +79,7 @@ pub struct Client {
     pub(super) sdk: Option<Sdk>,
     pub(super) choice: Choice,
     pub(super) seats: Vec<Seat>,
+    pub(super) lookout: Lookout,
     wants_online: bool,
     current: Option<Connection>,
     /// The one being opened while `current` is still used.
@@ -112,6 +115,7 @@ impl Client {
             sdk: (i % 2 == 1).then(|| sdk::asleep(user)),
             choice: Choice::default(),
             seats: rooms::seats(i),
+            lookout: Lookout::new(i, users),
             wants_online: true,
             current: None,
             opening: None,
@@ -189,6 +193,7 @@ impl World {
                 self.at(self.now + 300, Happening::Client { user, what: Wake::Say });
                 self.at(self.now + 2000, Happening::Client { user, what: Wake::Choose });
                 self.at(self.now + 1000, Happening::Client { user, what: Wake::Seat });
+                self.at(self.now + 1000, Happening::Client { user, what: Wake::Watch });
                 if self.setup.story == Story::Faults && self.chance(60.0) {
                     let at = self.between(2000, 12_000);
                     self.at(at, Happening::Client { user, what: Wake::GoOffline });
@@ -204,6 +209,7 @@ impl World {
                 }
             }
             Wake::Seat => self.wake_seats(user),
+            Wake::Watch => self.wake_lookout(user),
             Wake::Repeat { id } => self.repeat(user, &id),
             Wake::GoOffline => {
                 self.clients[user].wants_online = false;
@@ -302,9 +308,7 @@ impl World {
         if self.clients[user].outgoing.len() >= 12 {
             return;
         }
-        // The SDK does not know rooms yet.
-        let rooms = if self.clients[user].sdk.is_some() { 0 } else { rooms::ROOMS };
-        let to = self.between(0, (self.setup.users + rooms) as u64) as usize;
+        let to = self.between(0, (self.setup.users + rooms::ROOMS) as u64) as usize;
         let client = &mut self.clients[user];
         client.said += 1;
         let id = format!("{}-{}", client.label, client.said);
@@ -388,6 +392,7 @@ impl World {
 
     fn unsend(client: &mut Client) {
         client.choice.cut();
+        client.lookout.cut();
         Self::unseat(&mut client.seats);
         client.hold.clear();
         for out in &mut client.outgoing {

@@ -155,6 +155,7 @@ impl World {
             Fault::Wipe => {
                 self.control = Control::default();
                 self.data = vec![VnodeData::default(); self.setup.vnodes as usize];
+                self.saw_rosters();
                 self.another_data_set();
             }
             Fault::CrashAndRewind => {
@@ -244,6 +245,7 @@ impl World {
         // first life, epochs could be given twice. Nothing short of a counter outside the store would prevent it.
         if let Some((control, data)) = self.snapshot.take() {
             (self.control, self.data) = (control, data);
+            self.saw_rosters();
             self.another_data_set();
         }
     }

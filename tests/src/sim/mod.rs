@@ -11,6 +11,7 @@ mod coordinator;
 mod faults;
 mod live;
 mod log;
+mod lookout;
 mod memory;
 mod process;
 mod rooms;

@@ -1,10 +1,11 @@
 //! The processes of the ws-nodes: a real core each, and what its carrier would do for it.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 
 use rand::RngExt;
 use roost_backend::store::{Deregister, OwnRows};
 use roost_proto::ids::NodeId;
+use roost_ws_node::core::credit::Taken;
 use roost_ws_node::core::events::{Action, Event, Lane, Now, SessionKey};
 use roost_ws_node::core::{CoreConfig, NodeCore};
 
@@ -27,6 +28,9 @@ pub(crate) struct Process {
     /// By how much its wall clock is off: read at its start, carried on by the monotonic one.
     skew: i64,
     canaries: bool,
+    /// Frames on credit for one socket, of each lane.
+    credit: (usize, usize),
+    taken: BTreeMap<SessionKey, Taken>,
     /// When the last publication reaches it.
     pub heard_at: u64,
     /// It takes no new connections any more.
@@ -113,6 +117,7 @@ impl World {
         let pid = self.processes.len();
         let skew = self.node_skew.get(&node).copied().unwrap_or(0);
         let canaries = cfg.canary_every_ms > 0;
+        let credit = (cfg.credit, cfg.signal_credit);
         let core = NodeCore::new(cfg, self.clock(skew));
         self.note(|| format!("p{pid} starts as {} ({node})", core.sid()));
         self.processes.push(Process {
@@ -125,6 +130,8 @@ impl World {
             isolated_until: 0,
             skew,
             canaries,
+            credit,
+            taken: BTreeMap::new(),
             heard_at: 0,
             closing: false,
             flushed: false,
@@ -322,11 +329,22 @@ impl World {
             Action::LogEnd { session, ask, partition } => self.ask_log_end(pid, session, ask, partition),
             Action::Produce { lane, record } => self.produce(pid, lane, record),
             Action::Frame { session, frame, lane } => self.send_frame(pid, session, frame, lane),
+            Action::Fan { sessions, frame } => {
+                for session in sessions {
+                    self.send_frame(pid, session, frame.clone(), Lane::Message);
+                }
+            }
             Action::Close { session, code, .. } => self.close_connection(pid, session, code.code()),
             Action::Follow { channel, ask } => self.follow(pid, channel, ask),
             Action::Unfollow { channel } => self.unfollow(pid, &channel),
             Action::Shout { channel, payload } => self.publish(&channel, &payload),
             Action::Standings { rooms } => self.ask_store(Peer::Node(pid), store::Request::Standings(rooms)),
+            Action::ReadPresence { vnode, users, ask } => {
+                self.ask_store(Peer::Node(pid), store::Request::Presence { vnode, users, ask });
+            }
+            Action::PresenceStandings { vnodes } => {
+                self.ask_store(Peer::Node(pid), store::Request::PresenceStandings(vnodes));
+            }
             // No client of the simulation reads pages, and nobody asks over HTTP.
             Action::Observe(..) | Action::Page { .. } | Action::Answer { .. } => {}
             Action::Replaced => self.kill(pid),
@@ -338,10 +356,12 @@ impl World {
         let Some(user) = self.clients.iter().position(|c| c.has(pid, session.0)) else { return };
         let at = self.clients[user].arrival(self.now + self.rng.random_range(1..8));
         self.at(at, Happening::ToClient { user, connection: session.0, frame: Ok(frame) });
-        if lane != Lane::Reply {
-            let (frames, signals) = (usize::from(lane == Lane::Message), usize::from(lane == Lane::Signal));
-            let event = Box::new(Event::Drained { session, frames, signals });
-            self.at(at, Happening::ToCore { pid, event });
+        let process = &mut self.processes[pid];
+        let (credit, signals) = process.credit;
+        let taken = process.taken.entry(session).or_insert_with(|| Taken::new(session, credit, signals));
+        taken.take(lane);
+        if let Some(event) = taken.due() {
+            self.at(at, Happening::ToCore { pid, event: Box::new(event) });
         }
     }
 

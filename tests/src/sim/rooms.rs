@@ -1,5 +1,5 @@
-//! Rooms of a simulated cluster: clients written by hand are in some, publish, leave, come back, and write down what
-//! they are shown.
+//! Rooms of a simulated cluster: clients are in some, publish, leave, come back, and write down what they are shown.
+//! Here are those written by hand, and what must be true of all; those that run the SDK are in `sdk/rooms.rs`.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -29,18 +29,30 @@ pub(crate) struct Seat {
     /// Over the connection in use.
     pub joined: bool,
     /// The command that waits for its answer.
-    asked: Option<String>,
+    pub asked: Option<String>,
     pub cursor: Option<Cursor>,
     /// What the application saw.
     pub seen: BTreeMap<(Epoch, u64), String>,
+    /// Of an SDK: what it was shown in this life, and places that it passed over because it had shown the message.
+    pub fresh: BTreeSet<String>,
+    pub passed: BTreeSet<(Epoch, u64)>,
     pub members: BTreeSet<String>,
 }
 
-fn room(r: usize) -> RoomId {
+pub(super) fn room(r: usize) -> RoomId {
     RoomId::new(format!("r{r}")).expect("a plain name")
 }
 
-/// Client `i`, written by hand, is in two of three rooms, and a member in two of three.
+pub(super) fn publish_frame(id: &str, r: usize) -> Publish {
+    let data = format!("{{\"n\":\"{id}\"}}");
+    Publish {
+        id: MessageId::new(id).expect("a plain id"),
+        room: room(r),
+        data: serde_json::value::RawValue::from_string(data).expect("JSON"),
+    }
+}
+
+/// Client `i` is in two of three rooms, and a member in two of three.
 pub(super) fn seats(i: usize) -> Vec<Seat> {
     let seat = |r: usize| Seat {
         wanted: !(i / 2 + r).is_multiple_of(3),
@@ -68,12 +80,7 @@ impl World {
     }
 
     pub(super) fn publish_event(&self, session: SessionKey, id: &str, to: usize) -> Event {
-        let data = format!("{{\"n\":\"{id}\"}}");
-        let publish = Publish {
-            id: MessageId::new(id).expect("a plain id"),
-            room: room(to - self.setup.users),
-            data: serde_json::value::RawValue::from_string(data).expect("JSON"),
-        };
+        let publish = publish_frame(id, to - self.setup.users);
         Event::Room { session, command: RoomCommand::Publish(publish) }
     }
 
@@ -137,6 +144,10 @@ impl World {
             None => seat.cursor = Some(Cursor::new(cursor.generation, Offset(start))),
             // What came over the old socket in the meantime is not missing from the new one.
             Some(c) if c.generation == cursor.generation && start <= c.offset.0 => {}
+            // The old socket told of a new life after this one was asked: the reset comes here too.
+            Some(c)
+                if c.generation > cursor.generation
+                    && seat.shown.is_some_and(|shown| shown.generation == cursor.generation) => {}
             // It began over the old socket after this one was asked: it shows now where it is.
             Some(_) if seat.shown.is_none() => seat.joined = false,
             Some(c) => {
@@ -148,7 +159,7 @@ impl World {
         }
     }
 
-    fn room_history(&mut self, i: usize, r: usize, cursor: Cursor, through: Option<&str>) {
+    pub(super) fn room_history(&mut self, i: usize, r: usize, cursor: Cursor, through: Option<&str>) {
         let stream = StreamId::of_room(&room(r));
         self.read_history(i, stream.as_str(), cursor, through);
         self.clients[i].seats[r].cursor = Some(cursor);
@@ -266,13 +277,13 @@ impl World {
     }
 
     pub(super) fn wake_seats(&mut self, i: usize) {
-        if self.clients[i].sdk.is_some() {
-            return;
-        }
+        let by_sdk = self.clients[i].sdk.is_some();
         // Those who could not join come again after the faults too.
         let pause = if self.busy() { self.between(200, 2500) } else { 1000 };
         let again = self.clients[i].seats.iter().any(|seat| seat.wanted != seat.joined);
-        if self.faulty() || again {
+        if by_sdk && self.faulty() {
+            self.move_sdk_seat(i);
+        } else if !by_sdk && (self.faulty() || again) {
             self.move_seat(i);
         }
         self.at(self.now + pause, Happening::Client { user: i, what: Wake::Seat });
@@ -289,14 +300,13 @@ impl World {
             let (stream, data) = (self.stream_to(to), &self.data[self.vnode_to(to).index()]);
             let Some(standing) = data.standing(&stream) else { continue };
             let inside = |i: usize| self.clients[i].is_online() && self.clients[i].seats[r].joined;
-            let hands: Vec<usize> =
-                (0..self.clients.len()).filter(|i| self.clients[*i].sdk.is_none()).collect();
-            let there: BTreeSet<String> = hands
-                .iter()
-                .filter(|i| inside(**i) && self.clients[**i].seats[r].presence)
-                .map(|i| super::client::name(self.clients[*i].user))
+            let all = 0..self.clients.len();
+            let there: BTreeSet<String> = all
+                .clone()
+                .filter(|i| inside(*i) && self.clients[*i].seats[r].presence)
+                .map(|i| super::client::name(self.clients[i].user))
                 .collect();
-            for i in hands {
+            for i in all {
                 let (label, seat) = (&self.clients[i].label, &self.clients[i].seats[r]);
                 for ((generation, offset), id) in &seat.seen {
                     let kept = canon.get(&(stream.to_string(), *generation, *offset));
@@ -313,7 +323,16 @@ impl World {
                 if !inside(i) {
                     continue;
                 }
-                if seat.cursor != Some(standing.tail) {
+                if self.clients[i].sdk.is_some() {
+                    let known: BTreeSet<&String> = seat.seen.values().collect();
+                    for (generation, offset) in self.passed_over(i, r, standing.tail) {
+                        let kept = canon.get(&(stream.to_string(), generation, offset));
+                        if kept.is_some_and(|id| !known.contains(id)) {
+                            wrong
+                                .push(format!("P5: {label} was not shown {generation}/{offset} of {stream}"));
+                        }
+                    }
+                } else if seat.cursor != Some(standing.tail) {
                     wrong.push(format!(
                         "P5: {label} is at {:?}, {stream} at {:?}",
                         seat.cursor, standing.tail

@@ -1,23 +1,30 @@
 //! Clients that run the real SDK: its core, and an application that takes what it gives.
 
+mod rooms;
+
 use std::collections::BTreeMap;
 
 use rand::RngExt;
 use roost_client::bare::Trouble;
 use roost_client::bare::{
-    Action, Backoff, Command, ConnId, Core, CoreConfig, Input, Item, Lane, Route, Ticket,
+    Action, Backoff, Command, ConnId, Core, CoreConfig, Done, Input, Item, Lane, Route, Ticket, What,
 };
 use roost_client::{Event as Shown, SendError, State};
-use roost_proto::frames::{ClientFrame, Connect, ServerFrame, SetStatus};
+use roost_proto::events::Message;
+use roost_proto::frames::{ClientFrame, Connect, Reset, ServerFrame, SetStatus};
 use roost_proto::ids::{Cursor, MessageId, NodeId, Offset, UserId};
-use roost_ws_node::core::events::{Connecting, Event, SessionKey};
+use roost_ws_node::core::events::{Connecting, Event, RoomCommand, SessionKey};
 use roost_ws_node::core::session::Rights;
 
 use super::client::{Connection, name};
+use super::rooms::{publish_frame, room};
 use super::{Happening, World};
+use rooms::Within;
 
 /// An application gives a send up after this long: longer than any run.
 const SEND_TIMEOUT_MS: u64 = 600_000;
+/// The application waits for no answer to its `watch`: it is told what is, sooner or later.
+const WATCH: Ticket = Ticket::MAX;
 /// As the sockets of a node do.
 const PING_EVERY_MS: u64 = 25_000;
 
@@ -38,6 +45,7 @@ struct Wire {
     to: Connection,
     /// The last message of this session: it is sent the next one and nothing else (core rule 25).
     at: Option<Cursor>,
+    rooms: Within,
 }
 
 impl Sdk {
@@ -70,12 +78,18 @@ fn config(user: usize, seed: u64, cursor: Option<Cursor>) -> CoreConfig {
     }
 }
 
+fn room_event(session: SessionKey, command: RoomCommand) -> Event {
+    Event::Room { session, command }
+}
+
 impl World {
     /// The application starts, and sends again what it has no answer for.
     pub(super) fn start_sdk(&mut self, i: usize) {
         let seed = self.rng.random();
         let client = &mut self.clients[i];
         client.choice.cut();
+        client.lookout.cut();
+        let watched = client.lookout.wanted();
         let (user, device) = (client.user, client.device.clone());
         let waiting: Vec<_> = client.outgoing.iter().map(|out| (out.id.clone(), out.to)).collect();
         let Some(sdk) = &mut client.sdk else { return };
@@ -85,6 +99,10 @@ impl World {
         sdk.tickets.clear();
         sdk.wakes_at = u64::MAX;
         self.sdk_gets(i, Input::Start);
+        let (id, what) = (MessageId::new("watch").expect("a word"), What::Watch(watched));
+        let (command, expires_ms) = (Command { id, lane: Lane::Watch, what }, self.now + SEND_TIMEOUT_MS);
+        self.sdk_gets(i, Input::Command { command, ticket: WATCH, expires_ms });
+        self.begin_sdk_seats(i);
         for (id, to) in waiting {
             self.send_by_sdk(i, &id, to);
         }
@@ -98,16 +116,24 @@ impl World {
     }
 
     pub(super) fn send_by_sdk(&mut self, i: usize, id: &str, to: usize) {
-        let frame = ClientFrame::Send(super::client::send_frame(id, to));
-        let lane = Lane::To(UserId::new(name(to)).expect("a plain name"));
+        let (lane, frame) = match to.checked_sub(self.setup.users) {
+            None => {
+                let lane = Lane::To(UserId::new(name(to)).expect("a plain name"));
+                (lane, ClientFrame::Send(super::client::send_frame(id, to)))
+            }
+            Some(r) => (Lane::Room(room(r)), ClientFrame::Publish(publish_frame(id, r))),
+        };
         self.command_sdk(i, MessageId::new(id).expect("a plain id"), lane, &frame);
     }
 
     pub(super) fn command_sdk(&mut self, i: usize, id: MessageId, lane: Lane, frame: &ClientFrame) {
+        self.order_sdk(i, Command::frame(id, lane, frame.to_json()));
+    }
+
+    fn order_sdk(&mut self, i: usize, command: Command) {
         let Some(sdk) = &mut self.clients[i].sdk else { return };
         let ticket = sdk.tickets.len() as u64;
-        sdk.tickets.insert(ticket, id.to_string());
-        let command = Command::frame(id, lane, frame.to_json());
+        sdk.tickets.insert(ticket, command.id.to_string());
         let expires_ms = self.now + SEND_TIMEOUT_MS;
         self.sdk_gets(i, Input::Command { command, ticket, expires_ms });
     }
@@ -160,7 +186,7 @@ impl World {
                 }
             }
             Action::Deliver(item) => self.show(i, item),
-            Action::Answer(ticket, answer) => self.answered(i, ticket, answer.map(|_| ())),
+            Action::Answer(ticket, answer) => self.answered(i, ticket, answer),
             Action::State(state) => self.sdk_is(i, state),
             Action::Cursor(cursor) => {
                 let client = &mut self.clients[i];
@@ -186,7 +212,7 @@ impl World {
         self.next_connection += 1;
         if let Some(sdk) = &mut self.clients[i].sdk {
             let to = Connection { pid, key, welcomed: false };
-            sdk.wires.insert(conn, Wire { to, at: None });
+            sdk.wires.insert(conn, Wire { to, at: None, rooms: Within::default() });
         }
         self.later(i, at, Input::Opened(conn, Ok("token".into())));
         self.at(self.now + PING_EVERY_MS, Happening::Ping { client: i, key });
@@ -202,9 +228,10 @@ impl World {
     }
 
     fn write_for_sdk(&mut self, i: usize, conn: ConnId, text: &str) {
-        let Some(wire) = self.clients[i].sdk.as_ref().and_then(|sdk| sdk.wires.get(&conn)) else { return };
-        let (pid, session) = (wire.to.pid, SessionKey(wire.to.key));
         let user = UserId::new(name(self.clients[i].user)).expect("a plain name");
+        let wire = self.clients[i].sdk.as_mut().and_then(|sdk| sdk.wires.get_mut(&conn));
+        let Some(wire) = wire else { return };
+        let (pid, session) = (wire.to.pid, SessionKey(wire.to.key));
         let event = match ClientFrame::parse(text) {
             Ok(ClientFrame::Connect(Connect { device, epoch, cursor, rooms, .. })) => {
                 let rights = Rights::default();
@@ -214,6 +241,14 @@ impl World {
             Ok(ClientFrame::Status(SetStatus { id, status })) => Event::Status { session, id, status },
             Ok(ClientFrame::Ack(ack)) => Event::Ack { session, cursor: ack.cursor, read: false },
             Ok(ClientFrame::Read(read)) => Event::Ack { session, cursor: read.cursor, read: true },
+            Ok(ClientFrame::Watch(command)) => Event::Watch { session, command },
+            Ok(ClientFrame::Publish(publish)) => room_event(session, RoomCommand::Publish(publish)),
+            Ok(ClientFrame::Join(join)) => {
+                wire.rooms.joining.insert(join.id.clone(), join.room.clone());
+                room_event(session, RoomCommand::Join(join))
+            }
+            Ok(ClientFrame::Leave(command)) => room_event(session, RoomCommand::Leave(command)),
+            Ok(ClientFrame::Members(command)) => room_event(session, RoomCommand::Members(command)),
             Ok(_) => return,
             Err(e) => {
                 return self.violations.push(format!("the SDK wrote what nobody can read: {e}: {text}"));
@@ -244,6 +279,11 @@ impl World {
         let Some(wire) = self.clients[i].sdk.as_mut().and_then(|sdk| sdk.wires.get_mut(&conn)) else {
             return;
         };
+        if let ServerFrame::Message(Message { stream, .. }) | ServerFrame::Reset(Reset { stream, .. }) = frame
+            && stream.is_room()
+        {
+            return self.follows_rooms(i, conn, frame);
+        }
         match frame {
             ServerFrame::Welcome(w) => {
                 let from = w.cursor.offset.0 - if w.recovered { w.replayed } else { 0 };
@@ -261,15 +301,22 @@ impl World {
             }
             _ => {}
         }
+        if !matches!(frame, ServerFrame::Message(_) | ServerFrame::Reset(_)) {
+            self.follows_rooms(i, conn, frame);
+        }
     }
 
     /// The application takes what it is shown: each message once, in order, or it is told that some were missed.
     fn show(&mut self, i: usize, item: Item) {
+        if item.event.as_ref().is_some_and(|event| self.shown_of_room(i, event)) {
+            return;
+        }
         match item.event {
             Some(Shown::Message(m)) => self.shown(i, m.cursor(), Some(m.id.as_str())),
             Some(Shown::Gap { cursor, through, .. } | Shown::Reset { cursor, through, .. }) => {
                 self.history(i, cursor, through.as_deref());
             }
+            Some(Shown::Presence(told)) => return self.lookout_is_shown(i, told),
             Some(_) => return,
             None => item.cursor.into_iter().for_each(|cursor| self.shown(i, cursor, None)),
         }
@@ -296,14 +343,17 @@ impl World {
         self.saw_message(id);
     }
 
-    fn answered(&mut self, i: usize, ticket: Ticket, answer: Result<(), SendError>) {
+    fn answered(&mut self, i: usize, ticket: Ticket, answer: Result<Done, SendError>) {
         let client = &mut self.clients[i];
         let Some(id) = client.sdk.as_mut().and_then(|sdk| sdk.tickets.get(&ticket).cloned()) else { return };
+        if id.starts_with("seat-") {
+            return self.sdk_seat_answered(i, &id, answer);
+        }
         if client.choice.is_about(&id) {
             return client.choice.answered(answer.is_ok());
         }
         match answer {
-            Ok(()) => {
+            Ok(_) => {
                 if let Some(at) = client.outgoing.iter().position(|out| out.id == id)
                     && let Some(out) = client.outgoing.remove(at)
                 {

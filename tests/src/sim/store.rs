@@ -5,7 +5,7 @@ use std::sync::Arc;
 use roost_backend::store::*;
 use roost_coordinator::leader::{LeaderEvent, RevokeCause};
 use roost_proto::frames::ChosenStatus;
-use roost_proto::ids::{Epoch, Offset, StreamId, VnodeId};
+use roost_proto::ids::{Epoch, Offset, StreamId, UserId, VnodeId};
 use roost_ws_node::core::Rule;
 use roost_ws_node::core::events::{Event, SessionKey};
 
@@ -56,6 +56,12 @@ pub(crate) enum Request {
         limit: usize,
     },
     Standings(Vec<(VnodeId, StreamId)>),
+    Presence {
+        vnode: VnodeId,
+        users: Vec<UserId>,
+        ask: u64,
+    },
+    PresenceStandings(Vec<VnodeId>),
     Deregister(Deregister),
     Lead(Lead),
     Revoke(Revoke, RevokeCause),
@@ -239,6 +245,15 @@ impl World {
                 let answer = Some(rooms.iter().map(standing).collect());
                 Event::Standings { rooms, answer }
             }
+            Request::Presence { vnode, users, ask } => {
+                let answer = Some(self.data[vnode.index()].presences(&users));
+                Event::PresenceRead { vnode, users, ask, answer }
+            }
+            Request::PresenceStandings(vnodes) => {
+                let standing = |vnode: &VnodeId| self.data[vnode.index()].presence_standing();
+                let answer = Some(vnodes.iter().map(standing).collect());
+                Event::PresenceStandings { vnodes, answer }
+            }
             Request::Deregister(d) => {
                 if d.data_set == self.control.data_set {
                     self.control.deregister(&d);
@@ -309,15 +324,16 @@ impl World {
         }
         let due = data.all_due();
         let answer = data.write(&write, &self.store_config);
-        let published = data.take_published();
+        let published = data.take_published(vnode);
         if let (WriteAnswer::Done { .. }, Some((_, _, generation, _))) = (&answer, data.head()) {
             self.saw_write(vnode, generation, epoch);
             self.saw_reports(&write, &answer, &due);
             self.saw_hidden(&write);
             self.saw_presence_kept(peer, &write);
+            self.saw_presence_kept_by(&write);
         }
-        for (stream, payload) in published {
-            self.publish(&LiveChannel::Room { vnode, stream }, &payload);
+        for (channel, payload) in published {
+            self.publish(&channel, &payload);
         }
         Event::Written { vnode, call, answer: Some(answer) }
     }
@@ -335,6 +351,12 @@ fn unanswered(request: &Request) -> Option<Told> {
         Request::Renew(r, sent) => Event::Renewed { sent: *sent, rows: r.rows.clone(), answer: None },
         Request::Write(call, w) => Event::Written { vnode: w.fence.vnode, call: *call, answer: None },
         Request::Standings(rooms) => Event::Standings { rooms: rooms.clone(), answer: None },
+        Request::Presence { vnode, users, ask } => {
+            Event::PresenceRead { vnode: *vnode, users: users.clone(), ask: *ask, answer: None }
+        }
+        Request::PresenceStandings(vnodes) => {
+            Event::PresenceStandings { vnodes: vnodes.clone(), answer: None }
+        }
         Request::Read { session, stream, generation, after, .. } => Event::Read {
             session: *session,
             stream: stream.clone(),

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use bytes::Bytes;
 use roost_backend::store::{Activate, ActivateAnswer, Lead, LeaderRow, Op, Revoke, Write};
 use roost_coordinator::leader::RevokeCause;
-use roost_proto::frames::ServerFrame;
+use roost_proto::frames::{Presence, ServerFrame};
 use roost_proto::ids::{Cursor, Epoch, Sid, UserId, VnodeId};
 use roost_proto::limits::BEATS_PER_LEASE;
 use roost_ws_node::core::events::SessionKey;
@@ -28,6 +28,8 @@ pub(crate) struct Watch {
     decided: BTreeSet<(usize, VnodeId, Bytes)>,
     /// The last beat of each sid, and when the store had it.
     beats: BTreeMap<Sid, (u64, u64)>,
+    /// What the store showed of each user, one after the other.
+    pub shown: BTreeMap<UserId, Vec<Presence>>,
     leader: Option<(LeaderRow, u64)>,
     /// When each token and beat was first seen.
     leaders: BTreeMap<(String, u64), u64>,

@@ -81,6 +81,8 @@ const WRONG_IN_WS_NODE: &[Wrong] = &[
     ("KAFKA_REPLICATION", &[("KAFKA_REPLICATION", "many")]),
     ("SESSIONS_PER_USER_MAX", &[("SESSIONS_PER_USER_MAX", "0")]),
     ("SESSION_POLICY", &[("SESSION_POLICY", "newest")]),
+    ("WATCHED_PER_SESSION_MAX", &[("WATCHED_PER_SESSION_MAX", "0")]),
+    ("WATCH_NEEDS_CLAIM", &[("WATCH_NEEDS_CLAIM", "maybe")]),
     ("ALLOWED_ORIGINS", &[("ALLOWED_ORIGINS", "chat.example.com")]),
     ("ALLOWED_ORIGINS", &[("ALLOWED_ORIGINS", "https://chat.example.com/page")]),
     ("TOKEN_EXPIRING_MS", &[("TOKEN_EXPIRING_MS", "999")]),

@@ -4,7 +4,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use roost_backend::log::{Lane, Log, LogError, LogReader, Outgoing, Producer, QueueFull, Report, TopicSpec};
+use roost_backend::log::{
+    Lane, Log, LogError, LogReader, Outgoing, Position, Producer, QueueFull, Report, TopicSpec,
+};
 use tokio::sync::mpsc;
 
 /// Open until it is closed; shared by all logs that it was put before. Events are held up (`chat_events`,
@@ -62,6 +64,10 @@ impl Log for Gated {
 
     async fn read_from_end(&self, topic: &str) -> Result<Box<dyn LogReader>, LogError> {
         self.log.read_from_end(topic).await
+    }
+
+    async fn read_from(&self, topic: &str, from: &[Position]) -> Result<Box<dyn LogReader>, LogError> {
+        self.log.read_from(topic, from).await
     }
 
     async fn end(&self, topic: &str, partition: u32) -> Result<u64, LogError> {

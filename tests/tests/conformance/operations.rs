@@ -21,7 +21,7 @@ pub async fn metrics(cluster: &Cluster, addr: std::net::SocketAddr) -> String {
 type Holds = fn(f64) -> bool;
 
 /// Every metric that the main job promises is there and moves.
-/// Two users on different nodes, 20 messages, a repeat and a conflict.
+/// Two users on different nodes, 20 messages, a repeat and a conflict, and a request without a token.
 pub async fn every_promised_metric_is_there_and_counts(backend: Backend) {
     let Some(cluster) = Cluster::start(backend, 2).await else { return };
     let (alice, bob) = (cluster.user_at(0).await, cluster.user_at(1).await);
@@ -30,10 +30,11 @@ pub async fn every_promised_metric_is_there_and_counts(backend: Backend) {
     pump(&mut a, &bob, 1..=20, 0).await;
     a.ask("m-1", &bob, json!({"i": 1, "pad": ""})).await;
     a.ask("m-1", &bob, json!("another")).await;
+    assert_eq!(get(&cluster.url(), "/api/history", &[]).await.status, 401);
 
     let (sender, home) = (cluster.node(0).admin_addr(), cluster.node(1).admin_addr());
     // Counters are told once a tick; so it is enough to see each of them get there.
-    let promised: [(_, &str, Holds); 21] = [
+    let promised: [(_, &str, Holds); 22] = [
         (home, "roost_kafka_consumer_lag", |v| v >= 0.0),
         (home, "roost_ws_connections", |v| v == 1.0),
         (home, "roost_redis_commands_total", |v| v > 20.0),
@@ -54,6 +55,11 @@ pub async fn every_promised_metric_is_there_and_counts(backend: Backend) {
         (sender, "roost_channel_depth", |v| v == 0.0),
         (home, "roost_view_age_seconds", |v| v >= 0.0),
         (cluster.coordinator().admin_addr(), "roost_coordinator_routes_total{result=\"ok\"}", |v| v >= 4.0),
+        (
+            cluster.coordinator().admin_addr(),
+            "roost_coordinator_api_requests_total{result=\"refused\"}",
+            |v| v == 1.0,
+        ),
         (cluster.coordinator().admin_addr(), "roost_coordinator_ready_vnodes", |v| v == 64.0),
     ];
     for (addr, series, wanted) in promised {

@@ -89,14 +89,14 @@ pub async fn a_user_shows_what_it_chose(backend: Backend) {
     let user = UserId::new(&bob).expect("an id");
     let vnode = VnodeId(u16::try_from(cluster.route(&bob).await.vnode).expect("a vnode"));
     eventually("the user is gone", async || {
-        let rows = cluster.store().presence(vnode, std::slice::from_ref(&user)).await.ok()?;
+        let rows = cluster.store().presence(vnode, std::slice::from_ref(&user)).await.ok()?.rows;
         rows[0].roster.is_none().then_some(())
     })
     .await;
     assert_eq!(cluster.presence(&bob).await, hidden);
     let (mut b, _) = cluster.connect(&bob, json!({})).await;
     eventually("the user is back", async || {
-        let rows = cluster.store().presence(vnode, std::slice::from_ref(&user)).await.ok()?;
+        let rows = cluster.store().presence(vnode, std::slice::from_ref(&user)).await.ok()?.rows;
         rows[0].roster.as_ref().map(|_| ())
     })
     .await;

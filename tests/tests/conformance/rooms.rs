@@ -347,6 +347,7 @@ pub async fn what_is_not_allowed_in_a_room_gets_its_code(backend: Backend) {
             tokio::time::sleep(std::time::Duration::from_millis(wait)).await;
         }
     }
-    assert_eq!(last["error"]["code"], json!("rate_limited"), "{last}");
+    let error = &last["error"];
+    assert_eq!((&error["code"], &error["retryable"]), (&json!("too_large"), &json!(false)), "{last}");
     assert!(last["error"]["message"].as_str().is_some_and(|m| m.contains("rooms")), "{last}");
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use roost_client::{Client, Event};
+use roost_client::{Client, ErrorCode, Event, Page, SendError, StreamId};
 use roost_tests::cluster::{Backend, Cluster, Setup, eventually, now_s, token};
 use roost_tests::wire::{Dial, Incoming, Wire, get};
 use roost_ws_node::Origins;
@@ -259,4 +259,29 @@ pub async fn a_reader_pages_back_through_its_inbox(backend: Backend) {
     let reply = b.reply("h-l").await;
     assert_eq!(reply["ok"]["messages"].as_array().map(Vec::len), Some(1));
     assert!(reply["ok"]["before"].is_string() && reply.to_string().len() < 66_000);
+}
+
+/// By the SDK: the inbox and a room, in which it is not.
+/// Three messages in each, in pages of two.
+pub async fn the_sdk_pages_back_through_its_inbox_and_a_room(backend: Backend) {
+    let Some(cluster) = Cluster::start(backend, 2).await else { return };
+    let (alice, bob) = (cluster.user_at(0).await, cluster.user_at(1).await);
+    let (client, _events) = cluster.client(&bob).await;
+    let room = cluster.room_at(0).await;
+    for n in 1..=3 {
+        client.send(&bob, n).await.expect("confirmed");
+        client.publish(&room, n).await.expect("confirmed");
+    }
+    for stream in [format!("user:{bob}"), format!("room:{room}")] {
+        let stream = StreamId::new(stream).expect("a stream");
+        let first = client.history(&stream, None, Some(2)).await.expect("a page");
+        let second = client.history(&stream, first.before, Some(2)).await.expect("another");
+        let numbers = |page: &Page| page.messages.iter().map(|m| m.data.get().to_owned()).collect::<Vec<_>>();
+        assert_eq!((numbers(&first), numbers(&second)), (vec!["3".into(), "2".into()], vec!["1".into()]));
+        assert_eq!((second.before, second.older), (None, false), "the stream began here");
+    }
+    let others = StreamId::new(format!("user:{alice}")).expect("a stream");
+    let refused = client.history(&others, None, None).await.expect_err("not one's own");
+    assert!(matches!(refused, SendError::Refused(e) if e.code == ErrorCode::Forbidden));
+    client.close().await;
 }

@@ -1,12 +1,13 @@
 //! What the cores ask, done to the store model and the log, or kept from them.
 
 use roost_backend::log::{Lane, Outgoing};
-use roost_backend::store::ActivateAnswer;
+use roost_backend::store::{ActivateAnswer, Write, WriteAnswer};
 use roost_proto::events::{CHAT_EVENTS, UNDELIVERED_EVENTS, USER_STATUS_EVENTS};
 use roost_proto::frames::ServerFrame;
+use roost_proto::ids::VnodeId;
 use roost_proto::records::Record;
 use roost_ws_node::core::Rule;
-use roost_ws_node::core::events::{self, Action, Event};
+use roost_ws_node::core::events::{self, Action, Event, SessionKey};
 
 use super::{LEASE_TTL_MS, LateWrite, ROAD_MS, Reach, Rig, Road, STORE_MS};
 
@@ -31,14 +32,10 @@ impl Rig {
                 let answer = self.log_end_known.then(|| self.chat[partition as usize].len() as u64);
                 self.later(LOG_MS, node, Event::LogEnd { session, ask, partition, answer });
             }
-            Action::Frame { session, frame, lane } => {
-                let counted = lane == events::Lane::Message;
-                let frame = ServerFrame::parse(std::str::from_utf8(&frame).unwrap()).unwrap();
-                self.frames.push((session.0, frame));
-                if counted && self.stalled.contains(&session.0) {
-                    *self.undrained.entry(session.0).or_default() += 1;
-                } else if counted {
-                    self.later(1, node, Event::Drained { session, frames: 1, signals: 0 });
+            Action::Frame { session, frame, lane } => self.frame(node, session, &frame, lane),
+            Action::Fan { sessions, frame } => {
+                for session in sessions {
+                    self.frame(node, session, &frame, events::Lane::Message);
                 }
             }
             Action::Close { session, code, .. } => {
@@ -46,11 +43,10 @@ impl Rig {
                 self.later(1, node, Event::Closed { session });
             }
             Action::Observe(..) => {}
-            // No directed rule is about rooms yet: they are the simulation's.
-            Action::Follow { .. }
-            | Action::Unfollow { .. }
-            | Action::Shout { .. }
-            | Action::Standings { .. } => {}
+            Action::Follow { channel, ask } => self.follow(node, channel, ask),
+            Action::Unfollow { channel } => self.unfollow(node, channel),
+            Action::Shout { channel, payload } => self.shout(&channel, &payload),
+            Action::Standings { rooms } => self.standings(node, rooms),
             Action::Answer { call, reply } => self.answers.push((call, reply)),
             Action::Replaced => self.replaced.push(node),
             Action::Refresh => self.look(node),
@@ -96,6 +92,27 @@ impl Rig {
             self.undelivered.push((self.now, serde_json::from_slice(&record.payload).unwrap()));
         }
         self.later(LOG_MS, node, Event::Reported { token: record.token, ok: true });
+    }
+
+    fn frame(&mut self, node: usize, session: SessionKey, frame: &[u8], lane: events::Lane) {
+        let (counted, signal) = (lane == events::Lane::Message, lane == events::Lane::Signal);
+        let frame = ServerFrame::parse(std::str::from_utf8(frame).unwrap()).unwrap();
+        self.frames.push((session.0, frame));
+        let (frames, signals) = (usize::from(counted), usize::from(signal));
+        if self.stalled.contains(&session.0) {
+            let undrained = self.undrained.entry(session.0).or_default();
+            *undrained = (undrained.0 + frames, undrained.1 + signals);
+        } else if frames + signals > 0 {
+            self.later(1, node, Event::Drained { session, frames, signals });
+        }
+    }
+
+    /// A write takes effect, and what it publishes goes out.
+    pub(super) fn write(&mut self, write: &Write) -> WriteAnswer {
+        let vnode = write.fence.vnode;
+        let answer = self.data[vnode.index()].write(write, &self.store);
+        self.publish(vnode);
+        answer
     }
 
     fn ask_store(&mut self, node: usize, asked: Action) {
@@ -145,11 +162,10 @@ impl Rig {
                 let vnode = write.fence.vnode;
                 let reach = if cut { Reach::Answered } else { (self.writes)(&write) };
                 let answered = reach == Reach::Underway;
-                let mut write_now = || self.data[vnode.index()].write(&write, &self.store);
                 let answer = match reach {
-                    Reach::Answered => (!cut).then(write_now),
+                    Reach::Answered => (!cut).then(|| self.write(&write)),
                     Reach::Untold => {
-                        write_now();
+                        self.write(&write);
                         None
                     }
                     Reach::Late | Reach::Underway => {
@@ -167,9 +183,18 @@ impl Rig {
                 let answer = (!cut).then(|| self.data[vnode.index()].read(&stream, generation, after, limit));
                 Event::Read { session, stream, generation, after, answer }
             }
+            Action::ReadPresence { vnode, users, ask } => {
+                let answer = (!cut).then(|| self.data[vnode.index()].presences(&users));
+                Event::PresenceRead { vnode, users, ask, answer }
+            }
+            Action::PresenceStandings { vnodes } => {
+                let standing = |vnode: &VnodeId| self.data[vnode.index()].presence_standing();
+                let answer = (!cut).then(|| vnodes.iter().map(standing).collect());
+                Event::PresenceStandings { vnodes, answer }
+            }
             Action::Page { session, id, vnode, stream, before, limit } => {
                 let answer = (!cut).then(|| self.data[vnode.index()].page(&stream, before, limit));
-                Event::Paged { session, id, answer }
+                Event::Paged { session, id, stream, before, answer }
             }
             other => unreachable!("not a question to the store: {other:?}"),
         };

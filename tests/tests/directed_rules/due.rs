@@ -1,4 +1,4 @@
-//! What nobody acknowledges: decision 9.
+//! What nobody acknowledges: decision 13.
 
 use roost_backend::store::{Op, Write};
 use roost_ws_node::core::Rule;

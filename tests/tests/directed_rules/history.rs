@@ -30,7 +30,7 @@ fn ids(page: &ReplyOk) -> Vec<String> {
 
 #[test]
 fn pages_of_the_own_inbox_go_back_to_where_the_window_begins() {
-    let mut rig = Rig::new(&[0, 1], None);
+    let mut rig = Rig::with(&[0, 1], None, |cfg| cfg.archive_url = Some("http://history".into()));
     rig.store.stream_max_len = 5;
     let (alice, bob) = (rig.user(0, 0), rig.user(1, 0));
     let (sender, reader) = (rig.connect(0, &alice), rig.connect(1, &bob));
@@ -48,6 +48,11 @@ fn pages_of_the_own_inbox_go_back_to_where_the_window_begins() {
     rig.run(10);
     let second = page(&rig, reader, "h2");
     assert_eq!((ids(&second), second.before, second.older), (vec!["m4".into(), "m3".into()], None, true));
+    assert_eq!(first.next, None, "there is more in the window");
+    let Before(at) = first.before.unwrap();
+    let last = format!("{}%3A{}", at.generation, at.offset.0 - 2);
+    let next = format!("http://history/history?stream=user%3A{bob}&before={last}");
+    assert_eq!(second.next, Some(next), "the archive has what follows");
 }
 
 #[test]

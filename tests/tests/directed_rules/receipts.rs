@@ -1,4 +1,4 @@
-//! Receipts and what was read: decision 9.
+//! Receipts and what was read: decision 13.
 
 use roost_proto::events::Receipt;
 use roost_proto::frames::{ChosenStatus, ServerFrame};

@@ -5,6 +5,8 @@
 
 #[path = "carry.rs"]
 mod carry;
+#[path = "live.rs"]
+pub mod live;
 #[path = "sight.rs"]
 mod sight;
 
@@ -15,7 +17,7 @@ use roost_backend::store::model::{Control, VnodeData};
 use roost_backend::store::*;
 use roost_proto::codes::CloseCode;
 use roost_proto::events::{Message, StatusEvent};
-use roost_proto::frames::{ChosenStatus, Reply, Send, ServerFrame};
+use roost_proto::frames::{ChosenStatus, OfUsers, Reply, Send, ServerFrame};
 use roost_proto::ids::{Cursor, DeviceId, MessageId, NodeId, UserId, VnodeId};
 use roost_proto::records::Record;
 use roost_ws_node::core::events::{Connecting, Event, Now, SessionKey};
@@ -91,6 +93,7 @@ pub struct Rig {
     unlogged: Vec<(usize, Outgoing)>,
     pub log_end_known: bool,
     pub log_end_asked: u64,
+    pub live: live::Live,
     /// `chat_events` by partition, with the time of arrival.
     pub chat: Vec<Vec<(u64, Message)>>,
     /// `user_status_events`, as they arrived.
@@ -100,7 +103,7 @@ pub struct Rig {
     sessions: BTreeMap<u64, usize>,
     /// Sessions whose sockets take nothing.
     pub stalled: BTreeSet<u64>,
-    undrained: BTreeMap<u64, usize>,
+    undrained: BTreeMap<u64, (usize, usize)>,
     pub frames: Vec<(u64, ServerFrame)>,
     pub closes: Vec<(u64, CloseCode)>,
     /// To commands of the server API.
@@ -142,6 +145,7 @@ impl Rig {
             unlogged: Vec::new(),
             log_end_known: true,
             log_end_asked: 0,
+            live: live::Live::default(),
             chat: (0..vnodes).map(|_| Vec::new()).collect(),
             statuses: Vec::new(),
             undelivered: Vec::new(),
@@ -271,7 +275,7 @@ impl Rig {
     pub fn land(&mut self) {
         for w in std::mem::take(&mut self.late_writes) {
             let vnode = w.write.fence.vnode;
-            let answer = self.data[vnode.index()].write(&w.write, &self.store);
+            let answer = self.write(&w.write);
             if w.answered {
                 self.later(STORE_MS, w.node, Event::Written { vnode, call: w.call, answer: Some(answer) });
             }
@@ -363,6 +367,22 @@ impl Rig {
         self.give(self.sessions[&session], event);
     }
 
+    pub fn watch(&mut self, session: u64, users: &[&str], id: &str) {
+        let (node, session, command) = self.of_users(session, users, id);
+        self.give(node, Event::Watch { session, command });
+    }
+
+    pub fn unwatch(&mut self, session: u64, users: &[&str], id: &str) {
+        let (node, session, command) = self.of_users(session, users, id);
+        self.give(node, Event::Unwatch { session, command });
+    }
+
+    fn of_users(&self, session: u64, users: &[&str], id: &str) -> (usize, SessionKey, OfUsers) {
+        let users = users.iter().map(|user| UserId::new(user).unwrap()).collect();
+        let command = OfUsers { id: MessageId::new(id).unwrap(), users };
+        (self.sessions[&session], SessionKey(session), command)
+    }
+
     /// The store comes up empty, under another name.
     pub fn wipe(&mut self) {
         let vnodes = self.data.len() as u32;
@@ -375,11 +395,9 @@ impl Rig {
     /// The socket takes everything it was handed.
     pub fn drain(&mut self, session: u64) {
         self.stalled.remove(&session);
-        let frames = self.undrained.remove(&session).unwrap_or(0);
-        self.give(
-            self.sessions[&session],
-            Event::Drained { session: SessionKey(session), frames, signals: 0 },
-        );
+        let (frames, signals) = self.undrained.remove(&session).unwrap_or_default();
+        let session = SessionKey(session);
+        self.give(self.sessions[&session.0], Event::Drained { session, frames, signals });
     }
 }
 

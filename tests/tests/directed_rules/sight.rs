@@ -41,6 +41,19 @@ impl Rig {
         self.seen(session, answer).collect()
     }
 
+    /// What a session was told of a user it watches, in answers and frames.
+    pub fn seen_of(&self, session: u64, user: &str) -> Vec<Status> {
+        let shown = |frame: &ServerFrame| match frame {
+            ServerFrame::Presence(presence) => vec![presence.clone()],
+            ServerFrame::Reply(reply) => {
+                reply.ok.as_ref().and_then(|ok| ok.users.clone()).unwrap_or_default()
+            }
+            _ => Vec::new(),
+        };
+        let told = self.seen(session, |frame| Some(shown(frame))).flatten();
+        told.filter(|presence| presence.user.as_str() == user).map(|presence| presence.status).collect()
+    }
+
     pub fn is_welcome(&self, session: u64) -> bool {
         self.seen(session, |f| matches!(f, ServerFrame::Welcome(_)).then_some(())).count() == 1
     }

@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use redis::cmd;
+use roost_proto::events::PARTITIONS;
 use roost_proto::events::{CHAT_EVENTS, USER_STATUS_EVENTS};
 use roost_tests::processes::{Cluster, LEASE_TTL_MS, LIMIT, VNODES, until, vnode_of};
-use roost_ws_node::config::PARTITIONS;
 use serde_json::Value;
 use tokio::time::Instant;
 

@@ -50,6 +50,8 @@ pub struct Api {
     /// Cancelled when the node takes nothing new.
     pub closing: CancellationToken,
     pub vnodes: u32,
+    /// Where clients find an archiver.
+    pub archive_url: Option<String>,
     pub metrics: ApiMetrics,
     turns: Semaphore,
 }
@@ -81,10 +83,11 @@ impl Api {
         status: watch::Receiver<Status>,
         closing: CancellationToken,
         vnodes: u32,
+        archive_url: Option<String>,
         metrics: ApiMetrics,
     ) -> Self {
         let turns = Semaphore::new(REQUESTS_MAX);
-        Self { events, store, verifier, status, closing, vnodes, metrics, turns }
+        Self { events, store, verifier, status, closing, vnodes, archive_url, metrics, turns }
     }
 }
 

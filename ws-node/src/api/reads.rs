@@ -49,6 +49,8 @@ pub async fn history(
 ) -> Result<ReplyOk, ErrorBody> {
     let limit = history::limit(limit)?;
     let vnode = roost_ring::vnode_of_stream(stream, api.vnodes);
-    let page = api.store.page(vnode, stream, before.map(|before| before.0), limit);
-    Ok(history::answer(within(page).await?, BATCH_BYTES_MAX))
+    let before = before.map(|before| before.0);
+    let page = within(api.store.page(vnode, stream, before, limit)).await?;
+    let asked = history::Asked { stream, before, archive_url: api.archive_url.as_deref() };
+    Ok(history::answer(page, BATCH_BYTES_MAX, asked))
 }

@@ -1,8 +1,8 @@
 //! What the environment says of sessions: how many, whose, from which pages.
 
-use roost_proto::limits::{SESSIONS_PER_USER_MAX, TOKEN_EXPIRING_MS};
+use roost_proto::limits::{SESSIONS_PER_USER_MAX, TOKEN_EXPIRING_MS, WATCHED_PER_SESSION_MAX};
 use roost_service::ConfigError;
-use roost_service::config::{field, number, one_of, optional, read};
+use roost_service::config::{field, flag, number, one_of, optional, read};
 use serde::Deserialize;
 
 use super::WsNodeConfig;
@@ -29,6 +29,8 @@ impl Default for Access {
 pub struct SessionSettings {
     per_user_max: usize,
     policy: SessionPolicy,
+    watched_max: usize,
+    watch_needs_claim: bool,
     access: Access,
 }
 
@@ -36,6 +38,8 @@ pub struct SessionSettings {
 struct Raw {
     sessions_per_user_max: Option<String>,
     session_policy: Option<String>,
+    watched_per_session_max: Option<String>,
+    watch_needs_claim: Option<String>,
     allowed_origins: Option<String>,
     token_expiring_ms: Option<String>,
 }
@@ -62,6 +66,13 @@ impl SessionSettings {
                 per_user_max,
             )?,
             policy: field("SESSION_POLICY", raw.session_policy, SessionPolicy::Reject, one_of(&POLICIES))?,
+            watched_max: field(
+                "WATCHED_PER_SESSION_MAX",
+                raw.watched_per_session_max,
+                WATCHED_PER_SESSION_MAX,
+                number(1..=100_000),
+            )?,
+            watch_needs_claim: field("WATCH_NEEDS_CLAIM", raw.watch_needs_claim, false, flag)?,
             access: Access {
                 origins: optional("ALLOWED_ORIGINS", raw.allowed_origins, Origins::parse)?,
                 token_expiring_ms: field(
@@ -78,6 +89,8 @@ impl SessionSettings {
     pub fn apply(self, config: &mut WsNodeConfig) {
         config.core.sessions_per_user_max = self.per_user_max;
         config.core.session_policy = self.policy;
+        config.core.watched_per_session_max = self.watched_max;
+        config.core.watch_needs_claim = self.watch_needs_claim;
         config.access = self.access;
     }
 }

@@ -1,6 +1,7 @@
 //! A message of the node's own, every few seconds, through the whole path: channel, transport, home, store, log and
 //! back. The age of the last one that was confirmed says whether messages get through, whatever else looks healthy.
 
+use roost_proto::events::CANARY_KIND;
 use roost_proto::ids::{MessageId, NodeId, StreamId, UserId, VnodeId};
 use roost_proto::records::Append;
 
@@ -12,7 +13,6 @@ use super::{NodeCore, Registration};
 pub(super) const CANARY: SessionKey = SessionKey(u64::MAX);
 /// The sender; no user's id begins with `#`.
 const FROM: &str = "#canary";
-const KIND: &str = "canary";
 /// Names tried until one lies on the vnode, as a multiple of the number of vnodes: 1 in e^8 (3,000) finds none, and
 /// then the next vnode has its turn.
 const TRIES: u32 = 8;
@@ -87,8 +87,8 @@ impl NodeCore {
 
     /// The reserved user of a vnode: few, so that their streams stay few.
     fn canary_user(&self, vnode: VnodeId) -> Option<UserId> {
-        let names =
-            (0..TRIES * self.cfg.vnodes).filter_map(|k| UserId::new(format!("roost.canary.{k}")).ok());
+        let names = (0..TRIES * self.cfg.vnodes)
+            .filter_map(|k| UserId::new(format!("{}canary.{k}", UserId::RESERVED)).ok());
         names.into_iter().find(|user| self.vnode_of(&StreamId::inbox(user)) == vnode)
     }
 
@@ -100,9 +100,9 @@ impl NodeCore {
         let data = format!("{{\"node\":\"{}\"}}", self.cfg.node);
         let data = serde_json::value::RawValue::from_string(data).expect("a node's name needs no escape");
         let stream = StreamId::inbox(user);
-        let append = Append { stream, from: FROM.into(), id, kind: KIND.into(), data, receipt: false };
+        let append = Append { stream, from: FROM.into(), id, kind: CANARY_KIND.into(), data, receipt: false };
         let waiter = self.waiter(CANARY, now);
-        let hash = body_hash(KIND, append.data.get());
+        let hash = body_hash(CANARY_KIND, append.data.get());
         self.push_append(vnode, append, hash, waiter, now);
     }
 }

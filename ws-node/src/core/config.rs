@@ -39,8 +39,12 @@ pub enum Rule {
     HeldWhileSettling,
     /// 28: tails are compared, so that the loss of a last publication is noticed.
     CompareTails,
-    /// Decision 9: what is due and owed outlives its home.
+    /// Decision 13: what is due and owed outlives its home.
     DueInherited,
+    /// 30: so is where the presence of watched users stands.
+    ComparePresence,
+    /// 30: who is in no roster since the store lost its data is not taken for offline before the grace.
+    HoldOffline,
     /// 26: the tail is read when nothing is in flight, and told when the outbox is out.
     TailWhenQuiet,
 }
@@ -87,6 +91,11 @@ pub struct CoreConfig {
     pub open_rooms: bool,
     /// Rooms that everyone is in.
     pub auto_join: Vec<RoomId>,
+    pub watched_per_session_max: usize,
+    /// A token that names nobody to watch allows nobody.
+    pub watch_needs_claim: bool,
+    /// Where clients find an archiver, which has what left the hot window.
+    pub archive_url: Option<String>,
     pub unanswered_max: usize,
     pub sessions_per_user_max: usize,
     pub session_policy: SessionPolicy,
@@ -123,6 +132,9 @@ impl CoreConfig {
             signal_credit: 32,
             open_rooms: false,
             auto_join: Vec::new(),
+            watched_per_session_max: limits::WATCHED_PER_SESSION_MAX,
+            watch_needs_claim: false,
+            archive_url: None,
             unanswered_max: limits::UNANSWERED_MAX,
             sessions_per_user_max: limits::SESSIONS_PER_USER_MAX,
             session_policy: SessionPolicy::default(),

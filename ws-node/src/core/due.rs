@@ -1,4 +1,4 @@
-//! Messages that no device of their user has acknowledged, and when to say so (docs/decisions/0009).
+//! Messages that no device of their user has acknowledged, and when to say so (docs/decisions/0013).
 //!
 //! Each is kept in the store by the append itself; this is the home's copy, without the messages. An acknowledgement
 //! settles what it covers; what is left in time is reported, once, because one write takes it away and puts its

@@ -7,7 +7,7 @@ use roost_backend::log::Outgoing;
 use roost_backend::store::*;
 use roost_proto::ErrorBody;
 use roost_proto::codes::CloseCode;
-use roost_proto::frames::{ChosenStatus, InRoom, Join, Publish, Reply, RoomAt, Send, Signal};
+use roost_proto::frames::{ChosenStatus, InRoom, Join, OfUsers, Publish, Reply, RoomAt, Send, Signal};
 use roost_proto::history::History;
 use roost_proto::ids::{Cursor, DeviceId, Epoch, MessageId, Offset, StreamId, UserId, VnodeId};
 use roost_proto::records::Record;
@@ -153,6 +153,14 @@ pub enum Event {
         session: SessionKey,
         command: RoomCommand,
     },
+    Watch {
+        session: SessionKey,
+        command: OfUsers,
+    },
+    Unwatch {
+        session: SessionKey,
+        command: OfUsers,
+    },
     Signal {
         session: SessionKey,
         signal: Signal,
@@ -174,6 +182,17 @@ pub enum Event {
         rooms: Vec<(VnodeId, StreamId)>,
         answer: Maybe<Vec<Option<Standing>>>,
     },
+    /// `users` and `ask` are those of the action.
+    PresenceRead {
+        vnode: VnodeId,
+        users: Vec<UserId>,
+        ask: u64,
+        answer: Maybe<Presences>,
+    },
+    PresenceStandings {
+        vnodes: Vec<VnodeId>,
+        answer: Maybe<Vec<PresenceStanding>>,
+    },
     /// The session showed another token: what it allows, or why it is not taken.
     Refresh {
         session: SessionKey,
@@ -187,6 +206,8 @@ pub enum Event {
     Paged {
         session: SessionKey,
         id: MessageId,
+        stream: StreamId,
+        before: Option<Cursor>,
         answer: Maybe<Page>,
     },
     /// Commands of the server API, to be taken in this order; each key is answered once.
@@ -265,11 +286,26 @@ pub enum Action {
     Standings {
         rooms: Vec<(VnodeId, StreamId)>,
     },
+    /// What do these users of a vnode show?
+    ReadPresence {
+        vnode: VnodeId,
+        users: Vec<UserId>,
+        ask: u64,
+    },
+    /// Where does the presence of these vnodes stand?
+    PresenceStandings {
+        vnodes: Vec<VnodeId>,
+    },
     /// A frame for a session's socket; those on credit come back as [`Event::Drained`].
     Frame {
         session: SessionKey,
         frame: Bytes,
         lane: Lane,
+    },
+    /// A message for many sessions' sockets, on credit as one for each.
+    Fan {
+        sessions: Vec<SessionKey>,
+        frame: Bytes,
     },
     Close {
         session: SessionKey,
@@ -304,6 +340,9 @@ pub struct Gauges {
     /// Rooms with sessions of this node in them, and how many sessions that are.
     pub rooms: usize,
     pub listeners: usize,
+    /// Users watched from this node, and sessions that watch.
+    pub watched: usize,
+    pub watchers: usize,
     pub owned: usize,
     pub ready: usize,
     pub lease_left_ms: Option<u64>,

@@ -1,15 +1,15 @@
-//! The command `history` on a socket: pages of the session's own inbox, as far as the hot window goes.
+//! The command `history` on a socket: pages of the session's own inbox, or of a room it may read, as far as the hot
+//! window goes.
 
 use roost_backend::store::Page;
+use roost_proto::Json;
 use roost_proto::codes::{ErrorBody, ErrorCode};
 use roost_proto::frames::ReplyOk;
-use roost_proto::history::{Before, History};
-use roost_proto::ids::MessageId;
+use roost_proto::history::{Before, History, archive_url};
+use roost_proto::ids::{Cursor, MessageId, StreamId};
 use roost_proto::limits::{FRAME_BYTES_MAX, HISTORY_DEFAULT, HISTORY_MAX};
-use serde_json::value::RawValue;
 
 use super::events::{Maybe, SessionKey};
-use super::sending::RETRY_AFTER_MS;
 use super::session::Early;
 use super::{Action, NodeCore, Now};
 
@@ -27,35 +27,36 @@ pub fn limit(asked: Option<usize>) -> Result<usize, ErrorBody> {
     fits.then_some(limit).ok_or_else(why)
 }
 
+/// What is asked for, and where the archive has what is not in the window.
+#[derive(Debug, Clone, Copy)]
+pub struct Asked<'a> {
+    pub stream: &'a StreamId,
+    pub before: Option<Cursor>,
+    pub archive_url: Option<&'a str>,
+}
+
 /// A page as it is answered, of at most `bytes` unless its first message alone is larger.
-pub fn answer(page: Page, bytes: usize) -> ReplyOk {
+pub fn answer(page: Page, bytes: usize, asked: Asked<'_>) -> ReplyOk {
     let page = page.fit(bytes);
     let (before, older) = (page.before().map(Before), page.older);
-    let message = |frame: bytes::Bytes| {
-        let text = String::from_utf8(frame.into()).expect("frames are made of text");
-        RawValue::from_string(text).expect("frames are JSON")
-    };
-    let messages = page.entries.into_iter().map(|(_, frame)| message(frame).into()).collect();
-    ReplyOk { messages: Some(messages), before, older, ..ReplyOk::default() }
+    let last = page.entries.last().map(|(offset, _)| Cursor::new(page.generation, *offset));
+    let place = last.or(asked.before).map(Before);
+    let next = asked.archive_url.filter(|_| older).map(|url| archive_url(url, asked.stream, place));
+    let messages = page.entries.into_iter().map(|(_, frame)| Json::of_frame(frame)).collect();
+    ReplyOk { messages: Some(messages), before, older, next, ..ReplyOk::default() }
 }
 
 impl NodeCore {
     pub(super) fn on_history(&mut self, key: SessionKey, history: History, now: Now) {
-        let unanswered_max = self.cfg.unanswered_max;
         let Some(session) = self.sessions.get_mut(&key) else { return };
         if !session.welcomed {
             return self.keep_early(key, Early::History(history));
         }
-        let id = history.id.clone();
-        if session.unanswered >= unanswered_max {
-            return self.refuse(key, id.as_str(), "too many commands without an answer", RETRY_AFTER_MS);
+        let (id, own) = (history.id.clone(), history.stream == session.stream);
+        if !self.take_command(key, &id, now) {
+            return;
         }
-        if let Err(wait) = session.bucket.take(now.mono) {
-            return self.refuse(key, id.as_str(), "too many commands", wait);
-        }
-        let own = history.stream == session.stream;
         let allowed = own || history.stream.room().is_some_and(|room| self.may(key, &room).is_ok());
-        self.count_waiters(key);
         match limit(history.limit) {
             Err(error) => self.reply_error(key, id.as_str(), error),
             Ok(_) if !allowed => {
@@ -73,8 +74,17 @@ impl NodeCore {
         }
     }
 
-    pub(super) fn on_paged(&mut self, key: SessionKey, id: &MessageId, answer_of: Maybe<Page>) {
+    pub(super) fn on_paged(
+        &mut self,
+        key: SessionKey,
+        id: &MessageId,
+        stream: &StreamId,
+        before: Option<Cursor>,
+        answer_of: Maybe<Page>,
+    ) {
         let Some(page) = answer_of else { return self.reply_unavailable(key, id.as_str()) };
-        self.reply_on_credit(key, id.as_str(), answer(page, PAGE_BYTES_MAX));
+        let asked = Asked { stream, before, archive_url: self.cfg.archive_url.as_deref() };
+        let page = answer(page, PAGE_BYTES_MAX, asked);
+        self.reply_on_credit(key, id.as_str(), page);
     }
 }

@@ -10,10 +10,12 @@ pub mod calls;
 mod canary;
 pub mod channel;
 pub mod config;
+pub mod credit;
 mod delivery;
 mod due;
 pub mod events;
 pub mod explain;
+mod following;
 mod handover;
 pub mod history;
 pub mod home;
@@ -34,11 +36,12 @@ pub mod session;
 mod sessions;
 mod signals;
 mod view;
+mod watching;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 
-use roost_backend::store::{NodeState, Table};
+use roost_backend::store::{LiveChannel, NodeState, Table};
 use roost_proto::ids::{Epoch, NodeId, Sid, StreamId, VnodeId};
 use roost_proto::records::Record;
 
@@ -51,6 +54,7 @@ use outbox::Outbox;
 use pace::{Accepting, Pace};
 use rooms::Rooms;
 use session::Session;
+use watching::Watching;
 
 /// Whether this process has a registered life.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -107,6 +111,9 @@ pub struct Counters {
     pub found_by_tail: u64,
     pub signals: u64,
     pub signals_dropped: u64,
+    /// Frames to watchers about a change of presence, and changes that were not heard of but read.
+    pub presence_told: u64,
+    pub presence_found: u64,
     pub moved: u64,
     /// Newcomers beyond their user's limit.
     pub sessions_refused: u64,
@@ -145,6 +152,7 @@ pub struct NodeCore {
     next_arrival: u64,
     sessions: BTreeMap<SessionKey, Session>,
     rooms: Rooms,
+    watching: Watching,
     /// The sessions of each vnode, by the inbox they read.
     by_vnode: BTreeMap<VnodeId, BTreeMap<StreamId, Vec<SessionKey>>>,
     /// Newcomers this node takes, and sessions it sends to others.
@@ -199,6 +207,7 @@ impl NodeCore {
             next_arrival: 1,
             sessions: BTreeMap::new(),
             rooms: Rooms::default(),
+            watching: Watching::default(),
             by_vnode: BTreeMap::new(),
             accepting: Accepting::new(cfg.accepts_per_s),
             pace: Pace::default(),
@@ -268,11 +277,20 @@ impl NodeCore {
             Event::Ack { session, cursor, read } => self.on_ack(session, cursor, read, now),
             Event::Status { session, id, status } => self.on_status(session, id, status, now),
             Event::Room { session, command } => self.on_room(session, command, now),
+            Event::Watch { session, command } => self.on_watch(session, command, now),
+            Event::Unwatch { session, command } => self.on_unwatch(session, command, now),
             Event::Signal { session, signal } => self.on_signal(session, signal, now),
+            Event::Followed { channel: LiveChannel::Presence(vnode), ask, done } => {
+                self.on_presence_followed(vnode, ask, done, now);
+            }
             Event::Followed { channel, ask, done } => self.on_followed(&channel, ask, done, now),
             Event::Live { channel, payload } => self.on_live(&channel, &payload, now),
             Event::Missed => self.compare_soon(now),
             Event::Standings { rooms, answer } => self.on_standings(&rooms, answer, now),
+            Event::PresenceRead { vnode, users, ask, answer } => {
+                self.on_presence_read(vnode, users, ask, answer, now);
+            }
+            Event::PresenceStandings { vnodes, answer } => self.on_presence_standings(&vnodes, answer, now),
             Event::Drained { session, frames, signals } => {
                 if frames > 0 {
                     self.on_drained(session, frames, now);
@@ -283,7 +301,9 @@ impl NodeCore {
             }
             Event::Refresh { session, id, token } => self.on_refresh(session, id, token, now),
             Event::History { session, history } => self.on_history(session, history, now),
-            Event::Paged { session, id, answer } => self.on_paged(session, &id, answer),
+            Event::Paged { session, id, stream, before, answer } => {
+                self.on_paged(session, &id, &stream, before, answer);
+            }
             Event::Calls(calls) => self.on_calls(calls, now),
             Event::Closed { session } => self.on_closed(session, now),
             Event::Drain => self.on_drain(now),
@@ -356,6 +376,7 @@ impl NodeCore {
         self.tick_telling(now);
         self.tick_sessions(now);
         self.tick_rooms(now);
+        self.tick_watching(now);
     }
 
     pub fn sid(&self) -> &Sid {
@@ -373,6 +394,8 @@ impl NodeCore {
             sessions: self.sessions.len(),
             rooms: self.rooms.count(),
             listeners: self.rooms.listeners(),
+            watched: self.watching.users(),
+            watchers: self.watching.watchers(),
             owned: self.homes.len(),
             ready: self.homes.values().filter(|h| h.serving(now)).count(),
             lease_left_ms: leases.min(),

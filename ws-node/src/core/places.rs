@@ -2,10 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+pub use roost_backend::store::Place;
 use roost_proto::ids::{Cursor, UserId};
-
-/// A place in a user's inbox.
-pub type Place = (UserId, Cursor);
 
 /// See the module's text.
 #[derive(Debug)]

@@ -1,4 +1,4 @@
-//! Receipts: senders who asked are told what became of their messages (docs/decisions/0009).
+//! Receipts: senders who asked are told what became of their messages (docs/decisions/0013).
 //!
 //! The append notes in the store who wants to know. The write that takes an acknowledgement also puts the receipt
 //! into a list there, which outlives its home; from the list it goes to the sender's home as any message does, under

@@ -27,6 +27,7 @@ impl NodeCore {
             Ok(()) => {
                 self.counters.refreshed += 1;
                 self.leave_forbidden(key, now);
+                self.unwatch_forbidden(key, now);
                 self.reply_ok(key, id.as_str(), ReplyOk::default());
             }
             Err(error) => {

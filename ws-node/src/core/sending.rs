@@ -157,6 +157,22 @@ impl NodeCore {
         }
     }
 
+    /// Counts a command that is to be answered; false if there are too many, which it was told.
+    pub(super) fn take_command(&mut self, key: SessionKey, id: &MessageId, now: Now) -> bool {
+        let unanswered_max = self.cfg.unanswered_max;
+        let Some(session) = self.sessions.get_mut(&key) else { return false };
+        if session.unanswered >= unanswered_max {
+            self.refuse(key, id.as_str(), "too many commands without an answer", RETRY_AFTER_MS);
+            return false;
+        }
+        if let Err(wait) = session.bucket.take(now.mono) {
+            self.refuse(key, id.as_str(), "too many commands", wait);
+            return false;
+        }
+        self.count_waiters(key);
+        true
+    }
+
     pub(super) fn channel(&mut self, vnode: VnodeId, now: Now) -> &mut Channel {
         if !self.channels.contains_key(&vnode) {
             self.channels.insert(vnode, Channel::new(vnode, self.sid.clone(), now.mono));

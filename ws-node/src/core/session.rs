@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 
 use bytes::Bytes;
 use roost_proto::ErrorBody;
-use roost_proto::frames::{ChosenStatus, RoomAt, Send};
+use roost_proto::frames::{ChosenStatus, OfUsers, RoomAt, Send};
 use roost_proto::history::History;
 use roost_proto::ids::{Cursor, DeviceId, Epoch, MessageId, Offset, SessionId, StreamId, UserId, VnodeId};
 use roost_service::ratelimit::Bucket;
@@ -13,6 +13,7 @@ use super::events::RoomCommand;
 use super::reader::Reader;
 use super::rooms::{Arrival, Listener};
 use super::signals::Latest;
+use super::watching::Watches;
 
 /// How far a session has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -69,6 +70,8 @@ pub struct Rights {
 pub enum Early {
     Send(Send),
     Room(RoomCommand),
+    Watch(OfUsers),
+    Unwatch(OfUsers),
     Status(MessageId, ChosenStatus),
     History(History),
     Refresh(MessageId, Result<Rights, ErrorBody>),
@@ -114,6 +117,7 @@ pub struct Session {
     pub credit: usize,
     pub signals: Signals,
     pub rooms: BTreeMap<StreamId, Listener>,
+    pub watches: Watches,
     /// Rooms of `connect`, until they are joined, and what became of them.
     pub wanted: Vec<RoomAt>,
     pub arrival: Arrival,

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use roost_backend::store::{NodeState, Opened, Row};
 use roost_proto::codes::CloseCode;
 use roost_proto::frames::{Moved, Read, Reset, ServerFrame, Welcome};
+use roost_proto::history::Through;
 use roost_proto::ids::{Cursor, Epoch, NodeId, Offset, SessionId, StreamId, VnodeId};
 use roost_proto::limits::{PING_INTERVAL_MS, SIGNALS_BURST, SIGNALS_PER_S};
 use roost_service::ratelimit::Bucket;
@@ -60,6 +61,7 @@ impl NodeCore {
                 waiting: Default::default(),
             },
             rooms: Default::default(),
+            watches: Default::default(),
             wanted: rooms,
             arrival: Default::default(),
             starved: Default::default(),
@@ -291,7 +293,7 @@ impl NodeCore {
         let asked = |s: &&Session| matches!(s.state, State::Locating { ask: a, .. } if a == ask);
         let Some(session) = self.sessions.get(&key).filter(asked) else { return };
         match answer {
-            Some(end) => self.begin(key, Some(format!("{partition}:{end}")), now),
+            Some(offset) => self.begin(key, Some(Through { partition, offset }.to_string()), now),
             // Without it nothing could be said about completeness (rule 26). A live session keeps its socket and
             // asks again in a while.
             None if session.welcomed => {}
@@ -365,6 +367,8 @@ impl NodeCore {
             match command {
                 Early::Send(send) => self.on_send(key, send, now),
                 Early::Room(command) => self.on_room(key, command, now),
+                Early::Watch(command) => self.on_watch(key, command, now),
+                Early::Unwatch(command) => self.on_unwatch(key, command, now),
                 Early::Status(id, status) => self.on_status(key, id, status, now),
                 Early::History(history) => self.on_history(key, history, now),
                 Early::Refresh(id, token) => self.on_refresh(key, id, token, now),
@@ -408,6 +412,7 @@ impl NodeCore {
     pub(super) fn on_closed(&mut self, key: SessionKey, now: Now) {
         let Some(session) = self.sessions.remove(&key) else { return };
         self.leave_all(key, &session, now);
+        self.unwatch_all(key, &session);
         if let Some(streams) = self.by_vnode.get_mut(&session.vnode) {
             if let Some(keys) = streams.get_mut(&session.stream) {
                 keys.retain(|k| *k != key);

@@ -25,6 +25,7 @@ const MEMBERS_WAITING_MAX: usize = 4096;
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Latest {
     Member(StreamId, UserId),
+    Presence(UserId),
     Signal(Option<RoomId>, SessionId, String),
     /// How far the user has read.
     Read,
@@ -34,6 +35,7 @@ impl Latest {
     pub fn is_of(&self, stream: &StreamId) -> bool {
         match self {
             Self::Member(of, _) => of == stream,
+            Self::Presence(_) => false,
             Self::Signal(room, ..) => room.as_ref().is_some_and(|room| StreamId::of_room(room) == *stream),
             Self::Read => false,
         }
@@ -113,6 +115,8 @@ impl NodeCore {
             Latest::Signal(..) => WAITING_MAX,
             // There is one.
             Latest::Read => usize::MAX,
+            // As many as the session may watch.
+            Latest::Presence(_) => usize::MAX,
         };
         if signals.credit > 0 {
             signals.credit -= 1;

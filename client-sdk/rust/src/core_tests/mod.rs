@@ -4,6 +4,7 @@ mod connections;
 mod messages;
 mod moves;
 mod rooms;
+mod watching;
 
 use roost_proto::frames::Connect;
 use roost_proto::{ClientFrame, Cursor, Epoch, MessageId, Offset, ServerFrame, UserId};

@@ -32,6 +32,8 @@ impl World {
             ClientFrame::Signal(_)
             | ClientFrame::Leave(_)
             | ClientFrame::Members(_)
+            | ClientFrame::Watch(_)
+            | ClientFrame::Unwatch(_)
             | ClientFrame::Read(_) => {
                 panic!("nobody asked for that")
             }

@@ -176,6 +176,8 @@ macro_rules! log_contract {
             read::a_dropped_next_loses_nothing,
             read::next_returns_a_few_hundred_records_at_most,
             read::lag_counts_what_was_not_returned_yet,
+            read::a_reader_of_some_partitions_begins_where_it_is_told_and_sees_no_others,
+            read::a_reader_told_to_begin_beyond_the_end_begins_with_the_earliest_record,
             topics::a_new_topic_can_be_used_at_once,
             topics::ensuring_a_topic_again_changes_nothing,
             topics::another_partition_count_is_refused,

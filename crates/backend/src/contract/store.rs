@@ -363,6 +363,7 @@ macro_rules! store_contract {
             presence::who_leaves_keeps_a_last_seen,
             presence::presence_is_read_in_the_order_asked,
             live::what_is_published_in_a_room_reaches_those_who_follow_it_in_order,
+            live::changes_of_presence_are_published_together_and_their_version_is_kept,
             live::a_shout_reaches_those_who_follow_its_channel_and_nobody_else,
             live::a_full_queue_is_told_that_something_was_missed,
             random_data::any_sequence_of_writes_gets_the_models_answers,

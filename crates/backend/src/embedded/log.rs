@@ -23,7 +23,9 @@ use self::reader::EmbeddedReader;
 use self::topics::{Topic, Topics};
 use self::writer::{Item, Origin, Writer};
 use crate::log::in_flight::{InFlight, Round};
-use crate::log::{Lane, Log, LogError, LogReader, Outgoing, Producer, QueueFull, Report, TopicSpec};
+use crate::log::{
+    Lane, Log, LogError, LogReader, Outgoing, Position, Producer, QueueFull, Report, TopicSpec,
+};
 
 /// Wall-clock milliseconds since 1970; a test or a simulation gives its own.
 type Clock = Arc<dyn Fn() -> u64 + Send + Sync>;
@@ -168,7 +170,21 @@ impl Log for EmbeddedLog {
     }
 
     async fn read_from_end(&self, topic: &str) -> Result<Box<dyn LogReader>, LogError> {
-        Ok(Box::new(EmbeddedReader::at_end(Arc::clone(&self.shared.db), self.topic(topic)?)))
+        let topic = self.topic(topic)?;
+        let ends = topic.ends().zip(0..).map(|(offset, partition)| Position { partition, offset }).collect();
+        Ok(Box::new(EmbeddedReader::new(Arc::clone(&self.shared.db), topic, ends)))
+    }
+
+    async fn read_from(&self, topic: &str, from: &[Position]) -> Result<Box<dyn LogReader>, LogError> {
+        let topic = self.topic(topic)?;
+        let missing = |p: u32| LogError::Refused(format!("topic {} has no partition {p}", topic.name));
+        let begin = |at: &Position| match topic.end(at.partition) {
+            Some(end) if at.offset <= end => Ok(*at),
+            Some(_) => Ok(Position { offset: 0, ..*at }),
+            None => Err(missing(at.partition)),
+        };
+        let next = from.iter().map(begin).collect::<Result<_, _>>()?;
+        Ok(Box::new(EmbeddedReader::new(Arc::clone(&self.shared.db), Arc::clone(&topic), next)))
     }
 
     async fn end(&self, topic: &str, partition: u32) -> Result<u64, LogError> {

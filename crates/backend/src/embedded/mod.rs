@@ -1,9 +1,12 @@
-//! Both traits without servers: in memory, or kept in SQLite files. A product of its own (`roost dev`), with the
+//! The traits without servers: in memory, or kept in SQLite files. A product of its own (`roost dev`), with the
 //! same limits and lifetimes as the real services.
 
+mod archive;
+mod connections;
 mod ears;
 mod log;
 mod store;
 
+pub use archive::EmbeddedArchive;
 pub use log::EmbeddedLog;
 pub use store::EmbeddedStore;

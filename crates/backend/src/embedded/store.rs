@@ -200,11 +200,11 @@ impl Store for EmbeddedStore {
         let mut data = lock(&self.data);
         self.commands.fetch_add(1, Ordering::Relaxed);
         let (answer, published) =
-            data.step(vnode, |data| (data.write(request, &self.config), data.take_published()))?;
-        // Still locked: what is published in one room keeps its order.
+            data.step(vnode, |data| (data.write(request, &self.config), data.take_published(vnode)))?;
+        // Still locked: what is published in one channel keeps its order.
         let mut ears = lock(&self.ears);
-        for (stream, payload) in published {
-            ears.tell(&LiveChannel::Room { vnode, stream }, &payload);
+        for (channel, payload) in published {
+            ears.tell(&channel, &payload);
         }
         Ok(answer)
     }
@@ -230,8 +230,12 @@ impl Store for EmbeddedStore {
         self.step(vnode, |data| data.page(stream, before, limit))
     }
 
-    async fn presence(&self, vnode: VnodeId, users: &[UserId]) -> Result<Vec<PresenceRow>, StoreError> {
-        self.step(vnode, |data| users.iter().map(|user| data.presence(user)).collect())
+    async fn presence(&self, vnode: VnodeId, users: &[UserId]) -> Result<Presences, StoreError> {
+        self.step(vnode, |data| data.presences(users))
+    }
+
+    async fn presence_standings(&self, vnodes: &[VnodeId]) -> Result<Vec<PresenceStanding>, StoreError> {
+        vnodes.iter().map(|vnode| self.step(*vnode, |data| data.presence_standing())).collect()
     }
 
     async fn standings(&self, rooms: &[(VnodeId, StreamId)]) -> Result<Vec<Option<Standing>>, StoreError> {

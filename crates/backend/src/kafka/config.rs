@@ -2,6 +2,7 @@
 //! (librdkafka 2.12, CONFIGURATION.md). A setting that is not here has its default.
 
 use std::fmt;
+use std::path::Path;
 
 use rdkafka::ClientConfig;
 use rdkafka::config::RDKafkaLogLevel;
@@ -102,6 +103,28 @@ impl fmt::Debug for KafkaConfig {
 }
 
 impl KafkaConfig {
+    /// With these brokers and this login (mechanism, user name, password), and the defaults for the rest.
+    pub fn at(
+        brokers: String,
+        security_protocol: &str,
+        sasl: Option<[&str; 3]>,
+        ssl_ca_file: Option<&Path>,
+    ) -> Self {
+        let [mechanism, username, password] = match sasl {
+            Some(login) => login.map(|text| Some(text.to_owned())),
+            None => [None, None, None],
+        };
+        Self {
+            brokers,
+            security_protocol: security_protocol.to_lowercase(),
+            sasl_mechanism: mechanism,
+            sasl_username: username,
+            sasl_password: password,
+            ssl_ca_file: ssl_ca_file.map(|path| path.display().to_string()),
+            ..Self::default()
+        }
+    }
+
     /// Says what is wrong with it, as far as that can be seen without a broker.
     ///
     /// # Errors

@@ -12,6 +12,7 @@ mod reader;
 mod tests;
 mod topics;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -21,7 +22,7 @@ use rdkafka::consumer::{BaseConsumer, Consumer};
 use roost_proto::events::CHAT_EVENTS;
 use tokio::sync::mpsc;
 
-use crate::log::{Lane, Log, LogError, LogReader, Producer, Report, TopicSpec};
+use crate::log::{Lane, Log, LogError, LogReader, Position, Producer, Report, TopicSpec};
 
 pub use config::KafkaConfig;
 
@@ -60,6 +61,15 @@ impl KafkaLog {
         topics::remove(&self.config, topic).await
     }
 
+    fn reader(
+        &self,
+        topic: &str,
+        from: BTreeMap<u32, u64>,
+        ends: Vec<u64>,
+    ) -> Result<reader::KafkaReader, LogError> {
+        reader::KafkaReader::start(&self.config.reader(), topic, from, ends, Arc::clone(&self.ends))
+    }
+
     /// All partitions of a topic that is there.
     async fn partitions(&self, topic: &str) -> Result<Vec<u32>, LogError> {
         let found = topics::shape(&self.control, topic).await?;
@@ -80,9 +90,16 @@ impl Log for KafkaLog {
     }
 
     async fn read_from_end(&self, topic: &str) -> Result<Box<dyn LogReader>, LogError> {
-        let from = self.ends.of(topic, self.partitions(topic).await?).await?;
-        let reader = reader::KafkaReader::start(&self.config.reader(), topic, from, Arc::clone(&self.ends))?;
-        Ok(Box::new(reader))
+        let partitions = self.partitions(topic).await?;
+        let ends = self.ends.of(topic, partitions.clone()).await?;
+        let from = partitions.into_iter().zip(ends.iter().copied()).collect();
+        Ok(Box::new(self.reader(topic, from, ends)?))
+    }
+
+    async fn read_from(&self, topic: &str, from: &[Position]) -> Result<Box<dyn LogReader>, LogError> {
+        let from: BTreeMap<u32, u64> = from.iter().map(|at| (at.partition, at.offset)).collect();
+        let ends = self.ends.of(topic, from.keys().copied().collect()).await?;
+        Ok(Box::new(self.reader(topic, from, ends)?))
     }
 
     async fn end(&self, topic: &str, partition: u32) -> Result<u64, LogError> {

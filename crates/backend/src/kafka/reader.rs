@@ -1,5 +1,6 @@
 //! Reads one topic from fixed offsets on: no group is joined, nothing is committed.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
@@ -55,27 +56,30 @@ pub(super) struct KafkaReader {
     /// A way to a partition is lost to this consumer: another goes on where this one was.
     leader_lost: Arc<AtomicBool>,
     /// For each partition the offset after the last record returned.
-    next: Vec<u64>,
+    next: BTreeMap<u32, u64>,
+    /// In the order of `next`.
     ends: Arc<[AtomicU64]>,
     _lag: AbortOnDropHandle<()>,
 }
 
 impl KafkaReader {
-    /// Reads `topic` from these offsets on, one for each partition.
+    /// Reads these partitions of `topic`, each from its offset on; `heard` is where they end, in their order.
     ///
     /// # Errors
     /// [`LogError::Refused`] if librdkafka does not take the configuration.
     pub(super) fn start(
         config: &ClientConfig,
         topic: &str,
-        from: Vec<u64>,
+        from: BTreeMap<u32, u64>,
+        heard: Vec<u64>,
         ends: Arc<Ends>,
     ) -> Result<Self, LogError> {
         let leader_lost = Arc::new(AtomicBool::new(false));
         let consumer = consumer(config, topic, &from, &leader_lost)?;
         let topic: Arc<str> = topic.into();
-        let heard: Arc<[AtomicU64]> = from.iter().map(|&end| AtomicU64::new(end)).collect();
-        let lag = tokio::spawn(listen_for_ends(Arc::clone(&topic), ends, Arc::clone(&heard)));
+        let heard: Arc<[AtomicU64]> = heard.into_iter().map(AtomicU64::new).collect();
+        let partitions = from.keys().copied().collect();
+        let lag = tokio::spawn(listen_for_ends(Arc::clone(&topic), partitions, ends, Arc::clone(&heard)));
         let config = config.clone();
         let _lag = AbortOnDropHandle::new(lag);
         Ok(Self { config, topic, consumer, leader_lost, next: from, ends: heard, _lag })
@@ -93,7 +97,7 @@ impl KafkaReader {
     /// Notes the record as returned.
     fn note(&mut self, record: &LogRecord) {
         let Position { partition, offset } = record.position;
-        let Some(next) = self.next.get_mut(partition as usize) else { return };
+        let Some(next) = self.next.get_mut(&partition) else { return };
         if offset > *next {
             tracing::warn!(topic = %self.topic, partition, from = *next, to = offset,
                 "records were removed by retention before they were read");
@@ -160,14 +164,14 @@ impl LogReader for KafkaReader {
 
     fn lag(&self) -> u64 {
         let ends = self.ends.iter().map(|end| end.load(Ordering::Relaxed));
-        ends.zip(&self.next).map(|(end, &next)| end.saturating_sub(next)).sum()
+        ends.zip(self.next.values()).map(|(end, &next)| end.saturating_sub(next)).sum()
     }
 }
 
 fn consumer(
     config: &ClientConfig,
     topic: &str,
-    from: &[u64],
+    from: &BTreeMap<u32, u64>,
     leader_lost: &Arc<AtomicBool>,
 ) -> Result<OffThread<StreamConsumer<Watching>>, LogError> {
     let refused = |e: KafkaError| LogError::Refused(e.to_string());
@@ -176,7 +180,7 @@ fn consumer(
         StreamConsumer::from_config_and_context(config, watching).map_err(refused)?;
     let consumer = OffThread::new(consumer);
     let mut list = TopicPartitionList::new();
-    for (partition, &offset) in from.iter().enumerate() {
+    for (&partition, &offset) in from {
         // Fixed offsets rather than "the end", which librdkafka would look up some time after this returned.
         list.add_partition_offset(topic, partition as i32, Offset::Offset(offset as i64)).map_err(refused)?;
     }
@@ -186,13 +190,13 @@ fn consumer(
 
 /// Keeps what the log last said about its ends. librdkafka's statistics have the same numbers, but as a growing
 /// queue of JSON whenever nobody calls `next`, which is when lag matters.
-async fn listen_for_ends(topic: Arc<str>, ends: Arc<Ends>, heard: Arc<[AtomicU64]>) {
+async fn listen_for_ends(topic: Arc<str>, partitions: Vec<u32>, ends: Arc<Ends>, heard: Arc<[AtomicU64]>) {
     let mut tick = tokio::time::interval(LAG_EVERY);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         tick.tick().await;
         // While the log does not answer, what was last heard stands.
-        let Ok(now) = ends.of(&topic, (0..heard.len() as u32).collect()).await else { continue };
+        let Ok(now) = ends.of(&topic, partitions.clone()).await else { continue };
         for (end, now) in heard.iter().zip(now) {
             end.store(now, Ordering::Relaxed);
         }

@@ -1,6 +1,5 @@
 //! What a healthy broker never shows, against librdkafka's mock brokers, which live in this process.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -11,7 +10,6 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout};
 
 use super::producer::KafkaProducer;
-use super::reader::KafkaReader;
 use super::{KafkaConfig, KafkaLog};
 use crate::log::{Lane, Log, LogError, LogReader, Outgoing, Producer, Report};
 
@@ -153,8 +151,8 @@ async fn the_errors_of_a_long_outage_do_not_hold_up_what_comes_after_it() {
 async fn a_reader_that_lost_sight_of_a_leader_goes_on_where_it_was() {
     let (_mock, config) = mock();
     let log = KafkaLog::connect(config).await.unwrap();
-    let from = log.ends.of(TOPIC, vec![0]).await.unwrap();
-    let mut reader = KafkaReader::start(&log.config.reader(), TOPIC, from, Arc::clone(&log.ends)).unwrap();
+    let ends = log.ends.of(TOPIC, vec![0]).await.unwrap();
+    let mut reader = log.reader(TOPIC, [(0, ends[0])].into(), ends).unwrap();
     let (reports, mut received) = mpsc::channel(16);
     let producer = log.producer(Lane::Outbox, reports).unwrap();
     for token in 0..6 {
@@ -345,9 +343,7 @@ async fn a_reader_overtaken_by_retention_goes_on_with_the_first_record_left() {
     let log = KafkaLog::connect(config).await.unwrap();
     let count = produce_more_than_the_mock_keeps(&log).await;
     for out_of_range in [0, count + 100] {
-        let from = vec![out_of_range];
-        let ends = Arc::clone(&log.ends);
-        let mut reader = KafkaReader::start(&log.config.reader(), TOPIC, from, ends).unwrap();
+        let mut reader = log.reader(TOPIC, [(0, out_of_range)].into(), vec![count]).unwrap();
         let mut offsets = Vec::new();
         while offsets.last() != Some(&(count - 1)) {
             let records = timeout(SOON, reader.next()).await.expect("records").unwrap();

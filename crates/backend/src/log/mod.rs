@@ -88,7 +88,7 @@ pub trait Producer: Send + Sync {
     async fn flush(&self, limit: Duration) -> bool;
 }
 
-/// Reads one topic, all partitions, from a fixed position on.
+/// Reads one topic, all partitions or some, from fixed positions on.
 ///
 /// 5. Every record produced after the call that made the reader returned is seen, in order within its partition,
 ///    until retention removes it.
@@ -112,6 +112,8 @@ pub trait LogReader: Send {
 ///    topic with another partition count is an error, never changed.
 /// 8. `end` is the offset the next record of the partition will get, no smaller than any offset reported before
 ///    the call; it asks the log itself, not a cache.
+/// 9. `read_from` begins each partition at its offset, or at the earliest record there is, if retention has removed
+///    that one or the partition does not reach so far.
 #[async_trait]
 pub trait Log: Send + Sync {
     /// # Errors
@@ -129,6 +131,12 @@ pub trait Log: Send + Sync {
     /// # Errors
     /// [`LogError`]; safe to repeat.
     async fn read_from_end(&self, topic: &str) -> Result<Box<dyn LogReader>, LogError>;
+
+    /// A reader of these partitions of `topic`, each from its offset on (promise 9).
+    ///
+    /// # Errors
+    /// [`LogError`]; safe to repeat.
+    async fn read_from(&self, topic: &str, from: &[Position]) -> Result<Box<dyn LogReader>, LogError>;
 
     /// # Errors
     /// [`LogError`]; safe to repeat.

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 
 use bytes::Bytes;
-use redis::{Script, pipe};
+use redis::{Pipeline, Script, pipe};
 use roost_proto::events::{message_prefix, status_prefix};
 use roost_proto::ids::{Cursor, Epoch, Offset, Seq, Sid, StreamId, UserId, VnodeId};
 use roost_proto::limits::IDS_KEPT_MS;
@@ -298,25 +298,56 @@ impl RedisStore {
         &self,
         vnode: VnodeId,
         users: &[UserId],
-    ) -> Result<Vec<PresenceRow>, StoreError> {
+    ) -> Result<Presences, StoreError> {
+        let link = self.links.get().await?;
+        let mut pipe = pipe();
+        ask_presence_standing(pipe.atomic(), vnode);
+        if !users.is_empty() {
+            pipe.cmd("HMGET").arg(keys::presence(vnode));
+            for user in users {
+                pipe.arg(user.as_str());
+            }
+            pipe.cmd("MGET");
+            for user in users {
+                pipe.arg(keys::seen(vnode, user));
+            }
+        }
+        let mut answers = self.together(&link, &pipe).await?;
+        let standing = presence_standing(answers.array()?)?;
         if users.is_empty() {
+            return Ok(Presences { standing, rows: Vec::new() });
+        }
+        let (mut rosters, mut seen) = (answers.array()?, answers.array()?);
+        let row = |_| Ok(PresenceRow { roster: rosters.json_if_any()?, seen: seen.json_if_any()? });
+        let rows: Result<_, StoreError> = users.iter().map(row).collect();
+        Ok(Presences { standing, rows: rows? })
+    }
+
+    pub(super) async fn do_presence_standings(
+        &self,
+        vnodes: &[VnodeId],
+    ) -> Result<Vec<PresenceStanding>, StoreError> {
+        if vnodes.is_empty() {
             return Ok(Vec::new());
         }
         let link = self.links.get().await?;
         let mut pipe = pipe();
-        pipe.atomic().cmd("HMGET").arg(keys::presence(vnode));
-        for user in users {
-            pipe.arg(user.as_str());
-        }
-        pipe.cmd("MGET");
-        for user in users {
-            pipe.arg(keys::seen(vnode, user));
+        for vnode in vnodes {
+            ask_presence_standing(&mut pipe, *vnode);
         }
         let mut answers = self.together(&link, &pipe).await?;
-        let (mut rosters, mut seen) = (answers.array()?, answers.array()?);
-        let row = |_| Ok(PresenceRow { roster: rosters.json_if_any()?, seen: seen.json_if_any()? });
-        users.iter().map(row).collect()
+        vnodes.iter().map(|_| presence_standing(answers.array()?)).collect()
     }
+}
+
+fn ask_presence_standing(pipe: &mut Pipeline, vnode: VnodeId) {
+    pipe.cmd("HMGET").arg(keys::head(vnode)).arg("generation").arg("presence");
+}
+
+fn presence_standing(mut fields: Fields) -> Result<PresenceStanding, StoreError> {
+    let generation = fields.bytes_if_any()?.map_or(Ok(0), |text| parse(&text))?;
+    let version = fields.json_if_any()?.unwrap_or_default();
+    Ok(PresenceStanding { generation: Epoch(generation), version })
 }
 
 /// The offset or seq in front of a stream entry's id, and the entry's fields.

@@ -1,12 +1,12 @@
 //! What an activation returns about messages that are not done with.
 
-use roost_proto::ids::{Cursor, MessageId, UserId};
+use roost_proto::ids::MessageId;
 
 use super::reply::{Fields, cursor, from_json, user_id};
-use crate::store::{Due, Owed, StoreError, Wanted};
+use crate::store::{Due, Owed, Place, StoreError, Wanted};
 
 /// See [`keys::place`](super::keys::place).
-fn place(text: &str) -> Result<(UserId, Cursor), StoreError> {
+fn place(text: &str) -> Result<Place, StoreError> {
     let (user, at) = text.split_once('\n').unwrap_or((text, ""));
     Ok((user_id(user)?, cursor(at.as_bytes())?))
 }
@@ -22,7 +22,7 @@ pub fn due(mut fields: Fields) -> Result<Vec<Due>, StoreError> {
     Ok(due)
 }
 
-pub fn wanted(mut fields: Fields) -> Result<Vec<((UserId, Cursor), Wanted)>, StoreError> {
+pub fn wanted(mut fields: Fields) -> Result<Vec<(Place, Wanted)>, StoreError> {
     let mut wanted = Vec::new();
     while !fields.done() {
         wanted.push((place(&fields.text()?)?, from_json(&fields.bytes()?)?));

@@ -23,7 +23,8 @@ pub fn row(vnode: VnodeId) -> String {
     format!("{{roost}}:vnode:{vnode}")
 }
 
-/// Hash: `epoch`, `sid`, `generation`, `seq`, `data_set`.
+/// Hash: `epoch`, `sid`, `generation`, `seq`, `data_set`, `clock`, and `presence`: JSON of the
+/// [`Version`](roost_proto::live::Version) of the last change of presence that others see.
 pub fn head(vnode: VnodeId) -> String {
     format!("{{v{vnode}}}:head")
 }
@@ -82,10 +83,11 @@ pub fn place(user: &UserId, cursor: Cursor) -> String {
     format!("{user}\n{}:{}", cursor.generation, cursor.offset)
 }
 
-/// Pub/sub channel. That of a room has the name of its stream's key.
+/// Pub/sub channel. That of a room has the name of its stream's key, that of presence the name of the roster's.
 pub fn channel(channel: &LiveChannel) -> String {
     match channel {
         LiveChannel::Room { vnode, stream: name } => stream(*vnode, name),
+        LiveChannel::Presence(vnode) => presence(*vnode),
         LiveChannel::Node(node) => format!("{{roost}}:node:{node}"),
     }
 }

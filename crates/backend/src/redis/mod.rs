@@ -202,8 +202,12 @@ impl Store for RedisStore {
         self.do_page(vnode, stream, before, limit).await
     }
 
-    async fn presence(&self, vnode: VnodeId, users: &[UserId]) -> Result<Vec<PresenceRow>, StoreError> {
+    async fn presence(&self, vnode: VnodeId, users: &[UserId]) -> Result<Presences, StoreError> {
         self.do_presence(vnode, users).await
+    }
+
+    async fn presence_standings(&self, vnodes: &[VnodeId]) -> Result<Vec<PresenceStanding>, StoreError> {
+        self.do_presence_standings(vnodes).await
     }
 
     async fn standings(&self, rooms: &[(VnodeId, StreamId)]) -> Result<Vec<Option<Standing>>, StoreError> {

@@ -13,7 +13,7 @@ local function num(n) return string.format('%.0f', n) end
 local head_key, outbox, presence, members = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local due, wanted, owed = KEYS[5], KEYS[6], KEYS[7]
 local epoch, sid, fence = tonumber(arg()), arg(), tonumber(arg())
-local head = redis.call('HMGET', head_key, 'epoch', 'sid', 'seq', 'generation', 'clock')
+local head = redis.call('HMGET', head_key, 'epoch', 'sid', 'seq', 'generation', 'clock', 'presence')
 if not head[1] then return {'lost'} end
 if tonumber(head[1]) > epoch then return {'deposed'} end
 if tonumber(head[1]) < epoch or head[2] ~= sid then return {'lost'} end
@@ -29,7 +29,7 @@ local max_len, max_age, tails_kept = arg(), arg(), arg()
 local ids_slice, ids_kept = tonumber(arg()), arg()
 local status_prefix = arg()
 
-local streams, users, seq = {}, {}, fence
+local streams, users, told, seq = {}, {}, {}, fence
 for i = 1, tonumber(arg()) do
   local key = 4 * (i + 1)
   local ids = {[0] = KEYS[key + 2], [1] = KEYS[key + 3]}
@@ -112,7 +112,10 @@ local function set_presence()
   else
     redis.call('HSET', presence, name, roster)
   end
-  if event ~= '' then emit('status', name, status_prefix .. num(seq + 1) .. ',' .. event) end
+  if event ~= '' then
+    emit('status', name, status_prefix .. num(seq + 1) .. ',' .. event)
+    told[#told + 1] = '{' .. event
+  end
   return {'presence', '1'}
 end
 
@@ -209,5 +212,12 @@ for _, stream in ipairs(streams) do
 end
 -- Raised even without an event, so that a copy of this write that lands later does not apply.
 if seq == fence then seq = seq + 1 end
+-- What others see now, all of it together. The channel has the name of the roster's key.
+if told[1] then
+  local version = '{"epoch":' .. num(epoch) .. ',"n":' .. num(seq) .. '}'
+  redis.call('PUBLISH', presence, '{"presence":{"before":' .. (head[6] or '{"epoch":0,"n":0}') .. ',"version":' .. version
+    .. ',"users":[' .. table.concat(told, ',') .. ']}}')
+  redis.call('HSET', head_key, 'presence', version)
+end
 redis.call('HSET', head_key, 'seq', num(seq), 'clock', num(now))
 return {'done', num(seq), results}

@@ -13,6 +13,8 @@ use super::StoreError;
 pub enum LiveChannel {
     /// What is published in a room; `vnode` is its home's.
     Room { vnode: VnodeId, stream: StreamId },
+    /// What the users of a vnode show to others.
+    Presence(VnodeId),
     /// What other nodes have for the sessions of one node.
     Node(NodeId),
 }

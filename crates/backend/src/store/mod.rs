@@ -48,7 +48,9 @@ pub use types::*;
 /// 11. The event of every applied operation is in the outbox until a later write trims it; composed to the byte as
 ///     `roost_proto::events` composes it.
 /// 12. An append to a room and a change of its members are published in its [`LiveChannel`] by the step that does
-///     them; nobody else publishes there but [`Store::shout`].
+///     them; nobody else publishes there but [`Store::shout`]. So are the changes of presence that others see, in
+///     that of the vnode and together: with the version before them, which the vnode keeps
+///     ([`presence_note`](roost_proto::live::presence_note)).
 /// 13. `read` returns consecutive entries of one generation, or none; it never skips one that is still in the
 ///     window without saying so through `first`.
 /// 14. `page` returns consecutive entries of the present generation too, newest first, and says when the window ends
@@ -97,8 +99,10 @@ pub trait Store: Send + Sync {
         before: Option<Cursor>,
         limit: usize,
     ) -> Result<Page, StoreError>;
-    /// What is kept about the presence of users of one vnode, in the order asked.
-    async fn presence(&self, vnode: VnodeId, users: &[UserId]) -> Result<Vec<PresenceRow>, StoreError>;
+    /// What is kept about the presence of users of one vnode, and where that stands.
+    async fn presence(&self, vnode: VnodeId, users: &[UserId]) -> Result<Presences, StoreError>;
+    /// Where the presence of vnodes stands, in the order asked.
+    async fn presence_standings(&self, vnodes: &[VnodeId]) -> Result<Vec<PresenceStanding>, StoreError>;
     /// Where rooms stand, in the order asked; `None` where no home was ever activated.
     async fn standings(&self, rooms: &[(VnodeId, StreamId)]) -> Result<Vec<Option<Standing>>, StoreError>;
     /// An ear of its own, which tells `queue`. Must be called within a Tokio runtime.

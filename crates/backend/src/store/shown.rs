@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use futures_util::stream::{self, StreamExt, TryStreamExt};
 use roost_proto::events::Status;
+use roost_proto::frames::Presence;
 use roost_proto::ids::{UserId, VnodeId};
 use roost_proto::time::rfc3339;
 use serde::Serialize;
@@ -44,7 +45,7 @@ pub async fn shown_of(
     let calls = by_vnode.into_iter().map(|(vnode, indices)| {
         let asked: Vec<UserId> = indices.iter().map(|i| users[*i].clone()).collect();
         async move {
-            let rows = store.presence(vnode, &asked).await?;
+            let rows = store.presence(vnode, &asked).await?.rows;
             if rows.len() != asked.len() {
                 return Err(StoreError::Garbled(format!("{} rows for {} users", rows.len(), asked.len())));
             }
@@ -56,25 +57,36 @@ pub async fn shown_of(
     for (vnode, indices, rows) in answers {
         let stale = stale(vnode);
         for (i, row) in indices.into_iter().zip(rows) {
-            shown[i] = Some(visible(users[i].clone(), row, stale));
+            let (status, since, last_seen, sessions) = row.visible();
+            let user_id = users[i].clone();
+            shown[i] = Some(Shown { user_id, status, since, last_seen, sessions, stale });
         }
     }
     Ok(shown.into_iter().flatten().collect())
 }
 
-/// An invisible user looks exactly as one who is away: not even the sessions are counted.
-fn visible(user_id: UserId, row: PresenceRow, stale: bool) -> Shown {
-    let offline = |since: Option<u64>, last_seen: Option<u64>| (Status::Offline, since, last_seen, 0);
-    let (status, since, last_seen, sessions) = match (row.roster, row.seen) {
-        (Some(entry), _) => match entry.chosen.visible() {
-            Status::Offline => offline(Some(entry.since), entry.last_seen),
-            status => (status, Some(entry.since), None, entry.sessions),
-        },
-        (None, Some(seen)) => offline(Some(seen.since), Some(seen.last_seen)),
-        // Never here, or longer ago than anything is kept.
-        (None, None) => offline(None, None),
-    };
-    Shown { user_id, status, since: since.map(rfc3339), last_seen: last_seen.map(rfc3339), sessions, stale }
+impl PresenceRow {
+    /// Status, since when, last seen, and how many sessions. An invisible user looks exactly as one who is away: not
+    /// even the sessions are counted.
+    fn visible(&self) -> (Status, Option<String>, Option<String>, u32) {
+        let offline = |since: Option<u64>, last_seen: Option<u64>| (Status::Offline, since, last_seen, 0);
+        let (status, since, last_seen, sessions) = match (&self.roster, self.seen) {
+            (Some(entry), _) => match entry.chosen.visible() {
+                Status::Offline => offline(Some(entry.since), entry.last_seen),
+                status => (status, Some(entry.since), None, entry.sessions),
+            },
+            (None, Some(seen)) => offline(Some(seen.since), Some(seen.last_seen)),
+            // Never here, or longer ago than anything is kept.
+            (None, None) => offline(None, None),
+        };
+        (status, since.map(rfc3339), last_seen.map(rfc3339), sessions)
+    }
+
+    /// What `user` shows to those who watch.
+    pub fn presence_of(&self, user: UserId) -> Presence {
+        let (status, since, last_seen, _) = self.visible();
+        Presence { user, status, since, last_seen, stale: false }
+    }
 }
 
 #[cfg(test)]
@@ -102,8 +114,7 @@ mod tests {
             last_seen: at,
             generation: Epoch(1),
         });
-        let shown = visible(UserId::new("bob").unwrap(), PresenceRow { roster, seen }, false);
-        (shown.status, shown.since, shown.last_seen, shown.sessions)
+        PresenceRow { roster, seen }.visible()
     }
 
     #[test]

@@ -304,7 +304,7 @@ pub struct Activated {
     pub rooms: Vec<(StreamId, RoomRoster)>,
     /// By user and place.
     pub due: Vec<Due>,
-    pub wanted: Vec<((UserId, Cursor), Wanted)>,
+    pub wanted: Vec<(Place, Wanted)>,
     pub owed: Vec<(MessageId, Owed)>,
     /// Who had the vnode before, if anyone.
     pub previous: Option<Sid>,
@@ -330,6 +330,9 @@ pub struct OutboxEvent {
     pub key: String,
     pub payload: Bytes,
 }
+
+/// A place in a user's inbox.
+pub type Place = (UserId, Cursor);
 
 /// A message in an inbox that no device has acknowledged.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -413,6 +416,22 @@ pub struct PresenceRow {
     pub seen: Option<Seen>,
 }
 
+/// Where a vnode's presence stands: which life of the data it is in, and its last change that others see.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct PresenceStanding {
+    /// 0 if no home was ever activated.
+    pub generation: Epoch,
+    pub version: Version,
+}
+
+/// What is kept about the presence of users, and where it stood at that moment.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Presences {
+    pub standing: PresenceStanding,
+    /// In the order asked.
+    pub rows: Vec<PresenceRow>,
+}
+
 /// The fence every write carries (core rule 10).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Fence {
@@ -462,7 +481,7 @@ pub enum Op {
     },
     /// These messages were acknowledged: none of them is due any more.
     Settle {
-        places: Vec<(UserId, Cursor)>,
+        places: Vec<Place>,
     },
     /// Nobody acknowledged this message in time: if it is still due, it is no more, and its event goes out.
     Undelivered {
@@ -471,7 +490,7 @@ pub enum Op {
     },
     /// What is known of messages with receipts, and receipts to be sent: sets these, or removes them.
     Receipts {
-        wanted: Vec<((UserId, Cursor), Option<Wanted>)>,
+        wanted: Vec<(Place, Option<Wanted>)>,
         owed: Vec<(MessageId, Option<Owed>)>,
     },
 }

@@ -1,4 +1,4 @@
-//! What `coordinator` and `ws-node` read alike.
+//! What the programs read alike.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -230,9 +230,24 @@ impl CommonConfig {
     }
 }
 
+impl KafkaConfig {
+    /// Reads and checks the `KAFKA_*` variables alone, for a program that needs no Redis.
+    ///
+    /// # Errors
+    /// The first wrong variable, by name.
+    pub fn from_vars(vars: impl IntoIterator<Item = (String, String)>) -> Result<Self, ConfigError> {
+        kafka(&mut read(vars)?)
+    }
+}
+
 fn backends(raw: &mut Raw) -> Result<Backends, ConfigError> {
-    let brokers = required("KAFKA_BROKERS", raw.kafka_brokers.take(), BACKEND_HINT, broker_list)?;
+    let kafka = kafka(raw)?;
     let redis_url = required("REDIS_URL", raw.redis_url.take(), BACKEND_HINT, redis_url)?;
+    Ok(Backends::Services { kafka, redis_url })
+}
+
+fn kafka(raw: &mut Raw) -> Result<KafkaConfig, ConfigError> {
+    let brokers = required("KAFKA_BROKERS", raw.kafka_brokers.take(), BACKEND_HINT, broker_list)?;
     let protocols = [
         SecurityProtocol::Plaintext,
         SecurityProtocol::Ssl,
@@ -249,7 +264,7 @@ fn backends(raw: &mut Raw) -> Result<Backends, ConfigError> {
     let asked = matches!(security_protocol, SecurityProtocol::SaslPlaintext | SecurityProtocol::SaslSsl);
     let sasl = if asked { Some(sasl(raw)?) } else { None };
     let ssl_ca_file = optional("KAFKA_SSL_CA_FILE", raw.kafka_ssl_ca_file.take(), readable_file)?;
-    Ok(Backends::Services { kafka: KafkaConfig { brokers, security_protocol, sasl, ssl_ca_file }, redis_url })
+    Ok(KafkaConfig { brokers, security_protocol, sasl, ssl_ca_file })
 }
 
 fn sasl(raw: &mut Raw) -> Result<Sasl, ConfigError> {

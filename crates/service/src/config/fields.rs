@@ -7,6 +7,8 @@ use std::net::SocketAddr;
 use std::ops::RangeInclusive;
 use std::str::FromStr;
 
+use roost_proto::RoomId;
+
 use super::ConfigError;
 
 /// The value of `name`, or `default` if it is not set.
@@ -101,18 +103,37 @@ pub fn socket_addr(raw: &str) -> Result<SocketAddr, String> {
         .map_err(|_| "must be an address and a port such as 0.0.0.0:7001 or [::]:7001".to_owned())
 }
 
+/// Rooms, with commas between.
+///
+/// # Errors
+/// If one of them is no room's id.
+pub fn rooms(raw: &str) -> Result<Vec<RoomId>, String> {
+    let names = raw.split(',').map(str::trim).filter(|name| !name.is_empty());
+    names.map(|name| RoomId::new(name).map_err(|e| e.to_string())).collect()
+}
+
+/// Where an HTTP server is for clients: `http://` or `https://`, a host, and neither a user nor a query; perhaps a path
+/// in front of the server's own.
+///
+/// # Errors
+/// If it is not that.
+pub fn http_url(raw: &str) -> Result<String, String> {
+    url(raw, &["http", "https"]).ok_or_else(|| "must be a URL such as https://history.example.com".to_owned())
+}
+
 /// A WebSocket URL that a client can dial: `ws://` or `wss://`, a host, and neither a user nor a query.
 ///
 /// # Errors
 /// If it is not that.
 pub fn ws_url(raw: &str) -> Result<String, String> {
-    let wrong = || "must be a URL such as ws://chat.example.com:7001/socket".to_owned();
-    let uri = http::Uri::from_str(raw.trim()).map_err(|_| wrong())?;
-    let authority = uri.authority().ok_or_else(wrong)?;
-    let dialable = matches!(uri.scheme_str(), Some("ws" | "wss")) && !authority.host().is_empty();
-    if dialable && !authority.as_str().contains('@') && uri.query().is_none() && !raw.contains('#') {
-        Ok(raw.trim().to_owned())
-    } else {
-        Err(wrong())
-    }
+    url(raw, &["ws", "wss"])
+        .ok_or_else(|| "must be a URL such as ws://chat.example.com:7001/socket".to_owned())
+}
+
+fn url(raw: &str, schemes: &[&str]) -> Option<String> {
+    let uri = http::Uri::from_str(raw.trim()).ok()?;
+    let authority = uri.authority()?;
+    let dialable = schemes.contains(&uri.scheme_str()?) && !authority.host().is_empty();
+    let plain = !authority.as_str().contains('@') && uri.query().is_none() && !raw.contains('#');
+    (dialable && plain).then(|| raw.trim().to_owned())
 }

@@ -106,6 +106,12 @@ fn a_token_is_refused_for_the_right_reason() {
         (
             None,
             None,
+            json!({"sub": "roost.canary.1", "exp": exp}),
+            claim("sub: ids that begin with 'roost.' are reserved"),
+        ),
+        (
+            None,
+            None,
             json!({"sub": "x".repeat(129), "exp": exp}),
             claim("sub: user id is longer than 128 bytes"),
         ),

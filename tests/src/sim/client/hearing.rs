@@ -39,6 +39,7 @@ impl World {
             }
             Ok(ServerFrame::Message(m)) if m.stream.is_room() => self.seat_got(user, connection, &m),
             Ok(ServerFrame::Member(m)) => self.seat_member(user, connection, &m),
+            Ok(ServerFrame::Presence(p)) => self.lookout_told(user, connection, p),
             Ok(ServerFrame::Message(m)) => self.got(user, connection, &m),
             Ok(ServerFrame::Reset(r)) => self.history(user, r.cursor, r.through.as_deref()),
             Ok(ServerFrame::Reply(r)) => self.replied(user, connection, r),
@@ -83,6 +84,7 @@ impl World {
             }
         }
         self.seats_welcomed(user, &w.rooms);
+        self.look_out(user);
         self.send_waiting(user);
     }
 
@@ -160,7 +162,7 @@ impl World {
     }
 
     fn replied(&mut self, user: usize, connection: u64, reply: Reply) {
-        if self.seat_answered(user, connection, &reply) {
+        if self.seat_answered(user, connection, &reply) || self.lookout_answered(user, connection, &reply) {
             return;
         }
         let client = &mut self.clients[user];

@@ -9,7 +9,6 @@ use roost_proto::limits::{INFO_BYTES_MAX, ROOMS_PER_SESSION_MAX, UNKNOWN_AFTER_M
 use super::{Arrival, How, Listener, Opening};
 use crate::core::events::{Now, RoomCommand, SessionKey};
 use crate::core::reader::Reader;
-use crate::core::sending::RETRY_AFTER_MS;
 use crate::core::session::{Early, State};
 use crate::core::{Action, NodeCore};
 
@@ -28,14 +27,9 @@ impl NodeCore {
             RoomCommand::Publish(publish) => self.on_publish(key, publish, now),
             other => {
                 let id = other.id().clone();
-                if session.unanswered >= self.cfg.unanswered_max {
-                    let why = "too many commands without an answer";
-                    return self.refuse(key, id.as_str(), why, RETRY_AFTER_MS);
+                if !self.take_command(key, &id, now) {
+                    return;
                 }
-                if let Err(wait) = session.bucket.take(now.mono) {
-                    return self.refuse(key, id.as_str(), "too many commands", wait);
-                }
-                self.count_waiters(key);
                 let refused = match other {
                     RoomCommand::Join(join) => self.on_join(key, join, now),
                     RoomCommand::Leave(command) => self.on_leave(key, &command, now),
@@ -113,7 +107,7 @@ impl NodeCore {
         let vnode = self.vnode_of(&stream);
         let Some(session) = self.sessions.get_mut(&key) else { return Ok(()) };
         if session.rooms.len() >= ROOMS_PER_SESSION_MAX && !session.rooms.contains_key(&stream) {
-            return Err((ErrorCode::RateLimited, "too many rooms in this session"));
+            return Err((ErrorCode::TooLarge, "too many rooms in this session"));
         }
         let user = session.user.clone();
         // What waits of an earlier time here is older than what the answer says.

@@ -6,14 +6,14 @@ use roost_proto::ids::{Cursor, StreamId, VnodeId};
 use roost_proto::live::{Note, place_of};
 
 use super::placing::ROOMS;
-use super::{Followed, How, Opening};
+use super::{How, Opening};
 use crate::core::config::Rule;
 use crate::core::delivery::READ_MAX;
 use crate::core::events::{Lane, Maybe, Now, SessionKey};
 use crate::core::{Action, NodeCore};
 
 /// How often tails are compared, in milliseconds: how long the loss of a last publication may go unnoticed.
-const COMPARE_MS: u64 = 5000;
+pub(in crate::core) const COMPARE_MS: u64 = 5000;
 /// After a loss that was told, in milliseconds.
 const COMPARE_SOON_MS: u64 = 200;
 /// Rooms compared with one question: bounds how long the store answers nothing else.
@@ -23,13 +23,8 @@ impl NodeCore {
     pub(in crate::core) fn on_followed(&mut self, channel: &LiveChannel, ask: u64, done: bool, now: Now) {
         let LiveChannel::Room { stream, .. } = channel else { return };
         let Some(room) = self.rooms.get_mut(stream) else { return };
-        // An answer to an earlier life of the room says nothing of this one.
-        if room.followed != Followed::Asked(ask) {
-            return;
-        }
-        room.followed = if done { Followed::Yes } else { Followed::No };
         // If not, again on the next tick.
-        if done {
+        if room.following.answered(ask, done) && done {
             self.place_listeners(stream, now);
         }
     }
@@ -40,7 +35,7 @@ impl NodeCore {
                 Some(at) => return self.published(stream, at, payload, now),
                 None => serde_json::from_slice(payload),
             },
-            LiveChannel::Node(_) => serde_json::from_slice(payload),
+            LiveChannel::Node(_) | LiveChannel::Presence(_) => serde_json::from_slice(payload),
         };
         match (channel, note) {
             (_, Err(_)) => self.counters.undecodable += 1,
@@ -53,7 +48,10 @@ impl NodeCore {
             (LiveChannel::Node(_), Ok(Note::Signal { session, kind, to: Some(to), frame })) => {
                 self.signal_user(&to, &session, &kind, &frame);
             }
-            (LiveChannel::Node(_), Ok(_)) => self.counters.undecodable += 1,
+            (LiveChannel::Presence(vnode), Ok(Note::Presence { before, version, users })) => {
+                self.on_presence_note(*vnode, before, version, users, now);
+            }
+            (_, Ok(_)) => self.counters.undecodable += 1,
         }
     }
 
@@ -67,7 +65,7 @@ impl NodeCore {
             return;
         };
         room.tail = room.tail.max(at);
-        let mut behind = Vec::new();
+        let (mut sessions, mut behind) = (Vec::with_capacity(room.listeners.len()), Vec::new());
         for key in &room.listeners {
             let Some(session) = self.sessions.get_mut(key) else { continue };
             let Some(listener) = session.rooms.get_mut(stream).filter(|l| l.opening.is_none()) else {
@@ -77,13 +75,14 @@ impl NodeCore {
             if session.welcomed && reader.is_next(at) && session.credit > 0 {
                 reader.took(at.offset);
                 session.credit -= 1;
-                self.counters.delivered += 1;
-                self.out.push(Action::Frame { session: *key, frame: frame.clone(), lane: Lane::Message });
+                sessions.push(*key);
             } else {
                 reader.tail = reader.tail.max(at);
                 behind.push(*key);
             }
         }
+        self.counters.delivered += sessions.len() as u64;
+        self.out.push(Action::Fan { sessions, frame: frame.clone() });
         for key in behind {
             self.feed_listener(key, stream);
         }
@@ -212,6 +211,7 @@ impl NodeCore {
         self.tell_all_locals(now);
         if now.mono >= self.rooms.compare_at {
             self.compare_rooms(now);
+            self.compare_presence();
         }
     }
 
@@ -225,7 +225,7 @@ impl NodeCore {
         if !self.cfg.on(Rule::CompareTails) {
             return;
         }
-        let followed = self.rooms.by_stream.iter().filter(|(_, room)| room.followed == Followed::Yes);
+        let followed = self.rooms.by_stream.iter().filter(|(_, room)| room.following.is_on());
         let rooms: Vec<_> = followed.map(|(stream, room)| (room.vnode, stream.clone())).collect();
         for rooms in rooms.chunks(COMPARE_MAX) {
             self.out.push(Action::Standings { rooms: rooms.to_vec() });

@@ -11,6 +11,8 @@ mod locals;
 pub mod members;
 pub(super) mod placing;
 
+pub(super) use listening::COMPARE_MS;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use roost_backend::store::LiveChannel;
@@ -18,25 +20,16 @@ use roost_proto::frames::RoomWelcome;
 use roost_proto::ids::{Cursor, MessageId, StreamId, VnodeId};
 
 use super::events::SessionKey;
+use super::following::Following;
 use super::reader::Reader;
 use copy::Copy;
 use locals::Locals;
-
-/// Whether the room's channel is followed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Followed {
-    No,
-    Asked(u64),
-    Yes,
-}
 
 /// A room with sessions of this node in it.
 #[derive(Debug)]
 pub struct Room {
     vnode: VnodeId,
-    followed: Followed,
-    /// It was asked to be followed, whatever came of it.
-    was_asked: bool,
+    following: Following,
     listeners: BTreeSet<SessionKey>,
     /// Those of them that are members and told of the others.
     presence: BTreeSet<SessionKey>,
@@ -58,8 +51,7 @@ impl Room {
     fn new(vnode: VnodeId) -> Self {
         Self {
             vnode,
-            followed: Followed::No,
-            was_asked: false,
+            following: Following::default(),
             listeners: BTreeSet::new(),
             presence: BTreeSet::new(),
             tail: Cursor::default(),
@@ -182,7 +174,7 @@ impl Rooms {
                 self.by_vnode.remove(&room.vnode);
             }
         }
-        room.was_asked.then(|| LiveChannel::Room { vnode: room.vnode, stream: stream.clone() })
+        room.following.was_asked().then(|| LiveChannel::Room { vnode: room.vnode, stream: stream.clone() })
     }
 
     /// What the log is asked for this session in this room does not concern it any more.

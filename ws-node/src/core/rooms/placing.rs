@@ -2,11 +2,12 @@
 
 use roost_proto::codes::{ErrorBody, ErrorCode};
 use roost_proto::frames::{Joined, ReplyOk, Reset, RoomWelcome, ServerFrame};
+use roost_proto::history::Through;
 use roost_proto::ids::{Cursor, MessageId, Offset, StreamId, VnodeId};
 use roost_proto::limits::MEMBERS_BYTES_MAX;
 use roost_proto::records::{ItemBody, ItemResult};
 
-use super::{Followed, How, Locating};
+use super::{How, Locating};
 use crate::core::channel::{ItemKey, Pending};
 use crate::core::events::{Maybe, Now, SessionKey};
 use crate::core::reader::Reader;
@@ -90,16 +91,15 @@ impl NodeCore {
             return;
         }
         let vnode = room.vnode;
-        match room.followed {
-            Followed::Asked(_) => return,
-            Followed::No => {
-                let ask = self.next_call;
-                self.next_call += 1;
-                (room.followed, room.was_asked) = (Followed::Asked(ask), true);
-                let channel = roost_backend::store::LiveChannel::Room { vnode, stream: stream.clone() };
-                return self.out.push(Action::Follow { channel, ask });
-            }
-            Followed::Yes => {}
+        if room.following.is_off() {
+            let ask = self.next_call;
+            self.next_call += 1;
+            room.following.ask(ask);
+            let channel = roost_backend::store::LiveChannel::Room { vnode, stream: stream.clone() };
+            return self.out.push(Action::Follow { channel, ask });
+        }
+        if !room.following.is_on() {
+            return;
         }
         if self.wants_copy(stream) {
             self.ask_members(stream, now);
@@ -176,8 +176,8 @@ impl NodeCore {
         let Some(Locating { stream, tail, sessions }) = self.rooms.locating.remove(&ask) else { return };
         for key in sessions {
             match answer {
-                Some(end) => {
-                    let through = Some(format!("{partition}:{end}"));
+                Some(offset) => {
+                    let through = Some(Through { partition, offset }.to_string());
                     self.begin_listening(key, &stream, tail, tail.offset, through, now);
                 }
                 None => self.wait_on(key, &stream),

@@ -134,3 +134,36 @@ pub async fn lag_counts_what_was_not_returned_yet(f: &Fixture) {
     read(&mut *reader, 10).await;
     assert_eq!(reader.lag(), 0);
 }
+
+/// Promise 9.
+pub async fn a_reader_of_some_partitions_begins_where_it_is_told_and_sees_no_others(f: &Fixture) {
+    let topic = f.topic(4).await;
+    let mut sender = f.sender();
+    for n in 0..40 {
+        sender.send(&topic, n % 4).await;
+    }
+    let at = |partition, offset| Position { partition, offset };
+    let mut reader = f.log.read_from(&topic, &[at(3, 10), at(1, 7)]).await.expect("a reader");
+    let places = |records: &[LogRecord]| records.iter().map(|r| r.position).collect::<Vec<_>>();
+    assert_eq!(places(&read(&mut *reader, 3).await), [at(1, 7), at(1, 8), at(1, 9)]);
+    assert_silent(&mut *reader).await;
+    for partition in 0..4 {
+        sender.send(&topic, partition).await;
+    }
+    let mut after = places(&read(&mut *reader, 2).await);
+    after.sort();
+    assert_eq!(after, [at(1, 10), at(3, 10)]);
+    assert_silent(&mut *reader).await;
+    let nowhere = f.log.read_from(&topic, &[at(4, 0)]).await;
+    assert!(nowhere.is_err(), "there is no such partition");
+}
+
+/// Promise 9: the topic was made anew, and is shorter than it was.
+pub async fn a_reader_told_to_begin_beyond_the_end_begins_with_the_earliest_record(f: &Fixture) {
+    let topic = f.topic(1).await;
+    let mut sender = f.sender();
+    let first = sender.send(&topic, 0).await;
+    let beyond = Position { partition: 0, offset: 1_000 };
+    let mut reader = f.log.read_from(&topic, &[beyond]).await.expect("a reader");
+    assert_eq!(read(&mut *reader, 1).await[0].position, first);
+}

@@ -1,11 +1,12 @@
 //! Publish and subscribe (promise 12, and those of [`Subscriber`]).
 
-use roost_proto::events::message_bytes;
+use roost_proto::events::{Status, StatusCause, message_bytes, status_rest};
 use roost_proto::ids::{Cursor, Offset};
-use roost_proto::live::Version;
+use roost_proto::live::{Version, presence_note};
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 
+use super::writes::online;
 use super::*;
 
 fn room(name: &str) -> StreamId {
@@ -53,6 +54,40 @@ pub async fn what_is_published_in_a_room_reaches_those_who_follow_it_in_order(fi
     let at = |offset, version| Some(Standing { tail: Cursor::new(Epoch(10), Offset(offset)), version });
     assert_eq!(found, [at(2, version), at(1, Version::default())]);
     ear.unfollow(&channel(&lobby)).await;
+}
+
+/// Rule 30: one publication for all changes of a write, with the version that it follows.
+pub async fn changes_of_presence_are_published_together_and_their_version_is_kept(fixture: &dyn Fixture) {
+    let (a, b) = (Process::start(fixture).await, Process::start(fixture).await);
+    let mut owner = a.own(V, &sid("ws-1", 1), Epoch(10)).await;
+    let (tell, mut queue) = mpsc::channel(64);
+    let ear = b.store.subscribe(tell);
+    let channel = LiveChannel::Presence(V);
+    follow(&*ear, &channel).await;
+    let event = |name: &str| {
+        let user = user(name);
+        status_rest(&user, Status::Online, StatusCause::Connected, NOW_MS, NOW_MS, None)
+    };
+    let shown = |name: &str| Op::Presence(PresenceOp { event: Some(event(name)), ..online(name) });
+    let hidden = |name: &str| Op::Presence(PresenceOp { event: None, ..online(name) });
+    owner.write(vec![hidden("eve")]).await;
+    owner.write(vec![shown("zo\"ë"), hidden("dave"), shown("bob"), append(&inbox("bob"), "x")]).await;
+    owner.write(vec![shown("bob"), shown("carol")]).await;
+    let version = |n| Version { epoch: Epoch(10), n };
+    let first = presence_note(Version::default(), version(4), &[event("zo\"ë"), event("bob")]);
+    let second = presence_note(version(4), version(5), &[event("carol")]);
+    for wanted in [first, second] {
+        assert_eq!(told(&mut queue).await, (channel.clone(), wanted), "nothing of what nobody sees");
+    }
+    let standing = PresenceStanding { generation: Epoch(10), version: version(5) };
+    let read = b.store.presence(V, &[user("dave")]).await.expect("the store answers");
+    assert_eq!((read.standing, read.rows.len()), (standing, 1));
+    let untouched = VnodeId(V.0 + 1);
+    let found = b.store.presence_standings(&[untouched, V]).await.expect("the store answers");
+    assert_eq!(found, [PresenceStanding::default(), standing]);
+    a.own(V, &sid("ws-1", 2), Epoch(11)).await;
+    let found = b.store.presence_standings(&[V]).await.expect("the store answers");
+    assert_eq!(found, [standing], "another home is no change");
 }
 
 pub async fn a_shout_reaches_those_who_follow_its_channel_and_nobody_else(fixture: &dyn Fixture) {

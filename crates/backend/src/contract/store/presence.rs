@@ -66,9 +66,9 @@ pub async fn presence_is_read_in_the_order_asked(fixture: &dyn Fixture) {
     let mut owner = a.own(V, &sid("ws-1", 1), Epoch(10)).await;
     owner.write(vec![Op::Presence(online("zoë")), Op::Presence(offline("bob"))]).await;
     let users = [user("nobody"), user("zoë"), user("bob"), user("zoë")];
-    let rows = a.store.presence(V, &users).await.expect("the store answers");
+    let rows = a.store.presence(V, &users).await.expect("the store answers").rows;
     let here = PresenceRow { roster: online("zoë").roster, seen: None };
     let gone = PresenceRow { roster: None, seen: offline("bob").seen };
     assert_eq!(rows, [PresenceRow::default(), here.clone(), gone, here]);
-    assert_eq!(a.store.presence(V, &[]).await.expect("the store answers"), []);
+    assert_eq!(a.store.presence(V, &[]).await.expect("the store answers").rows, []);
 }

@@ -279,8 +279,9 @@ impl Run<'_> {
 
     async fn presence(&mut self, vnode: VnodeId, at: &str) {
         let users = USERS.map(user);
-        let wanted: Vec<_> = users.iter().map(|user| self.model.presence(user)).collect();
         let found = self.process.store.presence(vnode, &users).await.expect("the store answers");
-        assert_eq!(found, wanted, "{at}");
+        assert_eq!(found, self.model.presences(&users), "{at}");
+        let found = self.process.store.presence_standings(&[vnode]).await.expect("the store answers");
+        assert_eq!(found, [self.model.presence_standing()], "{at}");
     }
 }

@@ -1,27 +1,16 @@
-//! The log's tables in SQLite, and who may touch the connections when.
+//! The log's tables in SQLite.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
-use std::fs::{File, OpenOptions};
-use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::path::Path;
 
 use bytes::Bytes;
 use rusqlite::{Connection, OptionalExtension, TransactionBehavior, params};
 
+use crate::embedded::connections::Connections;
 use crate::log::{LogError, LogRecord, Position, TopicSpec};
 
-/// The embedded store may keep its tables in the same file; it holds the write lock for a transaction, a few
-/// milliseconds, or for a checkpoint on a slow disk.
-const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
-
-/// A commit survives the end of the process; a power cut may take the last ones, never the middle. The write-ahead
-/// file is cut back to 64 MiB when a burst has made it larger.
 const SCHEMA: &str = "
-    PRAGMA journal_mode = WAL;
-    PRAGMA synchronous = NORMAL;
-    PRAGMA journal_size_limit = 67108864;
     CREATE TABLE IF NOT EXISTS topics (
         id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, partitions INTEGER NOT NULL, retention_ms INTEGER
     );
@@ -47,42 +36,17 @@ pub(super) struct Kept {
     pub ends: Vec<u64>,
 }
 
-/// The connections. On disk every call runs on a thread that may block; in memory it runs where it is, which takes
-/// microseconds, and keeps a simulation under a paused clock on one thread and therefore repeatable.
-pub(super) struct Db {
-    writer: Arc<Mutex<Connection>>,
-    /// The same connection in memory, its own on disk, where SQLite reads beside a write.
-    reader: Arc<Mutex<Connection>>,
-    on_disk: bool,
-    /// Locked while this is open: ends are kept in memory, so a second process on the file would see old ones.
-    _lock: Option<File>,
-}
+/// The log's own connections to its file.
+pub(super) struct Db(Connections);
 
 impl Db {
     pub(super) fn memory() -> rusqlite::Result<Self> {
-        let db = Connection::open_in_memory()?;
-        db.execute_batch(SCHEMA)?;
-        let db = Arc::new(Mutex::new(db));
-        Ok(Self { reader: Arc::clone(&db), writer: db, on_disk: false, _lock: None })
+        Ok(Self(Connections::memory(SCHEMA)?))
     }
 
+    /// Ends are kept in memory, so a second process on the file would see old ones: it is kept out.
     pub(super) fn open(path: &Path) -> Result<Self, LogError> {
-        let mut name = path.as_os_str().to_owned();
-        name.push(".log-lock");
-        let name = PathBuf::from(name);
-        let in_use = |e: &dyn std::fmt::Display| LogError::Refused(format!("{}: {e}", name.display()));
-        let lock = OpenOptions::new().create(true).truncate(false).write(true).open(&name);
-        let lock = lock.map_err(|e| in_use(&e))?;
-        lock.try_lock().map_err(|e| in_use(&e))?;
-        let connect = || {
-            let db = Connection::open(path)?;
-            db.busy_timeout(BUSY_TIMEOUT)?;
-            db.execute_batch(SCHEMA)?;
-            Ok(Arc::new(Mutex::new(db)))
-        };
-        let refused = |e: rusqlite::Error| LogError::Refused(format!("{}: {e}", path.display()));
-        let (writer, reader) = (connect().map_err(refused)?, connect().map_err(refused)?);
-        Ok(Self { writer, reader, on_disk: true, _lock: Some(lock) })
+        Ok(Self(Connections::open(path, SCHEMA, ".log-lock").map_err(LogError::Refused)?))
     }
 
     /// # Errors
@@ -91,7 +55,7 @@ impl Db {
         &self,
         f: impl FnOnce(&mut Connection) -> rusqlite::Result<T> + Send + 'static,
     ) -> Result<T, LogError> {
-        self.run(&self.writer, f).await
+        self.0.write(f).await.map_err(LogError::Unreachable)
     }
 
     /// # Errors
@@ -100,29 +64,12 @@ impl Db {
         &self,
         f: impl FnOnce(&mut Connection) -> rusqlite::Result<T> + Send + 'static,
     ) -> Result<T, LogError> {
-        self.run(&self.reader, f).await
-    }
-
-    async fn run<T: Send + 'static>(
-        &self,
-        connection: &Arc<Mutex<Connection>>,
-        f: impl FnOnce(&mut Connection) -> rusqlite::Result<T> + Send + 'static,
-    ) -> Result<T, LogError> {
-        let connection = Arc::clone(connection);
-        // A transaction that a panic interrupted was rolled back when it was dropped.
-        let call = move || f(&mut connection.lock().unwrap_or_else(PoisonError::into_inner));
-        let answer = if self.on_disk {
-            let ended = |e| LogError::Unreachable(format!("the write or read did not finish: {e}"));
-            tokio::task::spawn_blocking(call).await.map_err(ended)?
-        } else {
-            call()
-        };
-        answer.map_err(|e| LogError::Unreachable(format!("SQLite: {e}")))
+        self.0.read(f).await.map_err(LogError::Unreachable)
     }
 
     /// What the file has, when it is opened.
     pub(super) fn kept(&self) -> rusqlite::Result<Vec<Kept>> {
-        let db = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
+        let db = self.0.writer();
         let mut query = db.prepare("SELECT id, name, partitions, retention_ms FROM topics")?;
         let row = |r: &rusqlite::Row<'_>| {
             let spec = spec(r.get(2)?, r.get(3)?);

@@ -17,24 +17,30 @@ pub(super) struct EmbeddedReader {
     db: Arc<Db>,
     topic: Arc<Topic>,
     changed: watch::Receiver<()>,
-    /// For each partition the offset after the last record returned.
-    next: Vec<u64>,
-    /// The partition the next page begins with: a busy one must not starve those after it.
+    /// For each partition that is read the offset after the last record returned.
+    next: Vec<Position>,
+    /// The one of them that the next page begins with: a busy partition must not starve those after it.
     turn: usize,
 }
 
 impl EmbeddedReader {
-    pub(super) fn at_end(db: Arc<Db>, topic: Arc<Topic>) -> Self {
-        Self { db, changed: topic.changes(), next: topic.ends().collect(), topic, turn: 0 }
+    pub(super) fn new(db: Arc<Db>, topic: Arc<Topic>, mut next: Vec<Position>) -> Self {
+        next.sort_unstable();
+        Self { db, changed: topic.changes(), next, topic, turn: 0 }
     }
 
     /// Where there is more to read, beginning with the partition whose turn it is.
     fn behind(&self) -> Vec<Position> {
-        let ends: Vec<u64> = self.topic.ends().collect();
-        let count = ends.len();
-        let order = (self.turn..count).chain(0..self.turn);
-        let behind = order.filter(|&p| ends[p] > self.next[p]);
-        behind.map(|p| Position { partition: p as u32, offset: self.next[p] }).collect()
+        let (later, first) = self.next.split_at(self.turn);
+        let order = first.iter().chain(later);
+        order.filter(|at| self.topic.end(at.partition).is_some_and(|end| end > at.offset)).copied().collect()
+    }
+
+    /// Notes the record as returned; where its partition is in `next`.
+    fn note(&mut self, Position { partition, offset }: Position) -> usize {
+        let index = self.next.partition_point(|at| at.partition < partition);
+        self.next[index].offset = offset + 1;
+        index
     }
 }
 
@@ -49,10 +55,9 @@ impl LogReader for EmbeddedReader {
                 let topic = self.topic.id;
                 let records = self.db.read(move |db| db::read(db, topic, &behind, PAGE_RECORDS)).await?;
                 // From here on nothing waits, so a dropped `next` has moved no place.
-                if let Some(last) = records.last() {
-                    self.turn = (last.position.partition as usize + 1) % self.next.len();
+                if !records.is_empty() {
                     for record in &records {
-                        self.next[record.position.partition as usize] = record.position.offset + 1;
+                        self.turn = (self.note(record.position) + 1) % self.next.len();
                     }
                     return Ok(records);
                 }
@@ -63,6 +68,7 @@ impl LogReader for EmbeddedReader {
     }
 
     fn lag(&self) -> u64 {
-        self.topic.ends().zip(&self.next).map(|(end, &next)| end.saturating_sub(next)).sum()
+        let behind = |at: &Position| self.topic.end(at.partition).unwrap_or(0).saturating_sub(at.offset);
+        self.next.iter().map(behind).sum()
     }
 }

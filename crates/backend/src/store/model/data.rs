@@ -4,9 +4,9 @@ use std::collections::{BTreeMap, HashMap, VecDeque};
 
 use bytes::Bytes;
 use roost_proto::events::{message_bytes, status_bytes};
-use roost_proto::ids::{Cursor, DeviceId, Epoch, MessageId, Offset, Seq, Sid, StreamId, UserId};
+use roost_proto::ids::{Cursor, DeviceId, Epoch, MessageId, Offset, Seq, Sid, StreamId, UserId, VnodeId};
 use roost_proto::limits::IDS_KEPT_MS;
-use roost_proto::live::Version;
+use roost_proto::live::{Version, presence_note};
 use serde::{Deserialize, Serialize};
 
 use super::due::{Waiting, cursor_of};
@@ -22,6 +22,9 @@ struct Head {
     /// Files of earlier versions have none.
     #[serde(default)]
     clock_ms: u64,
+    /// Of the last change of presence that others see.
+    #[serde(default)]
+    presence: Version,
 }
 
 #[derive(Debug, Clone, Copy, Default, Serialize, Deserialize)]
@@ -106,17 +109,25 @@ pub struct VnodeData {
     acked: HashMap<(UserId, DeviceId), Cursor>,
     rooms: BTreeMap<StreamId, Room>,
     read: HashMap<UserId, Cursor>,
-    pub(super) due: BTreeMap<(UserId, Cursor), Waiting>,
-    pub(super) wanted: BTreeMap<(UserId, Cursor), Wanted>,
+    pub(super) due: BTreeMap<Place, Waiting>,
+    pub(super) wanted: BTreeMap<Place, Wanted>,
     pub(super) owed: BTreeMap<MessageId, Owed>,
-    /// What was published, for a store to tell.
-    published: Vec<(StreamId, Bytes)>,
+    /// What was published in rooms, or of the vnode's presence, for a store to tell.
+    published: Vec<(Option<StreamId>, Bytes)>,
     /// What is to be written to disk; nobody reads it in memory-only use.
     journal: Option<Vec<Change>>,
 }
 
 pub(super) fn json<T: Serialize>(value: &T) -> Vec<u8> {
     serde_json::to_vec(value).expect("plain data always encodes")
+}
+
+/// The event of an operation by which others see a change of presence.
+fn told<'a>((op, result): (&'a Op, &OpResult)) -> Option<&'a Bytes> {
+    match (op, result) {
+        (Op::Presence(op), OpResult::Presence { changed: true }) => op.event.as_ref(),
+        _ => None,
+    }
 }
 
 fn id_key(from: &str, id: &str) -> String {
@@ -133,9 +144,13 @@ impl VnodeData {
         self.journal.as_mut().map(std::mem::take).unwrap_or_default()
     }
 
-    /// What was published since the last call, in order.
-    pub fn take_published(&mut self) -> Vec<(StreamId, Bytes)> {
-        std::mem::take(&mut self.published)
+    /// What was published since the last call, in order; `vnode` is the one whose data this is.
+    pub fn take_published(&mut self, vnode: VnodeId) -> Vec<(LiveChannel, Bytes)> {
+        let channel = |stream| match stream {
+            Some(stream) => LiveChannel::Room { vnode, stream },
+            None => LiveChannel::Presence(vnode),
+        };
+        self.published.drain(..).map(|(stream, payload)| (channel(stream), payload)).collect()
     }
 
     pub(super) fn put(
@@ -166,7 +181,7 @@ impl VnodeData {
     pub fn activate(&mut self, request: &Activate) -> ActivateAnswer {
         let mut generation = request.epoch;
         let mut seq = Seq(0);
-        let (mut previous, mut clock_ms) = (None, 0);
+        let (mut previous, mut clock_ms, mut presence) = (None, 0, Version::default());
         if let Some(head) = &self.head {
             if request.epoch < head.epoch || (request.epoch == head.epoch && request.sid != head.sid) {
                 return ActivateAnswer::Refused(head.epoch);
@@ -180,7 +195,7 @@ impl VnodeData {
                 generation = head.generation;
             }
             seq = head.seq;
-            (previous, clock_ms) = (Some(head.sid.clone()), head.clock_ms);
+            (previous, clock_ms, presence) = (Some(head.sid.clone()), head.clock_ms, head.presence);
         }
         self.head = Some(Head {
             epoch: request.epoch,
@@ -189,6 +204,7 @@ impl VnodeData {
             seq,
             data_set: request.data_set.clone(),
             clock_ms,
+            presence,
         });
         self.put_head();
         ActivateAnswer::Activated(Activated {
@@ -228,11 +244,18 @@ impl VnodeData {
         self.trim(request.trim);
         let mut seq = fence.seq;
         let ops = request.ops.iter();
-        let results = ops.map(|op| self.apply(op, fence, generation, now, &mut seq, config)).collect();
+        let results: Vec<_> =
+            ops.map(|op| self.apply(op, fence, generation, now, &mut seq, config)).collect();
         // Raised even without an event, so that a copy of this write that lands later does not apply.
         let seq = seq.max(Seq(fence.seq.0 + 1));
+        let told: Vec<_> = request.ops.iter().zip(&results).filter_map(told).collect();
         if let Some(head) = &mut self.head {
             head.seq = seq;
+            if !told.is_empty() {
+                let version = Version { epoch: fence.epoch, n: seq.0 };
+                let before = std::mem::replace(&mut head.presence, version);
+                self.published.push((None, presence_note(before, version, told)));
+            }
         }
         self.put_head();
         WriteAnswer::Done { seq, results }
@@ -361,7 +384,7 @@ impl VnodeData {
         self.put(if slice.is_multiple_of(2) { "ids0" } else { "ids1" }, name, &key, slice, || json(&known));
         seq.0 += 1;
         if op.stream.is_room() {
-            self.published.push((op.stream.clone(), payload.clone()));
+            self.published.push((Some(op.stream.clone()), payload.clone()));
         }
         if let Some(user) = op.stream.user() {
             let place = (user, Cursor::new(generation, offset));
@@ -455,7 +478,7 @@ impl VnodeData {
         } else {
             self.put("version", name, "", 0, || json(&op.version));
         }
-        self.published.push((op.stream.clone(), op.note.clone()));
+        self.published.push((Some(op.stream.clone()), op.note.clone()));
         OpResult::Member
     }
 
@@ -501,6 +524,17 @@ impl VnodeData {
 
     pub fn presence(&self, user: &UserId) -> PresenceRow {
         PresenceRow { roster: self.roster.get(user).cloned(), seen: self.seen.get(user).copied() }
+    }
+
+    pub fn presences(&self, users: &[UserId]) -> Presences {
+        let rows = users.iter().map(|user| self.presence(user)).collect();
+        Presences { standing: self.presence_standing(), rows }
+    }
+
+    /// Where the vnode's presence stands.
+    pub fn presence_standing(&self) -> PresenceStanding {
+        let standing = |head: &Head| PresenceStanding { generation: head.generation, version: head.presence };
+        self.head.as_ref().map(standing).unwrap_or_default()
     }
 
     /// Forgets ids of messages that left the hot window: what a store that kept ids with the entries would do.

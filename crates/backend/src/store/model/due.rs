@@ -36,7 +36,7 @@ pub(super) fn cursor_of(key: &str) -> Option<Cursor> {
 impl VnodeData {
     /// By user and place.
     pub fn all_due(&self) -> Vec<Due> {
-        let due = |((user, cursor), waiting): (&(UserId, Cursor), &Waiting)| Due {
+        let due = |((user, cursor), waiting): (&Place, &Waiting)| Due {
             user: user.clone(),
             cursor: *cursor,
             since_ms: waiting.since_ms,
@@ -48,7 +48,7 @@ impl VnodeData {
         self.owed.iter().map(|(id, owed)| (id.clone(), owed.clone())).collect()
     }
 
-    pub(super) fn put_due(&mut self, place: (UserId, Cursor), since_ms: u64, message: Bytes) {
+    pub(super) fn put_due(&mut self, place: Place, since_ms: u64, message: Bytes) {
         let (user, cursor) = &place;
         self.put("due", user.as_str(), &key(*cursor), 0, || {
             [format!("{since_ms} ").as_bytes(), &message].concat()
@@ -62,7 +62,7 @@ impl VnodeData {
         Some(waiting)
     }
 
-    pub(super) fn settle(&mut self, places: &[(UserId, Cursor)]) -> OpResult {
+    pub(super) fn settle(&mut self, places: &[Place]) -> OpResult {
         for (user, cursor) in places {
             self.take_due(user, *cursor);
         }
@@ -79,7 +79,7 @@ impl VnodeData {
         OpResult::Undelivered { message }
     }
 
-    pub(super) fn set_wanted(&mut self, place: &(UserId, Cursor), wanted: Option<&Wanted>) {
+    pub(super) fn set_wanted(&mut self, place: &Place, wanted: Option<&Wanted>) {
         let (user, key) = (place.0.to_string(), key(place.1));
         match wanted {
             Some(wanted) => {
@@ -95,7 +95,7 @@ impl VnodeData {
 
     pub(super) fn set_receipts(
         &mut self,
-        wanted: &[((UserId, Cursor), Option<Wanted>)],
+        wanted: &[(Place, Option<Wanted>)],
         owed: &[(MessageId, Option<Owed>)],
     ) -> OpResult {
         for (place, wanted) in wanted {

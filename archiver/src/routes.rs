@@ -1,0 +1,130 @@
+//! What the public port answers: `/history`, `/presence/history`, `/presence/at`, and the dead letters
+//! (`docs/PROTOCOL.md`, HTTP).
+
+mod dead_letters;
+mod history;
+mod page;
+mod presence;
+mod query;
+mod rights;
+
+use std::sync::Arc;
+
+use roost_backend::archive::{Archive, ArchiveError};
+use roost_proto::{ErrorBody, ErrorCode};
+use roost_service::{cors, reply};
+use serde::Serialize;
+use serde_json::value::RawValue;
+use tokio::time::Instant;
+use warp::Filter;
+use warp::filters::BoxedFilter;
+use warp::http::{HeaderMap, Method};
+use warp::reply::Response;
+
+use crate::config::ArchiverConfig;
+use crate::metrics::Metrics;
+use query::Query;
+
+const METHODS: &str = "GET, POST, OPTIONS";
+/// When to come again while the database is away.
+const AWAY_RETRY_AFTER_MS: u64 = 2_000;
+
+/// What all routes share.
+pub(crate) struct Api {
+    pub config: ArchiverConfig,
+    pub archive: Arc<dyn Archive>,
+    pub metrics: Metrics,
+}
+
+/// As text, so that frames stay as they are to the byte.
+type Answer = Result<Box<RawValue>, ErrorBody>;
+
+fn told(body: &impl Serialize) -> Answer {
+    serde_json::value::to_raw_value(body).map_err(|error| {
+        tracing::error!(%error, "an answer could not be written as JSON");
+        ErrorBody::new(ErrorCode::Internal, "the answer could not be written")
+    })
+}
+
+fn bad(why: impl std::fmt::Display) -> ErrorBody {
+    ErrorBody::new(ErrorCode::BadRequest, why.to_string())
+}
+
+fn away(error: &ArchiveError) -> ErrorBody {
+    tracing::debug!(%error, "a question could not be answered");
+    let body = ErrorBody::new(ErrorCode::Unavailable, "the archive cannot be read at the moment");
+    body.retry_after(AWAY_RETRY_AFTER_MS)
+}
+
+/// All of them; nothing is rejected.
+pub(crate) fn routes(api: Api) -> BoxedFilter<(Response,)> {
+    let api = Arc::new(api);
+    let paths = [
+        warp::path!("history").map(|| "/history").boxed(),
+        warp::path!("presence" / "history").map(|| "/presence/history").boxed(),
+        warp::path!("presence" / "at").map(|| "/presence/at").boxed(),
+        warp::path!("api" / "dead-letters").map(|| "/api/dead-letters").boxed(),
+        warp::path!("api" / "dead-letters" / "replay").map(|| "/api/dead-letters/replay").boxed(),
+        warp::path!("api" / "dead-letters" / "discard").map(|| "/api/dead-letters/discard").boxed(),
+    ];
+    let path = paths.into_iter().reduce(|all, one| all.or(one).unify().boxed()).expect("there are paths");
+    path.and(warp::query::raw().or(warp::any().map(String::new)).unify())
+        .and(warp::method())
+        .and(warp::header::headers_cloned())
+        .and(warp::body::stream())
+        .then(move |path: &'static str, query: String, method: Method, headers: HeaderMap, body| {
+            let api = Arc::clone(&api);
+            async move {
+                if method == Method::OPTIONS {
+                    return cors::preflight(METHODS);
+                }
+                let began = Instant::now();
+                let response = match serve(&api, path, &query, &method, &headers, body).await {
+                    Ok(Some(body)) => reply::ok(&body),
+                    Ok(None) => {
+                        let status = warp::http::StatusCode::METHOD_NOT_ALLOWED;
+                        reply::error_with_status(status, &bad("the path does not take this method"))
+                    }
+                    Err(error) => reply::error(&error),
+                };
+                api.metrics.answered(path, response.status().as_u16(), began.elapsed());
+                response
+            }
+        })
+        .recover(reply::recover)
+        .unify()
+        .map(cors::for_any_origin)
+        .boxed()
+}
+
+/// `None` for a method that the path does not take.
+async fn serve<B: warp::Buf>(
+    api: &Api,
+    path: &str,
+    query: &str,
+    method: &Method,
+    headers: &HeaderMap,
+    body: impl warp::Stream<Item = Result<B, warp::Error>> + Send,
+) -> Result<Option<Box<RawValue>>, ErrorBody> {
+    // Who may ask at all comes first: a stranger learns nothing of how to ask.
+    let reader = rights::reader(&api.config, headers)?;
+    let answer = match (method, path) {
+        (&Method::GET, "/history") => history::answer(api, &reader, &Query::parse(query)?).await,
+        (&Method::GET, "/presence/history") => presence::history(api, &reader, &Query::parse(query)?).await,
+        (&Method::GET, "/presence/at") => presence::at(api, &reader, &Query::parse(query)?).await,
+        (&Method::GET, "/api/dead-letters") => {
+            reader.is_service()?;
+            dead_letters::list(api, &Query::parse(query)?).await
+        }
+        (&Method::POST, "/api/dead-letters/replay") => {
+            reader.is_service()?;
+            dead_letters::replay(api, dead_letters::ids(body).await?).await
+        }
+        (&Method::POST, "/api/dead-letters/discard") => {
+            reader.is_service()?;
+            dead_letters::discard(api, dead_letters::ids(body).await?).await
+        }
+        _ => return Ok(None),
+    };
+    answer.map(Some)
+}

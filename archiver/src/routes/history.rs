@@ -1,0 +1,35 @@
+//! `GET /history?stream=user:bob`: pages of a stream, newest first.
+
+use roost_backend::archive::Place;
+use roost_proto::history::Before;
+use roost_proto::{Json, StreamId};
+use serde::Serialize;
+
+use super::page::Page;
+use super::query::{Query, required};
+use super::rights::Reader;
+use super::{Answer, Api, away, told};
+
+#[derive(Serialize)]
+struct History {
+    messages: Vec<Json>,
+    before: Option<Before>,
+    after: Option<Before>,
+}
+
+pub(super) async fn answer(api: &Api, reader: &Reader<'_>, query: &Query) -> Answer {
+    let stream: StreamId = required("stream", query.stream.as_ref(), "/history?stream=user:bob")?;
+    let limit = query.limit()?;
+    let place = match query.place::<Before>()? {
+        Place::Newest => Place::Newest,
+        Place::Before(key) => Place::Before(key.0),
+        Place::After(key) => Place::After(key.0),
+    };
+    reader.may_read(&stream)?;
+    query.wait_through(&*api.archive).await?;
+    // One more than is shown says whether there is more.
+    let found = api.archive.messages(&stream, place, limit + 1).await.map_err(|error| away(&error))?;
+    let page = Page::of(found, place, limit, |frame| frame.len());
+    let messages = page.entries.into_iter().map(|(_, frame)| Json::of_frame(frame)).collect();
+    told(&History { messages, before: page.before.map(Before), after: page.after.map(Before) })
+}

@@ -1,0 +1,85 @@
+//! One page of what was found, and where the pages beside it are.
+
+use roost_backend::archive::Place;
+
+/// Longest page, in bytes, unless its first entry alone is larger: what a client reads without trouble.
+const PAGE_BYTES_MAX: usize = 1024 * 1024;
+
+/// A page as it is shown, newest first.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Page<K, T> {
+    pub entries: Vec<(K, T)>,
+    /// Asks for what is older; nothing if there is nothing.
+    pub before: Option<K>,
+    /// Asks for what is newer, now or later.
+    pub after: Option<K>,
+}
+
+impl<K: Copy, T> Page<K, T> {
+    /// Of what was `found` at `place`, newest first: `limit` entries and, if there are more, one more. `bytes` is the
+    /// size of an entry.
+    pub(super) fn of(
+        mut found: Vec<(K, T)>,
+        place: Place<K>,
+        limit: usize,
+        bytes: impl Fn(&T) -> usize,
+    ) -> Self {
+        let forth = matches!(place, Place::After(_));
+        // The entries nearest to the place stay.
+        if forth {
+            found.reverse();
+        }
+        let mut total = 0;
+        let fits = found.iter().take(limit).take_while(|(_, entry)| {
+            total += bytes(entry);
+            total <= PAGE_BYTES_MAX
+        });
+        let keep = fits.count().max(1);
+        let more = found.len() > keep;
+        found.truncate(keep);
+        if forth {
+            found.reverse();
+        }
+        let (newest, oldest) = (found.first().map(|(key, _)| *key), found.last().map(|(key, _)| *key));
+        let (before, after) = match place {
+            // What is asked for was seen before, so it is older than this page.
+            Place::After(key) => (oldest, newest.or(Some(key))),
+            Place::Newest | Place::Before(_) => (oldest.filter(|_| more), newest),
+        };
+        Self { entries: found, before, after }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn page(
+        keys: &[u64],
+        place: Place<u64>,
+        limit: usize,
+        bytes: usize,
+    ) -> (Vec<u64>, Option<u64>, Option<u64>) {
+        let found = keys.iter().map(|key| (*key, ())).collect();
+        let page = Page::of(found, place, limit, |()| bytes);
+        (page.entries.iter().map(|(key, ())| *key).collect(), page.before, page.after)
+    }
+
+    #[test]
+    fn a_page_names_those_beside_it() {
+        assert_eq!(page(&[9, 8, 7], Place::Newest, 2, 1), (vec![9, 8], Some(8), Some(9)));
+        assert_eq!(page(&[9, 8], Place::Newest, 2, 1), (vec![9, 8], None, Some(9)));
+        assert_eq!(page(&[], Place::Newest, 2, 1), (vec![], None, None));
+        assert_eq!(page(&[7, 6], Place::Before(8), 2, 1), (vec![7, 6], None, Some(7)));
+        assert_eq!(page(&[7, 6, 5], Place::After(4), 2, 1), (vec![6, 5], Some(5), Some(6)));
+        assert_eq!(page(&[], Place::After(9), 2, 1), (vec![], None, Some(9)));
+    }
+
+    #[test]
+    fn a_page_ends_where_it_would_be_too_large_but_has_one_entry() {
+        let half = PAGE_BYTES_MAX / 2;
+        assert_eq!(page(&[9, 8, 7, 6], Place::Newest, 9, half), (vec![9, 8], Some(8), Some(9)));
+        assert_eq!(page(&[9, 8, 7, 6], Place::After(5), 9, half), (vec![7, 6], Some(6), Some(7)));
+        assert_eq!(page(&[9, 8], Place::Newest, 9, 3 * half), (vec![9], Some(9), Some(9)));
+    }
+}

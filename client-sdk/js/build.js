@@ -1,0 +1,33 @@
+// Makes dist/roost.js, the bundle that pages load by its address. `--check`: only compares it with the one there is.
+import { readFile, writeFile } from 'node:fs/promises';
+import { gzipSync } from 'node:zlib';
+import { build } from 'esbuild';
+
+const OUT = new URL('dist/roost.js', import.meta.url);
+/** Compressed, as servers send it. */
+const BYTES_MAX = 8_000;
+/** Names that only the core uses: neither frames, nor inputs, nor the public API have a field of such a name. */
+const INTERNAL = `
+  acked act after alone answerBy answered asked carrier changed conn core due expires failure fatal first greets
+  heard hello holds isCurrent isFullFor isHeard isRunning joined lane lastTrouble link lose missed movedOn
+  notWelcome outbox own place promote quiet received requeue result retire retiring setState showed signals stage
+  step take target text ticket waiters wake wants watches welcomed why withdraw writes
+`;
+
+const { outputFiles } = await build({
+  entryPoints: [new URL('src/index.js', import.meta.url).pathname],
+  bundle: true,
+  format: 'esm',
+  target: 'es2022',
+  minify: true,
+  mangleProps: new RegExp(`^(${INTERNAL.trim().split(/\s+/).join('|')})$`),
+  legalComments: 'none',
+  banner: { js: '// @roost/client, MIT OR Apache-2.0' },
+  write: false,
+});
+const [{ text }] = outputFiles;
+const bytes = gzipSync(text, { level: 9 }).length;
+console.log(`dist/roost.js: ${text.length} bytes, ${bytes} compressed, of at most ${BYTES_MAX}`);
+if (bytes >= BYTES_MAX) throw new Error('the bundle is too large');
+if (!process.argv.includes('--check')) await writeFile(OUT, text);
+else if (text !== (await readFile(OUT, 'utf8').catch(() => ''))) throw new Error('dist/roost.js is old: npm run build');

@@ -1,0 +1,137 @@
+/** @import { CallOptions, Cursor, State, StateChange } from './types.js' */
+import { Carrier } from './carrier.js';
+import { Core } from './core/core.js';
+import { Emitter } from './emitter.js';
+import { Inbox } from './inbox.js';
+import { name } from './part.js';
+import { Presence } from './presence.js';
+import { Room } from './room.js';
+
+/**
+ * @typedef {object} RoostOptions
+ * @property {() => string | Promise<string>} getToken gives a token (a JWT): the first one, and fresh ones before the
+ *   last expires or when it is not accepted. An error counts as a failed try; a {@link RoostError} stops the client
+ * @property {string} [user] the user the tokens are for; read from their `sub` if absent
+ * @property {string} [device] the device, which has an acknowledged cursor of its own on the server
+ * @property {Cursor} [cursor] where to go on in the inbox: an earlier client's `inbox.cursor`
+ * @property {'automatic' | 'manual'} [ack] whether a message counts as dealt with once listeners returned, or when
+ *   the application says so with `inbox.ack`
+ * @property {number} [queueMax] calls that may wait for a connection or an answer (1,024)
+ * @property {[number, number]} [backoffMs] bounds of the ceiling of the waits before a new try (250 ms, 20 s)
+ * @property {any} [WebSocket] where there is none: `ws` in Node
+ */
+
+/**
+ * A client of Roost: one user's connection, which it keeps over failures and moves.
+ *
+ * What it promises: of what is sent to one user or published to one room nothing is lost, nothing comes twice and the
+ * order is kept, as long as the calls are not given up; what arrives is shown once and in order, or told as a `gap`.
+ * @extends {Emitter<{ state: StateChange }>}
+ */
+export class Roost extends Emitter {
+  #carrier;
+  /** @type {Map<string, Room>} */
+  #rooms = new Map();
+  #acks;
+
+  /**
+   * @param {string} url of a coordinator; in a page it may be relative
+   * @param {RoostOptions} options
+   */
+  constructor(url, options) {
+    super();
+    const { ack, WebSocket = globalThis.WebSocket } = options;
+    if (!WebSocket) throw new TypeError('no WebSocket: give one');
+    url = new URL(url.replace(/\/*$/, '/'), globalThis.location?.href).href;
+    this.#carrier = new Carrier(new Core(options), { ...options, url, WebSocket }, (...event) => this.#tell(...event));
+    this.#acks = ack !== 'manual';
+    this.inbox = new Inbox(this.#carrier);
+    this.presence = new Presence(this.#carrier);
+  }
+
+  /** @returns {State} */
+  get state() {
+    return this.#carrier.core.state;
+  }
+
+  /** The node that this client is connected to. */
+  get node() {
+    return this.#carrier.core.node;
+  }
+
+  /** Known from the first connection on. */
+  get user() {
+    return this.#carrier.core.user;
+  }
+
+  /**
+   * Connects, and stays connected until `disconnect()`. Ending the wait does not end the trying.
+   * @param {CallOptions} [options]
+   * @returns {Promise<void>} when it is connected; fails with why the client failed, or `not_sent` after the time
+   */
+  async connect(options) {
+    await this.#carrier.start(options);
+  }
+
+  /** Ends the connection and every call that waits. `connect()` goes on from where it was. */
+  disconnect() {
+    this.#carrier.stop();
+  }
+
+  /**
+   * Sends to a user's inbox and waits until the message is confirmed. Sends to one user arrive in the order of these
+   * calls. A repeat under the same `id` is never a second message.
+   * @param {string} to a user, who need not be connected
+   * @param {any} [data] any JSON value
+   * @param {{ id?: string, receipt?: boolean } & CallOptions} [options] `receipt`: be told when it was seen
+   * @returns {Promise<{ id: string, at: string }>}
+   */
+  async send(to, data = null, { id, receipt, ...options } = {}) {
+    const frame = { type: 'send', to: name('user', to), data, receipt };
+    return this.#carrier.call(frame, { id, lane: `to:${to}` }, options);
+  }
+
+  /**
+   * Gives an event to the application's processor.
+   * @param {any} [data] any JSON value
+   * @param {{ id?: string } & CallOptions} [options]
+   * @returns {Promise<any>} its result
+   */
+  event(data = null, { id, ...options } = {}) {
+    return this.#carrier.call({ type: 'event', data }, { id, lane: 'event', result: true }, options);
+  }
+
+  /**
+   * Tells every connection of a user something that is not kept; like {@link Room.signal}.
+   * @param {string} to
+   * @param {string} kind at most 64 bytes
+   * @param {any} [data] any JSON value
+   */
+  signal(to, kind, data) {
+    this.#carrier.signal({ to: name('user', to) }, kind, data);
+  }
+
+  /**
+   * @param {string} id 1 to 128 bytes
+   * @returns {Room} the same for the same id
+   */
+  room(id) {
+    const room = this.#rooms.get(id) ?? new Room(name('room', id), this.#carrier);
+    this.#rooms.set(id, room);
+    return room;
+  }
+
+  /**
+   * @param {string} to
+   * @param {string} name
+   * @param {any} value
+   * @param {Cursor} [ack]
+   */
+  #tell(to, name, value, ack) {
+    /** @type {Emitter<any>} */
+    const target =
+      { client: this, inbox: this.inbox, presence: this.presence }[to] ?? this.room(to.slice('room:'.length));
+    target.emit(name, value);
+    if (ack && this.#acks && this.inbox.isHeard('message')) this.#carrier.step('mark', 'ack', ack);
+  }
+}

@@ -1,0 +1,221 @@
+//! The archive: what was said and who was there, for as long as it is kept.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use roost_proto::events::StatusEvent;
+use roost_proto::ids::{Cursor, Epoch, Seq, StreamId, UserId};
+
+use crate::log::{LogRecord, Position};
+
+pub(crate) mod again;
+pub(crate) mod row;
+
+pub use again::AGAIN_WITHIN_MS;
+pub use row::{AT_MAX_MS, AT_MIN_MS};
+
+/// What can go wrong with the archive. All but the last pass: the caller repeats.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum ArchiveError {
+    #[error("the archive is not reachable: {0}")]
+    Unreachable(String),
+    #[error("no answer from the archive within {0:?}")]
+    Timeout(Duration),
+    #[error("the archive refused: {0}")]
+    Refused(String),
+    #[error("the archive cannot be used: {0}")]
+    Config(String),
+}
+
+/// The part of a partition that a batch covers: from `from` up to and without `to`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Span {
+    pub partition: u32,
+    pub from: u64,
+    pub to: u64,
+}
+
+/// Records of one topic, in order within each partition. A span may cover more than its records: what retention
+/// removed from the log.
+#[derive(Debug, Clone)]
+pub struct Batch {
+    pub topic: Arc<str>,
+    /// One for each partition.
+    pub spans: Vec<Span>,
+    pub records: Vec<LogRecord>,
+}
+
+/// What became of the records of a batch.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Tally {
+    /// New in the tables.
+    pub rows: u64,
+    /// Copies of what was there.
+    pub duplicates: u64,
+    /// Messages that came again in a newer generation (core rule 32).
+    pub aliases: u64,
+    /// Nobody's mail: canaries.
+    pub skipped: u64,
+    pub dead: u64,
+}
+
+/// The answer to a batch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stored {
+    Kept(Tally),
+    /// Somebody else has read on from there: nothing was changed.
+    Fenced,
+}
+
+/// Which part of a list a page shows, by the key of its order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Place<K> {
+    Newest,
+    /// The nearest that are older.
+    Before(K),
+    /// The nearest that are newer.
+    After(K),
+}
+
+/// Where a change of a user's status stands among all of that user.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Change {
+    pub at_ms: u64,
+    pub epoch: Epoch,
+    pub seq: Seq,
+}
+
+/// Asks for changes of a user's status.
+#[derive(Debug, Clone)]
+pub struct Changes {
+    pub user: UserId,
+    /// Both included, in milliseconds since 1970.
+    pub from_ms: u64,
+    pub to_ms: u64,
+    pub place: Place<Change>,
+    pub limit: usize,
+}
+
+/// A record that is in none of the tables, and why.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DeadLetter {
+    /// Grows with time.
+    pub id: u64,
+    pub topic: String,
+    pub position: Position,
+    pub key: Bytes,
+    pub payload: Bytes,
+    pub reason: String,
+    /// When it was put here, in milliseconds since 1970.
+    pub at_ms: u64,
+}
+
+impl DeadLetter {
+    /// As a batch that moves no position.
+    pub(crate) fn batch(&self) -> Batch {
+        let record =
+            LogRecord { position: self.position, key: self.key.clone(), payload: self.payload.clone() };
+        Batch { topic: self.topic.as_str().into(), spans: Vec::new(), records: vec![record] }
+    }
+}
+
+/// What became of a dead letter that was tried again.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Replayed {
+    /// It is in the tables, where it may have been before, and no dead letter any more.
+    Stored,
+    /// It stays, for this reason.
+    Refused(String),
+    /// There is none of this id.
+    Missing,
+}
+
+/// The archive of `chat_events` and `user_status_events`.
+///
+/// 1. A batch is stored as a whole with the new positions, or not at all. It is stored only if each of its spans begins
+///    where the archive is in that partition (at first 0); else the answer is [`Stored::Fenced`]. So whoever reads which
+///    partition, and however often, nothing is stored twice and nothing is left out.
+/// 2. A message is kept once by (stream, generation, offset), a change of a status once by (vnode, epoch, seq). A copy
+///    changes nothing.
+/// 3. A message that comes again under a newer generation of its stream, within [`AGAIN_WITHIN_MS`] of that generation's
+///    beginning, with the same sender, id and data, is kept once, under the older; its other place is noted.
+/// 4. A record that cannot be read, or that the database refuses, becomes a dead letter with the reason and all its
+///    bytes. It holds up nothing else.
+/// 5. After an error it is unknown whether the batch was stored; [`positions`](Self::positions) tells.
+/// 6. Messages are shown as readers were sent them, to the byte. Pages are newest first, ordered by (generation, offset)
+///    or by [`Change`]; one after the other in either direction they show everything once.
+/// 7. A dead letter that is replayed is stored, or stays with the reason of the last try.
+/// 8. `beat` names whoever has called it within the last [`LIVING_MS`], by the archive's own clock.
+/// 9. What is shown was stored, and what was stored before the question is shown.
+#[async_trait]
+pub trait Archive: Send + Sync {
+    /// How far each partition is archived: the offset after the last record. Absent: 0.
+    ///
+    /// # Errors
+    /// [`ArchiveError`]; safe to repeat.
+    async fn positions(&self, topic: &str) -> Result<BTreeMap<u32, u64>, ArchiveError>;
+
+    /// # Errors
+    /// [`ArchiveError`]; see promise 5.
+    async fn store(&self, batch: &Batch) -> Result<Stored, ArchiveError>;
+
+    /// Says that the archiver `id` lives; the living, sorted.
+    ///
+    /// # Errors
+    /// [`ArchiveError`]; safe to repeat.
+    async fn beat(&self, id: &str) -> Result<Vec<String>, ArchiveError>;
+
+    /// Says that it does not any more.
+    ///
+    /// # Errors
+    /// [`ArchiveError`]; safe to repeat.
+    async fn leave(&self, id: &str) -> Result<(), ArchiveError>;
+
+    /// At most `limit` messages of a stream, newest first, as readers were sent them.
+    ///
+    /// # Errors
+    /// [`ArchiveError`]; safe to repeat.
+    async fn messages(
+        &self,
+        stream: &StreamId,
+        place: Place<Cursor>,
+        limit: usize,
+    ) -> Result<Vec<(Cursor, Bytes)>, ArchiveError>;
+
+    /// Changes of one user's status, newest first.
+    ///
+    /// # Errors
+    /// [`ArchiveError`]; safe to repeat.
+    async fn changes(&self, asked: &Changes) -> Result<Vec<(Change, StatusEvent)>, ArchiveError>;
+
+    /// At most `limit` dead letters with smaller ids than `before`, newest first.
+    ///
+    /// # Errors
+    /// [`ArchiveError`]; safe to repeat.
+    async fn dead_letters(&self, before: Option<u64>, limit: usize) -> Result<Vec<DeadLetter>, ArchiveError>;
+
+    /// # Errors
+    /// [`ArchiveError`]; safe to repeat.
+    async fn replay(&self, id: u64) -> Result<Replayed, ArchiveError>;
+
+    /// Removes a dead letter for good; false if there is none of this id.
+    ///
+    /// # Errors
+    /// [`ArchiveError`]; safe to repeat.
+    async fn discard(&self, id: u64) -> Result<bool, ArchiveError>;
+
+    /// Removes what happened before this moment, in milliseconds since 1970, in whole parts: some of it may stay for a
+    /// while.
+    ///
+    /// # Errors
+    /// [`ArchiveError`]; safe to repeat.
+    async fn trim(&self, before_ms: u64) -> Result<(), ArchiveError>;
+}
+
+/// An archiver that was silent for this long is taken for dead: five beats.
+pub const LIVING_MS: u64 = 10_000;
+/// How often an archiver beats.
+pub const BEAT_MS: u64 = LIVING_MS / 5;

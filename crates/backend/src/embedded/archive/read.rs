@@ -1,0 +1,126 @@
+//! What is asked of the tables.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use roost_proto::ids::{Cursor, Epoch, Offset, Seq, StreamId};
+use rusqlite::{Connection, OptionalExtension, Row, params};
+
+use super::{int, number};
+use crate::archive::row::{MessageRow, StatusRow, message_row, status_row};
+use crate::archive::{Change, Changes, DeadLetter, Place};
+use crate::log::Position;
+
+/// Larger than every key.
+const LAST: u64 = i64::MAX as u64;
+
+pub(super) fn positions(db: &Connection, topic: &str) -> rusqlite::Result<BTreeMap<u32, u64>> {
+    let mut select = db.prepare_cached("SELECT partition, next FROM positions WHERE topic = ?1")?;
+    let position = |row: &Row<'_>| Ok((row.get(0)?, number(row.get(1)?)));
+    select.query_map([topic], position)?.collect()
+}
+
+/// The words of a query for the rows beside a key, nearest first.
+struct Words {
+    beside: &'static str,
+    order: &'static str,
+}
+
+/// Reads beside `place`, where `last` is larger than every key; the newest comes first in the end.
+fn page<K, T>(
+    place: Place<K>,
+    last: K,
+    read: impl FnOnce(Words, K) -> rusqlite::Result<Vec<T>>,
+) -> rusqlite::Result<Vec<T>> {
+    let older = Words { beside: "<", order: "DESC" };
+    match place {
+        Place::Newest => read(older, last),
+        Place::Before(key) => read(older, key),
+        Place::After(key) => {
+            let mut rows = read(Words { beside: ">", order: "ASC" }, key)?;
+            rows.reverse();
+            Ok(rows)
+        }
+    }
+}
+
+pub(super) fn messages(
+    db: &Connection,
+    stream: &StreamId,
+    place: Place<Cursor>,
+    limit: usize,
+) -> rusqlite::Result<Vec<Result<MessageRow, String>>> {
+    page(place, Cursor::new(Epoch(LAST), Offset(LAST)), |Words { beside, order }, key| {
+        let select = format!(
+            "SELECT generation, offset, id, kind, sender, data, at FROM messages
+             WHERE stream = ?1 AND (generation, offset) {beside} (?2, ?3)
+             ORDER BY generation {order}, offset {order} LIMIT ?4"
+        );
+        let message = |row: &Row<'_>| {
+            let cursor = Cursor::new(Epoch(number(row.get(0)?)), Offset(number(row.get(1)?)));
+            let texts = [row.get(2)?, row.get(3)?, row.get(4)?, row.get(5)?];
+            Ok(message_row(stream, cursor, texts, number(row.get(6)?)))
+        };
+        let key = params![stream.as_str(), int(key.generation.0), int(key.offset.0), limit as i64];
+        db.prepare_cached(&select)?.query_map(key, message)?.collect()
+    })
+}
+
+pub(super) fn changes(db: &Connection, asked: &Changes) -> rusqlite::Result<Vec<Result<StatusRow, String>>> {
+    let last = Change { at_ms: LAST, epoch: Epoch(LAST), seq: Seq(LAST) };
+    page(asked.place, last, |Words { beside, order }, key| {
+        let select = format!(
+            "SELECT vnode, at, epoch, seq, status, cause, since, last_seen FROM status_changes
+             WHERE user_id = ?1 AND at BETWEEN ?2 AND ?3 AND (at, epoch, seq) {beside} (?4, ?5, ?6)
+             ORDER BY at {order}, epoch {order}, seq {order} LIMIT ?7"
+        );
+        let change = |row: &Row<'_>| {
+            let change = Change {
+                at_ms: number(row.get(1)?),
+                epoch: Epoch(number(row.get(2)?)),
+                seq: Seq(number(row.get(3)?)),
+            };
+            let last_seen = row.get::<_, Option<i64>>(7)?.map(number);
+            let words = [row.get(4)?, row.get(5)?];
+            Ok(status_row(&asked.user, row.get(0)?, change, words, number(row.get(6)?), last_seen))
+        };
+        let key = params![
+            asked.user.as_str(),
+            int(asked.from_ms),
+            int(asked.to_ms),
+            int(key.at_ms),
+            int(key.epoch.0),
+            int(key.seq.0),
+            asked.limit as i64
+        ];
+        db.prepare_cached(&select)?.query_map(key, change)?.collect()
+    })
+}
+
+const DEAD_LETTER: &str = "SELECT id, topic, partition, offset, key, payload, reason, at FROM dead_letters";
+
+fn dead_letter(row: &Row<'_>) -> rusqlite::Result<DeadLetter> {
+    Ok(DeadLetter {
+        id: number(row.get(0)?),
+        topic: row.get(1)?,
+        position: Position { partition: row.get(2)?, offset: number(row.get(3)?) },
+        key: Bytes::copy_from_slice(row.get_ref(4)?.as_blob()?),
+        payload: Bytes::copy_from_slice(row.get_ref(5)?.as_blob()?),
+        reason: row.get(6)?,
+        at_ms: number(row.get(7)?),
+    })
+}
+
+pub(super) fn dead_letters(
+    db: &Connection,
+    before: Option<u64>,
+    limit: usize,
+) -> rusqlite::Result<Vec<DeadLetter>> {
+    let mut select = db.prepare_cached(&format!("{DEAD_LETTER} WHERE id < ?1 ORDER BY id DESC LIMIT ?2"))?;
+    select.query_map([int(before.unwrap_or(LAST)), limit as i64], dead_letter)?.collect()
+}
+
+pub(super) fn one_dead_letter(db: &Connection, id: u64) -> rusqlite::Result<Option<DeadLetter>> {
+    let mut select = db.prepare_cached(&format!("{DEAD_LETTER} WHERE id = ?1"))?;
+    select.query_row([int(id)], dead_letter).optional()
+}

@@ -1,0 +1,145 @@
+//! Connections: a few, bounded in number and in time, and thrown away after anything unexpected.
+
+use std::time::Duration;
+
+use deadpool_postgres::{
+    Hook, HookError, Manager, ManagerConfig, Object, Pool, PoolError, RecyclingMethod, Runtime,
+};
+use tokio::time::timeout;
+use tokio_postgres::error::SqlState;
+use tokio_postgres::{Client, NoTls};
+
+use super::LOCK;
+use crate::archive::ArchiveError;
+
+/// Two that store (one for each topic), one that beats, and some for those who ask.
+const CONNECTIONS: usize = 12;
+/// For a connection, whether made or waited for.
+const CONNECT_LIMIT: Duration = Duration::from_secs(5);
+/// For an answer to a question. The statement is given up by the server somewhat later, should it not hear of it.
+pub(super) const ASK_LIMIT: Duration = Duration::from_secs(5);
+/// For a whole batch: the largest takes a tenth of a second on a healthy database.
+pub(super) const STORE_LIMIT: Duration = Duration::from_secs(30);
+/// For the schema: a later version may rewrite something.
+const MIGRATE_LIMIT: Duration = Duration::from_secs(600);
+/// A machine that went away without a word is noticed within this.
+const TCP_LIMIT: Duration = Duration::from_secs(20);
+/// The server ends what a dead archiver left behind, so that it does not hold its locks: a little after we would.
+const SETTINGS: &str = "SET statement_timeout = '40s'; SET idle_in_transaction_session_timeout = '40s';
+                        SET lock_timeout = '20s'; SET timezone = 'UTC'";
+
+refinery::embed_migrations!("src/postgres/migrations");
+
+pub(super) struct Link {
+    pool: Pool,
+}
+
+/// A connection that goes back to the pool only after [`done`](Self::done): whoever was cut off in the middle of
+/// something leaves it in an unknown state.
+pub(super) struct Lease(Option<Object>);
+
+impl Lease {
+    pub(super) fn client(&mut self) -> &mut Client {
+        self.0.as_mut().expect("taken only at the end")
+    }
+
+    pub(super) fn done(mut self) {
+        drop(self.0.take());
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        if let Some(object) = self.0.take() {
+            drop(Object::take(object));
+        }
+    }
+}
+
+impl Link {
+    /// Connects to nothing yet.
+    pub(super) fn new(url: &str) -> Result<Self, ArchiveError> {
+        let config = |e: &dyn std::fmt::Display| ArchiveError::Config(e.to_string());
+        let mut postgres: tokio_postgres::Config = url.parse().map_err(|e| config(&e))?;
+        postgres.connect_timeout(CONNECT_LIMIT).tcp_user_timeout(TCP_LIMIT);
+        if postgres.get_application_name().is_none() {
+            postgres.application_name("roost-archiver");
+        }
+        let recycling = ManagerConfig { recycling_method: RecyclingMethod::Fast };
+        let settings = Hook::async_fn(|client: &mut deadpool_postgres::ClientWrapper, _| {
+            Box::pin(async move { client.batch_execute(SETTINGS).await.map_err(HookError::Backend) })
+        });
+        let pool = Pool::builder(Manager::from_config(postgres, NoTls, recycling))
+            .max_size(CONNECTIONS)
+            .runtime(Runtime::Tokio1)
+            .wait_timeout(Some(CONNECT_LIMIT))
+            .create_timeout(Some(CONNECT_LIMIT))
+            .post_create(settings)
+            .build()
+            .map_err(|e| config(&e))?;
+        Ok(Self { pool })
+    }
+
+    pub(super) async fn lease(&self) -> Result<Lease, ArchiveError> {
+        match self.pool.get().await {
+            Ok(object) => Ok(Lease(Some(object))),
+            Err(PoolError::Timeout(_)) => Err(ArchiveError::Timeout(CONNECT_LIMIT)),
+            Err(PoolError::Backend(e) | PoolError::PostCreateHook(HookError::Backend(e))) => Err(trouble(&e)),
+            Err(e) => Err(ArchiveError::Unreachable(e.to_string())),
+        }
+    }
+
+    /// One question.
+    pub(super) async fn ask<T>(
+        &self,
+        ask: impl AsyncFnOnce(&Client) -> Result<T, tokio_postgres::Error>,
+    ) -> Result<T, ArchiveError> {
+        let mut lease = self.lease().await?;
+        let answer = timeout(ASK_LIMIT, ask(lease.client())).await;
+        let answer = answer.map_err(|_| ArchiveError::Timeout(ASK_LIMIT))?.map_err(|e| trouble(&e))?;
+        lease.done();
+        Ok(answer)
+    }
+
+    /// Brings the schema up to date, one archiver at a time.
+    pub(super) async fn migrate(&self) -> Result<(), ArchiveError> {
+        let mut lease = self.lease().await?;
+        let client = lease.client();
+        // A connection of the pool, given away at the end with all that is set and locked here.
+        let migrate = async {
+            let wait =
+                format!("SET statement_timeout = 0; SET lock_timeout = 0; SELECT pg_advisory_lock({LOCK})");
+            client.batch_execute(&wait).await.map_err(|e| trouble(&e))?;
+            let done = migrations::runner().run_async(client).await;
+            done.map_err(|e| ArchiveError::Config(format!("its schema cannot be brought up to date: {e}")))
+        };
+        let done = timeout(MIGRATE_LIMIT, migrate).await;
+        done.map_err(|_| ArchiveError::Timeout(MIGRATE_LIMIT))?.map(drop)
+    }
+}
+
+/// Names what went wrong with a connection or a statement.
+pub(super) fn trouble(error: &tokio_postgres::Error) -> ArchiveError {
+    let mut text = error.to_string();
+    // The driver's own text is only "db error" or "error connecting to server".
+    let mut cause = std::error::Error::source(error);
+    while let Some(e) = cause {
+        text.push_str(&format!(": {e}"));
+        cause = e.source();
+    }
+    let Some(code) = error.code() else { return ArchiveError::Unreachable(text) };
+    let login = [
+        SqlState::INVALID_PASSWORD,
+        SqlState::INVALID_AUTHORIZATION_SPECIFICATION,
+        SqlState::UNDEFINED_DATABASE,
+    ];
+    // Connection trouble, no resources, an operator's doing, a rival, trouble of the server's own.
+    let passes = ["08", "40", "53", "55", "57", "58"];
+    if login.contains(code) {
+        ArchiveError::Config(text)
+    } else if passes.iter().any(|class| code.code().starts_with(class)) {
+        ArchiveError::Unreachable(text)
+    } else {
+        ArchiveError::Refused(text)
+    }
+}

@@ -1,0 +1,4 @@
+//! The contract of the archive on each back end.
+
+mod embedded;
+mod postgres;

@@ -1,0 +1,121 @@
+//! Publish and subscribe in a [`Rig`], and what sessions say of rooms.
+
+use std::collections::BTreeSet;
+
+use bytes::Bytes;
+use roost_backend::store::LiveChannel;
+use roost_proto::Json;
+use roost_proto::frames::{Change, InRoom, Join, Publish, ReplyOk, RoomAt, ServerFrame};
+use roost_proto::ids::{MessageId, RoomId, StreamId, VnodeId};
+use roost_ws_node::core::events::{Event, RoomCommand, SessionKey};
+use serde_json::value::RawValue;
+
+use super::{ROAD_MS, Rig, STORE_MS};
+
+/// The store's publish and subscribe.
+#[derive(Default)]
+pub struct Live {
+    pub followers: BTreeSet<(LiveChannel, usize)>,
+    /// Answers to follows wait in `unanswered`.
+    pub hold_follows: bool,
+    pub unanswered: Vec<(usize, Event)>,
+    /// Nodes that nothing reaches.
+    pub deaf: BTreeSet<usize>,
+    /// How often it was asked where rooms stand.
+    pub compared: usize,
+}
+
+impl Rig {
+    pub(super) fn follow(&mut self, node: usize, channel: LiveChannel, ask: u64) {
+        self.live.followers.insert((channel.clone(), node));
+        let followed = Event::Followed { channel, ask, done: true };
+        if self.live.hold_follows {
+            self.live.unanswered.push((node, followed));
+        } else {
+            self.later(STORE_MS, node, followed);
+        }
+    }
+
+    pub(super) fn unfollow(&mut self, node: usize, channel: LiveChannel) {
+        self.live.followers.remove(&(channel, node));
+    }
+
+    pub(super) fn shout(&mut self, channel: &LiveChannel, payload: &Bytes) {
+        let followers =
+            self.live.followers.iter().filter(|(c, node)| c == channel && !self.live.deaf.contains(node));
+        for node in followers.map(|(_, node)| *node).collect::<Vec<_>>() {
+            let live = Event::Live { channel: channel.clone(), payload: payload.clone() };
+            self.later(ROAD_MS, node, live);
+        }
+    }
+
+    /// What writes in this vnode published.
+    pub(super) fn publish(&mut self, vnode: VnodeId) {
+        for (channel, payload) in self.data[vnode.index()].take_published(vnode) {
+            self.shout(&channel, &payload);
+        }
+    }
+
+    pub(super) fn standings(&mut self, node: usize, rooms: Vec<(VnodeId, StreamId)>) {
+        self.live.compared += 1;
+        let answer = rooms.iter().map(|(vnode, stream)| self.data[vnode.index()].standing(stream)).collect();
+        self.later(STORE_MS, node, Event::Standings { rooms, answer: Some(answer) });
+    }
+
+    /// The `k`-th room whose home is vnode `v`.
+    pub fn room(&self, v: usize, k: usize) -> RoomId {
+        let rooms = (0..).map(|i| RoomId::new(format!("r{i}")).unwrap());
+        let vnode =
+            |room: &RoomId| roost_ring::vnode_of_stream(&StreamId::of_room(room), self.data.len() as u32);
+        rooms.filter(|room| vnode(room).index() == v).nth(k).unwrap()
+    }
+
+    fn command(&mut self, session: u64, command: RoomCommand) {
+        self.give(self.sessions[&session], Event::Room { session: SessionKey(session), command });
+    }
+
+    pub fn join(&mut self, session: u64, room: &RoomId, id: &str) {
+        self.join_as(session, room, id, false, None);
+    }
+
+    /// With presence, and this `info`.
+    pub fn join_as(&mut self, session: u64, room: &RoomId, id: &str, presence: bool, info: Option<&str>) {
+        let info = info.map(|text| Json::from(RawValue::from_string(text.into()).unwrap()));
+        let at = RoomAt { room: room.clone(), cursor: None, presence, info };
+        self.command(session, RoomCommand::Join(Join::new(MessageId::new(id).unwrap(), at)));
+    }
+
+    pub fn leave(&mut self, session: u64, room: &RoomId, id: &str) {
+        let command = InRoom { id: MessageId::new(id).unwrap(), room: room.clone() };
+        self.command(session, RoomCommand::Leave(command));
+    }
+
+    pub fn members(&mut self, session: u64, room: &RoomId, id: &str) {
+        let command = InRoom { id: MessageId::new(id).unwrap(), room: room.clone() };
+        self.command(session, RoomCommand::Members(command));
+    }
+
+    pub fn publish_in(&mut self, session: u64, room: &RoomId, id: &str) {
+        let data = RawValue::from_string("{}".into()).unwrap();
+        let publish = Publish { id: MessageId::new(id).unwrap(), room: room.clone(), data };
+        self.command(session, RoomCommand::Publish(publish));
+    }
+
+    /// The `ok` of a reply.
+    pub fn done(&self, session: u64, id: &str) -> &ReplyOk {
+        let ok = self.frames.iter().find_map(|(key, frame)| match frame {
+            ServerFrame::Reply(r) if *key == session && r.id.as_deref() == Some(id) => r.ok.as_ref(),
+            _ => None,
+        });
+        ok.unwrap_or_else(|| panic!("{id} is not done: {:?}", self.told(session, id)))
+    }
+
+    /// Who came and went, as a session was told.
+    pub fn told_of(&self, session: u64) -> Vec<(String, Change)> {
+        let members = self.frames.iter().filter_map(|(key, frame)| match frame {
+            ServerFrame::Member(m) if *key == session => Some((m.user.to_string(), m.change)),
+            _ => None,
+        });
+        members.collect()
+    }
+}

@@ -1,0 +1,46 @@
+//! A channel of publish and subscribe, as long as somebody here needs it.
+
+/// Whether a channel is followed.
+#[derive(Debug, Default)]
+pub(super) struct Following {
+    state: State,
+    /// It was asked for, whatever came of it.
+    was_asked: bool,
+}
+
+#[derive(Debug, Default, PartialEq, Eq)]
+enum State {
+    #[default]
+    No,
+    Asked(u64),
+    Yes,
+}
+
+impl Following {
+    pub fn is_on(&self) -> bool {
+        self.state == State::Yes
+    }
+
+    /// It is neither followed nor asked for.
+    pub fn is_off(&self) -> bool {
+        self.state == State::No
+    }
+
+    pub fn ask(&mut self, ask: u64) {
+        (self.state, self.was_asked) = (State::Asked(ask), true);
+    }
+
+    /// Takes an answer; false if it is one to an earlier life.
+    pub fn answered(&mut self, ask: u64, done: bool) -> bool {
+        let mine = self.state == State::Asked(ask);
+        if mine {
+            self.state = if done { State::Yes } else { State::No };
+        }
+        mine
+    }
+
+    /// Whether there is something to be taken back.
+    pub fn was_asked(&self) -> bool {
+        self.was_asked
+    }
+}

@@ -1,0 +1,106 @@
+//! What goes over the store's publish and subscribe: follows, what is published, what is heard.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures_util::future::join_all;
+use roost_backend::store::{LiveChannel, LiveEvent, Store, Subscriber};
+use tokio::sync::mpsc;
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+
+use crate::core::Event;
+use crate::node::{Input, RETRY, STORE_TIMEOUT};
+
+/// Follows, or publications, sent together.
+const BATCH: usize = 64;
+
+/// A channel to follow, under a number, or not any more.
+pub type Wish = (LiveChannel, Option<u64>);
+
+/// Follows channels and ceases to, in order.
+pub async fn follow(
+    subscriber: Arc<dyn Subscriber>,
+    mut wishes: mpsc::Receiver<Wish>,
+    events: mpsc::Sender<Input>,
+    stop: CancellationToken,
+) {
+    let mut batch = Vec::with_capacity(BATCH);
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return,
+            n = wishes.recv_many(&mut batch, BATCH) => if n == 0 { return },
+        }
+        // First polled in this order, and so handed over in it.
+        let all = batch.drain(..).map(|(channel, ask)| {
+            let subscriber = &subscriber;
+            async move {
+                let Some(ask) = ask else {
+                    let _ = timeout(STORE_TIMEOUT, subscriber.unfollow(&channel)).await;
+                    return None;
+                };
+                let done = timeout(STORE_TIMEOUT, subscriber.follow(&channel)).await;
+                Some(Event::Followed { channel, ask, done: matches!(done, Ok(Ok(()))) })
+            }
+        });
+        for event in join_all(all).await.into_iter().flatten() {
+            if events.send(Input::Core(event)).await.is_err() {
+                return;
+            }
+        }
+    }
+}
+
+/// Publishes what is kept nowhere, in order.
+pub async fn shout(
+    store: Arc<dyn Store>,
+    mut queue: mpsc::Receiver<(LiveChannel, Bytes)>,
+    stop: CancellationToken,
+) {
+    let mut batch = Vec::with_capacity(BATCH);
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return,
+            n = queue.recv_many(&mut batch, BATCH) => if n == 0 { return },
+        }
+        // First polled in this order, and so written in it, over one connection.
+        let all = batch.drain(..).map(|(channel, payload)| {
+            let store = &store;
+            async move { timeout(STORE_TIMEOUT, store.shout(&channel, payload)).await }
+        });
+        for done in join_all(all).await {
+            if !matches!(done, Ok(Ok(()))) {
+                tracing::debug!("a signal was lost");
+            }
+        }
+    }
+}
+
+/// Brings what is published to the core.
+pub async fn hear(
+    subscriber: Arc<dyn Subscriber>,
+    own: LiveChannel,
+    mut queue: mpsc::Receiver<LiveEvent>,
+    events: mpsc::Sender<Input>,
+    stop: CancellationToken,
+) {
+    let mut follows = false;
+    loop {
+        if !follows {
+            follows = subscriber.follow(&own).await.is_ok();
+        }
+        let heard = tokio::select! {
+            () = stop.cancelled() => return,
+            heard = queue.recv() => heard,
+            () = tokio::time::sleep(RETRY), if !follows => continue,
+        };
+        let event = match heard {
+            Some(LiveEvent::Told { channel, payload }) => Event::Live { channel, payload },
+            Some(LiveEvent::Missed) => Event::Missed,
+            None => return,
+        };
+        if events.send(Input::Core(event)).await.is_err() {
+            return;
+        }
+    }
+}
