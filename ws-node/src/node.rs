@@ -352,7 +352,7 @@ impl Node {
             Action::Answer { call, reply } => {
                 if let Some(answer) = self.calls.remove(&call) {
                     // Whoever asked may have gone.
-                    let _ = answer.send(reply);
+                    let _ = answer.send(*reply);
                 }
             }
             Action::Observe(what, us) => self.parts.metrics.observe(what, us),

@@ -5,7 +5,7 @@
 
 use rand::RngExt;
 use roost_proto::codes::reconnects;
-use roost_proto::frames::{Connect, Moved};
+use roost_proto::frames::{Connect, Empty, Moved};
 use roost_proto::limits::{CONNECT_TIMEOUT_MS, PONG_TIMEOUT_MS};
 use roost_proto::{ClientFrame, CloseCode, Epoch, ErrorBody, ErrorCode};
 
@@ -39,7 +39,22 @@ struct Current {
     retiring: bool,
     since_ms: u64,
     heard_ms: u64,
+    /// After so much silence the server is asked whether it is there: it asks itself only while it hears nothing, so
+    /// who only tells it things hears nothing from it.
+    ask_after_ms: u64,
     dead_after_ms: u64,
+    asked: bool,
+}
+
+impl Current {
+    fn asks_at(&self) -> u64 {
+        let never = self.asked || self.retiring;
+        if never { u64::MAX } else { self.heard_ms.saturating_add(self.ask_after_ms) }
+    }
+
+    fn dies_at(&self) -> u64 {
+        self.heard_ms.saturating_add(self.dead_after_ms)
+    }
 }
 
 /// Where to open a socket.
@@ -139,20 +154,22 @@ impl Core {
             Try::Greeting { until, .. } => *until,
             Try::None | Try::Routing { .. } | Try::Opening { .. } => u64::MAX,
         };
-        let dead =
-            self.link.current.as_ref().map_or(u64::MAX, |c| c.heard_ms.saturating_add(c.dead_after_ms));
-        next.min(dead)
+        let current = self.link.current.as_ref().map_or(u64::MAX, |c| c.asks_at().min(c.dies_at()));
+        next.min(current)
     }
 
     pub(crate) fn tick_link(&mut self) {
         if self.link.paused {
             return;
         }
-        if let Some(c) = &self.link.current
-            && c.heard_ms.saturating_add(c.dead_after_ms) <= self.now
-        {
+        if let Some(c) = &mut self.link.current {
             let conn = c.conn;
-            self.broken(conn, "nothing was heard from the server".to_owned());
+            if c.dies_at() <= self.now {
+                self.broken(conn, "nothing was heard from the server".to_owned());
+            } else if c.asks_at() <= self.now {
+                c.asked = true;
+                self.write(conn, &ClientFrame::Ping(Empty {}));
+            }
         }
         match &self.link.next {
             Try::Wait { at, step } if *at <= self.now => {
@@ -239,9 +256,15 @@ impl Core {
             self.note_stability(&old);
             self.actions.push(Action::Close(old.conn, NORMAL));
         }
-        let dead_after_ms = ping_interval_ms.saturating_add(PONG_TIMEOUT_MS);
-        let (since_ms, heard_ms) = (self.now, self.now);
-        self.link.current = Some(Current { conn, retiring: false, since_ms, heard_ms, dead_after_ms });
+        self.link.current = Some(Current {
+            conn,
+            retiring: false,
+            since_ms: self.now,
+            heard_ms: self.now,
+            ask_after_ms: ping_interval_ms.saturating_add(PONG_TIMEOUT_MS / 2),
+            dead_after_ms: ping_interval_ms.saturating_add(PONG_TIMEOUT_MS),
+            asked: false,
+        });
         self.link.next = Try::None;
         self.link.hops = 0;
         self.link.asked_fresh = false;
@@ -286,7 +309,7 @@ impl Core {
 
     pub(crate) fn heard(&mut self, conn: ConnId) {
         if let Some(c) = self.link.current.as_mut().filter(|c| c.conn == conn) {
-            c.heard_ms = self.now;
+            (c.heard_ms, c.asked) = (self.now, false);
         }
     }
 

@@ -64,7 +64,7 @@ impl Load {
             let data = RawValue::from_string(format!("{{\"n\":{offset}}}")).expect("JSON");
             let rest = message_rest(&id, "message", "alice", now_s() * 1_000, &data);
             let payload = message_bytes(&stream, Cursor::new(Epoch(1), Offset(offset)), &rest);
-            for _ in 0..if offset % 50 == 0 { 2 } else { 1 } {
+            for _ in 0..if offset.is_multiple_of(50) { 2 } else { 1 } {
                 let (topic, key) = (CHAT_EVENTS.into(), Bytes::from(stream.as_str().to_owned()));
                 let record = Outgoing { topic, partition, key, payload: payload.clone(), token: offset };
                 self.producer.produce(record).expect("room");

@@ -47,7 +47,7 @@ impl Rig {
             Action::Unfollow { channel } => self.unfollow(node, channel),
             Action::Shout { channel, payload } => self.shout(&channel, &payload),
             Action::Standings { rooms } => self.standings(node, rooms),
-            Action::Answer { call, reply } => self.answers.push((call, reply)),
+            Action::Answer { call, reply } => self.answers.push((call, *reply)),
             Action::Replaced => self.replaced.push(node),
             Action::Refresh => self.look(node),
             asked => self.ask_store(node, asked),

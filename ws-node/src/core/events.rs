@@ -315,7 +315,7 @@ pub enum Action {
     /// The answer to a command of the server API.
     Answer {
         call: SessionKey,
-        reply: Reply,
+        reply: Box<Reply>,
     },
     Observe(Observation, u64),
     /// A later process of this NODE_ID took over: stop.

@@ -269,7 +269,7 @@ impl NodeCore {
 
     pub(super) fn reply(&mut self, key: SessionKey, reply: Reply) {
         if key.is_call() {
-            return self.out.push(Action::Answer { call: key, reply });
+            return self.out.push(Action::Answer { call: key, reply: Box::new(reply) });
         }
         let Some(session) = self.sessions.get_mut(&key) else { return };
         session.unanswered = session.unanswered.saturating_sub(1);

@@ -212,3 +212,21 @@ fn an_error_in_place_of_the_welcome_is_obeyed() {
     h.frame(4, reply("forbidden", false));
     assert_eq!(h.failure(), Failure::Refused { status: 403, message: String::new() });
 }
+
+#[test]
+fn a_server_that_says_nothing_is_asked_before_it_is_given_up() {
+    let mut h = Harness::new(true);
+    h.connect("ws://a", 3);
+    h.frame(2, welcome("a", 5, true, 0));
+    h.actions.clear();
+    h.wait(29_999);
+    assert!(h.written(2).is_empty(), "the server asks whom it does not hear");
+    h.wait(1);
+    assert!(matches!(h.written(2)[..], [ClientFrame::Ping(_)]), "it does not ask whom it hears");
+    h.frame(2, json!({"type": "pong"}));
+    h.actions.clear();
+    h.wait(30_000);
+    assert!(matches!(h.written(2)[..], [ClientFrame::Ping(_)]), "once in each silence");
+    h.wait(5_000);
+    assert!(!h.core.state.is_connected(), "35 s of silence");
+}
