@@ -79,6 +79,8 @@ async fn writes(cluster: &Cluster) -> Result<u64> {
             hash: n,
             at: n,
             rest: vec![b'x'; 300].into(),
+            due: false,
+            wanted: None,
         };
         let fence = Fence { vnode, epoch, sid: sid.clone(), seq };
         let write = Write { fence, now_ms: n, trim: Seq(seq.0), ops: vec![Op::Append(op)] };

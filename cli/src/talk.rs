@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use anyhow::{Context, bail};
-use roost_client::{Client, Event};
+use roost_client::{Client, Event, Events, Receipt, SendOptions};
 use roost_proto::{MessageId, UserId};
 use serde_json::Value;
 
@@ -21,6 +21,9 @@ pub struct SendArgs {
     /// The message's id: the same id again is never a second message
     #[arg(long)]
     id: Option<MessageId>,
+    /// Wait until a device of the receiver has it, too
+    #[arg(long)]
+    receipt: bool,
     /// A coordinator
     #[arg(long, env = "ROOST_URL", default_value = "http://127.0.0.1:7000")]
     url: String,
@@ -41,6 +44,9 @@ pub struct ListenArgs {
     /// Stop after this many messages
     #[arg(long)]
     count: Option<usize>,
+    /// Say that what is printed was read: other devices are told, and senders who asked for receipts
+    #[arg(long)]
+    read: bool,
 }
 
 pub async fn send(args: SendArgs) -> anyhow::Result<()> {
@@ -48,15 +54,34 @@ pub async fn send(args: SendArgs) -> anyhow::Result<()> {
     let limit = Duration::from_secs(args.timeout);
     let builder = Client::builder(&args.url).token(token::at_hand(&args.from)?).send_timeout(limit);
     let (client, events) = builder.connect().await?;
-    drop(events);
-    let sent = match args.id {
-        Some(id) => client.send_with_id(id, args.to.as_str(), data).await,
-        None => client.send(args.to.as_str(), data).await,
+    let options = SendOptions { id: args.id, receipt: args.receipt };
+    // Who takes no events is not kept waiting by them.
+    let mut events = Some(events).filter(|_| args.receipt);
+    let sent = client.send_with(args.to.as_str(), data, options).await.context("not sent")?;
+    println!("kept at {}", sent.at);
+    let told = match &mut events {
+        Some(events) => Some(tokio::time::timeout(limit, delivered(events, &sent.id)).await.ok().flatten()),
+        None => None,
     };
     client.close().await;
-    let sent = sent.context("not sent")?;
-    println!("kept at {}", sent.at);
+    match told {
+        Some(Some(at)) => println!("delivered at {at}"),
+        Some(None) => bail!("no receipt of {} within {} s", sent.id, args.timeout),
+        None => {}
+    }
     Ok(())
+}
+
+/// When a device of the receiver had the message, as soon as it does; nothing if the connection ends.
+async fn delivered(events: &mut Events, id: &MessageId) -> Option<String> {
+    loop {
+        let Event::Message(message) = events.recv().await? else { continue };
+        if let Some(Receipt::Delivered { ids, at }) = message.receipt()
+            && ids.contains(id)
+        {
+            return Some(at);
+        }
+    }
 }
 
 /// JSON as it is, anything else as a text; a number is what somebody typed.
@@ -88,9 +113,13 @@ pub async fn listen(args: ListenArgs) -> anyhow::Result<()> {
             _ = tokio::signal::ctrl_c() => break,
         };
         match event {
+            Some(Event::Message(m)) if m.receipt().is_some() => tell(&Event::Message(m)),
             Some(Event::Message(m)) if !m.stream.is_room() => {
                 left -= 1;
                 println!("{} {} → {}: {}", m.at, m.from, args.user, m.data.get());
+                if args.read {
+                    client.read(m.cursor()).await;
+                }
             }
             Some(other) => tell(&other),
             None => bail!("the connection ended: {:?}", *client.state().borrow()),

@@ -4,6 +4,8 @@
 //! Each test opens with the promise it is about and how it is provoked. On services it is skipped, and says so,
 //! where they are missing; `ROOST_REQUIRE_SERVICES=1` makes that a failure.
 
+#[path = "conformance/acknowledgements.rs"]
+mod acknowledgements;
 #[path = "conformance/bad_input.rs"]
 mod bad_input;
 #[path = "conformance/configuration.rs"]
@@ -99,6 +101,11 @@ on_each_backend! {
     places::a_planned_stop_tells_sessions_where_to_go_and_loses_nothing,
     places::the_last_node_that_stops_gives_everything_up_and_tells_its_sessions_to_come_again,
     places::after_a_crash_of_a_node_nothing_that_was_acknowledged_is_lost,
+    acknowledgements::what_no_device_acknowledges_in_time_is_reported_once,
+    acknowledgements::what_was_due_when_its_home_died_is_reported_once,
+    acknowledgements::what_was_due_when_its_home_stopped_is_reported_once,
+    acknowledgements::a_sender_who_asks_is_told_what_becomes_of_the_message,
+    acknowledgements::a_receipt_outlives_both_homes,
     presence::a_user_is_online_from_the_first_session_and_offline_after_the_last,
     presence::a_quick_reconnect_is_not_seen_by_anybody,
     presence::a_user_shows_what_it_chose,

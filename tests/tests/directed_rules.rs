@@ -7,6 +7,8 @@
 
 #[path = "directed_rules/access.rs"]
 mod access;
+#[path = "directed_rules/due.rs"]
+mod due;
 #[path = "directed_rules/history.rs"]
 mod history;
 #[path = "directed_rules/homes.rs"]
@@ -15,6 +17,8 @@ mod homes;
 mod ownership;
 #[path = "directed_rules/presence.rs"]
 mod presence;
+#[path = "directed_rules/receipts.rs"]
+mod receipts;
 #[path = "directed_rules/rig.rs"]
 mod rig;
 #[path = "directed_rules/rooms.rs"]

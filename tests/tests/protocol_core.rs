@@ -97,6 +97,7 @@ fn switching_off_a_rule_is_noticed() {
         Rule::DataSetNamed,
         Rule::TailWhenQuiet,
         Rule::CompareTails,
+        Rule::DueInherited,
         Rule::ComparePresence,
     ] {
         let found = a_violation(seeds(), |seed| Setup { off: Some(rule), ..Setup::new(seed) });

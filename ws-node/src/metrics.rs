@@ -108,7 +108,8 @@ impl Metrics {
                 r,
                 "roost_messages_total",
                 "Messages by what was done with them: sent, refused, appended, duplicate, conflict, delivered, \
-                 replayed, found_by_tail (a publication whose live copy was lost), status_event",
+                 replayed, found_by_tail (a publication whose live copy was lost), status_event, undelivered (not \
+                 acknowledged in time), receipt (confirmed by its receiver's home)",
                 "kind",
             )?,
             vnodes: counters(
@@ -210,6 +211,8 @@ impl Metrics {
             ("replayed", last.replayed, now.replayed),
             ("found_by_tail", last.found_by_tail, now.found_by_tail),
             ("status_event", last.status_events, now.status_events),
+            ("undelivered", last.undelivered, now.undelivered),
+            ("receipt", last.receipts, now.receipts),
         ] {
             add(&self.messages, kind, before, after);
         }

@@ -427,7 +427,12 @@ impl Session {
                 write(socket, Message::text(ServerFrame::Pong(Empty {}).to_json())).await
             }
             Some(Ok(ClientFrame::Send(send))) => self.tell(Event::Send { session, send }).await,
-            Some(Ok(ClientFrame::Ack(ack))) => self.tell(Event::Ack { session, cursor: ack.cursor }).await,
+            Some(Ok(ClientFrame::Ack(ack))) => {
+                self.tell(Event::Ack { session, cursor: ack.cursor, read: false }).await
+            }
+            Some(Ok(ClientFrame::Read(up_to))) => {
+                self.tell(Event::Ack { session, cursor: up_to.cursor, read: true }).await
+            }
             Some(Ok(ClientFrame::Publish(publish))) => self.in_room(RoomCommand::Publish(publish)).await,
             Some(Ok(ClientFrame::Join(join))) => self.in_room(RoomCommand::Join(join)).await,
             Some(Ok(ClientFrame::Leave(leave))) => self.in_room(RoomCommand::Leave(leave)).await,

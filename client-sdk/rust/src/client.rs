@@ -30,6 +30,16 @@ pub struct Sent {
     pub at: String,
 }
 
+/// How to send a message.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct SendOptions {
+    /// An id of the application: see [`Client::send_with_id`].
+    pub id: Option<MessageId>,
+    /// Be told what becomes of it: messages with a [`Receipt`](crate::Receipt) that names its id come to this user's own
+    /// inbox when a device of the receiver has it, and when it is read ([`Message::receipt`](crate::Message::receipt)).
+    pub receipt: bool,
+}
+
 /// A user's connection to Roost. Clones are handles to the same connection; it ends with [`Client::close`], or when
 /// all of them and the [`Events`](crate::Events) are gone.
 #[derive(Debug, Clone)]
@@ -73,7 +83,7 @@ impl Client {
     /// # Errors
     /// [`SendError`]; its variants say whether the message may have been accepted.
     pub async fn send(&self, to: impl AsRef<str>, data: impl Serialize) -> Result<Sent, SendError> {
-        self.send_with_id(new_id(), to, data).await
+        self.send_with(to, data, SendOptions::default()).await
     }
 
     /// Like [`Client::send`] under an id of the application, unique per sender, so that a retry by the application
@@ -88,10 +98,25 @@ impl Client {
         to: impl AsRef<str>,
         data: impl Serialize,
     ) -> Result<Sent, SendError> {
+        self.send_with(to, data, SendOptions { id: Some(id), receipt: false }).await
+    }
+
+    /// Like [`Client::send`], with options.
+    ///
+    /// # Errors
+    /// As [`Client::send_with_id`].
+    pub async fn send_with(
+        &self,
+        to: impl AsRef<str>,
+        data: impl Serialize,
+        options: SendOptions,
+    ) -> Result<Sent, SendError> {
+        let SendOptions { id, receipt } = options;
+        let id = id.unwrap_or_else(new_id);
         let to = UserId::new(to).map_err(|e| SendError::Invalid(e.to_string()))?;
         let data = serde_json::value::to_raw_value(&data).map_err(|e| SendError::Invalid(e.to_string()))?;
         let lane = Lane::To(to.clone());
-        let text = self.encode(&ClientFrame::Send(Send { id: id.clone(), to, data }))?;
+        let text = self.encode(&ClientFrame::Send(Send { id: id.clone(), to, data, receipt }))?;
         let Done { id, ok } = self.order(Command::frame(id, lane, text)).await?;
         Ok(Sent { id, at: ok.at.unwrap_or_default() })
     }
@@ -116,6 +141,14 @@ impl Client {
             }
             newer
         });
+    }
+
+    /// Says that the user has read everything up to `cursor`: other devices are told, and senders who asked for it.
+    /// Cumulative, and said again after a reconnect if the server does not know it. Of something that was not received
+    /// it does nothing.
+    pub async fn read(&self, cursor: Cursor) {
+        // A client that ended tells nobody.
+        let _ = self.shared.orders.send(Order::Read(cursor)).await;
     }
 
     /// Up to where the inbox was taken (or, with [`manual_ack`](Builder::manual_ack), acknowledged): what a later

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 use roost_proto::events::Message;
-use roost_proto::frames::{Ack, Empty, Moved, Reply, Reset, Welcome};
+use roost_proto::frames::{Ack, Empty, Moved, Read, Reply, Reset, Welcome};
 use roost_proto::{ClientFrame, Cursor, DeviceId, ServerFrame, UserId};
 
 use crate::backoff::Backoff;
@@ -55,6 +55,8 @@ pub enum Input {
     Signal(Outgoing),
     /// The application has everything of its inbox up to here.
     Ack(Cursor),
+    /// Its user has read everything up to here.
+    Read(Cursor),
     /// Whether the application is behind, so that nothing is read.
     Paused(bool),
     Routed(ConnId, Result<Route, Trouble>),
@@ -180,6 +182,11 @@ impl Core {
                 }
                 return;
             }
+            Input::Read(cursor) => {
+                if !self.inbox.read(cursor) {
+                    tracing::debug!(?cursor, "read of something that was not received");
+                }
+            }
             Input::Paused(paused) => self.pause(paused),
             Input::Routed(conn, result) => self.routed(conn, result),
             Input::Opened(conn, result) => self.opened(conn, result),
@@ -218,6 +225,9 @@ impl Core {
             self.actions.push(Action::Offer(conn, text));
         }
         self.write_ack(conn);
+        if let Some(cursor) = self.inbox.take_read() {
+            self.write(conn, &ClientFrame::Read(Read { cursor }));
+        }
     }
 
     fn frame(&mut self, conn: ConnId, frame: ServerFrame) {
@@ -233,6 +243,7 @@ impl Core {
                 ServerFrame::Reply(_)
                 | ServerFrame::Message(_)
                 | ServerFrame::Reset(_)
+                | ServerFrame::Read(_)
                 | ServerFrame::Member(_)
                 | ServerFrame::Presence(_)
                 | ServerFrame::Signal(_) => {
@@ -251,6 +262,7 @@ impl Core {
                 ServerFrame::TokenExpiring(expiring) => self.token_expiring(conn, &expiring),
                 ServerFrame::Message(message) => self.message(conn, message),
                 ServerFrame::Reset(reset) => self.reset(reset),
+                ServerFrame::Read(read) => self.read_elsewhere(read.cursor),
                 ServerFrame::Moved(moved) => self.moved(moved),
                 ServerFrame::Welcome(_) => self.broken(conn, "a second 'welcome'".to_owned()),
                 ServerFrame::Member(member) => self.member(member),
@@ -275,9 +287,18 @@ impl Core {
             let stream = self.inbox.stream.clone();
             self.deliver(Event::Gap { stream, from, cursor, through: welcome.through }, Some(cursor));
         }
+        if let Some(cursor) = welcome.read {
+            self.read_elsewhere(cursor);
+        }
         self.outbox.withdraw_own();
         self.welcome_rooms(welcome.rooms);
         self.watch_again();
+    }
+
+    fn read_elsewhere(&mut self, cursor: Cursor) {
+        if let Some(cursor) = self.inbox.read_elsewhere(cursor) {
+            self.deliver(Event::Read { cursor }, None);
+        }
     }
 
     fn message(&mut self, conn: ConnId, message: Message) {

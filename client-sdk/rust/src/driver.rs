@@ -35,6 +35,7 @@ const IDLE: Duration = Duration::from_secs(3600);
 pub(crate) enum Order {
     Command { command: Command, timeout_ms: u64, answer: oneshot::Sender<Result<Done, SendError>> },
     Signal(Outgoing),
+    Read(Cursor),
 }
 
 /// How sockets are opened.
@@ -209,6 +210,7 @@ impl Driver {
         let (command, timeout_ms, answer) = match order {
             Order::Command { command, timeout_ms, answer } => (command, timeout_ms, answer),
             Order::Signal(signal) => return self.step(Input::Signal(signal)),
+            Order::Read(cursor) => return self.step(Input::Read(cursor)),
         };
         self.last_ticket += 1;
         let ticket = self.last_ticket;

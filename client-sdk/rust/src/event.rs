@@ -17,7 +17,7 @@ use crate::state::State;
 #[non_exhaustive]
 pub enum Event {
     /// The next message of the user's inbox, or of a room (its `stream` says which): of each stream every one once,
-    /// in order.
+    /// in order. [`Message::receipt`] tells whether it is a receipt.
     Message(Message),
     /// Messages after `from` were missed and are no longer in the hot window: read the history of `stream` from
     /// `from` (absent: from the start) through `through`. What follows on this stream comes after `cursor`.
@@ -25,6 +25,8 @@ pub enum Event {
     /// The stream began a new life while connected, or this client fell behind a room's hot window; to be handled
     /// like a [`Event::Gap`].
     Reset { stream: StreamId, from: Option<Cursor>, cursor: Cursor, through: Option<String> },
+    /// The user has read everything up to `cursor`, on another device or before.
+    Read { cursor: Cursor },
     /// The token ends soon and there is no callback for another: the client fails then.
     TokenExpiring { in_ms: u64 },
     /// Who is in a room that was joined with [`presence`](crate::JoinOptions::presence): at every join, those after

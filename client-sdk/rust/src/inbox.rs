@@ -17,6 +17,9 @@ pub(crate) struct Inbox {
     acked: Option<Cursor>,
     told: Option<Cursor>,
     tell_from_ms: u64,
+    /// How far the user has read, and how far of that the server knows.
+    read: Option<Cursor>,
+    read_told: Option<Cursor>,
 }
 
 impl Inbox {
@@ -27,6 +30,8 @@ impl Inbox {
             acked: cursor,
             told: None,
             tell_from_ms: 0,
+            read: None,
+            read_told: None,
         }
     }
 
@@ -46,6 +51,8 @@ impl Inbox {
     /// Takes the verdict on the cursor that was shown. With an answer, messages were missed.
     pub(crate) fn welcome(&mut self, w: &Welcome) -> Option<Missed> {
         let Welcome { cursor, recovered, replayed, .. } = *w;
+        // What this client said may have been lost with its connection, or its home: then it is said again.
+        self.read_told = w.read;
         let new = self.place.received().is_none();
         let missed = self.place.welcome(&Joined {
             cursor,
@@ -102,6 +109,31 @@ impl Inbox {
         self.told = self.acked;
         self.tell_from_ms = now + ACK_EVERY_MS;
         self.acked
+    }
+
+    /// The application says that its user has read everything up to `cursor`: never goes back. `false` if it was never
+    /// received.
+    pub(crate) fn read(&mut self, cursor: Cursor) -> bool {
+        let received = Some(cursor) <= self.place.received();
+        if received {
+            self.read = self.read.max(Some(cursor));
+        }
+        received
+    }
+
+    /// Another device said so: the news, if it is some.
+    pub(crate) fn read_elsewhere(&mut self, cursor: Cursor) -> Option<Cursor> {
+        self.read_told = self.read_told.max(Some(cursor));
+        let news = self.read < Some(cursor);
+        self.read = self.read.max(Some(cursor));
+        news.then_some(cursor)
+    }
+
+    /// What to tell the server of how far the user has read, if it does not know.
+    pub(crate) fn take_read(&mut self) -> Option<Cursor> {
+        let untold = self.read.filter(|_| self.read > self.read_told)?;
+        self.read_told = Some(untold);
+        Some(untold)
     }
 
     /// The next ack need not wait: it is the last one.

@@ -114,12 +114,12 @@ pub mod bare {
 }
 
 pub use builder::Builder;
-pub use client::{Client, Sent};
+pub use client::{Client, SendOptions, Sent};
 pub use error::{BoxError, BuildError, ConnectError, Failure, SendError};
 pub use event::{Event, Events, Members};
 pub use history::Page;
 pub use room_calls::{JoinOptions, Joined, Published};
-pub use roost_proto::events::{Message, Status};
+pub use roost_proto::events::{Message, Receipt, Status};
 pub use roost_proto::frames::{Change, ChosenStatus, InfoOf, Presence, Signalled};
 pub use roost_proto::history::Before;
 pub use roost_proto::{

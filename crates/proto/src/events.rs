@@ -1,4 +1,4 @@
-//! The records for consumers of Kafka: `chat_events` and `user_status_events`.
+//! The records for consumers of Kafka: `chat_events`, `user_status_events` and `undelivered_events`.
 //!
 //! A message has one encoding from the store to the reader's socket: the `message` frame. The store puts
 //! generation and offset between a prefix and a rest made here, so nobody decodes or encodes it on the way.
@@ -13,6 +13,8 @@ use crate::time::rfc3339;
 /// Topic names.
 pub const CHAT_EVENTS: &str = "chat_events";
 pub const USER_STATUS_EVENTS: &str = "user_status_events";
+/// Has messages too, equal to the byte to those in `chat_events` (key: user).
+pub const UNDELIVERED_EVENTS: &str = "undelivered_events";
 /// Partitions of every topic unless told otherwise: enough for as many consumers of a group, few enough for a thousand
 /// nodes (1,000 × 8 is well below what one Kafka cluster carries). Never changes.
 pub const PARTITIONS: u32 = 8;
@@ -42,6 +44,33 @@ pub struct Message {
 impl Message {
     pub fn cursor(&self) -> Cursor {
         Cursor::new(self.generation, self.offset)
+    }
+
+    /// What it says as a receipt, if it is one.
+    pub fn receipt(&self) -> Option<Receipt> {
+        (self.kind == RECEIPT).then(|| serde_json::from_str(self.data.get()).ok()).flatten()
+    }
+}
+
+/// The kind of a message that is a receipt.
+pub const RECEIPT: &str = "receipt";
+
+/// What became of messages whose sender asked: the `data` of a message of the kind [`RECEIPT`], from their reader.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "lowercase")]
+pub enum Receipt {
+    /// A device has acknowledged them.
+    Delivered { ids: Vec<MessageId>, at: String },
+    /// The user has read them.
+    Read { ids: Vec<MessageId>, at: String },
+}
+
+impl Receipt {
+    /// The messages it is about.
+    pub fn ids(&self) -> &[MessageId] {
+        match self {
+            Self::Delivered { ids, .. } | Self::Read { ids, .. } => ids,
+        }
     }
 }
 

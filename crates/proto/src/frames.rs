@@ -75,6 +75,7 @@ frames! {
         "watch" => Watch(OfUsers),
         "unwatch" => Unwatch(OfUsers),
         "ack" => Ack(Ack),
+        "read" => Read(Read),
         "status" => Status(SetStatus),
         "history" => History(History),
         "refresh" => Refresh(Refresh),
@@ -90,6 +91,7 @@ frames! {
         "reply" => Reply(Reply),
         "message" => Message(Message),
         "reset" => Reset(Reset),
+        "read" => Read(Read),
         "member" => Member(Member),
         "presence" => Presence(Presence),
         "signal" => Signal(Signalled),
@@ -112,7 +114,12 @@ impl ClientFrame {
             Self::Status(status) => Some(&status.id),
             Self::History(history) => Some(&history.id),
             Self::Refresh(refresh) => Some(&refresh.id),
-            Self::Signal(_) | Self::Connect(_) | Self::Ack(_) | Self::Ping(_) | Self::Pong(_) => None,
+            Self::Signal(_)
+            | Self::Connect(_)
+            | Self::Ack(_)
+            | Self::Read(_)
+            | Self::Ping(_)
+            | Self::Pong(_) => None,
         }
     }
 }
@@ -288,11 +295,21 @@ pub struct Send {
     pub id: MessageId,
     pub to: UserId,
     pub data: Box<RawValue>,
+    /// Be told when it is delivered and when it is read.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub receipt: bool,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Ack {
+    pub cursor: Cursor,
+}
+
+/// Up to where the user has read the inbox: said by one device, told to the others.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub struct Read {
     pub cursor: Cursor,
 }
 
@@ -359,6 +376,9 @@ pub struct Welcome {
     pub cursor: Cursor,
     pub recovered: bool,
     pub replayed: u64,
+    /// Up to where the user has read, if any device ever said so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub read: Option<Cursor>,
     /// With `recovered:false`: the history must be read through this point.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub through: Option<String>,

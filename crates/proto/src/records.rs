@@ -96,6 +96,9 @@ pub struct Append {
     pub id: MessageId,
     pub kind: String,
     pub data: Box<RawValue>,
+    /// The sender wants to know when it is delivered and read.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub receipt: bool,
 }
 
 /// What the home did with one item.

@@ -26,6 +26,9 @@ pub(super) fn at_the_end(world: &mut World) {
     everything_settled(world, &mut wrong);
     presence_is_true(world, &mut wrong);
     canaries_get_through(world, &mut wrong);
+    world.check_undelivered(&mut wrong);
+    world.check_receipts(&mut wrong);
+    world.check_read(&mut wrong);
     let streams = canon.first.iter();
     let places =
         streams.flat_map(|(s, all)| all.iter().map(move |((g, o), id)| ((s.clone(), *g, *o), id.clone())));

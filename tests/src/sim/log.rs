@@ -1,4 +1,4 @@
-//! The log of a simulated cluster: `chat_events`, `user_status_events`, and the nodes' own topics.
+//! The log of a simulated cluster: the topics of events, and the nodes' own.
 
 use std::collections::BTreeMap;
 
@@ -14,12 +14,14 @@ use super::{Broken, Happening, World};
 pub(crate) enum Topic {
     Chat(u32),
     Status(u32),
+    Undelivered(u32),
     Messages(NodeId),
 }
 
 pub struct SimLog {
     pub chat: Vec<Vec<Bytes>>,
     pub status: Vec<Vec<Bytes>>,
+    pub undelivered: Vec<Vec<Bytes>>,
     pub(crate) down_until: u64,
     /// When the last record of each outbox producer and partition arrives: they keep their order.
     order: BTreeMap<(usize, u32), u64>,
@@ -33,6 +35,7 @@ impl SimLog {
         Self {
             chat: empty(),
             status: empty(),
+            undelivered: empty(),
             down_until: 0,
             order: BTreeMap::new(),
             transport: BTreeMap::new(),
@@ -44,6 +47,7 @@ fn topic_of(record: &Outgoing) -> Topic {
     match &*record.topic {
         roost_proto::events::CHAT_EVENTS => Topic::Chat(record.partition),
         roost_proto::events::USER_STATUS_EVENTS => Topic::Status(record.partition),
+        roost_proto::events::UNDELIVERED_EVENTS => Topic::Undelivered(record.partition),
         other => {
             let node = other.strip_prefix("messages-").and_then(|n| NodeId::new(n).ok());
             Topic::Messages(node.expect("the core names only these topics"))
@@ -69,7 +73,9 @@ impl World {
         let delay =
             if self.faulty() && self.chance(5.0) { self.between(50, 900) } else { self.between(1, 6) };
         let topic = topic_of(&record);
-        let partition = record.partition * 2 + u32::from(matches!(topic, Topic::Status(_)));
+        let of_topic = [Topic::Chat(record.partition), Topic::Status(record.partition)];
+        let n = of_topic.iter().position(|t| *t == topic).unwrap_or(of_topic.len());
+        let partition = record.partition * 3 + n as u32;
         let last = self.log.order.get(&(pid, partition)).copied().unwrap_or(0);
         let at = (up + delay).max(last);
         self.log.order.insert((pid, partition), at);
@@ -129,6 +135,10 @@ impl World {
             Topic::Status(p) => {
                 self.note(|| format!("status {}", String::from_utf8_lossy(&payload)));
                 self.log.status[p as usize].push(payload);
+            }
+            Topic::Undelivered(p) => {
+                self.note(|| format!("undelivered {}", String::from_utf8_lossy(&payload)));
+                self.log.undelivered[p as usize].push(payload);
             }
             Topic::Messages(node) => {
                 let readers: Vec<_> =

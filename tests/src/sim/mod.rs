@@ -4,6 +4,7 @@
 //! ends may, and then [`check`] compares the history with the promises. Time is a number; a run of a minute takes
 //! milliseconds, and the same seed gives the same run.
 
+mod acknowledged;
 pub mod check;
 mod client;
 mod coordinator;
@@ -219,6 +220,7 @@ const SECOND_DEVICES: usize = 2;
 const WALL: u64 = 1_795_000_000_000;
 pub(crate) const LEASE_TTL_MS: u64 = 3000;
 pub(crate) const LINGER_MS: u64 = 400;
+pub(crate) const UNDELIVERED_AFTER_MS: u64 = 3000;
 /// Longer than the lease, as by default.
 pub(crate) const GRACE_MS: u64 = 4000;
 

@@ -10,7 +10,9 @@ use roost_ws_node::core::events::{Action, Event, Lane, Now, SessionKey};
 use roost_ws_node::core::{CoreConfig, NodeCore};
 
 use super::store::Peer;
-use super::{Broken, GRACE_MS, Happening, LEASE_TTL_MS, LINGER_MS, TICK_MS, WALL, World, store};
+use super::{
+    Broken, GRACE_MS, Happening, LEASE_TTL_MS, LINGER_MS, TICK_MS, UNDELIVERED_AFTER_MS, WALL, World, store,
+};
 
 /// One process of a ws-node.
 pub(crate) struct Process {
@@ -88,6 +90,7 @@ impl World {
         cfg.lease_ttl_ms = LEASE_TTL_MS;
         cfg.linger_ms = LINGER_MS;
         cfg.grace_ms = GRACE_MS;
+        cfg.undelivered_after_ms = UNDELIVERED_AFTER_MS;
         cfg.random = self.rng.random();
         cfg.channel_items_max = 12;
         cfg.queue_max = 6;

@@ -239,8 +239,9 @@ impl World {
             }
             Ok(ClientFrame::Send(send)) => Event::Send { session, send },
             Ok(ClientFrame::Status(SetStatus { id, status })) => Event::Status { session, id, status },
+            Ok(ClientFrame::Ack(ack)) => Event::Ack { session, cursor: ack.cursor, read: false },
+            Ok(ClientFrame::Read(read)) => Event::Ack { session, cursor: read.cursor, read: true },
             Ok(ClientFrame::Watch(command)) => Event::Watch { session, command },
-            Ok(ClientFrame::Ack(ack)) => Event::Ack { session, cursor: ack.cursor },
             Ok(ClientFrame::Publish(publish)) => room_event(session, RoomCommand::Publish(publish)),
             Ok(ClientFrame::Join(join)) => {
                 wire.rooms.joining.insert(join.id.clone(), join.room.clone());

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use roost_backend::store::{Activate, ActivateAnswer, Lead, LeaderRow, Op, Revoke, Write};
 use roost_coordinator::leader::RevokeCause;
 use roost_proto::frames::{Presence, ServerFrame};
-use roost_proto::ids::{Epoch, Sid, UserId, VnodeId};
+use roost_proto::ids::{Cursor, Epoch, Sid, UserId, VnodeId};
 use roost_proto::limits::BEATS_PER_LEASE;
 use roost_ws_node::core::events::SessionKey;
 
@@ -33,6 +33,10 @@ pub(crate) struct Watch {
     leader: Option<(LeaderRow, u64)>,
     /// When each token and beat was first seen.
     leaders: BTreeMap<(String, u64), u64>,
+    /// What was reported as undelivered, by life of the store.
+    pub reported: BTreeSet<(u64, UserId, Cursor)>,
+    /// Who was invisible at some time: nobody is told what they acknowledged then.
+    pub hidden: BTreeSet<UserId>,
     pub memory: Memory,
     pub takeovers: u64,
     pub revoked: u64,

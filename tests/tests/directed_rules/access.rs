@@ -218,6 +218,7 @@ fn append(n: u64, from: &str, to: &str, id: &str, data: &str) -> (SessionKey, Ca
         from: UserId::new(from).unwrap(),
         id: MessageId::new(id).unwrap(),
         data: serde_json::value::RawValue::from_string(data.into()).unwrap(),
+        receipt: false,
     };
     (SessionKey::call(n), call)
 }

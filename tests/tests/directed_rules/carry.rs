@@ -2,7 +2,7 @@
 
 use roost_backend::log::{Lane, Outgoing};
 use roost_backend::store::{ActivateAnswer, Write, WriteAnswer};
-use roost_proto::events::{CHAT_EVENTS, USER_STATUS_EVENTS};
+use roost_proto::events::{CHAT_EVENTS, UNDELIVERED_EVENTS, USER_STATUS_EVENTS};
 use roost_proto::frames::ServerFrame;
 use roost_proto::ids::VnodeId;
 use roost_proto::records::Record;
@@ -87,6 +87,9 @@ impl Rig {
         }
         if &*record.topic == USER_STATUS_EVENTS {
             self.statuses.push(serde_json::from_slice(&record.payload).unwrap());
+        }
+        if &*record.topic == UNDELIVERED_EVENTS {
+            self.undelivered.push((self.now, serde_json::from_slice(&record.payload).unwrap()));
         }
         self.later(LOG_MS, node, Event::Reported { token: record.token, ok: true });
     }

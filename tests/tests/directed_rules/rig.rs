@@ -98,6 +98,8 @@ pub struct Rig {
     pub chat: Vec<Vec<(u64, Message)>>,
     /// `user_status_events`, as they arrived.
     pub statuses: Vec<StatusEvent>,
+    /// `undelivered_events`, with the time of arrival.
+    pub undelivered: Vec<(u64, Message)>,
     sessions: BTreeMap<u64, usize>,
     /// Sessions whose sockets take nothing.
     pub stalled: BTreeSet<u64>,
@@ -146,6 +148,7 @@ impl Rig {
             live: live::Live::default(),
             chat: (0..vnodes).map(|_| Vec::new()).collect(),
             statuses: Vec::new(),
+            undelivered: Vec::new(),
             sessions: BTreeMap::new(),
             stalled: BTreeSet::new(),
             undrained: BTreeMap::new(),
@@ -334,9 +337,28 @@ impl Rig {
     }
 
     pub fn say_this(&mut self, session: u64, to: &str, id: &str, data: &str) {
+        self.say_asking(session, to, id, data, false);
+    }
+
+    /// Says something and wants to know what becomes of it.
+    pub fn say_with_receipt(&mut self, session: u64, to: &str, id: &str) {
+        self.say_asking(session, to, id, "{}", true);
+    }
+
+    fn say_asking(&mut self, session: u64, to: &str, id: &str, data: &str, receipt: bool) {
         let data = RawValue::from_string(data.into()).unwrap();
-        let send = Send { id: MessageId::new(id).unwrap(), to: UserId::new(to).unwrap(), data };
+        let send = Send { id: MessageId::new(id).unwrap(), to: UserId::new(to).unwrap(), data, receipt };
         self.give(self.sessions[&session], Event::Send { session: SessionKey(session), send });
+    }
+
+    pub fn ack(&mut self, session: u64, cursor: Cursor) {
+        let event = Event::Ack { session: SessionKey(session), cursor, read: false };
+        self.give(self.sessions[&session], event);
+    }
+
+    pub fn read(&mut self, session: u64, cursor: Cursor) {
+        let event = Event::Ack { session: SessionKey(session), cursor, read: true };
+        self.give(self.sessions[&session], event);
     }
 
     pub fn choose(&mut self, session: u64, status: ChosenStatus, id: &str) {

@@ -40,7 +40,7 @@ fn connected_with(cursor: Option<(i64, u64)>, device: Option<&str>) -> (bool, u6
     let Inbox { mut rig, sender, bob, generation } = inbox_of_five();
     let known = rig.connect_at(1, &bob, Some("known"), None);
     let acked = Cursor::new(generation, Offset(4));
-    rig.give(1, Event::Ack { session: SessionKey(known), cursor: acked });
+    rig.give(1, Event::Ack { session: SessionKey(known), cursor: acked, read: false });
     rig.run(1000);
     rig.hang_up(known);
     let cursor = cursor.map(|(g, o)| Cursor::new(Epoch(generation.0.saturating_add_signed(g)), Offset(o)));

@@ -31,6 +31,8 @@ struct SendBody {
     to: UserId,
     data: Box<RawValue>,
     from: Option<UserId>,
+    #[serde(default)]
+    receipt: bool,
 }
 
 #[derive(Deserialize)]
@@ -133,14 +135,14 @@ fn call(command: &str, text: &str, sub: &UserId) -> Result<Call, ErrorBody> {
     check_text(text)?;
     match command {
         "send" => {
-            let SendBody { id, to, data, from } = read(text)?;
+            let SendBody { id, to, data, from, receipt } = read(text)?;
             let from = from.unwrap_or_else(|| sub.clone());
-            Ok(Call::Append { stream: StreamId::inbox(&to), from, id, data })
+            Ok(Call::Append { stream: StreamId::inbox(&to), from, id, data, receipt })
         }
         "publish" => {
             let PublishBody { id, room, data, from } = read(text)?;
             let from = from.unwrap_or_else(|| sub.clone());
-            Ok(Call::Append { stream: StreamId::of_room(&room), from, id, data })
+            Ok(Call::Append { stream: StreamId::of_room(&room), from, id, data, receipt: false })
         }
         "disconnect" => {
             let DisconnectBody { user, reason } = read(text)?;

@@ -34,7 +34,7 @@ impl SessionKey {
 #[derive(Debug)]
 pub enum Call {
     /// A message for a stream, as if `from` had sent it.
-    Append { stream: StreamId, from: UserId, id: MessageId, data: Box<RawValue> },
+    Append { stream: StreamId, from: UserId, id: MessageId, data: Box<RawValue>, receipt: bool },
     /// Close whatever sessions the user has, wherever they are.
     Disconnect { user: UserId, reason: String },
 }
@@ -55,8 +55,9 @@ impl NodeCore {
     pub(super) fn on_calls(&mut self, calls: Vec<(SessionKey, Call)>, now: Now) {
         for (key, call) in calls {
             match call {
-                Call::Append { stream, from, id, data } => {
-                    let append = Append { stream, from: from.to_string(), id, kind: MESSAGE.into(), data };
+                Call::Append { stream, from, id, data, receipt } => {
+                    let (from, kind) = (from.to_string(), MESSAGE.to_owned());
+                    let append = Append { stream, from, id, kind, data, receipt };
                     self.call_append(key, append, now);
                 }
                 Call::Disconnect { user, reason } => self.call_disconnect(key, user, reason, now),

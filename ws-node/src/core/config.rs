@@ -39,6 +39,8 @@ pub enum Rule {
     HeldWhileSettling,
     /// 28: tails are compared, so that the loss of a last publication is noticed.
     CompareTails,
+    /// Decision 13: what is due and owed outlives its home.
+    DueInherited,
     /// 30: so is where the presence of watched users stands.
     ComparePresence,
     /// 30: who is in no roster since the store lost its data is not taken for offline before the grace.
@@ -64,6 +66,8 @@ pub struct CoreConfig {
     pub lease_ttl_ms: u64,
     pub linger_ms: u64,
     pub grace_ms: u64,
+    /// How long a message waits for an acknowledgement before it is reported; 0: none is.
+    pub undelivered_after_ms: u64,
     /// A part of the sid and of session ids.
     pub random: u32,
     /// Unconfirmed items in one channel: ten times what the transport acknowledges in one round trip of 1 ms
@@ -116,6 +120,7 @@ impl CoreConfig {
             lease_ttl_ms: 6000,
             linger_ms: 10_000,
             grace_ms: 20_000,
+            undelivered_after_ms: 30_000,
             random: 0,
             channel_items_max: 1000,
             queue_max: 1000,

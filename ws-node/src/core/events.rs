@@ -138,9 +138,11 @@ pub enum Event {
         session: SessionKey,
         send: Send,
     },
+    /// The device has everything up to there; `read`: its user has read it.
     Ack {
         session: SessionKey,
         cursor: Cursor,
+        read: bool,
     },
     Status {
         session: SessionKey,

@@ -79,7 +79,10 @@ impl NodeCore {
     /// A stopping home with nothing in flight and nothing left for the log gives its row up.
     pub(super) fn release_if_done(&mut self, vnode: VnodeId, now: Now) {
         let Some(home) = self.homes.get_mut(&vnode) else { return };
-        let done = home.call.is_none() && home.outbox.is_empty() && home.held.is_empty();
+        let done = home.call.is_none()
+            && home.outbox.is_empty()
+            && home.held.is_empty()
+            && home.all_acks_are_taken();
         if home.phase == Phase::Stopping && done && home.trimmed >= home.outbox.reported() {
             self.give_row_up(vnode, now);
         }

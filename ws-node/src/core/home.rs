@@ -3,16 +3,19 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use roost_backend::store::{DataSet, Fence, MemberOp, Op, OutboxEvent, Write};
-use roost_proto::frames::ReplyOk;
+use roost_backend::store::{AppendOp, DataSet, Fence, MemberOp, Op, OutboxEvent, Write};
+use roost_proto::frames::{ChosenStatus, ReplyOk};
 use roost_proto::ids::{Cursor, DeviceId, Epoch, MessageId, Seq, Sid, UserId, VnodeId};
 use roost_proto::limits::RESULTS_BYTES_MAX;
 use roost_proto::records::{ChannelId, Confirm, ItemResult};
 
 use super::config::{CoreConfig, Rule};
+use super::due::HomeDue;
 use super::events::{Now, SessionKey};
 use super::outbox::Outbox;
+use super::places::Place;
 use super::presence::Member;
+use super::receipts::{Became, HomeReceipts};
 use super::rooms::members::HomeRooms;
 
 /// How far the vnode's takeover has come.
@@ -50,6 +53,9 @@ pub enum Work {
     Presence {
         op: roost_backend::store::PresenceOp,
         replies: Vec<(SessionKey, MessageId)>,
+    },
+    Undelivered {
+        place: Place,
     },
 }
 
@@ -199,14 +205,20 @@ pub struct Home {
     pub previous: Option<Sid>,
     pub asked_at: Option<u64>,
     pub queue: VecDeque<Work>,
-    pub acks: BTreeMap<(UserId, DeviceId), Cursor>,
-    ack_at: Option<u64>,
+    /// Without a device it settles what is due, and moves no cursor.
+    pub acks: BTreeMap<(UserId, Option<DeviceId>), Cursor>,
+    /// How far users have read.
+    reads: BTreeMap<UserId, Cursor>,
+    /// When acks and the like are written even if nothing else is.
+    write_at: Option<u64>,
     pub call: Option<Call>,
     pub outbox: Outbox,
     pub senders: BTreeMap<Sid, Sender>,
     pub held: VecDeque<(Seq, Held)>,
     pub members: BTreeMap<UserId, Member>,
     pub rooms: HomeRooms,
+    pub due: HomeDue,
+    pub receipts: HomeReceipts,
     /// Outbox events up to here are gone from the store.
     pub trimmed: Seq,
     pub reported_at: u64,
@@ -235,13 +247,16 @@ impl Home {
             asked_at: None,
             queue: VecDeque::new(),
             acks: BTreeMap::new(),
-            ack_at: None,
+            reads: BTreeMap::new(),
+            write_at: None,
             call: None,
             outbox: Outbox::default(),
             senders: BTreeMap::new(),
             held: VecDeque::new(),
             members: BTreeMap::new(),
             rooms: HomeRooms::default(),
+            due: HomeDue::default(),
+            receipts: HomeReceipts::default(),
             trimmed: Seq(0),
             reported_at: 0,
         }
@@ -256,7 +271,7 @@ impl Home {
         self.clock = (if clock_ms == 0 { now.wall } else { clock_ms }, now.mono);
     }
 
-    fn clock_ms(&self, cfg: &CoreConfig, now: Now) -> u64 {
+    pub fn clock_ms(&self, cfg: &CoreConfig, now: Now) -> u64 {
         let (began, at) = self.clock;
         if cfg.on(Rule::IdsByOwnTime) { began + (now.mono - at) } else { now.wall }
     }
@@ -288,19 +303,42 @@ impl Home {
     }
 
     pub fn has_room(&self, cfg: &CoreConfig) -> bool {
-        self.queue.len() < cfg.queue_max && self.outbox.len() < cfg.outbox_max
+        self.queue.len() < cfg.queue_max && self.outbox.len() < cfg.outbox_max && !self.due.is_full()
     }
 
     /// Half empty: asking for the rest at the first free place would have it all sent for one place.
     fn has_ample_room(&self, cfg: &CoreConfig) -> bool {
-        self.queue.len() <= cfg.queue_max / 2 && self.outbox.len() <= cfg.outbox_max / 2
+        self.has_room(cfg) && self.queue.len() <= cfg.queue_max / 2 && self.outbox.len() <= cfg.outbox_max / 2
     }
 
-    /// Keeps an ack for the next write; acks alone wait [`ACK_WAIT_MS`] for company.
-    pub fn ack(&mut self, user: UserId, device: DeviceId, cursor: Cursor, now: Now) {
+    /// A message is in the store, at this place.
+    pub fn appended(&mut self, op: &AppendOp, cursor: Cursor, clock_ms: u64) {
+        let Some(user) = op.stream.user() else { return };
+        if let Some(wanted) = &op.wanted {
+            self.receipts.want((user.clone(), cursor), wanted.clone());
+        }
+        if op.due {
+            self.due.insert((user, cursor), clock_ms);
+        }
+    }
+
+    /// Acks and the like wait [`ACK_WAIT_MS`] for a write to go with.
+    pub fn write_soon(&mut self, now: Now) {
+        self.write_at.get_or_insert(now.mono + ACK_WAIT_MS);
+    }
+
+    /// Keeps an ack for the next write.
+    pub fn ack(&mut self, user: UserId, device: Option<DeviceId>, cursor: Cursor, now: Now) {
         let acked = self.acks.entry((user, device)).or_default();
         *acked = (*acked).max(cursor);
-        self.ack_at.get_or_insert(now.mono + ACK_WAIT_MS);
+        self.write_soon(now);
+    }
+
+    /// The same of how far a user has read.
+    pub fn read(&mut self, user: UserId, cursor: Cursor, now: Now) {
+        let read = self.reads.entry(user).or_default();
+        *read = (*read).max(cursor);
+        self.write_soon(now);
     }
 
     /// The next write, if one may go out now (rule 10: at most one).
@@ -342,16 +380,15 @@ impl Home {
     }
 
     fn batch(&mut self, cfg: &CoreConfig, now: Now) -> (Vec<Work>, usize, Vec<Op>) {
-        let (mut work, mut ops) = (Vec::new(), Vec::new());
-        if self.phase == Phase::Stopping {
-            return (work, 0, ops);
-        }
+        let mut work = Vec::new();
+        // A stopping home's queue is empty.
         let room = cfg.batch_max.min(cfg.outbox_max.saturating_sub(self.outbox.len()));
-        if (room > 0 && !self.queue.is_empty()) || self.ack_at.is_some_and(|at| now.mono >= at) {
-            self.ack_at = None;
-            let acks = std::mem::take(&mut self.acks).into_iter();
-            ops.extend(acks.map(|((user, device), cursor)| Op::Ack { user, device, cursor }));
-        }
+        let company = (room > 0 && !self.queue.is_empty()) || self.phase == Phase::Stopping;
+        let mut ops = if company || self.write_at.is_some_and(|at| now.mono >= at) {
+            self.take_acks(now)
+        } else {
+            Vec::new()
+        };
         let acks = ops.len();
         while work.len() < room {
             let Some(next) = self.queue.pop_front() else { break };
@@ -360,10 +397,52 @@ impl Home {
                 Work::Member(op) => Op::Member(op.clone()),
                 Work::Open { user, device, .. } => Op::Open { user: user.clone(), device: device.clone() },
                 Work::Presence { op, .. } => Op::Presence(op.clone()),
+                Work::Undelivered { place: (user, cursor) } => {
+                    Op::Undelivered { user: user.clone(), cursor: *cursor }
+                }
             });
             work.push(next);
         }
         (work, acks, ops)
+    }
+
+    /// Everything acknowledged so far, which is all that was applied: no write is in flight.
+    fn take_acks(&mut self, now: Now) -> Vec<Op> {
+        self.write_at = None;
+        let mut ops = Vec::new();
+        for ((user, device), cursor) in std::mem::take(&mut self.acks) {
+            self.due.settle(&user, cursor);
+            self.cover(&user, cursor, Became::Delivered);
+            ops.extend(device.map(|device| Op::Ack { user, device, cursor }));
+        }
+        for (user, cursor) in std::mem::take(&mut self.reads) {
+            self.cover(&user, cursor, Became::Read);
+            ops.push(Op::Read { user, cursor });
+        }
+        let places = self.due.take_settled();
+        if !places.is_empty() {
+            ops.push(Op::Settle { places });
+        }
+        ops.extend(self.receipts.next_op(self.vnode, self.epoch, now));
+        if !self.all_acks_are_taken() {
+            self.write_at = Some(now.mono);
+        }
+        ops
+    }
+
+    /// A receipt tells that somebody is there: of who is invisible there are none, until the first ack after that.
+    fn cover(&mut self, user: &UserId, cursor: Cursor, became: Became) {
+        if self.members.get(user).is_none_or(|member| member.chosen != ChosenStatus::Invisible) {
+            self.receipts.cover(user, cursor, became);
+        }
+    }
+
+    /// Whether all that was acknowledged is on its way to the store.
+    pub fn all_acks_are_taken(&self) -> bool {
+        self.acks.is_empty()
+            && self.reads.is_empty()
+            && self.due.all_is_settled()
+            && self.receipts.all_is_told()
     }
 
     /// Who waits for a write about a user that will not be made here any more.

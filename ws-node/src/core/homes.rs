@@ -5,9 +5,11 @@ use std::borrow::Cow;
 use roost_backend::log::{Lane, Outgoing};
 use roost_backend::store::*;
 use roost_proto::codes::CloseCode;
-use roost_proto::events::{CHAT_EVENTS, USER_STATUS_EVENTS, message_bytes, message_rest, status_bytes};
+use roost_proto::events::{
+    CHAT_EVENTS, RECEIPT, UNDELIVERED_EVENTS, USER_STATUS_EVENTS, message_bytes, message_rest, status_bytes,
+};
 use roost_proto::frames::ReplyOk;
-use roost_proto::ids::{Cursor, Epoch, Seq, VnodeId};
+use roost_proto::ids::{Cursor, Epoch, Seq, UserId, VnodeId};
 use roost_proto::records::{Append, Confirm, Item, ItemBody, ItemResult, Probe, Record};
 use roost_proto::time::rfc3339;
 use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
@@ -17,7 +19,9 @@ use super::channel::{ItemKey, Waiter};
 use super::config::Rule;
 use super::events::{Maybe, Now, Observation};
 use super::home::{Call, Held, Home, Phase, Work};
+use super::receipts::BY;
 use super::rooms::placing::ROOMS;
+use super::sending::MESSAGE;
 use super::{Action, NodeCore, Token};
 
 /// First wait before a write of unknown outcome is tried again, doubled up to the second, in milliseconds.
@@ -32,12 +36,17 @@ pub(super) fn body_hash(kind: &str, data: &str) -> u64 {
     xxh3_64_with_seed(data.as_bytes(), xxh3_64(kind.as_bytes()))
 }
 
-fn append_op(append: Append, at: u64) -> Op {
+/// `clock_ms` is the vnode's; `reports`: what nobody acknowledges is reported.
+fn append_op(append: Append, at: u64, clock_ms: u64, reports: bool) -> Op {
+    let said = append.kind == MESSAGE && !append.stream.is_room();
+    let asks = (said && append.receipt).then(|| UserId::new(&append.from).ok()).flatten();
     Op::Append(AppendOp {
+        due: reports && said,
+        wanted: asks.map(|from| Wanted { from, id: append.id.clone(), since_ms: clock_ms, delivered: false }),
         hash: body_hash(&append.kind, append.data.get()),
         rest: message_rest(&append.id, &append.kind, &append.from, at, &append.data),
         stream: append.stream,
-        from: append.from,
+        from: if append.kind == RECEIPT { BY.into() } else { append.from },
         id: append.id,
         at,
     })
@@ -97,7 +106,8 @@ impl NodeCore {
                 Some(Ok(ItemBody::Append(append))) => {
                     sender.take(item.n, None);
                     let (sid, chan, n) = (channel.sid.clone(), channel.chan, item.n);
-                    let op = append_op(append, now.wall);
+                    let clock_ms = home.clock_ms(&self.cfg, now);
+                    let op = append_op(append, now.wall, clock_ms, self.cfg.undelivered_after_ms > 0);
                     home.queue.push_back(Work::Item { sid, chan, n, op, at: now.wall, arrived_us: now.us });
                 }
             }
@@ -177,6 +187,7 @@ impl NodeCore {
             let topic = match event.topic {
                 EventTopic::Chat => CHAT_EVENTS,
                 EventTopic::Status => USER_STATUS_EVENTS,
+                EventTopic::Undelivered => UNDELIVERED_EVENTS,
             };
             let (key, payload) = (event.key.clone().into(), event.payload.clone());
             let token = self.next_token;
@@ -280,6 +291,7 @@ impl NodeCore {
         let mut event = call.write.fence.seq;
         home.seq = seq;
         home.trimmed = home.trimmed.max(call.write.trim);
+        let owes = home.receipts.done();
         let (epoch, generation) = (home.epoch, home.generation);
         for (work, result) in call.work.into_iter().zip(results.into_iter().skip(call.acks)) {
             match (work, result) {
@@ -292,6 +304,7 @@ impl NodeCore {
                     let payload = message_bytes(&op.stream, cursor, &op.rest);
                     let key = op.stream.to_string();
                     let Some(home) = self.homes.get_mut(&vnode) else { return };
+                    home.appended(&op, cursor, call.write.now_ms);
                     home.outbox.push(OutboxEvent {
                         seq: event,
                         topic: EventTopic::Chat,
@@ -306,6 +319,10 @@ impl NodeCore {
                 }
                 (Work::Item { sid, chan, n, op: Op::Append(op), .. }, OpResult::Duplicate { offset, at }) => {
                     self.counters.duplicates += 1;
+                    // This very item, by a write whose answer was lost.
+                    if let Some(home) = self.homes.get_mut(&vnode).filter(|_| at == op.at) {
+                        home.appended(&op, Cursor::new(generation, offset), call.write.now_ms);
+                    }
                     self.hold_result(
                         vnode,
                         Held::Result { sid, chan, n, result: ItemResult::Ok { at, cursor: None } },
@@ -324,6 +341,16 @@ impl NodeCore {
                     );
                 }
                 (Work::Member(_), OpResult::Member) => {}
+                (Work::Undelivered { place }, OpResult::Undelivered { message }) => {
+                    let Some(home) = self.homes.get_mut(&vnode) else { return };
+                    home.due.reported(&place);
+                    if let Some(payload) = message {
+                        event.0 += 1;
+                        let (topic, key) = (EventTopic::Undelivered, place.0.to_string());
+                        home.outbox.push(OutboxEvent { seq: event, topic, key, payload });
+                        self.counters.undelivered += 1;
+                    }
+                }
                 (Work::Open { session, .. }, OpResult::Opened(opened)) => {
                     self.opened(vnode, session, opened, now);
                     if !self.cfg.on(Rule::TailWhenQuiet) {
@@ -344,6 +371,9 @@ impl NodeCore {
                 }
                 (work, result) => unreachable!("the store answered {result:?} to {work:?}"),
             }
+        }
+        if owes {
+            self.pay(vnode, now);
         }
     }
 
@@ -391,6 +421,8 @@ impl NodeCore {
             if sweep {
                 self.sweep_presence(vnode, now);
                 self.sweep_members(vnode, now);
+                self.sweep_due(vnode, now);
+                self.sweep_receipts(vnode, now);
             }
         }
         self.emit_leftovers(now);
@@ -400,6 +432,9 @@ impl NodeCore {
     pub(super) fn answer(&mut self, waiter: &Waiter, key: &ItemKey, result: &ItemResult, now: Now) {
         if waiter.session == ROOMS {
             return self.home_answered(key, Some(result), now);
+        }
+        if let Some(vnode) = waiter.session.owing() {
+            return self.receipt_answered(vnode, &key.2, Some(result), now);
         }
         let id = key.2.as_str();
         if waiter.session == CANARY {

@@ -12,6 +12,7 @@ pub mod channel;
 pub mod config;
 pub mod credit;
 mod delivery;
+mod due;
 pub mod events;
 pub mod explain;
 mod following;
@@ -23,9 +24,11 @@ pub mod limit;
 mod outbox;
 mod ownership;
 mod pace;
+mod places;
 mod presence;
 mod reader;
 mod recall;
+mod receipts;
 mod refresh;
 pub mod rooms;
 mod sending;
@@ -100,6 +103,10 @@ pub struct Counters {
     pub suspensions: u64,
     pub generations_begun: u64,
     pub status_events: u64,
+    /// Messages that nobody acknowledged in time.
+    pub undelivered: u64,
+    /// Receipts that their senders' homes have confirmed.
+    pub receipts: u64,
     /// Publications that only the comparison of tails found.
     pub found_by_tail: u64,
     pub signals: u64,
@@ -267,7 +274,7 @@ impl NodeCore {
             Event::Undecodable => self.on_undecodable(),
             Event::Connect(connect) => self.on_connect(*connect, now),
             Event::Send { session, send } => self.on_send(session, send, now),
-            Event::Ack { session, cursor } => self.on_ack(session, cursor, now),
+            Event::Ack { session, cursor, read } => self.on_ack(session, cursor, read, now),
             Event::Status { session, id, status } => self.on_status(session, id, status, now),
             Event::Room { session, command } => self.on_room(session, command, now),
             Event::Watch { session, command } => self.on_watch(session, command, now),

@@ -10,10 +10,12 @@ use roost_proto::records::{Record, Took};
 
 use super::channel::Channel;
 use super::config::Rule;
+use super::due::HomeDue;
 use super::events::{Maybe, Now};
 use super::home::{Held, Home, Phase};
 use super::outbox::Outbox;
 use super::presence::Member;
+use super::receipts::HomeReceipts;
 use super::rooms::members::HomeRooms;
 use super::{Action, NodeCore, Registration, Token};
 
@@ -430,6 +432,10 @@ impl NodeCore {
         home.set_clock(activated.clock_ms, now);
         let inherited = if self.cfg.on(Rule::InheritFirst) { activated.outbox } else { Vec::new() };
         home.outbox = Outbox::inherited(activated.seq, inherited);
+        if self.cfg.on(Rule::DueInherited) {
+            home.due = HomeDue::inherited(activated.due);
+            home.receipts = HomeReceipts::inherited(activated.wanted, activated.owed);
+        }
         // A repeated activation finds this sid in the head: then the row tells who was before.
         let before = claim.and_then(|c| c.previous);
         let alone = activated.previous.as_ref() == Some(&self.sid);
@@ -505,6 +511,7 @@ impl NodeCore {
                     }
                 }
                 home.rooms.ready(grace);
+                home.due.ready(grace);
                 self.view.rows.insert(vnode, Row { sid: self.sid.clone(), epoch, ready: true });
                 self.tell_predecessor(vnode, now);
                 self.sweep_presence(vnode, now);

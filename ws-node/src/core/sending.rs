@@ -31,7 +31,7 @@ impl NodeCore {
         if !session.welcomed {
             return self.keep_early(key, Early::Send(send));
         }
-        self.send_to(key, StreamId::inbox(&send.to), send.id, send.data, now);
+        self.send_to(key, StreamId::inbox(&send.to), send.id, send.data, send.receipt, now);
     }
 
     /// A message of a session for any stream.
@@ -41,6 +41,7 @@ impl NodeCore {
         stream: StreamId,
         id: MessageId,
         data: Box<RawValue>,
+        receipt: bool,
         now: Now,
     ) {
         let Some(session) = self.sessions.get(&key) else { return };
@@ -80,7 +81,7 @@ impl NodeCore {
             return self.refuse(key, id.as_str(), why, wait);
         }
         self.unblock(key, &stream, &id);
-        let append = Append { stream, from: item.1.clone(), id, kind: MESSAGE.into(), data };
+        let append = Append { stream, from: item.1.clone(), id, kind: MESSAGE.into(), data, receipt };
         let body = serde_json::value::to_raw_value(&ItemBody::Append(append)).expect("bodies always encode");
         self.channel(vnode, now).push(Pending::new(item, body, hash, waiter), now.mono);
         self.count_waiters(key);
@@ -143,6 +144,9 @@ impl NodeCore {
     fn reply_unavailable_to(&mut self, key: &ItemKey, waiter: &Waiter, now: Now) {
         if waiter.session == ROOMS {
             return self.home_answered(key, None, now);
+        }
+        if let Some(vnode) = waiter.session.owing() {
+            return self.receipt_answered(vnode, &key.2, None, now);
         }
         self.reply_unavailable(waiter.session, key.2.as_str());
     }
@@ -308,6 +312,9 @@ impl NodeCore {
         }
         if waiter.session == CANARY {
             return;
+        }
+        if let Some(vnode) = waiter.session.owing() {
+            return self.receipt_answered(vnode, &key.2, None, now);
         }
         self.counters.replies_unknown += 1;
         // Its repeat comes before anything later, also if the item is confirmed in the meantime.

@@ -111,6 +111,8 @@ pub struct Session {
     /// Counted among the sessions of its user at home.
     pub counted: bool,
     pub inbox: Reader,
+    /// Up to where its user has read, as far as it was told or said so.
+    pub read: Option<Cursor>,
     /// Message frames that may be handed to the socket now.
     pub credit: usize,
     pub signals: Signals,

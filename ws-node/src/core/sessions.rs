@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use roost_backend::store::{NodeState, Opened, Row};
 use roost_proto::codes::CloseCode;
-use roost_proto::frames::{Moved, Reset, ServerFrame, Welcome};
+use roost_proto::frames::{Moved, Read, Reset, ServerFrame, Welcome};
 use roost_proto::history::Through;
 use roost_proto::ids::{Cursor, Epoch, NodeId, Offset, SessionId, StreamId, VnodeId};
 use roost_proto::limits::{PING_INTERVAL_MS, SIGNALS_BURST, SIGNALS_PER_S};
@@ -16,6 +16,7 @@ use super::homes::SWEEP_MS;
 use super::reader::Reader;
 use super::rooms::placing::ROOMS;
 use super::session::{Early, Session, Signals, State, Verdict};
+use super::signals::Latest;
 use super::{Action, NodeCore};
 
 /// How long a `connect` waits for a home that is on its way (rule 27), in milliseconds.
@@ -52,6 +53,7 @@ impl NodeCore {
             verdict: (Verdict::NotRecovered, Offset(0)),
             counted: false,
             inbox: Reader::default(),
+            read: None,
             credit: self.cfg.credit,
             signals: Signals {
                 bucket: Bucket::new(SIGNALS_PER_S, SIGNALS_BURST),
@@ -238,16 +240,20 @@ impl NodeCore {
         };
         session.verdict = (verdict, opened.tail);
         session.inbox.tail = Cursor::new(generation, opened.tail);
+        let read = opened.read;
         // A shown cursor counts as an ack.
-        if let (Some(device), Some(cursor), false) = (&session.device, session.cursor, session.welcomed)
+        if let (Some(cursor), false) = (session.cursor, session.welcomed)
             && verdict != Verdict::NotRecovered
         {
-            home.ack(session.user.clone(), device.clone(), cursor, now);
+            home.ack(session.user.clone(), session.device.clone(), cursor, now);
         }
         if !session.counted {
             session.counted = true;
             let user = session.user.clone();
             self.session_came(vnode, &user, opened.presence, now);
+        }
+        if let Some(cursor) = read {
+            self.show_read(key, cursor);
         }
     }
 
@@ -334,6 +340,7 @@ impl NodeCore {
                 cursor,
                 recovered: verdict != Verdict::NotRecovered,
                 replayed,
+                read: session.read,
                 through,
                 rooms,
             };
@@ -369,13 +376,36 @@ impl NodeCore {
         }
     }
 
-    pub(super) fn on_ack(&mut self, key: SessionKey, cursor: Cursor, now: Now) {
+    pub(super) fn on_ack(&mut self, key: SessionKey, cursor: Cursor, read: bool, now: Now) {
         let Some(session) = self.sessions.get(&key) else { return };
         let known = session.welcomed && cursor <= Cursor::new(session.inbox.generation, session.inbox.sent);
-        if let (Some(device), Some(home), true) =
-            (&session.device, self.homes.get_mut(&session.vnode), known && session.counted)
-        {
-            home.ack(session.user.clone(), device.clone(), cursor, now);
+        if let (Some(home), true) = (self.homes.get_mut(&session.vnode), known && session.counted) {
+            home.ack(session.user.clone(), session.device.clone(), cursor, now);
+            if read && session.read < Some(cursor) {
+                home.read(session.user.clone(), cursor, now);
+                self.tell_read(key, cursor);
+            }
+        }
+    }
+
+    /// The user's other sessions learn what this one said.
+    fn tell_read(&mut self, key: SessionKey, cursor: Cursor) {
+        let Some(session) = self.sessions.get_mut(&key) else { return };
+        session.read = Some(cursor);
+        let streams = self.by_vnode.get(&session.vnode);
+        for key in streams.and_then(|s| s.get(&session.stream)).cloned().unwrap_or_default() {
+            self.show_read(key, cursor);
+        }
+    }
+
+    /// Tells a session how far its user has read, unless it knows; `welcome` tells who is not welcomed yet.
+    fn show_read(&mut self, key: SessionKey, cursor: Cursor) {
+        let news = |s: &&mut Session| s.read < Some(cursor);
+        let Some(session) = self.sessions.get_mut(&key).filter(news) else { return };
+        session.read = Some(cursor);
+        if session.welcomed {
+            let frame = ServerFrame::Read(Read { cursor }).to_json().into();
+            self.hand_latest(key, &Latest::Read, &frame);
         }
     }
 

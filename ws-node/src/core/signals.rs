@@ -27,6 +27,8 @@ pub enum Latest {
     Member(StreamId, UserId),
     Presence(UserId),
     Signal(Option<RoomId>, SessionId, String),
+    /// How far the user has read.
+    Read,
 }
 
 impl Latest {
@@ -35,6 +37,7 @@ impl Latest {
             Self::Member(of, _) => of == stream,
             Self::Presence(_) => false,
             Self::Signal(room, ..) => room.as_ref().is_some_and(|room| StreamId::of_room(room) == *stream),
+            Self::Read => false,
         }
     }
 }
@@ -109,9 +112,11 @@ impl NodeCore {
         let member = matches!(latest, Latest::Member(..));
         let max = match latest {
             Latest::Member(..) => MEMBERS_WAITING_MAX,
+            Latest::Signal(..) => WAITING_MAX,
+            // There is one.
+            Latest::Read => usize::MAX,
             // As many as the session may watch.
             Latest::Presence(_) => usize::MAX,
-            Latest::Signal(..) => WAITING_MAX,
         };
         if signals.credit > 0 {
             signals.credit -= 1;

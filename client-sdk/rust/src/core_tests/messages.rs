@@ -69,6 +69,31 @@ fn the_inbox_of_somebody_else_is_not_taken() {
 }
 
 #[test]
+fn what_was_read_is_told_until_the_server_knows_it() {
+    let mut h = Harness::connected();
+    for offset in 6..9 {
+        h.frame(2, message(offset));
+    }
+    for offset in [7, 6, 99] {
+        h.step(Input::Read(at(1, offset)));
+    }
+    assert!(matches!(&h.written(2)[..], [ClientFrame::Read(read)] if read.cursor == at(1, 7)));
+    h.step(Input::Closed(2, None, String::new()));
+    h.connect("ws://a", 3);
+    h.frame(4, welcome("a", 8, true, 3));
+    assert!(matches!(&h.written(4)[..], [.., ClientFrame::Read(read)] if read.cursor == at(1, 7)));
+    for offset in [7, 8, 8] {
+        h.frame(4, json!({"type": "read", "cursor": at(1, offset)}));
+    }
+    let news: Vec<_> = h
+        .events()
+        .into_iter()
+        .filter_map(|e| if let Event::Read { cursor } = e { Some(cursor) } else { None })
+        .collect();
+    assert_eq!(news, [at(1, 8)], "what another device said, once");
+}
+
+#[test]
 fn a_close_writes_the_last_ack_and_ends() {
     let mut h = Harness::connected();
     for offset in 6..9 {

@@ -33,7 +33,8 @@ impl World {
             | ClientFrame::Leave(_)
             | ClientFrame::Members(_)
             | ClientFrame::Watch(_)
-            | ClientFrame::Unwatch(_) => {
+            | ClientFrame::Unwatch(_)
+            | ClientFrame::Read(_) => {
                 panic!("nobody asked for that")
             }
             // Nobody asks for pages, and no token of the simulation ends.

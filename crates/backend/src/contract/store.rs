@@ -4,6 +4,7 @@
 //! `store_loss_contract!`). The random runs compare a store with the model, step by step, from a seed.
 
 pub mod claims;
+pub mod due;
 pub mod live;
 pub mod loss;
 pub mod nodes;
@@ -113,6 +114,8 @@ pub fn message(stream: &StreamId, id: &str, hash: u64) -> AppendOp {
         hash,
         at: NOW_MS,
         rest: Bytes::from(format!("\"id\":\"{id}\",\"data\":{{\"text\":\"größe {hash} %d \\u0000\"}}}}")),
+        due: false,
+        wanted: None,
     }
 }
 
@@ -349,6 +352,10 @@ macro_rules! store_contract {
             streams::reading_starts_anywhere_and_another_generation_is_empty,
             streams::operations_of_one_write_see_each_other,
             streams::an_acked_cursor_only_grows,
+            streams::how_far_a_user_has_read_only_grows_and_is_no_devices,
+            due::what_is_due_is_settled_or_reported_once,
+            due::what_is_due_outlives_its_window_and_its_generation,
+            due::what_is_known_of_receipts_stays_until_it_is_removed,
             pages::pages_go_back_from_the_newest_to_where_the_stream_began,
             pages::a_page_says_when_the_window_ends_before_the_stream,
             pages::a_page_shows_nothing_of_an_earlier_generation,

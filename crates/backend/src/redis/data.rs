@@ -8,7 +8,8 @@ use roost_proto::events::{message_prefix, status_prefix};
 use roost_proto::ids::{Cursor, Epoch, Offset, Seq, Sid, StreamId, UserId, VnodeId};
 use roost_proto::limits::IDS_KEPT_MS;
 
-use super::reply::{Fields, from_json, parse, parse_pair};
+use super::due::{due, owed, wanted};
+use super::reply::{Fields, cursor, from_json, parse, parse_pair, user_id};
 use super::{RedisStore, keys};
 use crate::store::*;
 
@@ -70,6 +71,9 @@ impl<'a> Named<'a> {
                 push(&format_args!("{}\n{}", append.from, append.id));
                 push(&append.hash);
                 push(&append.at);
+                let inbox = !append.stream.is_room();
+                push(&u8::from(append.due && inbox));
+                push(&json(append.wanted.as_ref().filter(|_| inbox)));
                 out.push(append.rest.clone());
             }
             Op::Presence(op) => {
@@ -86,6 +90,7 @@ impl<'a> Named<'a> {
                 push(&self.user(user));
                 push(user);
                 push(&device.as_ref().map_or("", |d| d.as_str()));
+                push(&keys::READ);
             }
             Op::Member(op) => {
                 push(&"member");
@@ -105,6 +110,36 @@ impl<'a> Named<'a> {
                 push(device);
                 push(&cursor.generation);
                 push(&cursor.offset);
+            }
+            Op::Read { user, cursor } => {
+                push(&"ack");
+                push(&self.user(user));
+                push(&keys::READ);
+                push(&cursor.generation);
+                push(&cursor.offset);
+            }
+            Op::Receipts { wanted, owed } => {
+                push(&"receipts");
+                push(&wanted.len());
+                for ((user, cursor), wanted) in wanted {
+                    push(&keys::place(user, *cursor));
+                    push(&json(wanted.as_ref()));
+                }
+                push(&owed.len());
+                for (id, owed) in owed {
+                    push(id);
+                    push(&json(owed.as_ref()));
+                }
+            }
+            Op::Settle { places } => {
+                push(&"settle");
+                push(&places.len());
+                places.iter().for_each(|(user, cursor)| push(&keys::place(user, *cursor)));
+            }
+            Op::Undelivered { user, cursor } => {
+                push(&"undelivered");
+                push(user);
+                push(&keys::place(user, *cursor));
             }
         }
     }
@@ -127,6 +162,9 @@ impl RedisStore {
             .key(keys::outbox(vnode))
             .key(keys::presence(vnode))
             .key(keys::members(vnode))
+            .key(keys::due(vnode))
+            .key(keys::wanted(vnode))
+            .key(keys::owed(vnode))
             .arg(request.epoch.0)
             .arg(request.sid.as_str())
             .arg(&request.data_set.0)
@@ -153,7 +191,9 @@ impl RedisStore {
             named.args(op, &mut ops);
         }
         let mut script = self.data.write.key(keys::head(vnode));
-        script.key(keys::outbox(vnode)).key(keys::presence(vnode)).key(keys::members(vnode));
+        script.key(keys::outbox(vnode)).key(keys::presence(vnode));
+        script.key(keys::members(vnode)).key(keys::due(vnode));
+        script.key(keys::wanted(vnode)).key(keys::owed(vnode));
         script.arg(fence.epoch.0).arg(fence.sid.as_str()).arg(fence.seq.0);
         script.arg(request.trim.0).arg(request.now_ms);
         script.arg(self.config.stream_max_len).arg(self.config.stream_max_age_ms).arg(TAILS_KEPT_MS);
@@ -248,10 +288,7 @@ impl RedisStore {
         let generation = answers.bytes_if_any()?.map_or(Ok(0), |text| parse(&text))?;
         let tail = match answers.bytes_if_any()? {
             None => None,
-            Some(text) => {
-                let (generation, offset) = parse_pair(&text, b':')?;
-                Some(Cursor::new(Epoch(generation), Offset(offset)))
-            }
+            Some(text) => Some(cursor(&text)?),
         };
         let first = entries(answers.array()?)?.first().map(|(offset, _)| *offset);
         Ok(Page::of(Epoch(generation), tail, first, before, entries(answers.array()?)?))
@@ -337,6 +374,7 @@ fn outbox(mut fields: Fields) -> Result<Vec<OutboxEvent>, StoreError> {
         let topic = match event.text()?.as_str() {
             "chat" => EventTopic::Chat,
             "status" => EventTopic::Status,
+            "undelivered" => EventTopic::Undelivered,
             other => return Err(StoreError::Garbled(format!("the topic '{other}' in an outbox"))),
         };
         event.value()?;
@@ -364,11 +402,8 @@ fn activated(mut fields: Fields) -> Result<Activated, StoreError> {
     // Redis keeps them in no order.
     roster.sort_by(|a: &(UserId, RosterEntry), b| a.0.cmp(&b.0));
     let rooms = rooms(fields.array()?)?;
-    Ok(Activated { generation, seq, outbox, roster, rooms, previous, clock_ms })
-}
-
-fn user_id(text: &str) -> Result<UserId, StoreError> {
-    UserId::new(text).map_err(|e| StoreError::Garbled(format!("user '{text}': {e}")))
+    let (due, wanted, owed) = (due(fields.array()?)?, wanted(fields.array()?)?, owed(fields.array()?)?);
+    Ok(Activated { generation, seq, outbox, roster, rooms, due, wanted, owed, previous, clock_ms })
 }
 
 fn rooms(mut fields: Fields) -> Result<Vec<(StreamId, RoomRoster)>, StoreError> {
@@ -409,6 +444,10 @@ fn written(mut fields: Fields) -> Result<WriteAnswer, StoreError> {
     }
 }
 
+fn cursor_if_any(text: &[u8]) -> Result<Option<Cursor>, StoreError> {
+    if text.is_empty() { Ok(None) } else { cursor(text).map(Some) }
+}
+
 fn result(mut fields: Fields) -> Result<OpResult, StoreError> {
     match fields.text()?.as_str() {
         "appended" => Ok(OpResult::Appended { offset: Offset(fields.number()?) }),
@@ -416,18 +455,19 @@ fn result(mut fields: Fields) -> Result<OpResult, StoreError> {
         "conflict" => Ok(OpResult::Conflict),
         "presence" => Ok(OpResult::Presence { changed: fields.number()? != 0 }),
         "acked" => Ok(OpResult::Acked),
+        "settled" => Ok(OpResult::Settled),
+        "receipts" => Ok(OpResult::Receipts),
+        "undelivered" => {
+            let message = Some(fields.bytes()?).filter(|message| !message.is_empty());
+            Ok(OpResult::Undelivered { message })
+        }
         "member" => Ok(OpResult::Member),
         "tail" => Ok(OpResult::Tail { tail: Offset(fields.number()?), first: Offset(fields.number()?) }),
         "opened" => Ok(OpResult::Opened(Opened {
             tail: Offset(fields.number()?),
             first: Offset(fields.number()?),
-            acked: match &fields.bytes()?[..] {
-                b"" => None,
-                text => {
-                    let (generation, offset) = parse_pair(text, b':')?;
-                    Some(Cursor::new(Epoch(generation), Offset(offset)))
-                }
-            },
+            acked: cursor_if_any(&fields.bytes()?)?,
+            read: cursor_if_any(&fields.bytes()?)?,
             presence: PresenceRow { roster: fields.json_if_any()?, seen: fields.json_if_any()? },
         })),
         other => Err(StoreError::Garbled(format!("an operation answered '{other}'"))),

@@ -1,7 +1,7 @@
 //! The names of all keys. A vnode's share the hash tag `{v17}` and the control plane's `{roost}`, so on Redis
 //! Cluster each script touches one slot.
 
-use roost_proto::ids::{StreamId, UserId, VnodeId};
+use roost_proto::ids::{Cursor, StreamId, UserId, VnodeId};
 
 use crate::store::LiveChannel;
 
@@ -60,6 +60,29 @@ pub fn members(vnode: VnodeId) -> String {
     format!("{{v{vnode}}}:members")
 }
 
+/// Hash: user, line feed, `<generation>:<offset>` → the vnode's clock when it was appended, a blank, the message.
+pub fn due(vnode: VnodeId) -> String {
+    format!("{{v{vnode}}}:due")
+}
+
+/// Hash: user, line feed, `<generation>:<offset>` → JSON of [`Wanted`](crate::store::Wanted).
+pub fn wanted(vnode: VnodeId) -> String {
+    format!("{{v{vnode}}}:wanted")
+}
+
+/// Hash: id → JSON of [`Owed`](crate::store::Owed).
+pub fn owed(vnode: VnodeId) -> String {
+    format!("{{v{vnode}}}:owed")
+}
+
+/// Field of [`cursors`] for what the user has read: no device is called so.
+pub const READ: &str = "\nread";
+
+/// Field of [`due`] and [`wanted`].
+pub fn place(user: &UserId, cursor: Cursor) -> String {
+    format!("{user}\n{}:{}", cursor.generation, cursor.offset)
+}
+
 /// Pub/sub channel. That of a room has the name of its stream's key, that of presence the name of the roster's.
 pub fn channel(channel: &LiveChannel) -> String {
     match channel {
@@ -74,7 +97,7 @@ pub fn seen(vnode: VnodeId, user: &UserId) -> String {
     format!("{{v{vnode}}}:seen:{user}")
 }
 
-/// Hash: device → `<generation>:<offset>`.
+/// Hash: device, or [`READ`] → `<generation>:<offset>`.
 pub fn cursors(vnode: VnodeId, user: &UserId) -> String {
     format!("{{v{vnode}}}:cursors:{user}")
 }

@@ -6,6 +6,7 @@
 
 mod control;
 mod data;
+mod due;
 mod ear;
 mod hints;
 mod keys;

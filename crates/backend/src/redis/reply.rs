@@ -4,6 +4,7 @@ use std::fmt::Debug;
 
 use bytes::Bytes;
 use redis::{ErrorKind, RedisError, Value};
+use roost_proto::ids::{Cursor, Epoch, Offset, UserId};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
@@ -104,6 +105,16 @@ pub fn parse(text: &[u8]) -> Result<u64, StoreError> {
 pub fn parse_pair(text: &[u8], separator: u8) -> Result<(u64, u64), StoreError> {
     let at = text.iter().position(|b| *b == separator).ok_or_else(|| garbled("two numbers", &text))?;
     Ok((parse(&text[..at])?, parse(&text[at + 1..])?))
+}
+
+/// `<generation>:<offset>`.
+pub fn cursor(text: &[u8]) -> Result<Cursor, StoreError> {
+    let (generation, offset) = parse_pair(text, b':')?;
+    Ok(Cursor::new(Epoch(generation), Offset(offset)))
+}
+
+pub fn user_id(text: &str) -> Result<UserId, StoreError> {
+    UserId::new(text).map_err(|e| StoreError::Garbled(format!("user '{text}': {e}")))
 }
 
 /// Flags as the scripts give them: one `1` or `0` each.

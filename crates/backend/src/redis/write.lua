@@ -1,6 +1,6 @@
 -- One fenced step of a vnode (core rules 10, 11, 18): all of its operations or none. Everything that can fail is
 -- looked at before the first write, because Redis takes nothing back.
--- KEYS head outbox presence members, (stream tail ids0 ids1) per stream, (seen cursors) per user
+-- KEYS head outbox presence members due wanted owed, (stream tail ids0 ids1) per stream, (seen cursors) per user
 -- ARGV the fence, the settings, the streams, the operations, in the order they are read below
 local at = 0
 local function arg()
@@ -11,6 +11,7 @@ end
 local function num(n) return string.format('%.0f', n) end
 
 local head_key, outbox, presence, members = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
+local due, wanted, owed = KEYS[5], KEYS[6], KEYS[7]
 local epoch, sid, fence = tonumber(arg()), arg(), tonumber(arg())
 local head = redis.call('HMGET', head_key, 'epoch', 'sid', 'seq', 'generation', 'clock', 'presence')
 if not head[1] then return {'lost'} end
@@ -30,12 +31,12 @@ local status_prefix = arg()
 
 local streams, users, told, seq = {}, {}, {}, fence
 for i = 1, tonumber(arg()) do
-  local key = 4 * i + 1
+  local key = 4 * (i + 1)
   local ids = {[0] = KEYS[key + 2], [1] = KEYS[key + 3]}
   streams[i] = {name = arg(), room = arg() == '1', prefix = arg(), key = KEYS[key], tail = KEYS[key + 1], ids = ids}
 end
 for i = 1, tonumber(arg()) do
-  local key = 3 + 4 * #streams + 2 * i
+  local key = 6 + 4 * #streams + 2 * i
   users[i] = {seen = KEYS[key], cursors = KEYS[key + 1]}
 end
 
@@ -78,7 +79,7 @@ local function known(stream, id)
 end
 
 local function append()
-  local stream, id, hash, time, rest = streams[tonumber(arg())], arg(), arg(), arg(), arg()
+  local stream, id, hash, time, is_due, receipt, rest = streams[tonumber(arg())], arg(), arg(), arg(), arg(), arg(), arg()
   local before = known(stream, id)
   if before then
     local offset, first_time, first_hash = string.match(before, '^(%d+) (%d+) (%d+)$')
@@ -92,6 +93,10 @@ local function append()
   redis.call('XADD', stream.key, 'MAXLEN', '=', max_len, offset .. '-0', 'm', message)
   redis.call('HSET', stream.ids[stream.slice % 2], id, offset .. ' ' .. time .. ' ' .. hash)
   emit('chat', stream.name, message)
+  -- The name of an inbox is `user:` and the user.
+  local place = string.sub(stream.name, 6) .. '\n' .. generation .. ':' .. offset
+  if is_due == '1' then redis.call('HSET', due, place, num(now) .. ' ' .. message) end
+  if receipt ~= '' then redis.call('HSET', wanted, place, receipt) end
   -- A room's channel has the name of its key.
   if stream.room then redis.call('PUBLISH', stream.key, message) end
   return {'appended', offset}
@@ -141,11 +146,13 @@ local function set_member()
 end
 
 local function open()
-  local stream, user, name, device = streams[tonumber(arg())], users[tonumber(arg())], arg(), arg()
+  local stream, user, name = streams[tonumber(arg())], users[tonumber(arg())], arg()
+  local device, of_user = arg(), arg()
   local offset, first = ends(stream)
   local acked = device ~= '' and redis.call('HGET', user.cursors, device) or ''
   local roster, seen = redis.call('HGET', presence, name), redis.call('GET', user.seen)
-  return {'opened', offset, first, acked, roster or '', seen or ''}
+  local read = redis.call('HGET', user.cursors, of_user)
+  return {'opened', offset, first, acked or '', read or '', roster or '', seen or ''}
 end
 
 local function ack()
@@ -159,12 +166,41 @@ local function ack()
   return {'acked'}
 end
 
+-- Fields and values; an empty one is removed.
+local function set(key)
+  for _ = 1, tonumber(arg()) do
+    local field, value = arg(), arg()
+    if value ~= '' then redis.call('HSET', key, field, value) else redis.call('HDEL', key, field) end
+  end
+end
+
+local function receipts()
+  set(wanted)
+  set(owed)
+  return {'receipts'}
+end
+
+local function settle()
+  for _ = 1, tonumber(arg()) do redis.call('HDEL', due, arg()) end
+  return {'settled'}
+end
+
+local function undelivered()
+  local user, field = arg(), arg()
+  local waiting = redis.call('HGET', due, field)
+  if not waiting then return {'undelivered', ''} end
+  local message = string.match(waiting, '^%d+ (.*)$')
+  redis.call('HDEL', due, field)
+  emit('undelivered', user, message)
+  return {'undelivered', message}
+end
+
 -- A full Redis refuses a script at its first write or not at all, and only if that write takes memory: so one with
 -- operations is refused whole, and one that only trims is let through.
 if at < #ARGV then redis.call('HSET', head_key, 'seq', head[3]) end
 if trim > 0 then redis.call('XTRIM', outbox, 'MINID', '=', num(trim + 1)) end
 local operations, results = {append = append, presence = set_presence, open = open, ack = ack,
-  tail = tail, member = set_member}, {}
+  tail = tail, member = set_member, settle = settle, undelivered = undelivered, receipts = receipts}, {}
 while at < #ARGV do results[#results + 1] = operations[arg()]() end
 
 for _, stream in ipairs(streams) do

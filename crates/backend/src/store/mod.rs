@@ -38,7 +38,7 @@ pub use types::*;
 ///
 /// Data plane (per vnode, atomic):
 /// 8. `activate` needs a strictly larger epoch than the head's, or the same from the same sid, and that the data
-///    set it was claimed under is the present one; it answers generation, seq, outbox and roster as of then (core
+///    set it was claimed under is the present one; it answers generation, seq, outbox, roster and what is due as of then (core
 ///    rules 17 to 19).
 /// 9. `write` applies all its operations or none, only if epoch, sid and seq equal the head's; otherwise it
 ///    answers `deposed`, `lost`, `rewound` or `behind` (core rule 18). `behind` raises seq by one.
@@ -55,6 +55,8 @@ pub use types::*;
 ///     window without saying so through `first`.
 /// 14. `page` returns consecutive entries of the present generation too, newest first, and says when the window ends
 ///     before the stream does.
+/// 15. What was appended as due stays so until a write settles or reports it; it is reported once, whatever became of
+///     the stream meanwhile. What is wanted and owed in receipts stays until a write removes it.
 #[async_trait]
 pub trait Store: Send + Sync {
     async fn open_ring(&self, vnodes: u32) -> Result<DataSet, StoreError>;

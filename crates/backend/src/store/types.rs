@@ -302,6 +302,10 @@ pub struct Activated {
     pub roster: Vec<(UserId, RosterEntry)>,
     /// The rooms that have members.
     pub rooms: Vec<(StreamId, RoomRoster)>,
+    /// By user and place.
+    pub due: Vec<Due>,
+    pub wanted: Vec<(Place, Wanted)>,
+    pub owed: Vec<(MessageId, Owed)>,
     /// Who had the vnode before, if anyone.
     pub previous: Option<Sid>,
     /// Where the vnode's clock stood at the last write ([`Write::now_ms`]); 0 before the first.
@@ -314,6 +318,7 @@ pub struct Activated {
 pub enum EventTopic {
     Chat,
     Status,
+    Undelivered,
 }
 
 /// An event on its way to the log.
@@ -324,6 +329,39 @@ pub struct OutboxEvent {
     /// The record's key: stream or user.
     pub key: String,
     pub payload: Bytes,
+}
+
+/// A place in a user's inbox.
+pub type Place = (UserId, Cursor);
+
+/// A message in an inbox that no device has acknowledged.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Due {
+    pub user: UserId,
+    pub cursor: Cursor,
+    /// When it was appended, by the vnode's clock ([`Write::now_ms`]).
+    pub since_ms: u64,
+}
+
+/// A message in an inbox whose sender wants to know what becomes of it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Wanted {
+    pub from: UserId,
+    pub id: MessageId,
+    /// By the vnode's clock.
+    pub since_ms: u64,
+    /// The sender was told that it is delivered.
+    pub delivered: bool,
+}
+
+/// A receipt that is to be sent, under an id of its own.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Owed {
+    /// The reader.
+    pub from: UserId,
+    pub to: UserId,
+    /// A [`Receipt`](roost_proto::events::Receipt).
+    pub data: Json,
 }
 
 /// A connected user in the roster of a vnode.
@@ -436,6 +474,25 @@ pub enum Op {
         device: DeviceId,
         cursor: Cursor,
     },
+    /// Raises the cursor up to where the user has read; a smaller one changes nothing.
+    Read {
+        user: UserId,
+        cursor: Cursor,
+    },
+    /// These messages were acknowledged: none of them is due any more.
+    Settle {
+        places: Vec<Place>,
+    },
+    /// Nobody acknowledged this message in time: if it is still due, it is no more, and its event goes out.
+    Undelivered {
+        user: UserId,
+        cursor: Cursor,
+    },
+    /// What is known of messages with receipts, and receipts to be sent: sets these, or removes them.
+    Receipts {
+        wanted: Vec<(Place, Option<Wanted>)>,
+        owed: Vec<(MessageId, Option<Owed>)>,
+    },
 }
 
 #[derive(Debug, Clone)]
@@ -448,6 +505,10 @@ pub struct AppendOp {
     pub at: u64,
     /// The frame from `"id"` on ([`roost_proto::events::message_rest`]).
     pub rest: Bytes,
+    /// It waits for an acknowledgement: [`Due`], until one comes or it is reported. Only in an inbox.
+    pub due: bool,
+    /// Kept with its place, if it is appended. Only in an inbox.
+    pub wanted: Option<Wanted>,
 }
 
 /// Sets a user's presence. Setting what is already there changes nothing and yields no event, so that a repeat
@@ -509,6 +570,12 @@ pub enum OpResult {
     },
     Opened(Opened),
     Acked,
+    Settled,
+    Receipts,
+    /// With the message, if it was still due: one event.
+    Undelivered {
+        message: Option<Bytes>,
+    },
     Member,
     /// The end of a stream, and the first offset in its hot window: `tail + 1` if that is empty.
     Tail {
@@ -526,6 +593,8 @@ pub struct Opened {
     pub first: Offset,
     /// The device's acked cursor.
     pub acked: Option<Cursor>,
+    /// Up to where its user has read.
+    pub read: Option<Cursor>,
     pub presence: PresenceRow,
 }
 

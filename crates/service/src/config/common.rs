@@ -19,6 +19,8 @@ const JWKS_HINT: &str = "not supported yet: use JWT_SECRET or JWT_PUBLIC_KEY_FIL
 const SASL_HINT: &str = "KAFKA_SECURITY_PROTOCOL asks for SASL";
 /// Times that people set are at most ten minutes, in milliseconds; more is a slip of a digit.
 const MS_MAX: u64 = 600_000;
+/// What waits that long is in the memory of nodes.
+const UNDELIVERED_AFTER_MAX_MS: u64 = 3_600_000;
 
 /// What differs between the programs that read a [`CommonConfig`].
 #[derive(Debug, Clone, Copy)]
@@ -136,6 +138,7 @@ pub struct Tuning {
     pub lease_ttl_ms: u64,
     pub presence_linger_ms: u64,
     pub presence_grace_ms: u64,
+    pub undelivered_after_ms: u64,
     /// The hot window of a stream: messages, and their age.
     pub stream_max_len: u64,
     pub stream_max_age_s: u64,
@@ -148,6 +151,7 @@ impl Default for Tuning {
             lease_ttl_ms: 6_000,
             presence_linger_ms: 10_000,
             presence_grace_ms: 20_000,
+            undelivered_after_ms: 30_000,
             stream_max_len: 1_000,
             stream_max_age_s: 86_400,
         }
@@ -176,6 +180,7 @@ struct Raw {
     lease_ttl_ms: Option<String>,
     presence_linger_ms: Option<String>,
     presence_grace_ms: Option<String>,
+    undelivered_after_ms: Option<String>,
     stream_max_len: Option<String>,
     stream_max_age_s: Option<String>,
     connections_max: Option<String>,
@@ -315,6 +320,12 @@ fn tuning(raw: &mut Raw) -> Result<Tuning, ConfigError> {
             raw.presence_grace_ms.take(),
             default.presence_grace_ms,
             0,
+        )?,
+        undelivered_after_ms: field(
+            "UNDELIVERED_AFTER_MS",
+            raw.undelivered_after_ms.take(),
+            default.undelivered_after_ms,
+            number(0..=UNDELIVERED_AFTER_MAX_MS),
         )?,
         stream_max_len: field(
             "STREAM_MAX_LEN",

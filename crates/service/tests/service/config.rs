@@ -60,6 +60,7 @@ fn what_is_not_set_is_as_the_contract_says() {
         lease_ttl_ms: 6000,
         presence_linger_ms: 10_000,
         presence_grace_ms: 20_000,
+        undelivered_after_ms: 30_000,
         stream_max_len: 1000,
         stream_max_age_s: 86_400,
     };
@@ -90,6 +91,7 @@ fn what_is_set_is_read() {
         ("VNODES", "32768"),
         ("LEASE_TTL_MS", "500"),
         ("PRESENCE_LINGER_MS", "0"),
+        ("UNDELIVERED_AFTER_MS", "0"),
         ("HANDSHAKES_PER_S", "0"),
         ("CONNECTIONS_MAX", "9"),
         ("SHUTDOWN_GRACE_MS", "1500"),
@@ -147,6 +149,7 @@ fn a_wrong_value_names_its_variable_in_one_line_and_shows_no_secret() {
         ("LEASE_TTL_MS", &["499", "600001", "6s", "6,000", "-6000", "99999999999999999999"]),
         ("PRESENCE_LINGER_MS", &["600001", "x"]),
         ("PRESENCE_GRACE_MS", &["600001", "x"]),
+        ("UNDELIVERED_AFTER_MS", &["3600001", "30s"]),
         ("STREAM_MAX_LEN", &["0", "1000001", "x"]),
         ("STREAM_MAX_AGE_S", &["0", "2592001", "1d"]),
         ("CONNECTIONS_MAX", &["0", "x"]),

@@ -46,6 +46,7 @@ impl World {
             Ok(ServerFrame::Moved(m)) => self.moved(user, connection, &m),
             Ok(ServerFrame::Ping(_) | ServerFrame::Pong(_) | ServerFrame::TokenExpiring(_)) => {}
             Ok(ServerFrame::Signal(_)) => {}
+            Ok(ServerFrame::Read(read)) => self.clients[user].has_read(Some(read.cursor)),
             Err(e) => self.violations.push(format!("a frame nobody can read: {e}: {text}")),
         }
     }
@@ -54,6 +55,7 @@ impl World {
         let client = &mut self.clients[user];
         let Some(mut opened) = client.opening.filter(|c| c.key == connection) else { return };
         opened.welcomed = true;
+        client.has_read(w.read);
         client.opening = None;
         let old = client.current.replace(opened);
         let away = client.away_since.take().map_or(0, |since| self.now - since);
@@ -150,7 +152,12 @@ impl World {
         if self.rng.random_bool(0.3)
             && let Some(c) = self.clients[user].current
         {
-            self.tell_core(user, c.pid, self.now + 2, Event::Ack { session: SessionKey(c.key), cursor: at });
+            let read = self.rng.random_bool(0.3);
+            if read {
+                self.clients[user].has_read(Some(at));
+            }
+            let event = Event::Ack { session: SessionKey(c.key), cursor: at, read };
+            self.tell_core(user, c.pid, self.now + 2, event);
         }
     }
 

@@ -59,7 +59,7 @@ impl NodeCore {
             self.count_waiters(key);
             return self.reply_error(key, publish.id.as_str(), ErrorBody::new(code, why));
         }
-        self.send_to(key, StreamId::of_room(&publish.room), publish.id, publish.data, now);
+        self.send_to(key, StreamId::of_room(&publish.room), publish.id, publish.data, false, now);
     }
 
     fn on_join(&mut self, key: SessionKey, join: Join, now: Now) -> Result<(), Refusal> {

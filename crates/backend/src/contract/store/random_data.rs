@@ -4,7 +4,7 @@ use rand::rngs::StdRng;
 use rand::seq::IndexedRandom;
 use rand::{RngExt, SeedableRng};
 use roost_proto::frames::ChosenStatus;
-use roost_proto::ids::{Cursor, DeviceId, Epoch, Offset, Seq};
+use roost_proto::ids::{Cursor, DeviceId, Epoch, MessageId, Offset, Seq};
 use roost_proto::limits::IDS_KEPT_MS;
 use roost_proto::live::Version;
 
@@ -162,14 +162,25 @@ impl Run<'_> {
     }
 
     fn op(&mut self) -> Op {
-        match self.random.random_range(0..12) {
+        match self.random.random_range(0..16) {
+            14 => Op::Read { user: self.user(), cursor: self.place() },
+            15 => self.receipts(),
+            12 => Op::Settle { places: (0..3).map(|_| (self.user(), self.place())).collect() },
+            13 => Op::Undelivered { user: self.user(), cursor: self.place() },
             10 => Op::Member(self.member_op()),
             11 => Op::Tail { stream: self.stream() },
             0..6 => {
                 let (stream, id) = (self.stream(), self.random.random_range(0..12));
                 let hash = self.one(&[u64::MAX, u64::MAX, u64::MAX, 1 << 53]);
                 let from = self.one(&["alice", "carl"]).to_string();
-                Op::Append(AppendOp { from, at: self.now_ms, ..message(&stream, &format!("m{id}"), hash) })
+                let (due, wanted) = (self.often(50), self.often(30).then(|| self.wanted()));
+                Op::Append(AppendOp {
+                    from,
+                    at: self.now_ms,
+                    due,
+                    wanted,
+                    ..message(&stream, &format!("m{id}"), hash)
+                })
             }
             6 | 7 => Op::Presence(self.presence_op()),
             8 => {
@@ -184,6 +195,26 @@ impl Run<'_> {
                 Op::Ack { user: self.user(), device: self.device(), cursor }
             }
         }
+    }
+
+    fn wanted(&mut self) -> Wanted {
+        let id = MessageId::new(format!("m{}", self.random.random_range(0..12))).expect("a valid message id");
+        Wanted { from: self.user(), id, since_ms: self.now_ms, delivered: self.often(50) }
+    }
+
+    fn receipts(&mut self) -> Op {
+        let set = |run: &mut Self| ((run.user(), run.place()), run.often(50).then(|| run.wanted()));
+        let wanted = (0..3).map(|_| set(self)).collect();
+        let data = serde_json::value::RawValue::from_string("[1]".into()).expect("JSON");
+        let owed = Owed { from: self.user(), to: self.user(), data: data.into() };
+        let owed = vec![(self.wanted().id, self.often(60).then_some(owed))];
+        Op::Receipts { wanted, owed }
+    }
+
+    /// A place that something may have been appended at.
+    fn place(&mut self) -> Cursor {
+        let generation = self.model.head().map_or(Epoch(100), |(_, _, generation, _)| generation);
+        Cursor::new(generation, Offset(self.random.random_range(1..12)))
     }
 
     fn member_op(&mut self) -> MemberOp {

@@ -183,8 +183,14 @@ pub async fn operations_of_one_write_see_each_other(fixture: &dyn Fixture) {
         open(None),
     ];
     let presence = PresenceRow { roster: online("bob").roster, seen: None };
-    let before = Opened { tail: Offset(0), first: Offset(1), acked: None, presence: PresenceRow::default() };
-    let after = Opened { tail: Offset(2), first: Offset(1), acked: Some(cursor), presence };
+    let before = Opened {
+        tail: Offset(0),
+        first: Offset(1),
+        acked: None,
+        read: None,
+        presence: PresenceRow::default(),
+    };
+    let after = Opened { tail: Offset(2), first: Offset(1), acked: Some(cursor), read: None, presence };
     let nowhere = Opened { acked: None, ..after.clone() };
     let wanted = [
         OpResult::Opened(before),
@@ -221,4 +227,16 @@ pub async fn an_acked_cursor_only_grows(fixture: &dyn Fixture) {
         assert_eq!(owner.open("bob").await.acked, Some(wanted));
     }
     assert_eq!(owner.open("eve").await.acked, None, "cursors are a user's own");
+}
+
+pub async fn how_far_a_user_has_read_only_grows_and_is_no_devices(fixture: &dyn Fixture) {
+    let a = Process::start(fixture).await;
+    let mut owner = owner(&a).await;
+    let at = |generation, offset| Cursor::new(Epoch(generation), Offset(offset));
+    for (cursor, wanted) in [(at(9, 5), at(9, 5)), (at(9, 4), at(9, 5)), (at(10, 1), at(10, 1))] {
+        assert_eq!(owner.write(vec![Op::Read { user: user("bob"), cursor }]).await, [OpResult::Acked]);
+        let opened = owner.open("bob").await;
+        assert_eq!((opened.read, opened.acked), (Some(wanted), None));
+    }
+    assert_eq!(owner.open("eve").await.read, None);
 }

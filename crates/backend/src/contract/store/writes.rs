@@ -38,6 +38,9 @@ pub async fn activation_needs_a_larger_epoch_or_the_same_of_the_same_sid(fixture
         outbox: vec![],
         roster: vec![],
         rooms: vec![],
+        due: vec![],
+        wanted: vec![],
+        owed: vec![],
         previous: None,
         clock_ms: 0,
     };
@@ -74,6 +77,9 @@ pub async fn activation_returns_what_the_predecessor_left(fixture: &dyn Fixture)
         outbox: vec![chat, status("zoë", 2), status("bob", 3)],
         roster: vec![(user("bob"), roster.clone()), (user("zoë"), roster)],
         rooms: vec![],
+        due: vec![],
+        wanted: vec![],
+        owed: vec![],
         previous: Some(one),
         clock_ms: NOW_MS,
     };

@@ -4,11 +4,12 @@ use std::collections::{BTreeMap, HashMap, VecDeque};
 
 use bytes::Bytes;
 use roost_proto::events::{message_bytes, status_bytes};
-use roost_proto::ids::{Cursor, DeviceId, Epoch, Offset, Seq, Sid, StreamId, UserId, VnodeId};
+use roost_proto::ids::{Cursor, DeviceId, Epoch, MessageId, Offset, Seq, Sid, StreamId, UserId, VnodeId};
 use roost_proto::limits::IDS_KEPT_MS;
 use roost_proto::live::{Version, presence_note};
 use serde::{Deserialize, Serialize};
 
+use super::due::{Waiting, cursor_of};
 use crate::store::*;
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -107,13 +108,17 @@ pub struct VnodeData {
     seen: HashMap<UserId, Seen>,
     acked: HashMap<(UserId, DeviceId), Cursor>,
     rooms: BTreeMap<StreamId, Room>,
+    read: HashMap<UserId, Cursor>,
+    pub(super) due: BTreeMap<Place, Waiting>,
+    pub(super) wanted: BTreeMap<Place, Wanted>,
+    pub(super) owed: BTreeMap<MessageId, Owed>,
     /// What was published in rooms, or of the vnode's presence, for a store to tell.
     published: Vec<(Option<StreamId>, Bytes)>,
     /// What is to be written to disk; nobody reads it in memory-only use.
     journal: Option<Vec<Change>>,
 }
 
-fn json<T: Serialize>(value: &T) -> Vec<u8> {
+pub(super) fn json<T: Serialize>(value: &T) -> Vec<u8> {
     serde_json::to_vec(value).expect("plain data always encodes")
 }
 
@@ -148,13 +153,20 @@ impl VnodeData {
         self.published.drain(..).map(|(stream, payload)| (channel(stream), payload)).collect()
     }
 
-    fn put(&mut self, table: &'static str, stream: &str, key: &str, n: u64, value: impl FnOnce() -> Vec<u8>) {
+    pub(super) fn put(
+        &mut self,
+        table: &'static str,
+        stream: &str,
+        key: &str,
+        n: u64,
+        value: impl FnOnce() -> Vec<u8>,
+    ) {
         if let Some(journal) = &mut self.journal {
             journal.push(Change::Put { table, stream: stream.into(), key: key.into(), n, value: value() });
         }
     }
 
-    fn remove(&mut self, change: Change) {
+    pub(super) fn remove(&mut self, change: Change) {
         if let Some(journal) = &mut self.journal {
             journal.push(change);
         }
@@ -201,6 +213,9 @@ impl VnodeData {
             outbox: self.outbox.iter().cloned().collect(),
             roster: self.roster.iter().map(|(u, e)| (u.clone(), e.clone())).collect(),
             rooms: self.rooms.iter().map(|(stream, room)| (stream.clone(), room.roster())).collect(),
+            due: self.all_due(),
+            wanted: self.wanted.iter().map(|(place, w)| (place.clone(), w.clone())).collect(),
+            owed: self.all_owed(),
             previous,
             clock_ms,
         })
@@ -276,7 +291,8 @@ impl VnodeData {
             Op::Open { user, device } => {
                 let (tail, first) = self.ends(&StreamId::inbox(user), generation, now, config);
                 let acked = device.clone().and_then(|d| self.acked.get(&(user.clone(), d)).copied());
-                OpResult::Opened(Opened { tail, first, acked, presence: self.presence(user) })
+                let read = self.read.get(user).copied();
+                OpResult::Opened(Opened { tail, first, acked, read, presence: self.presence(user) })
             }
             Op::Ack { user, device, cursor } => {
                 let acked = self.acked.entry((user.clone(), device.clone())).or_default();
@@ -285,6 +301,16 @@ impl VnodeData {
                 self.put("acked", user.as_str(), device.as_str(), 0, || json(&acked));
                 OpResult::Acked
             }
+            Op::Read { user, cursor } => {
+                let read = self.read.entry(user.clone()).or_default();
+                *read = (*read).max(*cursor);
+                let read = *read;
+                self.put("read", user.as_str(), "", 0, || json(&read));
+                OpResult::Acked
+            }
+            Op::Receipts { wanted, owed } => self.set_receipts(wanted, owed),
+            Op::Settle { places } => self.settle(places),
+            Op::Undelivered { user, cursor } => self.undelivered(user, *cursor, seq),
         }
     }
 
@@ -359,6 +385,15 @@ impl VnodeData {
         seq.0 += 1;
         if op.stream.is_room() {
             self.published.push((Some(op.stream.clone()), payload.clone()));
+        }
+        if let Some(user) = op.stream.user() {
+            let place = (user, Cursor::new(generation, offset));
+            if op.wanted.is_some() {
+                self.set_wanted(&place, op.wanted.as_ref());
+            }
+            if op.due {
+                self.put_due(place, now, payload.clone());
+            }
         }
         self.push_event(OutboxEvent {
             seq: *seq,
@@ -455,7 +490,7 @@ impl VnodeData {
         Some(Standing { tail: Cursor::new(generation, tail.map_or(Offset(0), |t| t.offset)), version })
     }
 
-    fn push_event(&mut self, event: OutboxEvent) {
+    pub(super) fn push_event(&mut self, event: OutboxEvent) {
         let value = (event.topic, &event.key, String::from_utf8_lossy(&event.payload));
         let value = json(&value);
         self.put("outbox", "", "", event.seq.0, || value);
@@ -513,6 +548,16 @@ impl VnodeData {
         }
     }
 
+    /// Up to where a user has read, for checks.
+    pub fn read_by(&self, user: &UserId) -> Option<Cursor> {
+        self.read.get(user).copied()
+    }
+
+    /// The most that any device of a user has acknowledged, for checks.
+    pub fn acked_by_any(&self, user: &UserId) -> Option<Cursor> {
+        self.acked.iter().filter(|((of, _), _)| of == user).map(|(_, cursor)| *cursor).max()
+    }
+
     /// The head's owner and generation, for checks.
     pub fn head(&self) -> Option<(Epoch, &Sid, Epoch, Seq)> {
         self.head.as_ref().map(|h| (h.epoch, &h.sid, h.generation, h.seq))
@@ -564,6 +609,19 @@ impl VnodeData {
             "acked" => {
                 let device = DeviceId::new(key).map_err(|e| garbled(&e))?;
                 self.acked.insert((user_id()?, device), get(value).map_err(|e| garbled(&e))?);
+            }
+            "read" => drop(self.read.insert(user_id()?, get(value).map_err(|e| garbled(&e))?)),
+            "due" => {
+                let waiting = Waiting::of(value).ok_or_else(|| garbled(&"a message that is due"))?;
+                self.due.insert((user_id()?, cursor_of(key).ok_or_else(|| garbled(&"a place"))?), waiting);
+            }
+            "wanted" => {
+                let place = (user_id()?, cursor_of(key).ok_or_else(|| garbled(&"a place"))?);
+                self.wanted.insert(place, get(value).map_err(|e| garbled(&e))?);
+            }
+            "owed" => {
+                let id = MessageId::new(key).map_err(|e| garbled(&e))?;
+                self.owed.insert(id, get(value).map_err(|e| garbled(&e))?);
             }
             "member" => {
                 let user = UserId::new(key).map_err(|e| garbled(&e))?;

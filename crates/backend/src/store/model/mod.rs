@@ -4,6 +4,7 @@
 
 mod control;
 mod data;
+mod due;
 
 pub use control::Control;
 pub use data::{Change, VnodeData};

@@ -1,0 +1,43 @@
+//! What an activation returns about messages that are not done with.
+
+use roost_proto::ids::MessageId;
+
+use super::reply::{Fields, cursor, from_json, user_id};
+use crate::store::{Due, Owed, Place, StoreError, Wanted};
+
+/// See [`keys::place`](super::keys::place).
+fn place(text: &str) -> Result<Place, StoreError> {
+    let (user, at) = text.split_once('\n').unwrap_or((text, ""));
+    Ok((user_id(user)?, cursor(at.as_bytes())?))
+}
+
+pub fn due(mut fields: Fields) -> Result<Vec<Due>, StoreError> {
+    let mut due = Vec::new();
+    while !fields.done() {
+        let (user, cursor) = place(&fields.text()?)?;
+        due.push(Due { user, cursor, since_ms: fields.number()? });
+    }
+    // Redis keeps them in no order.
+    due.sort_by(|a, b| (&a.user, a.cursor).cmp(&(&b.user, b.cursor)));
+    Ok(due)
+}
+
+pub fn wanted(mut fields: Fields) -> Result<Vec<(Place, Wanted)>, StoreError> {
+    let mut wanted = Vec::new();
+    while !fields.done() {
+        wanted.push((place(&fields.text()?)?, from_json(&fields.bytes()?)?));
+    }
+    wanted.sort_by(|a, b| a.0.cmp(&b.0));
+    Ok(wanted)
+}
+
+pub fn owed(mut fields: Fields) -> Result<Vec<(MessageId, Owed)>, StoreError> {
+    let mut owed = Vec::new();
+    while !fields.done() {
+        let id = fields.text()?;
+        let id = MessageId::new(&id).map_err(|e| StoreError::Garbled(format!("message id '{id}': {e}")))?;
+        owed.push((id, from_json(&fields.bytes()?)?));
+    }
+    owed.sort_by(|a, b| a.0.cmp(&b.0));
+    Ok(owed)
+}

@@ -1,0 +1,142 @@
+//! What nobody acknowledges: decision 13.
+
+use roost_backend::store::{Op, Write};
+use roost_ws_node::core::Rule;
+
+use super::rig::{LEASE_TTL_MS, Reach, Rig};
+
+/// As by default.
+const AFTER_MS: u64 = 30_000;
+const GRACE_MS: u64 = 20_000;
+
+fn reported(rig: &Rig) -> Vec<String> {
+    rig.undelivered.iter().map(|(_, message)| message.id.to_string()).collect()
+}
+
+/// The first write with such an operation takes effect, and its writer is not told.
+fn untold(which: fn(&Op) -> bool) -> Box<dyn FnMut(&Write) -> Reach> {
+    let mut done = false;
+    Box::new(move |write| {
+        let first = !done && write.ops.iter().any(which);
+        done |= first;
+        if first { Reach::Untold } else { Reach::Answered }
+    })
+}
+
+/// The home of `bob`, who is not there, dies between an append and its time.
+fn a_home_dies_with_something_due(off: Option<Rule>) -> Vec<String> {
+    let mut rig = Rig::new(&[0, 1], off);
+    let bob = rig.user(1, 0);
+    let sender = rig.connect(0, &rig.user(0, 0));
+    rig.say(sender, &bob, "m1");
+    rig.run(AFTER_MS / 2);
+    rig.freeze(1);
+    rig.revoke(1);
+    rig.assign(1, 0);
+    rig.run(LEASE_TTL_MS + AFTER_MS + GRACE_MS + 1000);
+    rig.thaw(1);
+    rig.run(AFTER_MS);
+    reported(&rig)
+}
+
+#[test]
+fn what_is_due_outlives_its_home_and_is_reported_once() {
+    assert_eq!(a_home_dies_with_something_due(None), ["m1"]);
+    assert_eq!(a_home_dies_with_something_due(Some(Rule::DueInherited)), [""; 0]);
+}
+
+#[test]
+fn what_one_device_acknowledged_is_not_reported_and_another_device_still_gets_it() {
+    let mut rig = Rig::new(&[0, 1], None);
+    let bob = rig.user(1, 0);
+    let sender = rig.connect(0, &rig.user(0, 0));
+    let phone = rig.connect_at(1, &bob, Some("phone"), None);
+    let laptop = rig.connect_at(1, &bob, Some("laptop"), None);
+    for id in ["m1", "m2", "m3"] {
+        rig.say(sender, &bob, id);
+        rig.run(100);
+    }
+    let mut second = rig.cursor(phone);
+    second.offset.0 -= 1;
+    rig.ack(phone, second);
+    rig.run(AFTER_MS + 1000);
+    assert_eq!(reported(&rig), ["m3"]);
+    rig.hang_up(laptop);
+    rig.hang_up(phone);
+    let laptop = rig.connect_at(1, &bob, Some("laptop"), None);
+    let phone = rig.connect_at(1, &bob, Some("phone"), None);
+    rig.run(100);
+    assert_eq!(rig.inbox(phone), ["m3"], "each resumes at its own");
+    assert_eq!(rig.inbox(laptop), [""; 0], "without an ack there is nothing to resume from");
+}
+
+#[test]
+fn a_session_without_a_device_and_a_shown_cursor_acknowledge_too() {
+    let mut rig = Rig::new(&[0, 1], None);
+    let bob = rig.user(1, 0);
+    let sender = rig.connect(0, &rig.user(0, 0));
+    let session = rig.connect(1, &bob);
+    rig.say(sender, &bob, "m1");
+    rig.run(100);
+    rig.ack(session, rig.cursor(session));
+    rig.say(sender, &bob, "m2");
+    rig.run(100);
+    let cursor = rig.cursor(session);
+    rig.hang_up(session);
+    rig.run(AFTER_MS / 2);
+    rig.connect_at(1, &bob, None, Some(cursor));
+    rig.run(2 * AFTER_MS);
+    assert_eq!(reported(&rig), [""; 0]);
+}
+
+/// A planned handover takes what was acknowledged just before with it.
+#[test]
+fn what_was_acknowledged_before_a_handover_stays_so() {
+    let mut rig = Rig::new(&[0, 1], None);
+    let bob = rig.user(1, 0);
+    let sender = rig.connect(0, &rig.user(0, 0));
+    let session = rig.connect_at(1, &bob, Some("phone"), None);
+    rig.say(sender, &bob, "m1");
+    rig.run(100);
+    rig.ack(session, rig.cursor(session));
+    rig.assign(1, 0);
+    rig.look(1);
+    rig.run(AFTER_MS + GRACE_MS + 5000);
+    assert_eq!(rig.data[1].head().unwrap().1.node().as_str(), "n0");
+    assert_eq!(reported(&rig), [""; 0]);
+}
+
+/// The report is written, and nobody is told: written again it finds nothing.
+#[test]
+fn a_report_of_unknown_outcome_is_made_once() {
+    let mut rig = Rig::new(&[0, 1], None);
+    let bob = rig.user(1, 0);
+    let sender = rig.connect(0, &rig.user(0, 0));
+    rig.say(sender, &bob, "m1");
+    rig.run(1000);
+    rig.writes = untold(|op| matches!(op, Op::Undelivered { .. }));
+    rig.run(AFTER_MS + 5000);
+    assert_eq!(reported(&rig), ["m1"]);
+}
+
+/// An append lands without its writer being told, and is found by its id: it is due like any other.
+#[test]
+fn what_landed_untold_is_due_too() {
+    let mut rig = Rig::new(&[0, 1], None);
+    let bob = rig.user(1, 0);
+    let sender = rig.connect(0, &rig.user(0, 0));
+    rig.writes = untold(|op| matches!(op, Op::Append(_)));
+    rig.say(sender, &bob, "m1");
+    rig.run(AFTER_MS + 5000);
+    assert_eq!(reported(&rig), ["m1"]);
+}
+
+#[test]
+fn switched_off_nothing_is_reported() {
+    let mut rig = Rig::with(&[0, 1], None, |cfg| cfg.undelivered_after_ms = 0);
+    let sender = rig.connect(0, &rig.user(0, 0));
+    rig.say(sender, &rig.user(1, 0), "m1");
+    rig.run(AFTER_MS);
+    assert_eq!(reported(&rig), [""; 0]);
+    assert!(rig.data[1].all_due().is_empty());
+}

@@ -1,0 +1,288 @@
+//! Receipts: senders who asked are told what became of their messages (docs/decisions/0013).
+//!
+//! The append notes in the store who wants to know. The write that takes an acknowledgement also puts the receipt
+//! into a list there, which outlives its home; from the list it goes to the sender's home as any message does, under
+//! an id by which a repeat is found, and it leaves the list when that home has confirmed it.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use roost_backend::store::{Op, Owed, Wanted};
+use roost_proto::events::{RECEIPT, Receipt};
+use roost_proto::ids::{Cursor, Epoch, MessageId, StreamId, UserId, VnodeId};
+use roost_proto::records::{Append, ItemBody, ItemResult};
+use roost_proto::time::rfc3339;
+use serde_json::value::to_raw_value;
+
+use super::NodeCore;
+use super::channel::{Attached, ItemKey, Pending};
+use super::events::{Now, SessionKey};
+use super::homes::body_hash;
+use super::places::{Place, Places};
+
+/// By whom a receipt's id is known, so that it is none of the reader's own; no user's id begins with `#`.
+pub(super) const BY: &str = "#receipt";
+/// Keys with this bit are no sessions: a vnode's home waits for the confirm of a receipt. Sockets count from 1, and
+/// other keys that are no sessions have a higher bit.
+const OWING: u64 = 1 << 62;
+/// Messages of one vnode whose receipts may be to come, some 300 bytes each; beyond it the oldest get none.
+const WANTED_MAX: usize = 10_000;
+/// How long a receipt may come after its message, in milliseconds: a day, as long as a hot window by default.
+const WANTED_KEPT_MS: u64 = 86_400_000;
+/// Messages that the receipts of one write are about: some 0.5 ms in the store.
+const NEWS_MAX: usize = 500;
+/// Receipts of one vnode on their way to their senders.
+const UNDER_WAY_MAX: usize = 64;
+
+impl SessionKey {
+    fn owing_in(vnode: VnodeId) -> Self {
+        Self(OWING | u64::from(vnode.0))
+    }
+
+    /// The vnode whose home waits for the confirm of a receipt under this key, if one does.
+    pub(super) fn owing(self) -> Option<VnodeId> {
+        self.0.checked_sub(OWING).and_then(|vnode| u16::try_from(vnode).ok()).map(VnodeId)
+    }
+}
+
+/// What became of a message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Became {
+    Delivered,
+    Read,
+}
+
+/// The receipts of a vnode that lives here.
+#[derive(Debug, Default)]
+pub struct HomeReceipts {
+    wanted: Places<Wanted>,
+    /// What became of messages, and what is wanted no more: not in the store yet.
+    news: VecDeque<(Place, Wanted, Option<Became>)>,
+    /// In the write that is in flight.
+    written: Vec<(MessageId, Owed)>,
+    /// In the store, and whether it is on its way.
+    owed: BTreeMap<MessageId, (Owed, bool)>,
+    /// Confirmed, and still in the store.
+    paid: Vec<MessageId>,
+    /// Composed under this epoch.
+    composed: u64,
+}
+
+impl HomeReceipts {
+    pub fn inherited(wanted: Vec<(Place, Wanted)>, owed: Vec<(MessageId, Owed)>) -> Self {
+        let mut home = Self::default();
+        for (place, wanted) in wanted {
+            home.want(place, wanted);
+        }
+        home.owed = owed.into_iter().map(|(id, owed)| (id, (owed, false))).collect();
+        home
+    }
+
+    pub fn want(&mut self, place: Place, wanted: Wanted) {
+        self.wanted.insert(place, wanted.since_ms, wanted);
+    }
+
+    /// `user` has everything up to `cursor`, or has read it.
+    pub fn cover(&mut self, user: &UserId, cursor: Cursor, became: Became) {
+        let known = |wanted: &Wanted| became == Became::Delivered && wanted.delivered;
+        let covered = self.wanted.covered(user, cursor).filter(|(_, wanted)| !known(wanted));
+        for place in covered.map(|(place, _)| place.clone()).collect::<Vec<_>>() {
+            let wanted = match became {
+                Became::Read => self.wanted.remove(&place),
+                Became::Delivered => self.wanted.get_mut(&place).map(|wanted| {
+                    wanted.delivered = true;
+                    wanted.clone()
+                }),
+            };
+            self.news.extend(wanted.map(|wanted| (place, wanted, Some(became))));
+        }
+    }
+
+    /// Nobody waits for these any more: too old, or too many.
+    fn forget_old(&mut self, clock_ms: u64) {
+        while let Some((since_ms, place)) = self.wanted.oldest()
+            && (clock_ms >= since_ms + WANTED_KEPT_MS || self.wanted.len() > WANTED_MAX)
+        {
+            let place = place.clone();
+            self.news.extend(self.wanted.remove(&place).map(|wanted| (place, wanted, None)));
+        }
+    }
+
+    /// What the next write does about receipts; one receipt for each sender.
+    pub fn next_op(&mut self, vnode: VnodeId, epoch: Epoch, now: Now) -> Option<Op> {
+        let mut wanted = Vec::new();
+        let mut told: BTreeMap<(Became, UserId, UserId), Vec<MessageId>> = BTreeMap::new();
+        for (place, what, became) in self.news.drain(..self.news.len().min(NEWS_MAX)) {
+            if let Some(became) = became {
+                let to = (became, place.0.clone(), what.from.clone());
+                told.entry(to).or_default().push(what.id.clone());
+            }
+            wanted.push((place, (became == Some(Became::Delivered)).then_some(what)));
+        }
+        for ((became, from, to), ids) in told {
+            self.composed += 1;
+            let at = rfc3339(now.wall);
+            let (name, receipt) = match became {
+                Became::Delivered => ("delivered", Receipt::Delivered { ids, at }),
+                Became::Read => ("read", Receipt::Read { ids, at }),
+            };
+            let id = MessageId::new(format!("{name}-{vnode}-{epoch}-{}", self.composed));
+            let data = to_raw_value(&receipt).expect("plain fields always encode").into();
+            self.written.push((id.expect("letters and digits"), Owed { from, to, data }));
+        }
+        let paid = std::mem::take(&mut self.paid).into_iter().map(|id| (id, None));
+        let owed = self.written.iter().map(|(id, owed)| (id.clone(), Some(owed.clone())));
+        let owed: Vec<_> = paid.chain(owed).collect();
+        (!wanted.is_empty() || !owed.is_empty()).then_some(Op::Receipts { wanted, owed })
+    }
+
+    /// The write took effect.
+    pub fn done(&mut self) -> bool {
+        let some = !self.written.is_empty();
+        self.owed.extend(self.written.drain(..).map(|(id, owed)| (id, (owed, false))));
+        some
+    }
+
+    pub fn all_is_told(&self) -> bool {
+        self.news.is_empty()
+    }
+}
+
+impl NodeCore {
+    /// Four times a second: what is too old, and what could not be sent before.
+    pub(super) fn sweep_receipts(&mut self, vnode: VnodeId, now: Now) {
+        let Some(home) = self.homes.get_mut(&vnode).filter(|h| h.serving(now)) else { return };
+        let clock_ms = home.clock_ms(&self.cfg, now);
+        home.receipts.forget_old(clock_ms);
+        if !home.receipts.all_is_told() {
+            home.write_soon(now);
+        }
+        self.pay(vnode, now);
+    }
+
+    /// Sends what is owed and not on its way yet, as far as there is room.
+    pub(super) fn pay(&mut self, vnode: VnodeId, now: Now) {
+        let Some(home) = self.homes.get(&vnode).filter(|h| h.serving(now)) else { return };
+        let under_way = home.receipts.owed.values().filter(|(_, under_way)| *under_way).count();
+        let unpaid = home.receipts.owed.iter().filter(|(_, (_, under_way))| !under_way);
+        let unpaid = unpaid.take(UNDER_WAY_MAX.saturating_sub(under_way));
+        for (id, owed) in unpaid.map(|(id, (owed, _))| (id.clone(), owed.clone())).collect::<Vec<_>>() {
+            let sent = self.send_receipt(vnode, &id, owed, now);
+            if let Some(owed) = self.homes.get_mut(&vnode).and_then(|h| h.receipts.owed.get_mut(&id)) {
+                owed.1 = sent;
+            }
+        }
+    }
+
+    fn send_receipt(&mut self, vnode: VnodeId, id: &MessageId, owed: Owed, now: Now) -> bool {
+        let stream = StreamId::inbox(&owed.to);
+        let to = self.vnode_of(&stream);
+        // The other half is for what is sent.
+        if self.channels.get(&to).is_some_and(|c| c.len() >= self.cfg.channel_items_max / 2) {
+            return false;
+        }
+        let hash = body_hash(RECEIPT, owed.data.get());
+        let item: ItemKey = (stream.clone(), BY.to_owned(), id.clone());
+        let waiter = self.waiter(SessionKey::owing_in(vnode), now);
+        if self.channel(to, now).attach(&item, hash, &waiter) == Attached::No {
+            let (from, data) = (owed.from.to_string(), owed.data.into());
+            let append = Append { stream, from, id: id.clone(), kind: RECEIPT.into(), data, receipt: false };
+            let body = to_raw_value(&ItemBody::Append(append)).expect("bodies always encode");
+            self.channel(to, now).push(Pending::new(item, body, hash, waiter), now.mono);
+            self.pump(to, now);
+        }
+        true
+    }
+
+    /// What the sender's home did with a receipt; `None`: nothing is known of it, and it is sent again.
+    pub(super) fn receipt_answered(
+        &mut self,
+        vnode: VnodeId,
+        id: &MessageId,
+        result: Option<&ItemResult>,
+        now: Now,
+    ) {
+        let Some(home) = self.homes.get_mut(&vnode) else { return };
+        let done = matches!(result, Some(ItemResult::Ok { .. } | ItemResult::Conflict | ItemResult::Bad));
+        if !done {
+            if let Some(owed) = home.receipts.owed.get_mut(id) {
+                owed.1 = false;
+            }
+        } else if home.receipts.owed.remove(id).is_some() {
+            home.receipts.paid.push(id.clone());
+            home.write_soon(now);
+            self.counters.receipts += 1;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use roost_proto::ids::Offset;
+
+    fn user(name: &str) -> UserId {
+        UserId::new(name).unwrap()
+    }
+
+    fn at(offset: u64) -> Cursor {
+        Cursor::new(Epoch(7), Offset(offset))
+    }
+
+    fn wanting(ids: &[(&str, &str)]) -> HomeReceipts {
+        let mut home = HomeReceipts::default();
+        for ((from, id), offset) in ids.iter().zip(1..) {
+            let (from, id) = (user(from), MessageId::new(id).unwrap());
+            home.want((user("bob"), at(offset)), Wanted { from, id, since_ms: offset, delivered: false });
+        }
+        home
+    }
+
+    /// Whom the next write tells what, and of how many messages it changes something.
+    fn next(home: &mut HomeReceipts) -> (Vec<(String, String)>, usize) {
+        let Some(Op::Receipts { wanted, owed }) = home.next_op(VnodeId(3), Epoch(9), Now::default()) else {
+            return (vec![], 0);
+        };
+        home.done();
+        let told = |(id, owed): (MessageId, Option<Owed>)| {
+            let owed = owed?;
+            let receipt: Receipt = serde_json::from_str(owed.data.get()).unwrap();
+            let ids: Vec<_> = receipt.ids().iter().map(ToString::to_string).collect();
+            let name = id.as_str().split('-').next().unwrap_or_default().to_owned();
+            Some((owed.to.to_string(), format!("{name} {}", ids.join(" "))))
+        };
+        (owed.into_iter().filter_map(told).collect(), wanted.len())
+    }
+
+    fn told(all: &[(&str, &str)]) -> Vec<(String, String)> {
+        all.iter().map(|(to, what)| ((*to).to_owned(), (*what).to_owned())).collect()
+    }
+
+    #[test]
+    fn one_receipt_tells_a_sender_of_all_that_was_delivered() {
+        let mut home = wanting(&[("alice", "a1"), ("carol", "c1"), ("alice", "a2"), ("alice", "a3")]);
+        home.cover(&user("bob"), at(3), Became::Delivered);
+        home.cover(&user("bob"), at(2), Became::Delivered);
+        let first = told(&[("alice", "delivered a1 a2"), ("carol", "delivered c1")]);
+        assert_eq!(next(&mut home), (first, 3));
+        assert_eq!(next(&mut home), (vec![], 0), "once");
+        home.cover(&user("bob"), at(4), Became::Delivered);
+        home.cover(&user("bob"), at(4), Became::Read);
+        let rest = [("alice", "delivered a3"), ("alice", "read a1 a2 a3"), ("carol", "read c1")];
+        assert_eq!(next(&mut home), (told(&rest), 5));
+        home.cover(&user("bob"), at(9), Became::Read);
+        assert_eq!(next(&mut home), (vec![], 0), "nothing is to be told any more");
+        assert_eq!(
+            home.owed.keys().map(MessageId::as_str).collect::<Vec<_>>(),
+            ["delivered-3-9-1", "delivered-3-9-2", "delivered-3-9-3", "read-3-9-4", "read-3-9-5"]
+        );
+    }
+
+    #[test]
+    fn what_waits_for_too_long_is_forgotten_in_the_store_too() {
+        let mut home = wanting(&[("alice", "a1"), ("alice", "a2")]);
+        home.forget_old(WANTED_KEPT_MS + 1);
+        assert_eq!(next(&mut home), (vec![], 1));
+        home.cover(&user("bob"), at(2), Became::Read);
+        assert_eq!(next(&mut home), (told(&[("alice", "read a2")]), 1));
+    }
+}
