@@ -3,7 +3,7 @@
 //! One message is: a produce that another node reads, a write to the store, a produce to `chat_events` that is
 //! reported, and a produce of the confirm that the sender's node reads. The floor is that sum, measured on the same
 //! log and store just before. Then a room of a thousand, and presence with watchers. `scripts/bench` runs it on the
-//! embedded back end and, with `KAFKA_BROKERS` and `REDIS_URL`, on Kafka and Redis; `messages`, `rooms` or
+//! embedded back end and, with `KAFKA_BROKERS` and `REDIS_URL`, on Kafka and Redis; `messages`, `room` or
 //! `presence` runs one part.
 
 mod client;
