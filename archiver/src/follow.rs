@@ -26,7 +26,7 @@ const BATCH_BYTES: usize = 4 * 1024 * 1024;
 const PAGES_MAX: usize = 40;
 /// and their size in KiB: four batches of the largest records.
 const QUEUE_KIB: usize = 16 * 1024;
-/// After an error of the log, which passes by itself.
+/// After an error of the log, before a new reader begins.
 const READ_AGAIN: Duration = Duration::from_secs(1);
 /// After somebody else has read on from where we were: the next beat tells whose the partition is.
 const FENCED_PAUSE: Duration = Duration::from_millis(500);
@@ -166,28 +166,25 @@ impl Follower {
         tracing::info!(topic = self.topic, partitions = ?mine, "archiving");
         let (queue, pages) = mpsc::channel(PAGES_MAX);
         tokio::select! {
-            () = self.read(reader, queue) => Ended::Unread("the reader ended".to_owned()),
+            error = self.read(reader, queue) => Ended::Unread(error),
             ended = self.store(pages, next, batch_max) => ended,
         }
     }
 
-    /// Reads ahead while a batch is being stored.
-    async fn read(&self, mut reader: Box<dyn LogReader>, queue: mpsc::Sender<Page>) {
+    /// Reads ahead while a batch is being stored, until something goes wrong.
+    async fn read(&self, mut reader: Box<dyn LogReader>, queue: mpsc::Sender<Page>) -> String {
         let room = Arc::new(Semaphore::new(QUEUE_KIB));
         loop {
             let records = match reader.next().await {
                 Ok(records) => records,
-                Err(error) => {
-                    tracing::warn!(topic = self.topic, %error, "the log cannot be read");
-                    sleep(READ_AGAIN).await;
-                    continue;
-                }
+                Err(error) => return error.to_string(),
             };
             let kib = (records.iter().map(bytes).sum::<usize>() / 1024 + 1).min(QUEUE_KIB);
             let permits = u32::try_from(kib).expect("no more than the queue has");
-            let Ok(room) = Arc::clone(&room).acquire_many_owned(permits).await else { return };
+            let ended = || "nobody takes what is read".to_owned();
+            let Ok(room) = Arc::clone(&room).acquire_many_owned(permits).await else { return ended() };
             if queue.send(Page { records, room: Some(room) }).await.is_err() {
-                return;
+                return ended();
             }
         }
     }

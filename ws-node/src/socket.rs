@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use bytes::Bytes;
+use bytes::{Buf, Bytes};
 use futures_util::{FutureExt, SinkExt, StreamExt};
 use prometheus::IntCounter;
 use roost_proto::codes::CloseCode;
@@ -390,14 +390,12 @@ impl Session {
                 }
             }
         }
-        let work = async {
-            // What tungstenite has of its own, a pong perhaps, goes first: then it has nothing half written.
-            socket.flush().await.map_err(|_| ())?;
-            socket.get_mut().write_all_buf(&mut frames).await.map_err(|_| ())
-        };
-        match timeout(WRITE_TIMEOUT, work).await {
-            Ok(Ok(())) => {}
-            Ok(Err(())) | Err(_) => return Err(None),
+        // What tungstenite has of its own, a pong perhaps, goes first: then it has nothing half written.
+        let Ok(Ok(())) = timeout(WRITE_TIMEOUT, socket.flush()).await else { return Err(None) };
+        // A slow reader takes something again and again.
+        while frames.has_remaining() {
+            let written = timeout(WRITE_TIMEOUT, socket.get_mut().write_buf(&mut frames)).await;
+            let Ok(Ok(1..)) = written else { return Err(None) };
         }
         if let Some(closing) = closing {
             return Err(Some(closing));

@@ -43,8 +43,10 @@ impl Core {
             return Some(reply);
         }
         self.refreshing = None;
-        if let Some(error) = reply.error {
-            self.not_refreshed(error.to_string());
+        match reply.error {
+            Some(error) => self.not_refreshed(error.to_string()),
+            // The server does not say whom the fresh token does not allow to watch; a refusal does.
+            None => self.watch_again(),
         }
         None
     }

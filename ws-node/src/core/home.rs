@@ -432,7 +432,8 @@ impl Home {
 
     /// A receipt tells that somebody is there: of who is invisible there are none, until the first ack after that.
     fn cover(&mut self, user: &UserId, cursor: Cursor, became: Became) {
-        if self.members.get(user).is_none_or(|member| member.chosen != ChosenStatus::Invisible) {
+        let invisible = |member: &Member| member.chosen == ChosenStatus::Invisible;
+        if !self.receipts.is_full() && !self.members.get(user).is_some_and(invisible) {
             self.receipts.cover(user, cursor, became);
         }
     }

@@ -50,6 +50,10 @@ impl<T> Places<T> {
         self.by_age.first().map(|(since_ms, place)| (*since_ms, place))
     }
 
+    pub fn not_passed_over(&self) -> usize {
+        self.by_age.len()
+    }
+
     /// Keeps the oldest, and will not find it by age again.
     pub fn pass_over(&mut self) -> Option<Place> {
         self.by_age.pop_first().map(|(_, place)| place)

@@ -30,8 +30,11 @@ const WANTED_MAX: usize = 10_000;
 const WANTED_KEPT_MS: u64 = 86_400_000;
 /// Messages that the receipts of one write are about: some 0.5 ms in the store.
 const NEWS_MAX: usize = 500;
-/// Receipts of one vnode on their way to their senders.
+/// Receipts of one vnode on their way to their senders, and to those of one other vnode, which may be without a home.
 const UNDER_WAY_MAX: usize = 64;
+const UNDER_WAY_TO_ONE_MAX: usize = 8;
+/// Receipts that one vnode owes, some 1 kB each, 40 kB at most; beyond it acknowledgements wait for their receipts.
+const OWED_MAX: usize = 1_000;
 
 impl SessionKey {
     fn owing_in(vnode: VnodeId) -> Self {
@@ -142,6 +145,11 @@ impl HomeReceipts {
         some
     }
 
+    /// More are owed than can be paid.
+    pub fn is_full(&self) -> bool {
+        self.owed.len() >= OWED_MAX
+    }
+
     pub fn all_is_told(&self) -> bool {
         self.news.is_empty()
     }
@@ -162,10 +170,24 @@ impl NodeCore {
     /// Sends what is owed and not on its way yet, as far as there is room.
     pub(super) fn pay(&mut self, vnode: VnodeId, now: Now) {
         let Some(home) = self.homes.get(&vnode).filter(|h| h.serving(now)) else { return };
-        let under_way = home.receipts.owed.values().filter(|(_, under_way)| *under_way).count();
-        let unpaid = home.receipts.owed.iter().filter(|(_, (_, under_way))| !under_way);
-        let unpaid = unpaid.take(UNDER_WAY_MAX.saturating_sub(under_way));
-        for (id, owed) in unpaid.map(|(id, (owed, _))| (id.clone(), owed.clone())).collect::<Vec<_>>() {
+        let to = |owed: &Owed| self.vnode_of(&StreamId::inbox(&owed.to));
+        let mut under_way: BTreeMap<VnodeId, usize> = BTreeMap::new();
+        for (owed, _) in home.receipts.owed.values().filter(|(_, under_way)| *under_way) {
+            *under_way.entry(to(owed)).or_default() += 1;
+        }
+        let mut room = UNDER_WAY_MAX.saturating_sub(under_way.values().sum());
+        let mut unpaid = Vec::new();
+        for (id, (owed, _)) in home.receipts.owed.iter().filter(|(_, (_, under_way))| !under_way) {
+            if room == 0 {
+                break;
+            }
+            let to = under_way.entry(to(owed)).or_default();
+            if *to < UNDER_WAY_TO_ONE_MAX {
+                (*to, room) = (*to + 1, room - 1);
+                unpaid.push((id.clone(), owed.clone()));
+            }
+        }
+        for (id, owed) in unpaid {
             let sent = self.send_receipt(vnode, &id, owed, now);
             if let Some(owed) = self.homes.get_mut(&vnode).and_then(|h| h.receipts.owed.get_mut(&id)) {
                 owed.1 = sent;

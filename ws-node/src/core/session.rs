@@ -88,6 +88,13 @@ pub struct Signals {
     pub waiting: BTreeMap<Latest, Bytes>,
 }
 
+/// What a client said of its inbox.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Said {
+    pub acked: Option<Cursor>,
+    pub read: Option<Cursor>,
+}
+
 #[derive(Debug)]
 pub struct Session {
     pub user: UserId,
@@ -113,6 +120,8 @@ pub struct Session {
     pub inbox: Reader,
     /// Up to where its user has read, as far as it was told or said so.
     pub read: Option<Cursor>,
+    /// What it acknowledged, and said was read, over this connection: a home that is claimed anew hears it again.
+    pub said: Said,
     /// Message frames that may be handed to the socket now.
     pub credit: usize,
     pub signals: Signals,

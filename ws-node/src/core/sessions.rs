@@ -15,7 +15,7 @@ use super::home::Work;
 use super::homes::SWEEP_MS;
 use super::reader::Reader;
 use super::rooms::placing::ROOMS;
-use super::session::{Early, Session, Signals, State, Verdict};
+use super::session::{Early, Said, Session, Signals, State, Verdict};
 use super::signals::Latest;
 use super::{Action, NodeCore};
 
@@ -54,6 +54,7 @@ impl NodeCore {
             counted: false,
             inbox: Reader::default(),
             read: None,
+            said: Said::default(),
             credit: self.cfg.credit,
             signals: Signals {
                 bucket: Bucket::new(SIGNALS_PER_S, SIGNALS_BURST),
@@ -252,8 +253,26 @@ impl NodeCore {
             let user = session.user.clone();
             self.session_came(vnode, &user, opened.presence, now);
         }
+        self.say_again(key, read, now);
         if let Some(cursor) = read {
             self.show_read(key, cursor);
+        }
+    }
+
+    /// A home may have ended before it had written what it heard; of an earlier generation it means nothing any more.
+    fn say_again(&mut self, key: SessionKey, kept: Option<Cursor>, now: Now) {
+        let Some(session) = self.sessions.get_mut(&key) else { return };
+        if !session.welcomed || !matches!(session.verdict.0, Verdict::Resume(_)) {
+            return;
+        }
+        // What others were told of and the store does not have.
+        session.read = session.read.min(kept);
+        let Said { acked, read } = session.said;
+        if let Some(cursor) = acked {
+            self.take_ack(key, cursor, false, now);
+        }
+        if let Some(cursor) = read {
+            self.take_ack(key, cursor, true, now);
         }
     }
 
@@ -377,14 +396,27 @@ impl NodeCore {
     }
 
     pub(super) fn on_ack(&mut self, key: SessionKey, cursor: Cursor, read: bool, now: Now) {
+        let Some(session) = self.sessions.get_mut(&key) else { return };
+        if !session.welcomed || cursor > Cursor::new(session.inbox.generation, session.inbox.sent) {
+            return;
+        }
+        session.said.acked = session.said.acked.max(Some(cursor));
+        if read {
+            session.said.read = session.said.read.max(Some(cursor));
+        }
+        if session.counted {
+            self.take_ack(key, cursor, read, now);
+        }
+    }
+
+    /// Its home hears it; without one it is said again when there is one.
+    fn take_ack(&mut self, key: SessionKey, cursor: Cursor, read: bool, now: Now) {
         let Some(session) = self.sessions.get(&key) else { return };
-        let known = session.welcomed && cursor <= Cursor::new(session.inbox.generation, session.inbox.sent);
-        if let (Some(home), true) = (self.homes.get_mut(&session.vnode), known && session.counted) {
-            home.ack(session.user.clone(), session.device.clone(), cursor, now);
-            if read && session.read < Some(cursor) {
-                home.read(session.user.clone(), cursor, now);
-                self.tell_read(key, cursor);
-            }
+        let Some(home) = self.homes.get_mut(&session.vnode) else { return };
+        home.ack(session.user.clone(), session.device.clone(), cursor, now);
+        if read && session.read < Some(cursor) {
+            home.read(session.user.clone(), cursor, now);
+            self.tell_read(key, cursor);
         }
     }
 
@@ -412,7 +444,7 @@ impl NodeCore {
     pub(super) fn on_closed(&mut self, key: SessionKey, now: Now) {
         let Some(session) = self.sessions.remove(&key) else { return };
         self.leave_all(key, &session, now);
-        self.unwatch_all(key, &session);
+        self.unwatch_all(key, &session, now);
         if let Some(streams) = self.by_vnode.get_mut(&session.vnode) {
             if let Some(keys) = streams.get_mut(&session.stream) {
                 keys.retain(|k| *k != key);

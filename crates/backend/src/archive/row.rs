@@ -71,6 +71,9 @@ impl<'a> Rows<'a> {
     }
 }
 
+/// Of what a parser says.
+const REASON_CHARS_MAX: usize = 500;
+
 /// Reads one record; nothing for one that is not to be kept.
 pub(crate) fn row(topic: &str, record: &LogRecord) -> Result<Option<Row>, String> {
     match topic {
@@ -96,7 +99,11 @@ pub(crate) fn row(topic: &str, record: &LogRecord) -> Result<Option<Row>, String
 }
 
 fn parse<T: serde::de::DeserializeOwned>(record: &LogRecord) -> Result<T, String> {
-    serde_json::from_slice(&record.payload).map_err(|e| format!("not a record of this topic: {e}"))
+    serde_json::from_slice(&record.payload).map_err(|e| {
+        // It quotes the record, which may be long and have a NUL, which PostgreSQL's text has not.
+        let why: String = e.to_string().chars().take(REASON_CHARS_MAX).collect();
+        format!("not a record of this topic: {}", why.replace('\0', "\\0"))
+    })
 }
 
 /// Databases count to 2^63.

@@ -387,7 +387,7 @@ impl Disk {
                     ])?;
                 }
                 Change::Remove { table, stream, key } => {
-                    let remove = "DELETE FROM kv WHERE v = ?1 AND t = ?2 AND s = ?3 AND k = ?4";
+                    let remove = "DELETE FROM kv WHERE v = ?1 AND t = ?2 AND s = ?3 AND n = 0 AND k = ?4";
                     tx.prepare_cached(remove)?.execute(params![vnode.0, table, stream, key])?;
                 }
                 Change::RemoveBelow { table, stream, n } => {

@@ -89,8 +89,9 @@ impl KafkaReader {
     /// noted, and what the old one had in its queue is read again.
     fn make_anew(&mut self) -> Result<(), LogError> {
         tracing::warn!(topic = %self.topic, "kafka: a reader is made anew: it lost sight of a leader");
-        self.leader_lost = Arc::new(AtomicBool::new(false));
-        self.consumer = consumer(&self.config, &self.topic, &self.next, &self.leader_lost)?;
+        let leader_lost = Arc::new(AtomicBool::new(false));
+        self.consumer = consumer(&self.config, &self.topic, &self.next, &leader_lost)?;
+        self.leader_lost = leader_lost;
         Ok(())
     }
 
@@ -122,7 +123,7 @@ impl LogReader for KafkaReader {
         let first = 'first: loop {
             // The only wait; what `recv` takes out of librdkafka's queue it returns in the same poll, so a dropped
             // `next` loses nothing.
-            if self.leader_lost.swap(false, Ordering::AcqRel) {
+            if self.leader_lost.load(Ordering::Acquire) {
                 self.make_anew()?;
             }
             let Ok(received) = timeout(LOOK_EVERY, self.consumer.recv()).await else { continue };

@@ -81,7 +81,11 @@ impl Link {
     }
 
     pub(super) async fn lease(&self) -> Result<Lease, ArchiveError> {
-        match self.pool.get().await {
+        // The pool bounds the waiting and the making of a connection, and not what is set on it afterwards.
+        let Ok(object) = timeout(2 * CONNECT_LIMIT, self.pool.get()).await else {
+            return Err(ArchiveError::Timeout(2 * CONNECT_LIMIT));
+        };
+        match object {
             Ok(object) => Ok(Lease(Some(object))),
             Err(PoolError::Timeout(_)) => Err(ArchiveError::Timeout(CONNECT_LIMIT)),
             Err(PoolError::Backend(e) | PoolError::PostCreateHook(HookError::Backend(e))) => Err(trouble(&e)),

@@ -13,8 +13,9 @@ use crate::archive::row::Entry;
 
 /// A part is the unit of retention. A question about a stream looks into the index of every part, and a year has 52.
 const WEEK_MS: u64 = 7 * 86_400_000;
-/// Whoever reads a table for longer than this keeps parts of it from being made or dropped until the next try.
-const LOCK_WAIT: &str = "SET LOCAL lock_timeout = '5s'";
+/// Whoever reads a table for longer than this keeps parts of it from being dropped until the next try. Who comes after
+/// the one that waits waits too, so it is much shorter than what a question may take.
+const LOCK_WAIT: &str = "SET LOCAL lock_timeout = '1s'";
 
 /// Which parts are known to be there.
 #[derive(Default)]
@@ -44,10 +45,14 @@ impl Parts {
                 continue;
             }
             let (from, to) = (rfc3339(week * WEEK_MS), rfc3339((week + 1) * WEEK_MS));
-            // In one transaction, with the lock, because "if not exists" alone loses a race with an error.
+            // In one transaction, with the lock, because "if not exists" alone loses a race with an error. Made apart
+            // and attached: that waits for nobody who reads or writes the table, as `pg_dump` does for hours.
             let make = format!(
                 "BEGIN; {LOCK_WAIT}; SELECT pg_advisory_xact_lock({LOCK});
-                 CREATE TABLE IF NOT EXISTS {name} PARTITION OF {of} FOR VALUES FROM ('{from}') TO ('{to}'); COMMIT"
+                 DO $$ BEGIN IF to_regclass('{name}') IS NULL THEN
+                   CREATE TABLE {name} (LIKE {of} INCLUDING ALL);
+                   ALTER TABLE {of} ATTACH PARTITION {name} FOR VALUES FROM ('{from}') TO ('{to}');
+                 END IF; END $$; COMMIT"
             );
             link.ask(async |client| client.batch_execute(&make).await).await?;
             tracing::info!(part = name, "a part of the archive was made");
@@ -61,8 +66,9 @@ impl Parts {
         self.known().clear();
     }
 
-    /// Drops the parts that end before this moment.
+    /// Drops the parts that end before this moment; one that cannot be dropped keeps no other.
     pub(super) async fn drop_before(&self, link: &Link, before_ms: u64) -> Result<(), ArchiveError> {
+        let mut done = Ok(());
         for table in [Table::Messages, Table::StatusChanges] {
             let select = "SELECT c.relname::text FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid
                           WHERE i.inhparent = $1::text::regclass";
@@ -72,14 +78,19 @@ impl Parts {
                 let over = begin_ms(table, &name).is_some_and(|begin_ms| begin_ms + WEEK_MS <= before_ms);
                 if over {
                     let remove = format!("BEGIN; {LOCK_WAIT}; DROP TABLE IF EXISTS {name}; COMMIT");
-                    link.ask(async |client| client.batch_execute(&remove).await).await?;
-                    tracing::info!(part = name, "a part of the archive was dropped");
-                    self.known().remove(&name);
+                    match link.ask(async |client| client.batch_execute(&remove).await).await {
+                        Ok(()) => {
+                            tracing::info!(part = name, "a part of the archive was dropped");
+                            self.known().remove(&name);
+                        }
+                        Err(error) => done = Err(error),
+                    }
                 }
             }
         }
         let aliases = "DELETE FROM aliases WHERE at < $1";
-        link.ask(async |client| client.execute(aliases, &[&moment(before_ms)]).await.map(drop)).await
+        link.ask(async |client| client.execute(aliases, &[&moment(before_ms)]).await.map(drop)).await?;
+        done
     }
 
     fn known(&self) -> std::sync::MutexGuard<'_, BTreeSet<String>> {

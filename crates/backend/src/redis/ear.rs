@@ -116,7 +116,6 @@ impl Listening {
         self.say_missed();
         loop {
             tokio::select! {
-                biased;
                 wish = self.wishes.recv() => match wish {
                     Some(wish) => self.grant(&mut sink, wish).await?,
                     None => std::future::pending().await,

@@ -24,6 +24,9 @@ use crate::core::{Action, NodeCore};
 /// Vnodes compared with one question: bounds how long the store answers nothing else.
 const COMPARE_MAX: usize = 500;
 
+/// A copy that nobody needs is kept for so long, in milliseconds: who comes and goes, or comes back, does not make the
+/// node follow and unfollow at that pace.
+const IDLE_MS: u64 = 30_000;
 /// After the store did not answer, in milliseconds.
 const AGAIN_MS: u64 = 500;
 
@@ -67,6 +70,8 @@ pub(super) struct Copy {
     /// Not before then is the store asked.
     again_at: u64,
     hold: Option<Hold>,
+    /// Since when nobody here watches anyone in it.
+    idle_since: Option<u64>,
 }
 
 impl Copy {
@@ -76,6 +81,7 @@ impl Copy {
 
     /// A session watches a user; whether something is known already.
     pub(super) fn come(&mut self, user: &UserId, key: SessionKey) -> bool {
+        self.idle_since = None;
         let watched = self.users.entry(user.clone()).or_default();
         watched.sessions.entry(key).or_insert(false);
         let known = watched.shown.is_some();
@@ -106,7 +112,7 @@ impl Copy {
 
     /// What is to be read next.
     fn wanted(&self) -> Option<(Reading, Vec<UserId>)> {
-        if self.reading.is_some() {
+        if self.reading.is_some() || self.users.is_empty() {
             None
         } else if !self.complete {
             Some((Reading::All(None), self.users.keys().cloned().collect()))
@@ -259,14 +265,18 @@ impl NodeCore {
         }
     }
 
-    pub(super) fn forget_watcher(&mut self, key: SessionKey, user: &UserId) {
+    pub(super) fn forget_watcher(&mut self, key: SessionKey, user: &UserId, now: Now) {
         let vnode = self.vnode_of(&roost_proto::StreamId::inbox(user));
         let Some(copy) = self.watching.vnodes.get_mut(&vnode) else { return };
         copy.go(user, key);
-        if copy.users.is_empty()
-            && let Some(copy) = self.watching.vnodes.remove(&vnode)
-            && copy.following.was_asked()
-        {
+        if copy.users.is_empty() {
+            copy.idle_since = Some(now.mono);
+        }
+    }
+
+    /// Nobody has needed it for a while.
+    fn close_copy(&mut self, vnode: VnodeId) {
+        if self.watching.vnodes.remove(&vnode).is_some_and(|copy| copy.following.was_asked()) {
             self.out.push(Action::Unfollow { channel: LiveChannel::Presence(vnode) });
         }
     }
@@ -277,6 +287,10 @@ impl NodeCore {
         for vnode in self.watching.vnodes.keys().copied().collect::<Vec<_>>() {
             let ready = self.has_ready_home(vnode);
             let Some(copy) = self.watching.vnodes.get_mut(&vnode) else { continue };
+            if copy.idle_since.is_some_and(|since| now.mono >= since + IDLE_MS) {
+                self.close_copy(vnode);
+                continue;
+            }
             if let Some(hold) = &mut copy.hold {
                 hold.until = ready.then(|| hold.until.unwrap_or(now.mono + grace));
                 if hold.until.is_some_and(|until| now.mono >= until) {

@@ -91,9 +91,10 @@ impl NodeCore {
     }
 
     /// All of the users, or none.
-    fn watch(&mut self, key: SessionKey, command: OfUsers, now: Now) -> Result<(), ErrorBody> {
+    fn watch(&mut self, key: SessionKey, mut command: OfUsers, now: Now) -> Result<(), ErrorBody> {
         let max = self.cfg.watched_per_session_max;
-        let users: BTreeSet<_> = command.users.iter().cloned().collect();
+        let mut users = BTreeSet::new();
+        command.users.retain(|user| users.insert(user.clone()));
         let Some(session) = self.sessions.get_mut(&key) else { return Ok(()) };
         if let Some(user) =
             users.iter().find(|user| !session.rights.may_watch(user, self.cfg.watch_needs_claim))
@@ -164,7 +165,7 @@ impl NodeCore {
             if session.watches.users.remove(user) {
                 session.watches.not_missing(user);
                 session.signals.waiting.remove(&Latest::Presence(user.clone()));
-                self.forget_watcher(key, user);
+                self.forget_watcher(key, user, now);
             }
         }
         if self.sessions.get(&key).is_some_and(|s| s.watches.users.is_empty()) {
@@ -174,9 +175,9 @@ impl NodeCore {
     }
 
     /// A connection is gone, and with it what it watched.
-    pub(super) fn unwatch_all(&mut self, key: SessionKey, session: &Session) {
+    pub(super) fn unwatch_all(&mut self, key: SessionKey, session: &Session, now: Now) {
         for user in &session.watches.users {
-            self.forget_watcher(key, user);
+            self.forget_watcher(key, user, now);
         }
         self.watching.watchers.remove(&key);
         self.watching.waiting.remove(&key);
