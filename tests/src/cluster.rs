@@ -30,7 +30,7 @@ use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio::time::{Instant, sleep};
 
-use crate::wire::{LIMIT, Wire};
+use crate::wire::{Dial, LIMIT, Wire};
 use services::Services;
 
 /// Few enough that claiming all of them takes a moment, enough that each node has its share.
@@ -375,11 +375,16 @@ impl Cluster {
 
     /// A session of `user` at its home, with these fields of `connect` beside the token; and its `welcome`.
     pub async fn connect(&self, user: &str, fields: Value) -> (Wire, Value) {
-        // A home may move between the answer of /route and the connection.
+        // A home may move between the answer of /route and the connection, and its node may have ended.
         let deadline = Instant::now() + LIMIT;
         loop {
-            let mut wire =
-                Wire::connect(&self.route(user).await.url, self.fields(user, fields.clone())).await;
+            let dialled = Wire::dial(Dial::new(&self.route(user).await.url)).await;
+            let Ok(mut wire) = dialled else {
+                assert!(Instant::now() < deadline, "not reached: {dialled:?}");
+                sleep(Duration::from_millis(20)).await;
+                continue;
+            };
+            wire.say_connect(self.fields(user, fields.clone())).await;
             let first = wire.frame().await;
             if first["type"] == "welcome" {
                 return (wire, first);
