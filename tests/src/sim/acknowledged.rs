@@ -2,9 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use roost_backend::store::{Due, Op, OpResult, PresenceOp, Write, WriteAnswer};
+use roost_backend::store::{Due, Op, OpResult, Write, WriteAnswer};
 use roost_proto::events::{Message, Receipt};
-use roost_proto::frames::ChosenStatus;
 use roost_proto::ids::UserId;
 
 use super::client::{name, wants_receipt};
@@ -53,17 +52,6 @@ impl World {
                     message.id,
                     message.cursor()
                 ));
-            }
-        }
-    }
-
-    /// Who chose to be invisible.
-    pub(super) fn saw_hidden(&mut self, write: &Write) {
-        for op in &write.ops {
-            if let Op::Presence(PresenceOp { user, roster: Some(entry), .. }) = op
-                && entry.chosen == ChosenStatus::Invisible
-            {
-                self.watch.hidden.insert(user.clone());
             }
         }
     }

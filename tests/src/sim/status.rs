@@ -2,10 +2,11 @@
 
 use roost_client::bare::Lane;
 use roost_proto::frames::{ChosenStatus, ClientFrame, SetStatus};
-use roost_proto::ids::MessageId;
+use roost_proto::ids::{MessageId, UserId};
 use roost_ws_node::core::events::{Event, SessionKey};
 
 use super::World;
+use super::client::name;
 
 /// One client's choices.
 #[derive(Default)]
@@ -46,6 +47,11 @@ impl World {
         client.choice.said += 1;
         let id = format!("{}-status-{}", client.label, client.choice.said);
         client.choice.waits = Some((id.clone(), status));
+        if status == ChosenStatus::Invisible {
+            // From when a home hears it, kept or not.
+            self.watch.hidden.insert(UserId::new(name(client.user)).expect("a plain name"));
+        }
+        let client = &mut self.clients[i];
         let message_id = MessageId::new(&id).expect("a plain id");
         if client.sdk.is_some() {
             let frame = ClientFrame::Status(SetStatus { id: message_id.clone(), status });

@@ -328,7 +328,6 @@ impl World {
         if let (WriteAnswer::Done { .. }, Some((_, _, generation, _))) = (&answer, data.head()) {
             self.saw_write(vnode, generation, epoch);
             self.saw_reports(&write, &answer, &due);
-            self.saw_hidden(&write);
             self.saw_presence_kept(peer, &write);
             self.saw_presence_kept_by(&write);
         }

@@ -35,7 +35,7 @@ pub(crate) struct Watch {
     leaders: BTreeMap<(String, u64), u64>,
     /// What was reported as undelivered, by life of the store.
     pub reported: BTreeSet<(u64, UserId, Cursor)>,
-    /// Who was invisible at some time: nobody is told what they acknowledged then.
+    /// Who chose to be invisible at some time: nobody is told what they acknowledged then.
     pub hidden: BTreeSet<UserId>,
     pub memory: Memory,
     pub takeovers: u64,
