@@ -15,3 +15,22 @@ pub mod sim;
 pub mod talk;
 pub mod wire;
 pub mod witness;
+
+/// Runs each test on both back ends.
+#[macro_export]
+macro_rules! on_each_backend {
+    ($($module:ident::$name:ident,)*) => {
+        mod memory {
+            $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn $name() {
+                super::$module::$name($crate::cluster::Backend::Memory).await;
+            })*
+        }
+        mod services {
+            $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn $name() {
+                super::$module::$name($crate::cluster::Backend::Services).await;
+            })*
+        }
+    };
+}

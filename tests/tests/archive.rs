@@ -8,25 +8,7 @@ mod faults;
 #[path = "archive/history.rs"]
 mod history;
 
-/// Runs each test on both back ends.
-macro_rules! on_each_backend {
-    ($($module:ident::$name:ident,)*) => {
-        mod memory {
-            $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-            async fn $name() {
-                super::$module::$name(roost_tests::cluster::Backend::Memory).await;
-            })*
-        }
-        mod services {
-            $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-            async fn $name() {
-                super::$module::$name(roost_tests::cluster::Backend::Services).await;
-            })*
-        }
-    };
-}
-
-on_each_backend! {
+roost_tests::on_each_backend! {
     history::what_left_the_hot_window_is_in_the_history_through_the_point_that_was_named,
     history::the_history_is_for_those_who_may_read_the_stream,
     history::who_was_there_when_is_known_afterwards,

@@ -65,25 +65,7 @@ fn cursor_of(message: &Value) -> Value {
     json!({"generation": message["generation"], "offset": message["offset"]})
 }
 
-/// Runs each test on both back ends.
-macro_rules! on_each_backend {
-    ($($module:ident::$name:ident,)*) => {
-        mod memory {
-            $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-            async fn $name() {
-                super::$module::$name(roost_tests::cluster::Backend::Memory).await;
-            })*
-        }
-        mod services {
-            $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-            async fn $name() {
-                super::$module::$name(roost_tests::cluster::Backend::Services).await;
-            })*
-        }
-    };
-}
-
-on_each_backend! {
+roost_tests::on_each_backend! {
     messages::two_users_on_different_nodes_exchange_messages_both_ways_with_replies,
     messages::sends_of_one_session_arrive_in_order_without_waiting_for_replies,
     messages::a_reconnect_with_the_cursor_gets_exactly_what_was_missed_in_order,
