@@ -35,9 +35,8 @@ impl Latest {
     pub fn is_of(&self, stream: &StreamId) -> bool {
         match self {
             Self::Member(of, _) => of == stream,
-            Self::Presence(_) => false,
             Self::Signal(room, ..) => room.as_ref().is_some_and(|room| StreamId::of_room(room) == *stream),
-            Self::Read => false,
+            Self::Presence(_) | Self::Read => false,
         }
     }
 }
@@ -113,10 +112,8 @@ impl NodeCore {
         let max = match latest {
             Latest::Member(..) => MEMBERS_WAITING_MAX,
             Latest::Signal(..) => WAITING_MAX,
-            // There is one.
-            Latest::Read => usize::MAX,
-            // As many as the session may watch.
-            Latest::Presence(_) => usize::MAX,
+            // There is one; there are as many as the session may watch.
+            Latest::Read | Latest::Presence(_) => usize::MAX,
         };
         if signals.credit > 0 {
             signals.credit -= 1;

@@ -82,7 +82,9 @@ impl NodeCore {
             }
         }
         self.counters.delivered += sessions.len() as u64;
-        self.out.push(Action::Fan { sessions, frame: frame.clone() });
+        if !sessions.is_empty() {
+            self.out.push(Action::Fan { sessions, frame: frame.clone() });
+        }
         for key in behind {
             self.feed_listener(key, stream);
         }
