@@ -1,6 +1,5 @@
 //! The program `archiver`: the environment in, one [`Archiver`] until a signal comes.
 
-use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::sync::Arc;
 
@@ -10,8 +9,7 @@ use roost_archiver::{Archiver, Settings};
 use roost_backend::kafka::KafkaLog;
 use roost_backend::postgres::PostgresArchive;
 use roost_service::config::environment;
-use roost_service::{Signals, listen, run_main, telemetry};
-use tokio::net::TcpListener;
+use roost_service::{Signals, open, run_main, telemetry};
 
 fn main() -> ExitCode {
     run_main("archiver", run)
@@ -46,8 +44,4 @@ async fn run() -> anyhow::Result<()> {
     };
     archiver.shutdown(settings.common.shutdown_grace).await;
     Ok(ended?)
-}
-
-fn open(name: &str, addr: SocketAddr) -> anyhow::Result<TcpListener> {
-    listen(addr).with_context(|| format!("{name} {addr}"))
 }

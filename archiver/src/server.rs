@@ -9,14 +9,9 @@ use prometheus::Registry;
 use roost_backend::archive::Archive;
 use roost_backend::log::{Log, LogError, TopicSpec};
 use roost_proto::events::{CHAT_EVENTS, USER_STATUS_EVENTS};
-use roost_service::{Health, HttpLimits, HttpMetrics, admin, reply, serve};
+use roost_service::{Health, HttpMetrics, TaskEnded, Tasks, serve};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
-use tokio::task::JoinSet;
-use tokio::time::{Instant, timeout_at};
-use tokio_util::sync::{CancellationToken, DropGuard};
-use tokio_util::task::TaskTracker;
-use warp::Filter;
 
 use crate::config::ArchiverConfig;
 use crate::follow::{Follower, Progress};
@@ -42,13 +37,6 @@ pub enum BindError {
     Metrics(#[from] prometheus::Error),
 }
 
-/// A task ended though nobody asked for it: a bug. The rest still runs.
-#[derive(Debug, thiserror::Error)]
-#[error("the task '{task}' ended by itself")]
-pub struct TaskEnded {
-    pub task: &'static str,
-}
-
 /// A running archiver; dropped without [`Archiver::shutdown`] it stops at once, as if it had crashed.
 #[derive(Debug)]
 pub struct Archiver {
@@ -56,14 +44,7 @@ pub struct Archiver {
     admin_addr: SocketAddr,
     health: Health,
     registry: Registry,
-    /// Ends everything but the admin port.
-    stop: CancellationToken,
-    /// Ends the admin port, and `stop` with it.
-    stop_all: CancellationToken,
-    tasks: JoinSet<&'static str>,
-    /// Of the connections.
-    tracker: TaskTracker,
-    _drop: DropGuard,
+    tasks: Tasks,
 }
 
 impl Archiver {
@@ -90,9 +71,8 @@ impl Archiver {
             ensured.map_err(|source| BindError::Log { topic: topic.to_owned(), source })?;
         }
 
-        let stop_all = CancellationToken::new();
-        let stop = stop_all.child_token();
-        let (mut tasks, tracker) = (JoinSet::new(), TaskTracker::new());
+        let mut tasks = Tasks::default();
+        let stop = tasks.stop();
         let (living, _) = watch::channel(Vec::new());
         let mut topics = Vec::new();
         for topic in TOPICS {
@@ -109,7 +89,7 @@ impl Archiver {
                 metrics: topic_metrics,
                 backoff_max: Duration::from_millis(config.backoff_max_ms),
             };
-            spawn(&mut tasks, topic, follower.run(stop.clone()));
+            tasks.spawn(topic, follower.run(stop.clone()));
         }
         let watch = Watch {
             id: config.id.clone(),
@@ -119,21 +99,16 @@ impl Archiver {
             health: health.clone(),
             metrics: metrics.clone(),
         };
-        spawn(&mut tasks, "watch", watch.run(topics, stop.clone()));
+        tasks.spawn("watch", watch.run(topics, stop.clone()));
         if config.retention_days > 0 {
-            spawn(&mut tasks, "trim", trim(Arc::clone(&archive), config.retention_days, stop.clone()));
+            tasks.spawn("trim", trim(Arc::clone(&archive), config.retention_days, stop.clone()));
         }
         let http = config.http.clone();
         let api = warp::service(routes(Api { config, archive, metrics }));
-        let public = serve(public, api, http, public_metrics, stop.clone(), &tracker);
-        let admin_api = admin::routes(health.clone(), registry.clone()).recover(reply::recover).unify();
-        let admin_api = warp::service(admin_api);
-        let limits = HttpLimits::admin();
-        let admin_port = serve(admin_port, admin_api, limits, admin_metrics, stop_all.clone(), &tracker);
-        spawn(&mut tasks, "public", public);
-        spawn(&mut tasks, "admin", admin_port);
-        let drop = stop_all.clone().drop_guard();
-        Ok(Self { addr, admin_addr, health, registry, stop, stop_all, tasks, tracker, _drop: drop })
+        let public = serve(public, api, http, public_metrics, stop, tasks.tracker());
+        tasks.spawn("public", public);
+        tasks.serve_admin(admin_port, health.clone(), registry.clone(), admin_metrics);
+        Ok(Self { addr, admin_addr, health, registry, tasks })
     }
 
     /// Where clients ask.
@@ -152,43 +127,13 @@ impl Archiver {
 
     /// Waits until a part of it ends, which none should. Cancel safe.
     pub async fn join(&mut self) -> TaskEnded {
-        match self.tasks.join_next().await {
-            Some(Ok(task)) => TaskEnded { task },
-            Some(Err(failure)) => {
-                tracing::error!(%failure, "a task broke");
-                TaskEnded { task: "(broken)" }
-            }
-            None => TaskEnded { task: "(all)" },
-        }
+        self.tasks.join().await
     }
 
     /// Stops in order, within `grace`: `/readyz` says 503, then nothing more is archived, the other archivers are told,
     /// running requests finish, the admin port closes last. A batch under way is given up; another archiver reads on
     /// from the last one.
-    pub async fn shutdown(mut self, grace: Duration) {
-        let deadline = Instant::now() + grace;
-        self.health.drain();
-        self.stop.cancel();
-        // All but the admin port.
-        while self.tasks.len() > 1 && timeout_at(deadline, self.tasks.join_next()).await.is_ok() {}
-        self.stop_all.cancel();
-        while let Ok(Some(_)) = timeout_at(deadline, self.tasks.join_next()).await {}
-        self.tracker.close();
-        let cut = self.tasks.len() + self.tracker.len();
-        if cut > 0 {
-            tracing::warn!(cut, "the grace is over: what still runs is cut");
-        }
-        self.tasks.abort_all();
+    pub async fn shutdown(self, grace: Duration) {
+        self.tasks.shutdown(&self.health, grace).await;
     }
-}
-
-fn spawn(
-    tasks: &mut JoinSet<&'static str>,
-    name: &'static str,
-    task: impl Future<Output = ()> + Send + 'static,
-) {
-    tasks.spawn(async move {
-        task.await;
-        name
-    });
 }

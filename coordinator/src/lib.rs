@@ -14,4 +14,4 @@ mod server;
 pub mod view;
 
 pub use config::CoordinatorConfig;
-pub use server::{BindError, Coordinator, TaskEnded};
+pub use server::{BindError, Coordinator};

@@ -1,18 +1,15 @@
 //! The program `coordinator`: the environment in, one [`Coordinator`] until a signal comes.
 
-use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use anyhow::Context;
 use prometheus::process_collector::ProcessCollector;
 use roost_backend::redis::RedisStore;
 use roost_backend::store::StoreError;
 use roost_coordinator::config::Settings;
 use roost_coordinator::{BindError, Coordinator};
 use roost_service::config::environment;
-use roost_service::{Signals, listen, run_main, telemetry};
-use tokio::net::TcpListener;
+use roost_service::{Signals, open, run_main, telemetry};
 
 fn main() -> ExitCode {
     run_main("coordinator", run)
@@ -45,10 +42,6 @@ async fn run() -> anyhow::Result<()> {
     };
     coordinator.shutdown(settings.common.shutdown_grace).await;
     Ok(ended?)
-}
-
-fn open(name: &str, addr: SocketAddr) -> anyhow::Result<TcpListener> {
-    listen(addr).with_context(|| format!("{name} {addr}"))
 }
 
 /// As an error of configuration if it is one, so that the exit code says so.

@@ -9,13 +9,8 @@ use std::time::Duration;
 use prometheus::Registry;
 use roost_backend::store::{Store, StoreError};
 use roost_proto::limits::BEATS_PER_LEASE;
-use roost_service::{Health, HttpLimits, HttpMetrics, admin, reply, serve};
+use roost_service::{Health, HttpMetrics, TaskEnded, Tasks, serve};
 use tokio::net::TcpListener;
-use tokio::task::JoinSet;
-use tokio::time::{Instant, timeout_at};
-use tokio_util::sync::{CancellationToken, DropGuard};
-use tokio_util::task::TaskTracker;
-use warp::Filter;
 
 use crate::carry::Carrier;
 use crate::config::CoordinatorConfig;
@@ -38,13 +33,6 @@ pub enum BindError {
     Metrics(#[from] prometheus::Error),
 }
 
-/// A task ended though nobody asked for it: a bug. The rest still runs.
-#[derive(Debug, thiserror::Error)]
-#[error("the task '{task}' ended by itself")]
-pub struct TaskEnded {
-    pub task: &'static str,
-}
-
 /// A running coordinator; dropped without [`Coordinator::shutdown`] it stops at once, as if it had crashed.
 #[derive(Debug)]
 pub struct Coordinator {
@@ -54,14 +42,7 @@ pub struct Coordinator {
     registry: Registry,
     view: Arc<View>,
     leading: Arc<AtomicBool>,
-    /// Ends everything but the admin port.
-    stop: CancellationToken,
-    /// Ends the admin port, and `stop` with it.
-    stop_all: CancellationToken,
-    tasks: JoinSet<&'static str>,
-    /// Of the connections.
-    tracker: TaskTracker,
-    _drop: DropGuard,
+    tasks: Tasks,
 }
 
 impl Coordinator {
@@ -93,10 +74,9 @@ impl Coordinator {
         );
         let view = Arc::new(view.await?);
 
-        let stop_all = CancellationToken::new();
-        let stop = stop_all.child_token();
         let leading = Arc::new(AtomicBool::new(false));
-        let (mut tasks, tracker) = (JoinSet::new(), TaskTracker::new());
+        let mut tasks = Tasks::default();
+        let stop = tasks.stop();
         let carrier = Carrier {
             leader: Leader::new(LeaderConfig {
                 token: config.token,
@@ -122,29 +102,12 @@ impl Coordinator {
             nodes: routes::Forwarder::new(),
         };
         let api = warp::service(routes(api));
-        let public = serve(public, api, config.http, public_metrics, stop.clone(), &tracker);
-        let admin_api = admin::routes(health.clone(), registry.clone()).recover(reply::recover).unify();
-        let admin_api = warp::service(admin_api);
-        let limits = HttpLimits::admin();
-        let admin_port = serve(admin_port, admin_api, limits, admin_metrics, stop_all.clone(), &tracker);
-        spawn(&mut tasks, "view", Arc::clone(&view).run(stop.clone()));
-        spawn(&mut tasks, "leader", carrier.run(stop.clone()));
-        spawn(&mut tasks, "public", public);
-        spawn(&mut tasks, "admin", admin_port);
-        let drop = stop_all.clone().drop_guard();
-        Ok(Self {
-            addr,
-            admin_addr,
-            health,
-            registry,
-            view,
-            leading,
-            stop,
-            stop_all,
-            tasks,
-            tracker,
-            _drop: drop,
-        })
+        let public = serve(public, api, config.http, public_metrics, stop.clone(), tasks.tracker());
+        tasks.spawn("view", Arc::clone(&view).run(stop.clone()));
+        tasks.spawn("leader", carrier.run(stop));
+        tasks.spawn("public", public);
+        tasks.serve_admin(admin_port, health.clone(), registry.clone(), admin_metrics);
+        Ok(Self { addr, admin_addr, health, registry, view, leading, tasks })
     }
 
     /// Where clients ask.
@@ -176,42 +139,12 @@ impl Coordinator {
 
     /// Waits until a part of it ends, which none should. Cancel safe.
     pub async fn join(&mut self) -> TaskEnded {
-        match self.tasks.join_next().await {
-            Some(Ok(task)) => TaskEnded { task },
-            Some(Err(failure)) => {
-                tracing::error!(%failure, "a task broke");
-                TaskEnded { task: "(broken)" }
-            }
-            None => TaskEnded { task: "(all)" },
-        }
+        self.tasks.join().await
     }
 
     /// Stops in order, within `grace`: `/readyz` says 503, then no new connections and no leading, running
     /// requests finish, the admin port closes last. Another coordinator leads within a beat.
-    pub async fn shutdown(mut self, grace: Duration) {
-        let deadline = Instant::now() + grace;
-        self.health.drain();
-        self.stop.cancel();
-        // All but the admin port.
-        while self.tasks.len() > 1 && timeout_at(deadline, self.tasks.join_next()).await.is_ok() {}
-        self.stop_all.cancel();
-        while let Ok(Some(_)) = timeout_at(deadline, self.tasks.join_next()).await {}
-        self.tracker.close();
-        let cut = self.tasks.len() + self.tracker.len();
-        if cut > 0 {
-            tracing::warn!(cut, "the grace is over: what still runs is cut");
-        }
-        self.tasks.abort_all();
+    pub async fn shutdown(self, grace: Duration) {
+        self.tasks.shutdown(&self.health, grace).await;
     }
-}
-
-fn spawn(
-    tasks: &mut JoinSet<&'static str>,
-    name: &'static str,
-    task: impl Future<Output = ()> + Send + 'static,
-) {
-    tasks.spawn(async move {
-        task.await;
-        name
-    });
 }

@@ -1,6 +1,5 @@
 //! The program `ws-node`: the environment in, one [`Server`] until a signal comes.
 
-use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::sync::Arc;
 
@@ -9,9 +8,8 @@ use prometheus::process_collector::ProcessCollector;
 use roost_backend::kafka::KafkaLog;
 use roost_backend::redis::RedisStore;
 use roost_service::config::environment;
-use roost_service::{Signals, listen, run_main, telemetry};
+use roost_service::{Signals, open, run_main, telemetry};
 use roost_ws_node::{Backends, BindError, Ports, Server, Settings};
-use tokio::net::TcpListener;
 
 fn main() -> ExitCode {
     run_main("ws-node", run)
@@ -43,10 +41,6 @@ async fn run() -> anyhow::Result<()> {
     };
     server.shutdown(settings.common.shutdown_grace).await;
     Ok(ended?)
-}
-
-fn open(name: &str, addr: SocketAddr) -> anyhow::Result<TcpListener> {
-    listen(addr).with_context(|| format!("{name} {addr}"))
 }
 
 /// As an error of configuration if it is one, so that the exit code says so.

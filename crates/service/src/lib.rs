@@ -12,6 +12,7 @@ pub mod ratelimit;
 pub mod reply;
 pub mod secret;
 pub mod shutdown;
+pub mod tasks;
 pub mod telemetry;
 pub mod tokens;
 
@@ -20,5 +21,6 @@ pub use config::{CommonConfig, ConfigError};
 pub use http::{ConnectionSlot, HttpLimits, HttpMetrics, PeerAddr, listen, serve};
 pub use ratelimit::Bucket;
 pub use secret::Secret;
-pub use shutdown::{Signals, run_main};
+pub use shutdown::{Signals, open, run_main};
+pub use tasks::{TaskEnded, Tasks};
 pub use tokens::{TokenError, Verifier};

@@ -1,10 +1,13 @@
-//! How a program ends: signals, and what its exit code says. Only binaries use this.
+//! How a program begins and ends: its ports, signals, and what its exit code says. Only binaries use this.
 
 use std::future::Future;
 use std::io;
+use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::time::Duration;
 
+use anyhow::Context;
+use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::config::ConfigError;
@@ -52,6 +55,14 @@ impl Signals {
             _ = self.interrupt.recv() => "SIGINT",
         }
     }
+}
+
+/// Opens the port that the variable `name` gives.
+///
+/// # Errors
+/// If it cannot be had; the variable is named.
+pub fn open(name: &str, addr: SocketAddr) -> anyhow::Result<TcpListener> {
+    crate::listen(addr).with_context(|| format!("{name} {addr}"))
 }
 
 /// Runs a program's `main` on a runtime of its own and turns its end into an exit code: 0, [`EXIT_CONFIG`] with
