@@ -10,7 +10,7 @@ const BYTES_MAX = 8_000;
 const INTERNAL = `
   acked act after alone answerBy answered asked carrier changed conn core due expires failure fatal first greets
   heard hello holds isCurrent isFullFor isHeard isRunning joined lane lastTrouble link lose missed movedOn
-  notWelcome outbox own place promote quiet received requeue result retire retiring setState showed signals stage
+  notWelcome outbox own place promote quiet ready received requeue result retire retiring setState showed signals stage
   step take target text ticket waiters wake wants watches welcomed why withdraw writes
 `;
 

@@ -62,6 +62,14 @@ export class Carrier {
   start(options) {
     for (const event of WAKERS) globalThis.addEventListener?.(event, this.#wake);
     this.step('start');
+    return this.ready(options);
+  }
+
+  /**
+   * Waits for a connection.
+   * @param {CallOptions} [options]
+   */
+  ready(options) {
     return this.command({ id: '@connect', lane: '', connect: true }, options);
   }
 
