@@ -229,7 +229,7 @@ impl VnodeData {
             due: self.all_due(),
             wanted: self.wanted.iter().map(|(place, w)| (place.clone(), w.clone())).collect(),
             owed: self.all_owed(),
-            tickets: self.tickets.iter().map(|(id, ticket)| (id.clone(), *ticket)).collect(),
+            tickets: self.all_tickets(),
             previous,
             clock_ms,
         })

@@ -31,6 +31,11 @@ impl VnodeData {
         }
     }
 
+    /// By client and id.
+    pub fn all_tickets(&self) -> Vec<(TicketId, Ticket)> {
+        self.tickets.iter().map(|(id, ticket)| (id.clone(), *ticket)).collect()
+    }
+
     fn take_ticket(&mut self, client: &UserId, event: &MessageId) -> bool {
         let there = self.tickets.remove(&(client.clone(), event.clone())).is_some();
         if there {
