@@ -135,6 +135,13 @@ impl Harness {
         self.step(Input::Command { command, ticket: 1, expires_ms: u64::MAX });
     }
 
+    /// Shows the server a fresh token over `conn`, which it takes.
+    fn refresh(&mut self, conn: ConnId) {
+        self.step(Input::Token(conn, Ok("fresh".into())));
+        let id = self.core.refreshing.clone().expect("a refresh was written");
+        self.frame(conn, json!({"type": "reply", "id": id, "ok": {}}));
+    }
+
     fn failure(&self) -> Failure {
         match &self.core.state {
             State::Failed(failure) => failure.clone(),

@@ -229,6 +229,28 @@ fn who_joins_again_shows_what_was_received_by_then() {
 }
 
 #[test]
+fn with_a_fresh_token_every_room_is_joined_again_and_one_that_it_does_not_allow_is_told() {
+    let mut h = Harness::in_lobby(true);
+    h.frame(2, said("lobby", 4));
+    h.refresh(2);
+    let again = h.joins(2)[0].clone();
+    assert_eq!((again.presence, again.cursor), (true, Some(at(1, 4))));
+    h.reply(2, again.id.as_str(), told("lobby", 5, true, 1));
+    h.frame(2, said("lobby", 5));
+    assert_eq!(h.shown(), [4, 5]);
+    h.refresh(2);
+    let refused = h.joins(2)[1].id.to_string();
+    h.refuse(2, &refused, ErrorCode::Forbidden);
+    assert!(matches!(h.events().last(), Some(Event::RoomLost { room: r, .. }) if *r == room("lobby")));
+    h.refresh(2);
+    assert_eq!(h.joins(2).len(), 2, "what was lost is joined by the application");
+    h.join("j2", "lobby", true);
+    h.reply(2, "j2", told("lobby", 5, true, 0));
+    h.frame(2, said("lobby", 6));
+    assert_eq!(h.shown(), [4, 5, 6]);
+}
+
+#[test]
 fn after_a_leave_nothing_is_shown_and_no_connection_names_the_room() {
     let mut h = Harness::in_lobby(false);
     h.frame(2, moved("ws://b", 4));

@@ -116,6 +116,17 @@ fn who_may_not_be_watched_any_more_is_told_and_the_others_stay() {
 }
 
 #[test]
+fn with_a_fresh_token_everyone_is_watched_again() {
+    let mut h = Harness::watching();
+    h.refresh(2);
+    let [again] = &h.watches(2)[..] else { panic!("{:?}", h.written(2)) };
+    assert_eq!(again.users, users(&["bob", "carol"]));
+    let id = again.id.to_string();
+    h.answer_watch(2, &id, &[("bob", "online"), ("carol", "online")]);
+    assert_eq!(h.presences(), [pair("carol", "online")]);
+}
+
+#[test]
 fn more_than_a_frame_holds_is_watched_again_in_parts() {
     let mut h = Harness::connected();
     let names: Vec<_> = (0..1000).map(|i| format!("{i:0>100}")).collect();
