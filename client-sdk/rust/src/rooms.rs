@@ -112,7 +112,7 @@ impl Core {
     /// The frame of a command that is written now.
     pub(crate) fn frame_of(&mut self, id: MessageId, what: What) -> std::sync::Arc<str> {
         let frame = match what {
-            What::Frame(text) => return text,
+            What::Frame(text) | What::Event(text) => return text,
             What::Join(at) => {
                 let place = self.rooms.get_mut(&at.room).map(|room| room.show().cursor);
                 ClientFrame::Join(Join::new(id, RoomAt { cursor: place.unwrap_or(at.cursor), ..at }))

@@ -1,6 +1,7 @@
 //! What the core does, one rule at a time.
 
 mod connections;
+mod events;
 mod messages;
 mod moves;
 mod rooms;
@@ -16,7 +17,7 @@ use crate::error::{Failure, SendError, Trouble};
 use crate::event::{Event, Item};
 use crate::lanes::Lane;
 use crate::link::ConnId;
-use crate::outbox::Command;
+use crate::outbox::{Command, Done, What};
 use crate::route::Route;
 use crate::state::State;
 

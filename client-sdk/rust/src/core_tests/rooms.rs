@@ -6,7 +6,6 @@ use roost_proto::{ErrorCode, Json, RoomId};
 use serde_json::value::to_raw_value;
 
 use super::*;
-use crate::outbox::What;
 use crate::signals::{Audience, Outgoing};
 
 const NEVER: u64 = u64::MAX;

@@ -4,7 +4,6 @@ use roost_proto::frames::OfUsers;
 use roost_proto::{ErrorCode, UserId};
 
 use super::*;
-use crate::outbox::What;
 
 fn users(names: &[&str]) -> Vec<UserId> {
     names.iter().map(|name| UserId::new(name).unwrap()).collect()
