@@ -15,6 +15,7 @@ use roost_proto::{ClientFrame, Cursor, DeviceId, ServerFrame, UserId};
 use crate::backoff::Backoff;
 use crate::error::{BoxError, Failure, SendError, Trouble};
 use crate::event::{Event, Item};
+use crate::event_calls::RESULT;
 use crate::inbox::Inbox;
 use crate::link::{ConnId, Link};
 use crate::outbox::{Answer, Command, Done, Outbox, Ticket};
@@ -312,7 +313,12 @@ impl Core {
             return tracing::debug!(stream = %message.stream, "message of a stream that was left");
         };
         match verdict {
-            Verdict::Show => self.deliver(Event::Message(message), ack),
+            Verdict::Show => {
+                if ack.is_some() && message.kind == RESULT {
+                    self.resulted(&message);
+                }
+                self.deliver(Event::Message(message), ack);
+            }
             Verdict::Shown if ack.is_some() => {
                 self.actions.push(Action::Deliver(Item { event: None, cursor: ack }));
             }
