@@ -447,10 +447,6 @@ impl Session {
                 let token = self.refresh(shared, &refresh.token);
                 self.tell(Event::Refresh { session, id: refresh.id, token }).await
             }
-            Some(Ok(ClientFrame::Event(event))) => {
-                let error = ErrorBody::new(ErrorCode::BadRequest, "this server takes no events");
-                refuse(socket, bad, FrameError { id: Some(event.id.to_string()), error }).await
-            }
             Some(Ok(ClientFrame::Connect(_))) => {
                 let error = ErrorBody::new(ErrorCode::BadRequest, "this connection is connected already");
                 refuse(socket, bad, FrameError { id: None, error }).await

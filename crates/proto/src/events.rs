@@ -167,28 +167,6 @@ pub fn status_rest(
     Bytes::from(json[1..].to_owned())
 }
 
-/// A record of `client_events` (key: client), unique by `(vnode, epoch, seq)`. The same event is there twice only if the
-/// store lost what it knew of the first.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct ClientEvent {
-    pub vnode: VnodeId,
-    pub epoch: Epoch,
-    pub seq: Seq,
-    pub client_id: UserId,
-    pub event_id: MessageId,
-    pub created_at: String,
-    pub data: Box<RawValue>,
-}
-
-/// The part of a client's event after its numbers, from `"type"` to the closing brace.
-pub fn client_event_rest(client: &UserId, event: &MessageId, at_ms: u64, data: &RawValue) -> Bytes {
-    let client = serde_json::to_string(client).expect("a string always encodes");
-    let (at, data) = (rfc3339(at_ms), data.get());
-    Bytes::from(format!(
-        "\"type\":\"event\",\"client_id\":{client},\"event_id\":\"{event}\",\"created_at\":\"{at}\",\"data\":{data}}}"
-    ))
-}
-
 /// What comes before the sequence number of a status event, and of a client's.
 pub fn numbers_prefix(vnode: VnodeId, epoch: Epoch) -> String {
     format!("{{\"vnode\":{vnode},\"epoch\":{epoch},\"seq\":")
@@ -200,6 +178,28 @@ pub fn numbered_bytes(vnode: VnodeId, epoch: Epoch, seq: Seq, rest: &[u8]) -> By
     out.extend_from_slice(format!("{seq},").as_bytes());
     out.extend_from_slice(rest);
     Bytes::from(out)
+}
+
+/// A record of `client_events` (key: client), unique by `(vnode, epoch, seq)`; its `type` is `event`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct ClientEvent {
+    pub vnode: VnodeId,
+    pub epoch: Epoch,
+    pub seq: Seq,
+    pub client_id: UserId,
+    /// Comes a second time only after the store lost its data.
+    pub event_id: MessageId,
+    pub created_at: String,
+    pub data: Box<RawValue>,
+}
+
+/// The part of a client's event after its numbers, from `"type"` to the closing brace.
+pub fn event_rest(client: &UserId, id: &MessageId, at_ms: u64, data: &RawValue) -> Bytes {
+    let client = serde_json::to_string(client).expect("a string always encodes");
+    let (at, data) = (rfc3339(at_ms), data.get());
+    Bytes::from(format!(
+        "\"type\":\"event\",\"client_id\":{client},\"event_id\":\"{id}\",\"created_at\":\"{at}\",\"data\":{data}}}"
+    ))
 }
 
 #[cfg(test)]
@@ -232,7 +232,7 @@ mod tests {
     fn what_the_store_composes_is_a_clients_event() {
         let (client, id) = (UserId::new("al\"ice").unwrap(), MessageId::new("e-1").unwrap());
         let data = RawValue::from_string("[1, 2]".into()).unwrap();
-        let rest = client_event_rest(&client, &id, 5, &data);
+        let rest = event_rest(&client, &id, 5, &data);
         let e: ClientEvent =
             serde_json::from_slice(&numbered_bytes(VnodeId(3), Epoch(9), Seq(11), &rest)).unwrap();
         assert_eq!((e.vnode, e.epoch, e.seq, e.client_id), (VnodeId(3), Epoch(9), Seq(11), client));

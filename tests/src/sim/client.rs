@@ -310,9 +310,6 @@ impl World {
         }
         // The last is for the processors.
         let to = self.between(0, (self.setup.users + rooms::ROOMS + 1) as u64) as usize;
-        if self.is_event(to) && self.clients[user].sdk.is_some() {
-            return;
-        }
         let client = &mut self.clients[user];
         client.said += 1;
         let id = format!("{}-{}", client.label, client.said);

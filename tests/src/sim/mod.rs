@@ -382,7 +382,7 @@ impl World {
                 self.store_request(peer, run, *request, answer);
             }
             Happening::LogArrives { topic, payload } => self.log_arrives(topic, payload),
-            Happening::Answered { record } => self.answered(record),
+            Happening::Answered { record } => self.processed(record),
             Happening::Start { node } => self.start(node),
             Happening::Stopping { pid, stop } => self.stopping(pid, stop),
             Happening::Fault => self.fault(),

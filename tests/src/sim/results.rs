@@ -74,11 +74,11 @@ impl World {
         }
     }
 
-    pub(crate) fn answered(&mut self, record: Bytes) {
+    pub(crate) fn processed(&mut self, record: Bytes) {
         let result = roost_proto::results::ClientResult::parse(&record).expect("the processor's own");
-        self.results.answered.insert((result.client.to_string(), result.event.to_string()));
+        self.results.answered.insert((result.client_id.to_string(), result.event_id.to_string()));
         // As foreign clients choose partitions: always the same of a client, and not as the nodes do.
-        let partition = result.client.as_str().bytes().map(u32::from).sum::<u32>() % self.setup.vnodes;
+        let partition = result.client_id.as_str().bytes().map(u32::from).sum::<u32>() % self.setup.vnodes;
         self.note(|| format!("result {}", String::from_utf8_lossy(&record)));
         self.results.records.entry(partition).or_default().push(record);
         self.feed_readings(partition);

@@ -167,8 +167,8 @@ fn call(command: &str, text: &str, sub: &UserId) -> Result<Call, ErrorBody> {
             Ok(Call::Append { stream: StreamId::of_room(&room), from, id, data, receipt: false })
         }
         "result" => {
-            let ClientResult { client, .. } = ClientResult::parse(text.as_bytes()).map_err(bad)?;
-            Ok(Call::Result { client, record: text.to_owned().into() })
+            let ClientResult { client_id, .. } = ClientResult::parse(text.as_bytes()).map_err(bad)?;
+            Ok(Call::Result { client: client_id, record: text.to_owned().into() })
         }
         "disconnect" => {
             let DisconnectBody { user, reason } = read(text)?;

@@ -129,7 +129,7 @@ impl NodeCore {
         for record in records {
             match ClientResult::parse(&record.payload) {
                 Ok(result) => {
-                    let client = result.client.clone();
+                    let client = result.client_id.clone();
                     page.clients.entry(client).or_default().0.push_back(Left { result, record });
                 }
                 // The archive finds the same, and keeps it as a dead letter.
@@ -157,9 +157,8 @@ impl NodeCore {
         }
         let Some(page) = self.results.pages.get(&partition) else { return };
         let Some(left) = page.clients.get(client).and_then(|(left, _)| left.front()) else { return };
-        let text = String::from_utf8_lossy(&left.record.payload).trim().to_owned();
-        let data = RawValue::from_string(text).expect("it was parsed");
-        let (id, event) = (left.result.id.clone(), left.result.event.clone());
+        let ClientResult { result_id: id, event_id: event, record, .. } = left.result.clone();
+        let data: Box<RawValue> = record.into();
         let key = self.results.key(partition, client);
         let item: ItemKey = (stream.clone(), PROCESSOR.to_owned(), id.clone());
         let hash = body_hash(RESULT, data.get());

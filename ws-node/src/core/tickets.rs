@@ -2,7 +2,7 @@
 //! their client, which answers itself when nobody else did in time.
 
 use roost_backend::store::{AppendOp, Closes, EventOp, Op, Ticket, TicketId};
-use roost_proto::events::client_event_rest;
+use roost_proto::events::event_rest;
 use roost_proto::frames;
 use roost_proto::ids::{MessageId, StreamId, UserId, VnodeId};
 use roost_proto::records::{Append, Event, ItemBody};
@@ -73,7 +73,7 @@ pub struct TicketShown {
 }
 
 pub(super) fn event_op(event: Event, at: u64) -> Op {
-    let rest = client_event_rest(&event.client, &event.id, at, &event.data);
+    let rest = event_rest(&event.client, &event.id, at, &event.data);
     Op::Event(EventOp {
         hash: body_hash(EVENT, event.data.get()),
         client: event.client,

@@ -547,7 +547,7 @@ pub struct EventOp {
     /// Of the data: tells a repeat from a conflict.
     pub hash: u64,
     pub at: u64,
-    /// The record from `"type"` on ([`roost_proto::events::client_event_rest`]).
+    /// The record from `"type"` on ([`roost_proto::events::event_rest`]).
     pub rest: Bytes,
 }
 
