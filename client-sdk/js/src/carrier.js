@@ -239,12 +239,11 @@ export class Carrier {
   #attempt(conn, attempt) {
     const ended = new AbortController();
     this.#attempts.set(conn, ended);
-    const failed = (/** @type {any} */ error) => {
-      const fatal = error instanceof RoostError ? error : undefined;
-      this.step('trouble', conn, { why: String(error?.cause ?? error), fatal });
-    };
     attempt(ended.signal)
-      .catch(failed)
+      .catch((error) => {
+        const fatal = error instanceof RoostError ? error : undefined;
+        this.step('trouble', conn, { why: String(error?.cause ?? error), fatal });
+      })
       .finally(() => this.#attempts.delete(conn));
   }
 
