@@ -6,7 +6,7 @@ import { createServer } from 'node:net';
 import { after, test } from 'node:test';
 import { chromium } from 'playwright-core';
 
-const OUT = process.env.ROOST_BROWSER_OUT ?? new URL('../../target/browser', import.meta.url).pathname;
+export const OUT = process.env.ROOST_BROWSER_OUT ?? new URL('../../target/browser', import.meta.url).pathname;
 const PATIENCE_MS = 20_000;
 /** More than every wait in a test may take together: a wait that fails says more than this. */
 const TEST_MS_MAX = 180_000;
@@ -73,7 +73,7 @@ function watch(page) {
   const log = [];
   const faults = [];
   const asked = (url) => {
-    if (/^(data|blob):/.test(url)) return;
+    if (/^(data|blob|file):/.test(url)) return;
     log.push(`asks ${url}`);
     if (new URL(url).hostname !== '127.0.0.1') faults.push(`asks another host: ${url}`);
   };

@@ -1,10 +1,11 @@
 // The JavaScript SDK in a real browser: the bundle, in a page of another origin than the cluster's.
 import assert from 'node:assert/strict';
-import { readFile } from 'node:fs/promises';
+import { readFile, writeFile } from 'node:fs/promises';
 import { createServer } from 'node:http';
+import { join } from 'node:path';
 import { after, before } from 'node:test';
 import { URL_, cluster, roost, token, until } from '../../client-sdk/js/test/integration/cluster.js';
-import { freeze, hide, scene } from './browser.js';
+import { OUT, freeze, hide, scene } from './browser.js';
 
 const BUNDLE = await readFile(new URL('../../client-sdk/js/dist/roost.js', import.meta.url));
 /** One user's page. It says numbers to another user, and to the room, and notes what it gets. */
@@ -155,4 +156,26 @@ scene('a planned move is not seen by the page', async ({ open }) => {
   await nothingLostNothingDoubled(hal, ivy);
   assert.deepEqual((await seen(ivy)).states, ['connecting', 'connected']);
   await roost('drain', home, '--undo');
+});
+
+scene('the page of the README works as printed', async ({ open }) => {
+  const readme = await readFile(new URL('../../README.md', import.meta.url), 'utf8');
+  const [, page] = /```html\n(.+?)```/s.exec(readme);
+  const chat = join(OUT, 'readme.html');
+  await writeFile(chat, page.replaceAll('http://127.0.0.1:7000', URL_));
+  const [kim, leo] = [await open(), await open()];
+  for (const [window, user] of [
+    [kim, 'kim'],
+    [leo, 'leo'],
+  ]) {
+    window.once('dialog', (dialog) => dialog.accept(token(user)));
+    await window.goto(`file://${chat}`);
+  }
+  // What is said before kim has joined is not for kim.
+  await until('kim reads it', async () => {
+    await leo.locator('#text').fill(`it is ${Date.now()}`);
+    await leo.locator('#text').press('Enter');
+    await leo.waitForTimeout(200);
+    return (await kim.locator('#list').textContent()).includes('leo: it is');
+  });
 });
