@@ -1,8 +1,8 @@
 //! `/dev/*`: what the console of `roost dev` may do and no other: make tokens, kill nodes and start them.
 //!
 //! A page of another origin must not, though a browser would send its requests here: the `Origin` of a request has to
-//! be the page's own (against CSRF), and its `Host` a name of this machine (against DNS rebinding). Neither answers
-//! carry CORS headers, nor is anything of them logged.
+//! be the page's own (against CSRF), and its `Host` a name of this machine (against DNS rebinding). The answers
+//! carry no CORS headers, and nothing of them is logged.
 
 use std::sync::Arc;
 
@@ -15,7 +15,6 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use warp::filters::BoxedFilter;
 use warp::http::header::{CACHE_CONTROL, HOST, HeaderValue, ORIGIN};
-use warp::http::uri::Authority;
 use warp::http::{HeaderMap, Method};
 use warp::path::Tail;
 use warp::reply::Response;
@@ -87,15 +86,15 @@ pub(super) fn routes(cluster: Arc<dyn DevCluster>) -> BoxedFilter<(Response,)> {
 fn from_own_page(headers: &HeaderMap) -> Result<(), ErrorBody> {
     let text = |value: &HeaderValue| value.to_str().unwrap_or_default().to_owned();
     let host = headers.get(HOST).map(text).unwrap_or_default();
-    let is_here = host.parse::<Authority>().is_ok_and(|host| LOOPBACK.contains(&host.host()));
+    let is_port = |port: &str| port.bytes().all(|byte| byte.is_ascii_digit());
+    let name =
+        host.rsplit_once(':').filter(|(_, port)| is_port(port)).map_or(host.as_str(), |(name, _)| name);
     let is_own = headers.get(ORIGIN).is_none_or(|origin| text(origin) == format!("http://{host}"));
-    if is_here && is_own {
+    if LOOPBACK.contains(&name) && is_own {
         return Ok(());
     }
-    Err(ErrorBody::new(
-        ErrorCode::Forbidden,
-        "only the console's own page, at an address of this machine, may do this",
-    ))
+    let text = "only the console's own page, at an address of this machine, may do this";
+    Err(ErrorBody::new(ErrorCode::Forbidden, text))
 }
 
 async fn carry_out<B: Buf>(
