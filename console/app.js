@@ -6,7 +6,7 @@ import { follow, route } from './cluster.js';
 import { paint } from './colour.js';
 import * as cursors from './cursors.js';
 import { $, byId, onSubmit, say } from './dom.js';
-import { attempt, tell } from './events.js';
+import { tell } from './events.js';
 import * as inbox from './inbox.js';
 import * as inspector from './inspector.js';
 import * as nodes from './nodes.js';
@@ -44,7 +44,17 @@ function signIn(user) {
   roost.connect().catch((error) => tell('error', error.message));
   chat.join(asked.get('room') || LOBBY);
   presence.watch((asked.get('watch') ?? '').split(',').filter(Boolean));
+  inspector.start();
   locate();
+  follow({
+    ring: ring.show,
+    nodes: nodes.show,
+    lost: (why) => tell('error', `the coordinator does not answer: ${why}`),
+    tick: () => {
+      nodes.render();
+      connection();
+    },
+  });
 }
 
 function changed({ previous, current, reason }) {
@@ -112,27 +122,18 @@ if (dev) {
   history.replaceState(null, '', address(user, more));
   signIn(user);
 } else {
-  const field = $('signin-token');
+  const [field, gate] = [$('signin-token'), byId('gate')];
   $('signin-user').hidden = true;
   $('signin-user').required = false;
-  field.hidden = false;
+  gate.hidden = field.hidden = false;
   field.required = true;
-  onSubmit(byId('signin'), () =>
-    attempt('signing in', async () => {
-      const user = token.subject(field.value.trim());
-      token.paste(field.value.trim());
-      byId('signin').hidden = true;
+  onSubmit(byId('signin'), async () => {
+    try {
+      const user = await token.paste(field.value.trim());
+      gate.hidden = byId('signin').hidden = true;
       signIn(user);
-    }),
-  );
+    } catch (error) {
+      say(gate, `That token does not do: ${error.message}`);
+    }
+  });
 }
-inspector.start();
-follow({
-  ring: ring.show,
-  nodes: nodes.show,
-  lost: (why) => tell('error', `the coordinator does not answer: ${why}`),
-  tick: () => {
-    nodes.render();
-    if (roost) connection();
-  },
-});

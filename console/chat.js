@@ -42,7 +42,7 @@ class RoomView {
       testid: 'messages',
       label: `Messages of ${room.name}`,
       order: ({ generation, offset }) => (generation ? [generation, offset] : [Infinity]),
-      inspect: (message) => inspector.explain(message.id),
+      inspect: (message) => inspector.explain(message.id, '', message),
     });
     this.ends = [
       room.on('message', (message) => this.#message(message)),
@@ -157,7 +157,7 @@ function publish() {
   if (!text || !shown) return;
   const { messages, room } = shown;
   toldTyping = 0;
-  messages.send({ data: { text } }, (id) => room.publish({ text }, { id }));
+  messages.send({ stream: `room:${room.name}`, data: { text } }, (id) => room.publish({ text }, { id }));
 }
 
 function tellTyping() {

@@ -16,7 +16,7 @@ export function start(roost, me) {
     testid: 'inbox',
     label: 'Private messages',
     order: ({ at }) => [Date.parse(at)],
-    inspect: ({ id, to = me }) => inspector.explain(id, to),
+    inspect: (message) => inspector.explain(message.id, message.to ?? me, message),
   });
   byId('private').append(messages.element);
   const { inbox } = roost;

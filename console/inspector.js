@@ -14,13 +14,14 @@ export function start() {
  * Explains a message if somebody knows of one under this id, else a user.
  * @param {string} what user or message id
  * @param {string} [to] the receiver, if it is a message whose receiver is known
+ * @param {any} [message] if it is one that this page has
  */
-export async function explain(what, to = '') {
+export async function explain(what, to = '', message = null) {
   $('inspect-input').value = what;
   $('inspect-to').value = to;
   output.setAttribute('aria-busy', 'true');
   try {
-    const [lines, nodes] = await explained(what, to);
+    const [lines, nodes] = await explained(what, to, message);
     const sentences = lines.map(([name, text]) => h('div', {}, h('dt', {}, name), h('dd', {}, text)));
     const all = h('pre', { tabIndex: 0 }, JSON.stringify(nodes, null, 2));
     output.replaceChildren(h('dl', {}, ...sentences), h('details', {}, h('summary', {}, 'All that the nodes say'), all));
@@ -31,7 +32,7 @@ export async function explain(what, to = '') {
   output.setAttribute('aria-busy', 'false');
 }
 
-async function explained(what, to) {
+async function explained(what, to, own) {
   const token = await forService();
   const nodes = async (query) => (await ask(`/api/explain?${new URLSearchParams(query)}`, { token })).nodes;
   // Ids of messages are shorter and have fewer characters than users' names.
@@ -39,22 +40,27 @@ async function explained(what, to) {
     const message = await nodes({ id: what, ...(to && { to }) });
     const lines = ofMessage(message);
     if (lines.length) return [lines, message];
-    if (to) return [[['nowhere', `nobody waits with it, and it is not in the hot window of ${to}`]], message];
+    if (own?.offset) return [[kept(own), ['waits', 'nowhere: it is where it belongs']], message];
+    if (to || own) return [[['nowhere', 'nobody waits with it, and it is in no hot window that was looked into']], message];
   }
   const user = await nodes({ user: what });
   return [ofUser(what, user), user];
 }
 
+const kept = ({ stream, offset, generation, from, at }) => [
+  'kept',
+  `in ${stream} at offset ${offset} of generation ${generation}, from ${from}, at ${at}`,
+];
+
 function ofMessage(nodes) {
   const lines = [];
-  for (const [node, { found = [], kept }] of Object.entries(nodes)) {
+  for (const [node, { found = [], kept: inbox }] of Object.entries(nodes)) {
     for (const { place, stream, number, age_ms: age, why } of found) {
       lines.push(['waits', `at ${node}, ${place} of ${stream} (number ${number})${age === undefined ? '' : `, for ${age} ms`}`]);
       lines.push(['because', why]);
     }
-    for (const { offset, from, at } of kept?.entries ?? []) {
-      lines.push(['kept', `in ${kept.stream} at offset ${offset} of generation ${kept.generation}, from ${from}, at ${at}`]);
-      lines.push(...ofSessions(node, kept.sessions));
+    for (const entry of inbox?.entries ?? []) {
+      lines.push(kept({ ...inbox, ...entry }), ...ofSessions(node, inbox.sessions));
     }
   }
   return lines;

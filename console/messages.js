@@ -60,7 +60,8 @@ export class Messages {
       try {
         const ok = await work(own.id);
         this.#mark(item, 'acknowledged');
-        this.#place(item, this.#order({ ...own, ...ok, ...ok.cursor }), { ...own, ...ok });
+        const kept = { ...item.message, ...ok, ...ok.cursor };
+        this.#place(item, this.#order(kept), kept);
       } catch (error) {
         this.#mark(item, 'failed');
         tell('failed', `${textOf(own.data)}: ${error.message}`);
@@ -96,7 +97,7 @@ export class Messages {
       retry: h('button', { className: 'quiet', hidden: true, data: { testid: 'message-retry' } }, 'Send again'),
     };
     const inspect = h('button', { className: 'quiet', data: { testid: 'message-inspect' } }, 'Explain');
-    inspect.onclick = () => this.#inspect(message);
+    inspect.onclick = () => this.#inspect(item.message);
     item.element = h('li', { className: isMine ? 'mine' : '', data: { id, from } }, avatar,
       h('div', { className: 'bubble' },
         h('div', { className: 'who', hidden: isMine && !to }, to ? `to ${to}` : from),
@@ -115,11 +116,12 @@ export class Messages {
   }
 
   /** Puts it where it belongs, and keeps the end in sight if it was. */
-  #place(item, order, { at }) {
+  #place(item, order, message) {
+    item.message = message;
     const list = this.#list;
     const { scrollHeight, scrollTop, clientHeight } = this.element;
     const isAtEnd = scrollHeight - scrollTop - clientHeight < NEAR_END_PX;
-    if (at) say(item.at, clock(at));
+    if (message.at) say(item.at, clock(message.at));
     let before = list.lastElementChild;
     while (before && (before === item.element || isBefore(order, before.order))) before = before.previousElementSibling;
     item.element.order = order;

@@ -35,7 +35,8 @@ export function show(nodes) {
     }
     const known = seen.get(row.node);
     const state = stateOf(row);
-    if (known.state && known.state !== state) tell('node', `${row.node} is ${state}`);
+    // What was done here was told when it was done.
+    if (known.state && known.state !== state && state !== 'killed') tell('node', `${row.node} is ${state}`);
     known.state = state;
   }
   rows = nodes;

@@ -8,9 +8,15 @@ const made = async (user, role) => (await ask('/dev/token', { method: 'POST', bo
 /** @type {string} */
 let pasted = '';
 
-/** Elsewhere than in dev: what is used for everything, until the page is loaded anew. */
-export function paste(token) {
+/**
+ * Elsewhere than in dev: a service token, which is used for everything until the page is loaded anew.
+ * @returns {Promise<string>} whose it is; fails if the cluster does not accept it
+ */
+export async function paste(token) {
+  const user = subject(token);
+  await ask(`/api/explain?${new URLSearchParams({ user })}`, { token });
   pasted = token;
+  return user;
 }
 
 /** A token to connect with. */
@@ -19,8 +25,8 @@ export const forUser = async (user) => pasted || made(user, 'user');
 /** A token for what operators do. */
 export const forService = async () => pasted || made('console', 'service');
 
-/** Who a token is for (RFC 7519 §4.1.2); the server checks whether that is true. */
-export function subject(token) {
+/** Who a token is for (RFC 7519 §4.1.2). Whether that is true, the server says. */
+function subject(token) {
   try {
     const text = atob(token.split('.')[1].replaceAll('-', '+').replaceAll('_', '/'));
     return JSON.parse(new TextDecoder().decode(Uint8Array.from(text, (c) => c.charCodeAt(0)))).sub;
