@@ -1,10 +1,10 @@
-// Chromium, its windows, and what is kept of a test that failed. CHROMIUM is the program, ROOST_BROWSER_OUT the
-// directory for screenshots and logs.
+// Windows of Chromium, and what is kept of a test that failed, in ROOST_BROWSER_OUT: screenshots and logs.
 import assert from 'node:assert/strict';
 import { mkdir, writeFile } from 'node:fs/promises';
 import { createServer } from 'node:net';
 import { after, test } from 'node:test';
 import { chromium } from 'playwright-core';
+import { launch } from './chromium.js';
 
 export const OUT = process.env.ROOST_BROWSER_OUT ?? new URL('../../target/browser', import.meta.url).pathname;
 const PATIENCE_MS = 20_000;
@@ -12,12 +12,6 @@ const PATIENCE_MS = 20_000;
 const TEST_MS_MAX = 180_000;
 /** What Chromium itself reports of a connection that failed, which is what many of these tests are about. */
 const EXPECTED = /^(WebSocket connection to|Failed to load resource)/;
-
-const launching = {
-  executablePath: process.env.CHROMIUM ?? '/usr/bin/chromium',
-  // As root in a container there are neither user namespaces nor much shared memory.
-  args: [...(process.getuid?.() === 0 ? ['--no-sandbox'] : []), '--disable-dev-shm-usage', '--disable-gpu'],
-};
 
 let launched;
 after(async () => (await launched)?.close());
@@ -45,7 +39,7 @@ export function scene(name, body) {
       return page;
     };
     const open = async (options) => {
-      launched ??= chromium.launch(launching);
+      launched ??= launch();
       return watched(await (await launched).newContext(options));
     };
     const openTab = async () => {
@@ -101,9 +95,8 @@ async function keep(name, { page, log, faults }) {
  */
 async function tabs() {
   const port = await freePort();
-  const browser = await chromium.launch({
-    ...launching,
-    args: [...launching.args, `--remote-debugging-port=${port}`],
+  const browser = await launch({
+    args: [`--remote-debugging-port=${port}`],
     ignoreDefaultArgs: ['--disable-background-timer-throttling', '--disable-renderer-backgrounding'],
   });
   const seen = await chromium.connectOverCDP(`http://127.0.0.1:${port}`, { noDefaults: true });

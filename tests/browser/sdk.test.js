@@ -4,7 +4,7 @@ import { readFile, writeFile } from 'node:fs/promises';
 import { createServer } from 'node:http';
 import { join } from 'node:path';
 import { after, before } from 'node:test';
-import { URL_, cluster, roost, token, until } from '../../client-sdk/js/test/integration/cluster.js';
+import { URL_, cluster, numbers, roost, token, until } from '../../client-sdk/js/test/integration/cluster.js';
 import { OUT, freeze, hide, scene } from './browser.js';
 
 const BUNDLE = await readFile(new URL('../../client-sdk/js/dist/roost.js', import.meta.url));
@@ -65,7 +65,6 @@ async function enter(page, user) {
 
 const seen = (page) => page.evaluate(() => window.seen);
 const nodeOf = (page) => page.evaluate(() => window.roost.node);
-const numbers = (n) => Array.from({ length: n }, (_, i) => i);
 const pause = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
 
 /** Waits for so many more messages. */
