@@ -64,6 +64,7 @@ async function enter(page, user) {
 }
 
 const seen = (page) => page.evaluate(() => window.seen);
+const routeOf = async (user) => (await fetch(`${URL_}/route?userId=${user}`).then((r) => r.json())).node;
 const nodeOf = (page) => page.evaluate(() => window.roost.node);
 const pause = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
 
@@ -114,11 +115,12 @@ scene('a page goes on after it was offline, while its home moved', async ({ open
   const [cat, dan] = await twoWhoTalk(await open(), await open(), ['cat', 'dan']);
   const home = await nodeOf(dan);
   await dan.context().setOffline(true);
-  await roost('drain', home);
-  await until('cat talks', async () => (await seen(cat)).confirmed > 20);
+  const drained = roost('drain', home);
+  await until('the home is another', async () => (await routeOf('dan')) !== home);
   await dan.context().setOffline(false);
   await until('dan moved', async () => (await nodeOf(dan)) !== home);
   await nothingLostNothingDoubled(cat, dan);
+  await drained;
   await roost('drain', home, '--undo');
 });
 
