@@ -8,9 +8,12 @@ use std::time::Duration;
 use prometheus::Registry;
 use roost_backend::log::{Lane, Log, Producer, TopicSpec};
 use roost_backend::store::{Deregister, LiveChannel, Store, Subscriber};
-use roost_proto::events::{CHAT_EVENTS, UNDELIVERED_EVENTS, USER_STATUS_EVENTS, messages_topic};
+use roost_proto::events::{
+    CHAT_EVENTS, CLIENT_EVENTS, UNDELIVERED_EVENTS, USER_STATUS_EVENTS, messages_topic,
+};
 use roost_proto::ids::NodeId;
 use roost_proto::limits::UNANSWERED_MAX;
+use roost_proto::results::{CLIENT_RESULTS, DEAD_LETTERS};
 use roost_service::http::serve;
 use roost_service::{Health, HttpLimits, HttpMetrics, admin, reply};
 use socket2::SockRef;
@@ -231,6 +234,8 @@ impl Server {
             config.core.vnodes,
             config.core.archive_url.clone(),
             ApiMetrics::register(&self.registry)?,
+            Arc::clone(&self.backends.log),
+            self.tasks.clone(),
         ));
         let public = upgrade::route(shared).or(api::routes(Arc::clone(&api))).recover(reply::recover);
         let operator = operate::routes(Operator {
@@ -379,6 +384,9 @@ async fn ensure_topics(log: &dyn Log, own: &str, partitions: u32) -> Result<(), 
     for (topic, retention_ms) in [
         (CHAT_EVENTS, None),
         (USER_STATUS_EVENTS, None),
+        (CLIENT_EVENTS, None),
+        (CLIENT_RESULTS, None),
+        (DEAD_LETTERS, None),
         (UNDELIVERED_EVENTS, Some(UNDELIVERED_RETENTION_MS)),
         (own, Some(MESSAGES_RETENTION_MS)),
     ] {

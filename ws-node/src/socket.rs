@@ -425,6 +425,7 @@ impl Session {
                 write(socket, Message::text(ServerFrame::Pong(Empty {}).to_json())).await
             }
             Some(Ok(ClientFrame::Send(send))) => self.tell(Event::Send { session, send }).await,
+            Some(Ok(ClientFrame::Event(event))) => self.tell(Event::Client { session, event }).await,
             Some(Ok(ClientFrame::Ack(ack))) => {
                 self.tell(Event::Ack { session, cursor: ack.cursor, read: false }).await
             }
@@ -445,10 +446,6 @@ impl Session {
             Some(Ok(ClientFrame::Refresh(refresh))) => {
                 let token = self.refresh(shared, &refresh.token);
                 self.tell(Event::Refresh { session, id: refresh.id, token }).await
-            }
-            Some(Ok(ClientFrame::Event(event))) => {
-                let error = ErrorBody::new(ErrorCode::BadRequest, "this server takes no events");
-                refuse(socket, bad, FrameError { id: Some(event.id.to_string()), error }).await
             }
             Some(Ok(ClientFrame::Connect(_))) => {
                 let error = ErrorBody::new(ErrorCode::BadRequest, "this connection is connected already");

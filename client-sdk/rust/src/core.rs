@@ -10,12 +10,12 @@ use rand::SeedableRng;
 use rand::rngs::StdRng;
 use roost_proto::events::Message;
 use roost_proto::frames::{Ack, Empty, Moved, Read, Reply, Reset, Welcome};
+use roost_proto::results::RESULT;
 use roost_proto::{ClientFrame, Cursor, DeviceId, ServerFrame, UserId};
 
 use crate::backoff::Backoff;
 use crate::error::{BoxError, Failure, SendError, Trouble};
 use crate::event::{Event, Item};
-use crate::event_calls::RESULT;
 use crate::inbox::Inbox;
 use crate::link::{ConnId, Link};
 use crate::outbox::{Answer, Command, Done, Outbox, Ticket};

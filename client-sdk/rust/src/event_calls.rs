@@ -2,6 +2,7 @@
 
 use roost_proto::events::Message;
 use roost_proto::frames::Event;
+use roost_proto::results::RESULT;
 use roost_proto::{ClientFrame, Json, MessageId};
 use serde::{Deserialize, Serialize};
 use serde_json::value::to_raw_value;
@@ -12,8 +13,6 @@ use crate::error::SendError;
 use crate::lanes::Lane;
 use crate::outbox::{Command, Done, What};
 
-/// The kind of a message that is a result.
-pub(crate) const RESULT: &str = "result";
 /// The type of a result that the cluster makes when no other came in time.
 const TIMED_OUT: &str = "event_timeout";
 

@@ -1,4 +1,4 @@
-//! The records for consumers of Kafka: `chat_events`, `user_status_events` and `undelivered_events`.
+//! The records for consumers of Kafka: `chat_events`, `user_status_events`, `client_events` and `undelivered_events`.
 //!
 //! A message has one encoding from the store to the reader's socket: the `message` frame. The store puts
 //! generation and offset between a prefix and a rest made here, so nobody decodes or encodes it on the way.
@@ -13,6 +13,7 @@ use crate::time::rfc3339;
 /// Topic names.
 pub const CHAT_EVENTS: &str = "chat_events";
 pub const USER_STATUS_EVENTS: &str = "user_status_events";
+pub const CLIENT_EVENTS: &str = "client_events";
 /// Has messages too, equal to the byte to those in `chat_events` (key: user).
 pub const UNDELIVERED_EVENTS: &str = "undelivered_events";
 /// Partitions of every topic unless told otherwise: enough for as many consumers of a group, few enough for a thousand
@@ -166,17 +167,39 @@ pub fn status_rest(
     Bytes::from(json[1..].to_owned())
 }
 
-/// What comes before the sequence number of a status event.
-pub fn status_prefix(vnode: VnodeId, epoch: Epoch) -> String {
+/// What comes before the sequence number of a status event, and of a client's.
+pub fn numbers_prefix(vnode: VnodeId, epoch: Epoch) -> String {
     format!("{{\"vnode\":{vnode},\"epoch\":{epoch},\"seq\":")
 }
 
-/// The whole status event, equal to the byte to what the store composes.
-pub fn status_bytes(vnode: VnodeId, epoch: Epoch, seq: Seq, rest: &[u8]) -> Bytes {
-    let mut out = status_prefix(vnode, epoch).into_bytes();
+/// The whole event, equal to the byte to what the store composes.
+pub fn numbered_bytes(vnode: VnodeId, epoch: Epoch, seq: Seq, rest: &[u8]) -> Bytes {
+    let mut out = numbers_prefix(vnode, epoch).into_bytes();
     out.extend_from_slice(format!("{seq},").as_bytes());
     out.extend_from_slice(rest);
     Bytes::from(out)
+}
+
+/// A record of `client_events` (key: client), unique by `(vnode, epoch, seq)`; its `type` is `event`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct ClientEvent {
+    pub vnode: VnodeId,
+    pub epoch: Epoch,
+    pub seq: Seq,
+    pub client_id: UserId,
+    /// Comes a second time only after the store lost its data.
+    pub event_id: MessageId,
+    pub created_at: String,
+    pub data: Box<RawValue>,
+}
+
+/// The part of a client's event after its numbers, from `"type"` to the closing brace.
+pub fn event_rest(client: &UserId, id: &MessageId, at_ms: u64, data: &RawValue) -> Bytes {
+    let client = serde_json::to_string(client).expect("a string always encodes");
+    let (at, data) = (rfc3339(at_ms), data.get());
+    Bytes::from(format!(
+        "\"type\":\"event\",\"client_id\":{client},\"event_id\":\"{id}\",\"created_at\":\"{at}\",\"data\":{data}}}"
+    ))
 }
 
 #[cfg(test)]
@@ -199,9 +222,21 @@ mod tests {
     fn what_the_store_composes_is_a_status_event() {
         let user = UserId::new("bob").unwrap();
         let rest = status_rest(&user, Status::Offline, StatusCause::Lost, 5, 5, Some(4));
-        let bytes = status_bytes(VnodeId(3), Epoch(9), Seq(11), &rest);
+        let bytes = numbered_bytes(VnodeId(3), Epoch(9), Seq(11), &rest);
         let e: StatusEvent = serde_json::from_slice(&bytes).unwrap();
         assert_eq!((e.vnode, e.epoch, e.seq, e.user), (VnodeId(3), Epoch(9), Seq(11), user));
         assert_eq!(e.last_seen.as_deref(), Some("1970-01-01T00:00:00.004Z"));
+    }
+
+    #[test]
+    fn what_the_store_composes_is_a_clients_event() {
+        let (client, id) = (UserId::new("al\"ice").unwrap(), MessageId::new("e-1").unwrap());
+        let data = RawValue::from_string("[1, 2]".into()).unwrap();
+        let rest = event_rest(&client, &id, 5, &data);
+        let e: ClientEvent =
+            serde_json::from_slice(&numbered_bytes(VnodeId(3), Epoch(9), Seq(11), &rest)).unwrap();
+        assert_eq!((e.vnode, e.epoch, e.seq, e.client_id), (VnodeId(3), Epoch(9), Seq(11), client));
+        assert_eq!((e.event_id, e.created_at.as_str()), (id, "1970-01-01T00:00:00.005Z"));
+        assert_eq!(e.data.get(), "[1, 2]");
     }
 }

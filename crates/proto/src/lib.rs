@@ -13,6 +13,7 @@ pub mod json;
 pub mod limits;
 pub mod live;
 pub mod records;
+pub mod results;
 #[cfg(feature = "schema")]
 mod schema;
 pub mod time;

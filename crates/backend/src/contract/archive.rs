@@ -13,7 +13,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use bytes::Bytes;
 use roost_proto::events::{
-    CHAT_EVENTS, Status, StatusCause, USER_STATUS_EVENTS, message_bytes, message_rest, status_bytes,
+    CHAT_EVENTS, Status, StatusCause, USER_STATUS_EVENTS, message_bytes, message_rest, numbered_bytes,
     status_rest,
 };
 use roost_proto::ids::{Cursor, Epoch, MessageId, Offset, Seq, StreamId, UserId, VnodeId};
@@ -82,7 +82,7 @@ impl Said {
 fn changed(name: &str, seq: u64, status: Status, at_ms: u64) -> Bytes {
     let last_seen = (status == Status::Offline).then_some(at_ms - 1);
     let rest = status_rest(&user(name), status, StatusCause::Connected, at_ms, at_ms, last_seen);
-    status_bytes(VnodeId(9), OLD, Seq(seq), &rest)
+    numbered_bytes(VnodeId(9), OLD, Seq(seq), &rest)
 }
 
 /// What has been written to a topic so far; batches are made of what is new.

@@ -1,5 +1,6 @@
 //! The log: topics with partitions, append-only, many readers.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -114,6 +115,8 @@ pub trait LogReader: Send {
 ///    the call; it asks the log itself, not a cache.
 /// 9. `read_from` begins each partition at its offset, or at the earliest record there is, if retention has removed
 ///    that one or the partition does not reach so far.
+/// 10. `committed` is where each partition was last committed, by whatever process; absent: never, or it was forgotten
+///     after days in which nobody committed it.
 #[async_trait]
 pub trait Log: Send + Sync {
     /// # Errors
@@ -141,6 +144,18 @@ pub trait Log: Send + Sync {
     /// # Errors
     /// [`LogError`]; safe to repeat.
     async fn end(&self, topic: &str, partition: u32) -> Result<u64, LogError>;
+
+    /// Where readers that take turns should go on ([`commit`](Self::commit)).
+    ///
+    /// # Errors
+    /// [`LogError`]; safe to repeat.
+    async fn committed(&self, topic: &str) -> Result<BTreeMap<u32, u64>, LogError>;
+
+    /// Keeps, for each of these partitions, the offset of the first record that is not dealt with.
+    ///
+    /// # Errors
+    /// [`LogError`]; safe to repeat.
+    async fn commit(&self, topic: &str, at: &[Position]) -> Result<(), LogError>;
 
     /// Whether the log answers now.
     ///
