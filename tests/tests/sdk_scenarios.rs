@@ -4,6 +4,8 @@
 mod connections;
 #[path = "sdk_scenarios/endings.rs"]
 mod endings;
+#[path = "sdk_scenarios/events.rs"]
+mod events;
 #[path = "sdk_scenarios/messages.rs"]
 mod messages;
 #[path = "sdk_scenarios/people.rs"]
@@ -42,6 +44,8 @@ scenarios! {
     connections::moved,
     connections::failover,
     messages::slow_reader,
+    events::event_result,
+    events::event_timeout,
     people::room_resume,
     people::presence_watch,
     people::signals_latest_wins,

@@ -1,6 +1,6 @@
 //! The handle that an application holds.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use roost_proto::frames::{ChosenStatus, Send, SetStatus};
@@ -16,7 +16,7 @@ use crate::driver::Order;
 use crate::error::{ConnectError, SendError};
 use crate::lanes::Lane;
 use crate::outbox::{Command, Done, What};
-use crate::signals::{Latest, Outgoing};
+use crate::signals::{Given, Outgoing};
 use crate::state::State;
 
 /// The longest that [`Client::close`] waits: two seconds of goodbyes, and some for a busy machine.
@@ -51,7 +51,7 @@ pub struct Client {
 pub(crate) struct Shared {
     pub(crate) user: UserId,
     pub(crate) orders: mpsc::Sender<Order>,
-    pub(crate) signals: Arc<Mutex<Latest>>,
+    pub(crate) signals: Arc<Given>,
     pub(crate) state: watch::Receiver<State>,
     pub(crate) trouble: watch::Receiver<Option<String>>,
     pub(crate) cursor: Arc<watch::Sender<Option<Cursor>>>,
@@ -222,7 +222,7 @@ impl Client {
     }
 
     pub(crate) fn offer(&self, signal: Outgoing) {
-        self.shared.signals.lock().unwrap_or_else(PoisonError::into_inner).push(signal);
+        self.shared.signals.push(signal);
         // If there is no room, an order that comes before this one says it too.
         let _ = self.shared.orders.try_send(Order::Signals);
     }

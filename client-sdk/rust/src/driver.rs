@@ -3,7 +3,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
@@ -21,7 +21,7 @@ use crate::event::Item;
 use crate::link::ConnId;
 use crate::outbox::{Command, Done, Ticket};
 use crate::route::{Route, Router};
-use crate::signals::{Latest, Outgoing};
+use crate::signals::Given;
 use crate::state::State;
 use crate::token::Tokens;
 
@@ -43,10 +43,6 @@ pub(crate) enum Order {
     Read(Cursor),
 }
 
-fn taken(signals: &Mutex<Latest>) -> VecDeque<Outgoing> {
-    signals.lock().unwrap_or_else(PoisonError::into_inner).take_all()
-}
-
 /// How sockets are opened.
 #[derive(Debug, Clone)]
 pub(crate) struct Dialer {
@@ -60,7 +56,7 @@ pub(crate) struct Dialer {
 #[derive(Debug)]
 pub(crate) struct Ends {
     pub(crate) orders: mpsc::Receiver<Order>,
-    pub(crate) signals: Arc<Mutex<Latest>>,
+    pub(crate) signals: Arc<Given>,
     pub(crate) items: mpsc::Sender<Item>,
     pub(crate) state: watch::Sender<State>,
     pub(crate) trouble: watch::Sender<Option<String>>,
@@ -218,7 +214,7 @@ impl Driver {
 
     fn order(&mut self, order: Order) {
         // With any order: there may have been no room for theirs.
-        for signal in taken(&self.ends.signals) {
+        for signal in self.ends.signals.take() {
             self.step(Input::Signal(signal));
         }
         let (command, timeout_ms, answer) = match order {

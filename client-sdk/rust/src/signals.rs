@@ -2,7 +2,7 @@
 //! clock.
 
 use std::collections::VecDeque;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use roost_proto::{RoomId, UserId};
 
@@ -33,11 +33,11 @@ pub struct Outgoing {
 
 /// The latest signal of each place and kind.
 #[derive(Debug, Default)]
-pub(crate) struct Latest(VecDeque<Outgoing>);
+struct Latest(VecDeque<Outgoing>);
 
 impl Latest {
     /// Takes a signal over, in the place of one that waits and that it makes old.
-    pub(crate) fn push(&mut self, signal: Outgoing) {
+    fn push(&mut self, signal: Outgoing) {
         match self.0.iter_mut().find(|old| old.to == signal.to && old.kind == signal.kind) {
             Some(old) => *old = signal,
             None => {
@@ -48,9 +48,19 @@ impl Latest {
             }
         }
     }
+}
 
-    pub(crate) fn take_all(&mut self) -> VecDeque<Outgoing> {
-        std::mem::take(&mut self.0)
+/// Signals on their way from the application to the driver.
+#[derive(Debug, Default)]
+pub(crate) struct Given(Mutex<Latest>);
+
+impl Given {
+    pub(crate) fn push(&self, signal: Outgoing) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(signal);
+    }
+
+    pub(crate) fn take(&self) -> VecDeque<Outgoing> {
+        std::mem::take(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner).0)
     }
 }
 
