@@ -31,11 +31,16 @@ impl Way {
         Self { url, gate, _answering: answering }
     }
 
+    /// Cuts the connection of this client, which may come back when the gate is restored.
+    pub async fn sever(&self, client: &Client) {
+        self.gate.cut();
+        let noticed = async || (!client.state().borrow().is_connected()).then_some(());
+        eventually("the client notices", noticed).await;
+    }
+
     /// Cuts the connection of this client, which may come back at once.
     pub async fn cut(&self, client: &Client) {
-        self.gate.cut();
-        eventually("the client notices", async || (!client.state().borrow().is_connected()).then_some(()))
-            .await;
+        self.sever(client).await;
         self.gate.restore();
     }
 }
