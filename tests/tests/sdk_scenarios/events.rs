@@ -3,17 +3,10 @@
 use futures_util::future::join;
 use roost_client::{EventResult, MessageId, SendError};
 use roost_tests::cluster::{Backend, Cluster, Setup, eventually};
-use serde_json::{Value, json};
+use serde_json::json;
 
 use crate::person::{Person, ask};
 use crate::way::Way;
-
-/// How long a cluster waits for a result.
-const EVENT_TIMEOUT_MS: u64 = 2_000;
-
-async fn cluster(backend: Backend) -> Option<Cluster> {
-    Setup::new(backend, 2).tune(|_, config| config.core.event_timeout_ms = EVENT_TIMEOUT_MS).start().await
-}
 
 /// Answers an event as a processor does.
 async fn answer(cluster: &Cluster, user: &str, event: &MessageId) {
@@ -32,30 +25,35 @@ async fn results(person: &Person, n: usize) -> Vec<EventResult> {
 }
 
 pub async fn event_result(backend: Backend) {
-    let Some(cluster) = cluster(backend).await else { return };
+    let Some(mut cluster) = Cluster::start(backend, 2).await else { return };
     let mut events = cluster.tail("client_events").await;
     let user = cluster.user_at(0).await;
     let way = Way::to(&cluster, &user).await;
-    let alice = Person::at(&way.url, &user).await;
-    let ids = ["e-1", "e-2"].map(|id| MessageId::new(id).expect("a message id"));
-    for id in &ids {
-        let (result, ()) = join(alice.client.event_with_id(id.clone(), json!({"order": 17})), async {
-            assert_eq!(events.records(&user, 1).await[0].value["event_id"], id.as_str());
-            way.sever(&alice.client).await;
-            answer(&cluster, &user, id).await;
+    let cut = Person::at(&way.url, &user).await;
+    let bereft = Person::home(&cluster, 0).await;
+    for person in [&cut, &bereft] {
+        let (result, ()) = join(person.client.event(json!({"order": 17})), async {
+            let record = events.records(&person.name, 1).await.remove(0).value;
+            let id = MessageId::new(record["event_id"].as_str().expect("a text")).expect("a message id");
+            if person.name == user {
+                way.sever(&person.client).await;
+            } else {
+                cluster.kill(0);
+            }
+            answer(&cluster, &person.name, &id).await;
             way.gate.restore();
         })
         .await;
-        let EventResult { kind, event_id, status, data, .. } = result.expect("a result");
-        assert_eq!((kind.as_str(), status.as_deref(), &event_id), ("event_accepted", Some("ok"), id));
-        assert_eq!(data.map(|data| data.get().to_owned()), Some(Value::from(7).to_string()));
+        let result = result.expect("a result");
+        assert_eq!((result.kind.as_str(), result.status.as_deref()), ("event_accepted", Some("ok")));
+        assert_eq!(result.data.as_ref().map(|data| data.get()), Some("7"));
+        assert_eq!(results(person, 1).await, [result]);
     }
-    let told: Vec<_> = results(&alice, 2).await.into_iter().map(|result| result.event_id).collect();
-    assert_eq!(told, ids);
 }
 
 pub async fn event_timeout(backend: Backend) {
-    let Some(cluster) = cluster(backend).await else { return };
+    let setup = Setup::new(backend, 2).tune(|_, config| config.core.event_timeout_ms = 1_000);
+    let Some(cluster) = setup.start().await else { return };
     let alice = Person::home(&cluster, 0).await;
     let Err(SendError::TimedOut { id }) = alice.client.event(1).await else { panic!("nobody answered") };
     answer(&cluster, &alice.name, &id).await;

@@ -11,7 +11,7 @@ let dev;
 before(
   async () => {
     const env = {
-      EVENT_TIMEOUT_MS: 3000,
+      EVENT_TIMEOUT_MS: 15_000,
       LEASE_TTL_MS: 1500,
       PRESENCE_LINGER_MS: 300,
       SESSIONS_PER_USER_MAX: 2,
@@ -222,13 +222,14 @@ test('event-result', async (t) => {
   const [paul] = await connected(t, 'paul');
   const results = [];
   paul.roost.inbox.on('result', ({ data }) => results.push(data.event_id));
-  for (const id of ['e1', 'e2']) {
+  const disturb = { e1: async () => paul.cut(), e2: () => dev.crash() };
+  for (const [id, away] of Object.entries(disturb)) {
     const asked = paul.roost.event({ order: 17 }, { id });
     await until('it is with the processor', async () => {
       const { ok } = await service('/api/tickets?userId=paul', undefined, urlOf(paul.roost.node));
       return JSON.stringify(ok).includes(id);
     });
-    paul.cut();
+    await away();
     await answer('paul', id, 7);
     const { type, event_id: event, data } = await asked;
     assert.deepEqual([type, event, data], ['event_accepted', id, 7]);
