@@ -48,12 +48,9 @@ function signIn(user) {
   locate();
   follow({
     ring: ring.show,
-    nodes: nodes.show,
+    nodes: nodes.take,
     lost: (why) => tell('error', `the coordinator does not answer: ${why}`),
-    tick: () => {
-      nodes.render();
-      connection();
-    },
+    tick: connection,
   });
 }
 
@@ -93,6 +90,7 @@ function connection() {
   home.dataset.node = isConnected ? now : '';
   say(home, home.dataset.node || '–');
   nodes.mark(home.dataset.node);
+  nodes.render();
 }
 
 /** My place on the ring, which stays, whoever has it. */

@@ -23,7 +23,7 @@ let roost;
 let me = '';
 /** @type {RoomView | undefined} */
 let shown;
-let toldTyping = 0;
+let toldTyping = -Infinity;
 let onShown = () => {};
 
 /** One room that was joined. */
@@ -146,7 +146,6 @@ function show(view) {
   shown = view;
   if (view) view.unread = 0;
   said.replaceChildren(...(view ? [view.messages.element] : []));
-  view?.messages.scrollToEnd();
   cursors.use(view?.room);
   onShown(view?.name ?? '');
   render();
@@ -156,7 +155,7 @@ function publish() {
   const text = take($('message-input'));
   if (!text || !shown) return;
   const { messages, room } = shown;
-  toldTyping = 0;
+  toldTyping = -Infinity;
   messages.send({ stream: `room:${room.name}`, data: { text } }, (id) => room.publish({ text }, { id }));
 }
 

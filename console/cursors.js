@@ -26,7 +26,7 @@ let room;
 let me = '';
 /** Where I point, in parts of the area. */
 let mine = { x: 0.5, y: 0.5 };
-let told = 0;
+let told = -Infinity;
 let telling = 0;
 
 /** @param {string} user who is signed in */

@@ -5,8 +5,6 @@ import { tell } from './events.js';
 
 /** As many as somebody reads back; older ones are in the history. */
 const MESSAGES_MAX = 300;
-/** Who has scrolled back further is reading, and stays there. */
-const NEAR_END_PX = 40;
 /** What is not in its place yet comes last. */
 const LAST = [Infinity];
 const STATUS = { sending: 'sending…', acknowledged: 'kept', failed: 'not sent', received: '' };
@@ -55,6 +53,8 @@ export class Messages {
     const own = { ...message, id: newId(), from: this.#me };
     const item = this.#make(own);
     this.#place(item, LAST, own);
+    // It grows upwards (style.css): 0 is the end.
+    this.element.scrollTop = 0;
     const run = async () => {
       this.#mark(item, 'sending');
       try {
@@ -79,11 +79,6 @@ export class Messages {
       item.element.dataset.receipt = type;
       say(item.status, type);
     }
-  }
-
-  /** Shows the newest. */
-  scrollToEnd() {
-    this.element.scrollTop = this.element.scrollHeight;
   }
 
   #make(message) {
@@ -115,12 +110,10 @@ export class Messages {
     if (!item.element.dataset.receipt) say(item.status, STATUS[status]);
   }
 
-  /** Puts it where it belongs, and keeps the end in sight if it was. */
+  /** Puts it where it belongs. */
   #place(item, order, message) {
     item.message = message;
     const list = this.#list;
-    const { scrollHeight, scrollTop, clientHeight } = this.element;
-    const isAtEnd = scrollHeight - scrollTop - clientHeight < NEAR_END_PX;
     if (message.at) say(item.at, clock(message.at));
     let before = list.lastElementChild;
     while (before && (before === item.element || isBefore(order, before.order))) before = before.previousElementSibling;
@@ -128,7 +121,6 @@ export class Messages {
     const after = before ? before.nextElementSibling : list.firstElementChild;
     if (after !== item.element) list.insertBefore(item.element, after);
     if (list.children.length > MESSAGES_MAX) this.#forget(list.firstElementChild);
-    if (isAtEnd) this.scrollToEnd();
   }
 
   #forget(element) {

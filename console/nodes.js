@@ -24,8 +24,8 @@ export function allowAll() {
   };
 }
 
-/** Shows `nodes` of the body of `/nodes`. */
-export function show(nodes) {
+/** Takes `nodes` of the body of `/nodes`. */
+export function take(nodes) {
   const now = performance.now();
   for (const row of nodes) {
     const before = seen.get(row.node);
@@ -41,13 +41,11 @@ export function show(nodes) {
   }
   rows = nodes;
   for (const node of seen.keys()) if (!rows.some((row) => row.node === node)) seen.delete(node);
-  render();
 }
 
 /** Which of them is mine. */
 export function mark(node) {
   home = node;
-  render();
 }
 
 /** A node that was killed here is known to be gone before the coordinator says so. */
@@ -56,7 +54,7 @@ const stateOf = ({ node, sid, state }) => {
   return known?.killed && known.sid === sid ? 'killed' : state;
 };
 
-/** Times go on while nothing else changes. */
+/** Shows them; times go on while nothing else changes. */
 export function render() {
   keyed(list, rows, (row) => row.node, make, update);
 }
