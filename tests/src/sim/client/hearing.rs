@@ -7,6 +7,7 @@ use roost_proto::codes::ErrorCode;
 use roost_proto::events::Message;
 use roost_proto::frames::{Reply, ServerFrame};
 use roost_proto::ids::Cursor;
+use roost_proto::results::RESULT;
 use roost_ws_node::core::events::{Event, SessionKey};
 
 use super::super::{Happening, World};
@@ -142,7 +143,9 @@ impl World {
         }
         client.cursor = Some(at);
         let id = m.id.to_string();
-        self.saw_message(&id);
+        if m.kind != RESULT {
+            self.saw_message(&id);
+        }
         let client = &mut self.clients[user];
         if let Some(other) = client.seen.insert((at.generation, at.offset.0), id.clone())
             && other != id
