@@ -12,8 +12,10 @@ const STATUS = { sending: 'sending…', acknowledged: 'kept', failed: 'not sent'
 /** Ids are unique per sender. */
 const keyOf = ({ from, id }) => `${from} ${id}`;
 /** Unique for this sender on every page, also where `crypto.randomUUID` is not (pages without TLS). */
-const newId = () => [...crypto.getRandomValues(new Uint8Array(16))].map((b) => b.toString(16).padStart(2, '0')).join('');
-const textOf = (data) => (typeof data === 'string' ? data : typeof data?.text === 'string' ? data.text : JSON.stringify(data));
+const newId = () =>
+  [...crypto.getRandomValues(new Uint8Array(16))].map((b) => b.toString(16).padStart(2, '0')).join('');
+const textOf = (data) =>
+  typeof data === 'string' ? data : typeof data?.text === 'string' ? data.text : JSON.stringify(data);
 const isBefore = (a, b) => (a[0] === b[0] ? (a[1] ?? 0) < (b[1] ?? 0) : a[0] < b[0]);
 
 export class Messages {
@@ -93,11 +95,18 @@ export class Messages {
     };
     const inspect = h('button', { className: 'quiet', data: { testid: 'message-inspect' } }, 'Explain');
     inspect.onclick = () => this.#inspect(item.message);
-    item.element = h('li', { className: isMine ? 'mine' : '', data: { id, from } }, avatar,
-      h('div', { className: 'bubble' },
+    item.element = h(
+      'li',
+      { className: isMine ? 'mine' : '', data: { id, from } },
+      avatar,
+      h(
+        'div',
+        { className: 'bubble' },
         h('div', { className: 'who', hidden: isMine && !to }, to ? `to ${to}` : from),
         h('div', { className: 'text' }, textOf(data)),
-        h('div', { className: 'about' }, item.at, item.status, item.retry, inspect)));
+        h('div', { className: 'about' }, item.at, item.status, item.retry, inspect),
+      ),
+    );
     if (to) item.element.dataset.to = to;
     this.#items.set(keyOf(message), item);
     this.#mark(item, isMine ? 'sending' : 'received');

@@ -68,12 +68,28 @@ function make({ node }) {
   });
   const dot = h('span', { className: 'dot', aria: { hidden: 'true' } });
   dot.style.background = ofNode(node);
-  const element = h('li', { data: { node } },
-    h('div', { className: 'name' }, dot, h('strong', {}, node), h('span', { className: 'badge state' }),
-      h('span', { className: 'badge home', hidden: true }, 'home')),
-    h('dl', {}, number('sessions', 'sessions'), number('rate', 'msg/s'), number('lag', 'lag'), number('lease', 'renewed'),
-      number('vnodes', 'vnodes')),
-    h('div', { className: 'row ops' }, ...buttons));
+  const element = h(
+    'li',
+    { data: { node } },
+    h(
+      'div',
+      { className: 'name' },
+      dot,
+      h('strong', {}, node),
+      h('span', { className: 'badge state' }),
+      h('span', { className: 'badge home', hidden: true }, 'home'),
+    ),
+    h(
+      'dl',
+      {},
+      number('sessions', 'sessions'),
+      number('rate', 'msg/s'),
+      number('lag', 'lag'),
+      number('lease', 'renewed'),
+      number('vnodes', 'vnodes'),
+    ),
+    h('div', { className: 'row ops' }, ...buttons),
+  );
   for (const event of ['pointerenter', 'focusin']) element.addEventListener(event, () => ring.light(node));
   for (const event of ['pointerleave', 'focusout']) element.addEventListener(event, () => ring.light());
   return element;
