@@ -51,6 +51,8 @@ scene('two people talk, point, and see each other come and go', async ({ open })
   );
   await ben.locator('[data-reaction=heart]').click();
   await sees(ann, '[data-testid=reaction][data-user=ben][data-reaction=heart] svg');
+  await points(ben, 0.6, 0.4);
+  await cursor.waitFor();
   await shot(ann, 'console-talk');
 
   await ben.getByTestId('status-select').selectOption('away');
@@ -240,8 +242,13 @@ async function tabTo(page, testid) {
   assert.fail(`${testid} is not reached by Tab`);
 }
 
+/** Whether the newest message is in sight, of a list that is longer than its place. */
 const isAtEnd = (page) =>
-  page.getByTestId('messages').evaluate((list) => list.scrollHeight - list.scrollTop - list.clientHeight < 5);
+  page.getByTestId('messages').evaluate((list) => {
+    const place = list.closest('[role=log]').getBoundingClientRect();
+    const newest = list.lastElementChild.getBoundingClientRect();
+    return list.offsetHeight > place.height && newest.bottom < place.bottom + 1;
+  });
 
 const themeOf = (page) => page.evaluate(() => document.documentElement.dataset.theme);
 
