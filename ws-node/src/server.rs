@@ -8,9 +8,12 @@ use std::time::Duration;
 use prometheus::Registry;
 use roost_backend::log::{Lane, Log, Producer, TopicSpec};
 use roost_backend::store::{Deregister, LiveChannel, Store, Subscriber};
-use roost_proto::events::{CHAT_EVENTS, UNDELIVERED_EVENTS, USER_STATUS_EVENTS, messages_topic};
+use roost_proto::events::{
+    CHAT_EVENTS, CLIENT_EVENTS, UNDELIVERED_EVENTS, USER_STATUS_EVENTS, messages_topic,
+};
 use roost_proto::ids::NodeId;
 use roost_proto::limits::UNANSWERED_MAX;
+use roost_proto::results::{CLIENT_RESULTS, DEAD_LETTERS};
 use roost_service::http::serve;
 use roost_service::{Health, HttpLimits, HttpMetrics, admin, reply};
 use socket2::SockRef;
@@ -22,7 +25,7 @@ use tokio_util::task::TaskTracker;
 use warp::Filter;
 
 use crate::api::{self, Api, ApiMetrics};
-use crate::config::{MESSAGES_RETENTION_MS, UNDELIVERED_RETENTION_MS, WsNodeConfig};
+use crate::config::{MESSAGES_RETENTION_MS, WsNodeConfig};
 use crate::core::{Event, NodeCore};
 use crate::error::{BindError, Ended};
 use crate::live;
@@ -376,13 +379,11 @@ impl Server {
 
 async fn ensure_topics(log: &dyn Log, own: &str, partitions: u32) -> Result<(), BindError> {
     // The shared ones first: with a wrong partition count the node's own topic must not be made.
-    for (topic, retention_ms) in [
-        (CHAT_EVENTS, None),
-        (USER_STATUS_EVENTS, None),
-        (UNDELIVERED_EVENTS, Some(UNDELIVERED_RETENTION_MS)),
-        (own, Some(MESSAGES_RETENTION_MS)),
-    ] {
-        let spec = TopicSpec { partitions, retention_ms };
+    let shared =
+        [CHAT_EVENTS, USER_STATUS_EVENTS, UNDELIVERED_EVENTS, CLIENT_EVENTS, CLIENT_RESULTS, DEAD_LETTERS]
+            .map(|topic| (topic, TopicSpec::shared(topic, partitions)));
+    let own = (own, TopicSpec::kept_for(MESSAGES_RETENTION_MS, partitions));
+    for (topic, spec) in shared.into_iter().chain([own]) {
         let made = log.ensure_topic(topic, spec).await;
         made.map_err(|source| BindError::Log { topic: topic.to_owned(), source })?;
     }

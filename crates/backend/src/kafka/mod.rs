@@ -107,6 +107,10 @@ impl Log for KafkaLog {
         ends.first().copied().ok_or_else(|| LogError::Unreachable(format!("no end of {topic}/{partition}")))
     }
 
+    async fn first(&self, topic: &str, partition: u32) -> Result<u64, LogError> {
+        ends::first(&self.control, topic, partition).await
+    }
+
     async fn ping(&self) -> Result<(), LogError> {
         let control = Arc::clone(&self.control);
         blocking(PING_LIMIT, move || {
