@@ -5,7 +5,20 @@ import { createRequire } from 'node:module';
 import { after, before } from 'node:test';
 import { URL_, cluster, service, until } from '../../client-sdk/js/test/integration/cluster.js';
 import { freeze, hide, scene, shot } from './browser.js';
-import { allIsThere, count, enter, hears, homeOf, isMarked, messages, node, press, say, sees, seesNot } from './console.js';
+import {
+  allIsThere,
+  count,
+  enter,
+  hears,
+  homeOf,
+  isMarked,
+  messages,
+  node,
+  press,
+  say,
+  sees,
+  seesNot,
+} from './console.js';
 
 const AXE = await readFile(createRequire(import.meta.url).resolve('axe-core/axe.min.js'), 'utf8');
 const NARROW = { width: 400, height: 800 };
@@ -32,7 +45,10 @@ scene('two people talk, point, and see each other come and go', async ({ open })
   await sees(ben, '[data-testid=members] [data-user=ann]');
   assert.equal(await ben.getByTestId('member-count').textContent(), '2');
 
-  const talk = { ann: ['Guten Morgen, ben!', 'Which node are you on?'], ben: ['Morning. No idea,', 'it does not matter.'] };
+  const talk = {
+    ann: ['Guten Morgen, ben!', 'Which node are you on?'],
+    ben: ['Morning. No idea,', 'it does not matter.'],
+  };
   for (const text of talk.ann) await say(ann, text);
   for (const text of talk.ben) await say(ben, text);
   await allIsThere([ann, ben], talk);
@@ -165,7 +181,10 @@ scene('what happened to a message and a user is explained, and a token is made',
   await mia.getByTestId('inspect-input').fill('mia');
   await mia.getByTestId('inspect-to').fill('');
   await mia.getByTestId('inspect-run').click();
-  await mia.getByTestId('inspect-output').getByText(new RegExp(`${await homeOf(mia)}: vnode \\d+`)).waitFor();
+  await mia
+    .getByTestId('inspect-output')
+    .getByText(new RegExp(`${await homeOf(mia)}: vnode \\d+`))
+    .waitFor();
   await mia.getByTestId('token-user').fill('nat');
   await mia.getByTestId('token-make').click();
   await mia.waitForFunction(() => document.querySelector('[data-testid=token-output]').value);
@@ -268,7 +287,7 @@ const themeOf = (page) => page.evaluate(() => document.documentElement.dataset.t
 /** What a window shows is what the archive and the hot window have, once and in this order. */
 async function isKept(room, shown) {
   const kept = [];
-  for (let before; ; ) {
+  for (let before; ;) {
     const { ok } = await service('/api/history', { stream: `room:${room}`, limit: 100, before });
     kept.unshift(...ok.messages.toReversed());
     if (!ok.before) break;
