@@ -3,7 +3,7 @@ import assert from 'node:assert/strict';
 import { readFile } from 'node:fs/promises';
 import { createRequire } from 'node:module';
 import { after, before } from 'node:test';
-import { URL_, cluster, service, until } from '../../client-sdk/js/test/integration/cluster.js';
+import { cluster, service, until } from '../../client-sdk/js/test/integration/cluster.js';
 import { freeze, hide, scene, shot } from './browser.js';
 import {
   allIsThere,
