@@ -11,7 +11,7 @@ const PATIENCE_MS = 20_000;
 /** More than every wait in a test may take together: a wait that fails says more than this. */
 const TEST_MS_MAX = 180_000;
 /** What Chromium itself reports of a connection that failed, which is what many of these tests are about. */
-const EXPECTED = /^(WebSocket connection to|Failed to load resource)/;
+const EXPECTED = /^(WebSocket connection to|WebSocket is already in CLOSING|Failed to load resource)/;
 
 let launched;
 after(async () => (await launched)?.close());
