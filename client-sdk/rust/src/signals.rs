@@ -135,7 +135,7 @@ mod tests {
     fn of_too_many_that_wait_the_oldest_goes() {
         let mut signals = Signals::default();
         (0..=WAITING_MAX).for_each(|i| signals.push(signal(&format!("r{i}"), "k", &i.to_string())));
-        assert_eq!(signals.waiting.len(), WAITING_MAX);
+        assert_eq!(signals.waiting.0.len(), WAITING_MAX);
         assert_eq!(signals.take(0).as_deref(), Some("1"));
         signals.drop_all();
         assert_eq!((signals.take(0), signals.due_ms()), (None, None));
