@@ -6,7 +6,7 @@ import { follow, route } from './cluster.js';
 import { paint } from './colour.js';
 import * as cursors from './cursors.js';
 import { $, byId, onSubmit, say } from './dom.js';
-import { tell } from './events.js';
+import { gaps, tell } from './events.js';
 import * as inbox from './inbox.js';
 import * as inspector from './inspector.js';
 import * as nodes from './nodes.js';
@@ -23,8 +23,8 @@ let me = '';
 let roost;
 /** Where I was connected last. */
 let node = '';
-let lostAt = 0;
-let isGap = false;
+/** When the connection was lost, and how many gaps there were by then. */
+let lost = { at: 0, gaps: 0 };
 
 /** This page as `user`. */
 const address = (user, more) => `?${new URLSearchParams({ user, ...more })}`;
@@ -35,7 +35,6 @@ function signIn(user) {
   $('signin-user').value = user;
   paint(byId('avatar'), user);
   document.title = `${user} · Roost console`;
-  roost.inbox.on('gap', () => (isGap = true));
   roost.on('state', changed);
   presence.start(roost);
   cursors.start(user);
@@ -48,12 +47,9 @@ function signIn(user) {
   locate();
   follow({
     ring: ring.show,
-    nodes: nodes.show,
+    nodes: nodes.take,
     lost: (why) => tell('error', `the coordinator does not answer: ${why}`),
-    tick: () => {
-      nodes.render();
-      connection();
-    },
+    tick: connection,
   });
 }
 
@@ -62,17 +58,18 @@ function changed({ previous, current, reason }) {
   if (current === 'connecting') tell('connecting', `as ${me}`);
   if (current === 'failed') tell('failed', `the connection${why}`);
   if (current === 'reconnecting') {
-    lostAt = performance.now();
-    isGap = false;
+    lost = { at: performance.now(), gaps };
     tell('reconnecting', `the connection to ${node || 'the cluster'} was lost${why}`);
   }
   if (current === 'connected') {
     node = roost.node;
     tell('connected', `at ${node}`);
-    const seconds = ((performance.now() - lostAt) / 1000).toFixed(1);
+    const seconds = ((performance.now() - lost.at) / 1000).toFixed(1);
     // Gaps are told right after the state.
     if (previous === 'reconnecting') {
-      setTimeout(() => tell('recovered', `after ${seconds} s; ${isGap ? 'the inbox has a gap' : 'nothing was missed'}`));
+      setTimeout(() =>
+        tell('recovered', `after ${seconds} s, ${gaps > lost.gaps ? 'with gaps' : 'nothing was missed'}`),
+      );
     }
   }
   connection();
@@ -93,6 +90,7 @@ function connection() {
   home.dataset.node = isConnected ? now : '';
   say(home, home.dataset.node || '–');
   nodes.mark(home.dataset.node);
+  nodes.render();
 }
 
 /** My place on the ring, which stays, whoever has it. */

@@ -1,5 +1,5 @@
 // Rooms: what is said in them, who is there, and who types.
-import { $, byId, h, keyed, onSubmit, say, take } from './dom.js';
+import { $, byId, h, keyed, onSubmit, say, soon, take } from './dom.js';
 import { paint } from './colour.js';
 import * as cursors from './cursors.js';
 import { attempt, tell } from './events.js';
@@ -23,8 +23,10 @@ let roost;
 let me = '';
 /** @type {RoomView | undefined} */
 let shown;
-let toldTyping = 0;
+let toldTyping = -Infinity;
 let onShown = () => {};
+/** A thousand may come at once. */
+const changed = soon(render);
 
 /** One room that was joined. */
 class RoomView {
@@ -63,7 +65,7 @@ class RoomView {
     this.messages.receive(message);
     this.typing.delete(message.from);
     if (this !== shown) this.unread++;
-    render();
+    changed();
   }
 
   #gap() {
@@ -74,7 +76,7 @@ class RoomView {
   #members(listed, count) {
     this.members = listed && new Map(listed.map(({ user, info }) => [user, info]));
     this.count = count;
-    render();
+    changed();
   }
 
   #member({ user, change, info }) {
@@ -84,14 +86,14 @@ class RoomView {
       if (this === shown) cursors.gone(user);
     }
     if (this.members) this.count = this.members.size;
-    render();
+    changed();
   }
 
   #signal({ from, kind, data }) {
     if (kind === 'typing') {
       this.typing.set(from, performance.now() + TYPING_LASTS_MS);
-      setTimeout(render, TYPING_LASTS_MS + 50);
-      render();
+      setTimeout(changed, TYPING_LASTS_MS + 50);
+      changed();
     } else if (this === shown) cursors.signal(from, kind, data);
   }
 }
@@ -146,17 +148,17 @@ function show(view) {
   shown = view;
   if (view) view.unread = 0;
   said.replaceChildren(...(view ? [view.messages.element] : []));
-  view?.messages.scrollToEnd();
   cursors.use(view?.room);
   onShown(view?.name ?? '');
   render();
 }
 
 function publish() {
+  if (!shown) return;
   const text = take($('message-input'));
-  if (!text || !shown) return;
+  if (!text) return;
   const { messages, room } = shown;
-  toldTyping = 0;
+  toldTyping = -Infinity;
   messages.send({ stream: `room:${room.name}`, data: { text } }, (id) => room.publish({ text }, { id }));
 }
 
@@ -177,23 +179,34 @@ function turn(event) {
 }
 
 function render() {
-  keyed(tabs, [...views.values()], (view) => view.name, tab, (element, view) => {
-    element.setAttribute('aria-selected', String(view === shown));
-    element.tabIndex = view === shown ? 0 : -1;
-    say(element.lastElementChild, view.unread ? String(view.unread) : '');
-  });
+  keyed(
+    tabs,
+    [...views.values()],
+    (view) => view.name,
+    tab,
+    (element, view) => {
+      element.setAttribute('aria-selected', String(view === shown));
+      element.tabIndex = view === shown ? 0 : -1;
+      say(element.lastElementChild, view.unread ? String(view.unread) : '');
+    },
+  );
   $('room-leave').hidden = !shown;
   const listed = [...(shown?.members?.keys() ?? [])].sort().slice(0, MEMBERS_SHOWN);
   say($('member-count'), shown ? shown.count.toLocaleString() : '');
   keyed($('members'), listed, (user) => user, member);
   const now = performance.now();
-  const typing = [...(shown?.typing ?? [])].filter(([, until]) => until > now).map(([user]) => user);
+  for (const [user, until] of shown?.typing ?? []) if (until < now) shown.typing.delete(user);
+  const typing = [...(shown?.typing.keys() ?? [])];
   say($('typing'), typing.length ? `${typing.slice(0, 3).join(', ')} ${typing.length > 1 ? 'are' : 'is'} typing…` : '');
 }
 
 function tab(view) {
-  const element = h('button', { type: 'button', role: 'tab', data: { room: view.name }, aria: { controls: 'said' } },
-    `#${view.name}`, h('span', { className: 'unread' }));
+  const element = h(
+    'button',
+    { type: 'button', role: 'tab', data: { room: view.name }, aria: { controls: 'said' } },
+    `#${view.name}`,
+    h('span', { className: 'unread' }),
+  );
   element.onclick = () => show(view);
   return element;
 }

@@ -1,7 +1,18 @@
 // Which colour means whom.
 
 /** Told apart by those who see fewer colours, too, and visible on light and on dark. */
-const NODES = ['#4f8ef7', '#f2994a', '#2bb673', '#b36ae2', '#e0b52e', '#e5567a', '#2fb6c6', '#8f7a6a', '#94b53a', '#7b83d9'];
+const NODES = [
+  '#4f8ef7',
+  '#f2994a',
+  '#2bb673',
+  '#b36ae2',
+  '#e0b52e',
+  '#e5567a',
+  '#2fb6c6',
+  '#8f7a6a',
+  '#94b53a',
+  '#7b83d9',
+];
 /** In the order in which they were first seen. */
 const known = new Map();
 
@@ -20,6 +31,11 @@ export function ofUser(user) {
 /** One or two letters on the user's colour, beside the name that says the same. */
 export function paint(avatar, user) {
   const letters = user.split(/[^\p{L}\p{N}]+/u).filter(Boolean);
-  avatar.textContent = letters.slice(0, 2).map((word) => [...word][0]).join('').toUpperCase() || '?';
+  avatar.textContent =
+    letters
+      .slice(0, 2)
+      .map((word) => [...word][0])
+      .join('')
+      .toUpperCase() || '?';
   avatar.style.background = ofUser(user);
 }

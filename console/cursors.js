@@ -12,10 +12,16 @@ const REACTION_LASTS_MS = 2_000;
 const STEP = 0.03;
 
 const REACTIONS = {
-  heart: ['Heart', 'M12 20.500C4.5 14.5 2.5 11.5 2.5 8.500a4.8 4.8 0 0 1 9.5-1.3 4.8 4.8 0 0 1 9.5 1.300c0 3-2 6-9.5 12z'],
+  heart: [
+    'Heart',
+    'M12 20.500C4.5 14.5 2.5 11.5 2.5 8.500a4.8 4.8 0 0 1 9.5-1.3 4.8 4.8 0 0 1 9.5 1.300c0 3-2 6-9.5 12z',
+  ],
   star: ['Star', 'm12 2.5 2.9 6.3 6.9.8-5.1 4.7 1.4 6.800L12 17.700l-6.1 3.4 1.4-6.800L2.2 9.600l6.9-.8z'],
   bolt: ['Bolt', 'M13.5 2 4.5 13.500H11L9.5 22l9-11.500H13z'],
-  smile: ['Smile', 'M12 2.500a9.5 9.5 0 1 0 0 19 9.5 9.5 0 0 0 0-19zM8.7 8a1.3 1.3 0 1 1 0 2.6 1.3 1.3 0 0 1 0-2.600zm6.6 0a1.3 1.3 0 1 1 0 2.6 1.3 1.3 0 0 1 0-2.600zM7 13.500h10a5.1 5.1 0 0 1-10 0z'],
+  smile: [
+    'Smile',
+    'M12 2.500a9.5 9.5 0 1 0 0 19 9.5 9.5 0 0 0 0-19zM8.7 8a1.3 1.3 0 1 1 0 2.6 1.3 1.3 0 0 1 0-2.600zm6.6 0a1.3 1.3 0 1 1 0 2.6 1.3 1.3 0 0 1 0-2.600zM7 13.500h10a5.1 5.1 0 0 1-10 0z',
+  ],
 };
 const KEYS = { ArrowLeft: [-STEP, 0], ArrowRight: [STEP, 0], ArrowUp: [0, -STEP], ArrowDown: [0, STEP] };
 
@@ -26,7 +32,7 @@ let room;
 let me = '';
 /** Where I point, in parts of the area. */
 let mine = { x: 0.5, y: 0.5 };
-let told = 0;
+let told = -Infinity;
 let telling = 0;
 
 /** @param {string} user who is signed in */
@@ -48,7 +54,13 @@ export function start(user) {
     point(mine.x + step[0], mine.y + step[1]);
   });
   for (const [name, [label]] of Object.entries(REACTIONS)) {
-    const button = h('button', { className: 'icon', type: 'button', title: label, data: { testid: 'reaction-button', reaction: name }, aria: { label } });
+    const button = h('button', {
+      className: 'icon',
+      type: 'button',
+      title: label,
+      data: { testid: 'reaction-button', reaction: name },
+      aria: { label },
+    });
     button.append(drawing(name));
     button.onclick = () => {
       react(me, { reaction: name, ...mine });
@@ -94,11 +106,14 @@ function point(x, y) {
   byId('board-hint').hidden = true;
   if (telling) return;
   // The last place is told too, a moment later.
-  telling = setTimeout(() => {
-    telling = 0;
-    told = performance.now();
-    room?.signal('cursor', { x: Number(mine.x.toFixed(4)), y: Number(mine.y.toFixed(4)) });
-  }, Math.max(0, told + TELL_EVERY_MS - performance.now()));
+  telling = setTimeout(
+    () => {
+      telling = 0;
+      told = performance.now();
+      room?.signal('cursor', { x: Number(mine.x.toFixed(4)), y: Number(mine.y.toFixed(4)) });
+    },
+    Math.max(0, told + TELL_EVERY_MS - performance.now()),
+  );
 }
 
 function show(user, at) {
@@ -114,7 +129,12 @@ function show(user, at) {
 }
 
 function make(user) {
-  const element = h('div', { className: 'cursor', data: { testid: 'cursor', user } }, drawn('M3 2.5 20.5 10l-7.5 2.500L9.5 20z'), h('span', {}, user));
+  const element = h(
+    'div',
+    { className: 'cursor', data: { testid: 'cursor', user } },
+    drawn('M3 2.5 20.5 10l-7.5 2.500L9.5 20z'),
+    h('span', {}, user),
+  );
   element.style.setProperty('--colour', ofUser(user));
   area.append(element);
   return element;
@@ -122,7 +142,11 @@ function make(user) {
 
 function react(user, data) {
   if (!Object.hasOwn(REACTIONS, data?.reaction)) return;
-  const element = h('div', { className: 'reaction', data: { testid: 'reaction', user, reaction: data.reaction } }, drawing(data.reaction));
+  const element = h(
+    'div',
+    { className: 'reaction', data: { testid: 'reaction', user, reaction: data.reaction } },
+    drawing(data.reaction),
+  );
   element.style.setProperty('--colour', ofUser(user));
   move(element, place(data) ?? { x: 0.5, y: 0.5 });
   area.append(element);

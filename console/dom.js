@@ -49,6 +49,20 @@ export function keyed(list, items, keyOf, make, update) {
   for (const gone of had.values()) gone.remove();
 }
 
+/** As often as eyes follow: several changes are shown at once, also while nobody looks. */
+const SOON_MS = 30;
+
+/** Does `work` soon, once, however often it was asked for meanwhile. */
+export function soon(work) {
+  let asked = 0;
+  return () => {
+    asked ||= setTimeout(() => {
+      asked = 0;
+      work();
+    }, SOON_MS);
+  };
+}
+
 /** Calls `done` when the form is sent, and leaves the page where it is. */
 export function onSubmit(form, done) {
   form.addEventListener('submit', (event) => {

@@ -24,7 +24,10 @@ export async function explain(what, to = '', message = null) {
     const [lines, nodes] = await explained(what, to, message);
     const sentences = lines.map(([name, text]) => h('div', {}, h('dt', {}, name), h('dd', {}, text)));
     const all = h('pre', { tabIndex: 0 }, JSON.stringify(nodes, null, 2));
-    output.replaceChildren(h('dl', {}, ...sentences), h('details', {}, h('summary', {}, 'All that the nodes say'), all));
+    output.replaceChildren(
+      h('dl', {}, ...sentences),
+      h('details', {}, h('summary', {}, 'All that the nodes say'), all),
+    );
   } catch (error) {
     output.replaceChildren(h('p', { className: 'wrong' }, error.message));
     tell('error', `explain ${what}: ${error.message}`);
@@ -41,7 +44,8 @@ async function explained(what, to, own) {
     const lines = ofMessage(message);
     if (lines.length) return [lines, message];
     if (own?.offset) return [[kept(own), ['waits', 'nowhere: it is where it belongs']], message];
-    if (to || own) return [[['nowhere', 'nobody waits with it, and it is in no hot window that was looked into']], message];
+    if (to || own)
+      return [[['nowhere', 'nobody waits with it, and it is in no hot window that was looked into']], message];
   }
   const user = await nodes({ user: what });
   return [ofUser(what, user), user];
@@ -56,7 +60,10 @@ function ofMessage(nodes) {
   const lines = [];
   for (const [node, { found = [], kept: inbox }] of Object.entries(nodes)) {
     for (const { place, stream, number, age_ms: age, why } of found) {
-      lines.push(['waits', `at ${node}, ${place} of ${stream} (number ${number})${age === undefined ? '' : `, for ${age} ms`}`]);
+      lines.push([
+        'waits',
+        `at ${node}, ${place} of ${stream} (number ${number})${age === undefined ? '' : `, for ${age} ms`}`,
+      ]);
       lines.push(['because', why]);
     }
     for (const entry of inbox?.entries ?? []) {
@@ -74,13 +81,20 @@ function ofUser(user, nodes) {
     lines.push(['home', `${node}: vnode ${home.vnode} under epoch ${home.epoch}, ${home.phase}`]);
     lines.push(['lease', home.lease_left_ms ? `${home.lease_left_ms} ms left` : 'has run out: the home is suspended']);
     lines.push(['status', home.status ?? 'offline']);
-    lines.push(['work', `${home.queued} queued, ${home.writing} in the write under way (tried ${home.write_retries} times again)`]);
+    lines.push([
+      'work',
+      `${home.queued} queued, ${home.writing} in the write under way (tried ${home.write_retries} times again)`,
+    ]);
     lines.push(['log', `${home.outbox} events not in it yet, ${home.held} answers held for them`]);
   }
   if (!lines.some(([name]) => name === 'home')) lines.push(['home', 'no node has this vnode at the moment']);
   for (const [node, { sessions = [], channel }] of Object.entries(nodes)) {
     lines.push(...ofSessions(node, sessions));
-    if (channel) lines.push(['channel', `${node} has ${channel.items} messages for the home ${channel.to ?? '–'}, ${channel.sent} sent; last heard of it ${channel.silent_ms} ms ago`]);
+    if (channel)
+      lines.push([
+        'channel',
+        `${node} has ${channel.items} messages for the home ${channel.to ?? '–'}, ${channel.sent} sent; last heard of it ${channel.silent_ms} ms ago`,
+      ]);
   }
   return lines;
 }
@@ -88,6 +102,8 @@ function ofUser(user, nodes) {
 const ofSessions = (node, sessions) =>
   sessions.map(({ session, state, sent, tail, credit }) => {
     const behind = Math.max(0, tail - sent);
-    const place = behind ? `${behind} messages behind${credit ? '' : ': its socket does not read'}` : `was sent everything up to ${sent}`;
+    const place = behind
+      ? `${behind} messages behind${credit ? '' : ': its socket does not read'}`
+      : `was sent everything up to ${sent}`;
     return ['session', `${session} at ${node}: ${state}; ${place}`];
   });

@@ -5,8 +5,6 @@ import { tell } from './events.js';
 
 /** As many as somebody reads back; older ones are in the history. */
 const MESSAGES_MAX = 300;
-/** Who has scrolled back further is reading, and stays there. */
-const NEAR_END_PX = 40;
 /** What is not in its place yet comes last. */
 const LAST = [Infinity];
 const STATUS = { sending: 'sending…', acknowledged: 'kept', failed: 'not sent', received: '' };
@@ -14,8 +12,10 @@ const STATUS = { sending: 'sending…', acknowledged: 'kept', failed: 'not sent'
 /** Ids are unique per sender. */
 const keyOf = ({ from, id }) => `${from} ${id}`;
 /** Unique for this sender on every page, also where `crypto.randomUUID` is not (pages without TLS). */
-const newId = () => [...crypto.getRandomValues(new Uint8Array(16))].map((b) => b.toString(16).padStart(2, '0')).join('');
-const textOf = (data) => (typeof data === 'string' ? data : typeof data?.text === 'string' ? data.text : JSON.stringify(data));
+const newId = () =>
+  [...crypto.getRandomValues(new Uint8Array(16))].map((b) => b.toString(16).padStart(2, '0')).join('');
+const textOf = (data) =>
+  typeof data === 'string' ? data : typeof data?.text === 'string' ? data.text : JSON.stringify(data);
 const isBefore = (a, b) => (a[0] === b[0] ? (a[1] ?? 0) < (b[1] ?? 0) : a[0] < b[0]);
 
 export class Messages {
@@ -55,6 +55,8 @@ export class Messages {
     const own = { ...message, id: newId(), from: this.#me };
     const item = this.#make(own);
     this.#place(item, LAST, own);
+    // It grows upwards (style.css): 0 is the end.
+    this.element.scrollTop = 0;
     const run = async () => {
       this.#mark(item, 'sending');
       try {
@@ -81,11 +83,6 @@ export class Messages {
     }
   }
 
-  /** Shows the newest. */
-  scrollToEnd() {
-    this.element.scrollTop = this.element.scrollHeight;
-  }
-
   #make(message) {
     const { id, from, to, data } = message;
     const isMine = from === this.#me;
@@ -98,11 +95,18 @@ export class Messages {
     };
     const inspect = h('button', { className: 'quiet', data: { testid: 'message-inspect' } }, 'Explain');
     inspect.onclick = () => this.#inspect(item.message);
-    item.element = h('li', { className: isMine ? 'mine' : '', data: { id, from } }, avatar,
-      h('div', { className: 'bubble' },
+    item.element = h(
+      'li',
+      { className: isMine ? 'mine' : '', data: { id, from } },
+      avatar,
+      h(
+        'div',
+        { className: 'bubble' },
         h('div', { className: 'who', hidden: isMine && !to }, to ? `to ${to}` : from),
         h('div', { className: 'text' }, textOf(data)),
-        h('div', { className: 'about' }, item.at, item.status, item.retry, inspect)));
+        h('div', { className: 'about' }, item.at, item.status, item.retry, inspect),
+      ),
+    );
     if (to) item.element.dataset.to = to;
     this.#items.set(keyOf(message), item);
     this.#mark(item, isMine ? 'sending' : 'received');
@@ -115,12 +119,10 @@ export class Messages {
     if (!item.element.dataset.receipt) say(item.status, STATUS[status]);
   }
 
-  /** Puts it where it belongs, and keeps the end in sight if it was. */
+  /** Puts it where it belongs. */
   #place(item, order, message) {
     item.message = message;
     const list = this.#list;
-    const { scrollHeight, scrollTop, clientHeight } = this.element;
-    const isAtEnd = scrollHeight - scrollTop - clientHeight < NEAR_END_PX;
     if (message.at) say(item.at, clock(message.at));
     let before = list.lastElementChild;
     while (before && (before === item.element || isBefore(order, before.order))) before = before.previousElementSibling;
@@ -128,7 +130,6 @@ export class Messages {
     const after = before ? before.nextElementSibling : list.firstElementChild;
     if (after !== item.element) list.insertBefore(item.element, after);
     if (list.children.length > MESSAGES_MAX) this.#forget(list.firstElementChild);
-    if (isAtEnd) this.scrollToEnd();
   }
 
   #forget(element) {

@@ -24,8 +24,8 @@ export function allowAll() {
   };
 }
 
-/** Shows `nodes` of the body of `/nodes`. */
-export function show(nodes) {
+/** Takes `nodes` of the body of `/nodes`. */
+export function take(nodes) {
   const now = performance.now();
   for (const row of nodes) {
     const before = seen.get(row.node);
@@ -41,13 +41,11 @@ export function show(nodes) {
   }
   rows = nodes;
   for (const node of seen.keys()) if (!rows.some((row) => row.node === node)) seen.delete(node);
-  render();
 }
 
 /** Which of them is mine. */
 export function mark(node) {
   home = node;
-  render();
 }
 
 /** A node that was killed here is known to be gone before the coordinator says so. */
@@ -56,7 +54,7 @@ const stateOf = ({ node, sid, state }) => {
   return known?.killed && known.sid === sid ? 'killed' : state;
 };
 
-/** Times go on while nothing else changes. */
+/** Shows them; times go on while nothing else changes. */
 export function render() {
   keyed(list, rows, (row) => row.node, make, update);
 }
@@ -70,12 +68,28 @@ function make({ node }) {
   });
   const dot = h('span', { className: 'dot', aria: { hidden: 'true' } });
   dot.style.background = ofNode(node);
-  const element = h('li', { data: { node } },
-    h('div', { className: 'name' }, dot, h('strong', {}, node), h('span', { className: 'badge state' }),
-      h('span', { className: 'badge home', hidden: true }, 'home')),
-    h('dl', {}, number('sessions', 'sessions'), number('rate', 'msg/s'), number('lag', 'lag'), number('lease', 'renewed'),
-      number('vnodes', 'vnodes')),
-    h('div', { className: 'row ops' }, ...buttons));
+  const element = h(
+    'li',
+    { data: { node } },
+    h(
+      'div',
+      { className: 'name' },
+      dot,
+      h('strong', {}, node),
+      h('span', { className: 'badge state' }),
+      h('span', { className: 'badge home', hidden: true }, 'home'),
+    ),
+    h(
+      'dl',
+      {},
+      number('sessions', 'sessions'),
+      number('rate', 'msg/s'),
+      number('lag', 'lag'),
+      number('lease', 'renewed'),
+      number('vnodes', 'vnodes'),
+    ),
+    h('div', { className: 'row ops' }, ...buttons),
+  );
   for (const event of ['pointerenter', 'focusin']) element.addEventListener(event, () => ring.light(node));
   for (const event of ['pointerleave', 'focusout']) element.addEventListener(event, () => ring.light());
   return element;

@@ -1,5 +1,5 @@
 // Friends: what those who are watched show, and what I show.
-import { $, byId, h, keyed, onSubmit, say, take } from './dom.js';
+import { $, byId, h, keyed, onSubmit, say, soon, take } from './dom.js';
 import { paint } from './colour.js';
 import { attempt, tell } from './events.js';
 
@@ -8,20 +8,28 @@ const UNKNOWN = { status: 'unknown', since: null, last_seen: null };
 /** By user, in the order of watching. */
 const friends = new Map();
 let roost;
+const changed = soon(render);
 
 /** @param {any} client of the SDK */
 export function start(client) {
   roost = client;
   roost.presence.on('change', (shown) => {
     if (friends.has(shown.user)) friends.set(shown.user, shown);
-    render();
+    changed();
   });
   roost.presence.on('lost', ({ user, error }) => {
     friends.delete(user);
     tell('error', `${user} cannot be watched: ${error.message}`);
     render();
   });
-  onSubmit(byId('watch'), () => watch(take($('watch-input')).split(',').map((user) => user.trim()).filter(Boolean)));
+  onSubmit(byId('watch'), () =>
+    watch(
+      take($('watch-input'))
+        .split(',')
+        .map((user) => user.trim())
+        .filter(Boolean),
+    ),
+  );
   $('status-select').onchange = ({ target }) => attempt('your status', () => roost.presence.set(target.value));
 }
 
@@ -52,9 +60,20 @@ function render() {
 function make(user) {
   const avatar = h('span', { className: 'avatar', aria: { hidden: 'true' } });
   paint(avatar, user);
-  const end = h('button', { className: 'quiet', data: { testid: 'unwatch' }, aria: { label: `Stop watching ${user}` } }, '×');
+  const end = h(
+    'button',
+    { className: 'quiet', data: { testid: 'unwatch' }, aria: { label: `Stop watching ${user}` } },
+    '×',
+  );
   end.onclick = () => unwatch(user);
-  return h('li', { data: { user } }, avatar, h('span', { className: 'grow' }, user), h('span', { className: 'badge state' }), end);
+  return h(
+    'li',
+    { data: { user } },
+    avatar,
+    h('span', { className: 'grow' }, user),
+    h('span', { className: 'badge state' }),
+    end,
+  );
 }
 
 function update(element, user) {

@@ -33,7 +33,11 @@ export function show(ring) {
   const now = performance.now();
   const before = vnodes;
   vnodes = Array.from({ length: ring.vnodes }, (_, v) => ({
-    owner: NOBODY, ready: false, epoch: 0, target: NOBODY, changed: before[v]?.changed ?? -Infinity,
+    owner: NOBODY,
+    ready: false,
+    epoch: 0,
+    target: NOBODY,
+    changed: before[v]?.changed ?? -Infinity,
   }));
   for (const [v, owner, epoch, ready] of ring.rows) Object.assign(vnodes[v], { owner, epoch, ready });
   for (const [v, target] of ring.moving) vnodes[v].target = target;
@@ -59,7 +63,10 @@ function describe(ring) {
   const owned = new Map();
   for (const { owner } of vnodes) owned.set(owner, (owned.get(owner) ?? 0) + 1);
   const shares = [...owned].sort().map(([node, count]) => `${node || 'nobody'} ${count}`);
-  canvas.setAttribute('aria-label', `The ring of ${ring.vnodes} vnodes: ${shares.join(', ')}; ${ring.moving.length} moving`);
+  canvas.setAttribute(
+    'aria-label',
+    `The ring of ${ring.vnodes} vnodes: ${shares.join(', ')}; ${ring.moving.length} moving`,
+  );
   canvas.dataset.vnodes = String(ring.vnodes);
   canvas.dataset.moving = String(ring.moving.length);
   say(byId('ring-vnodes'), ring.vnodes.toLocaleString());

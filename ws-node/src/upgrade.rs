@@ -138,7 +138,11 @@ async fn upgraded(
     match claims {
         Some(claims) => {
             let stop = shared.stop.clone();
-            stop.run_until_cancelled(socket::run(shared, socket, claims)).await;
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => {}
+                () = socket::run(shared, socket, claims) => {}
+            }
         }
         None => socket::turn_away(socket, CloseCode::ForbiddenOrigin, "the origin is not allowed").await,
     }
