@@ -7,10 +7,11 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use futures_util::future::try_join_all;
 use roost_backend::archive::{Archive, ArchiveError, Stored};
-use roost_backend::log::{Log, LogReader, LogRecord, Position};
+use roost_backend::log::{Log, LogError, LogReader, LogRecord, Position};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use crate::gather::{Gathering, bytes};
@@ -26,6 +27,8 @@ const BATCH_BYTES: usize = 4 * 1024 * 1024;
 const PAGES_MAX: usize = 40;
 /// and their size in KiB: four batches of the largest records.
 const QUEUE_KIB: usize = 16 * 1024;
+/// Without a record for this long, it is looked whether some were removed.
+const SILENT_FOR: Duration = Duration::from_secs(30);
 /// After an error of the log, before a new reader begins.
 const READ_AGAIN: Duration = Duration::from_secs(1);
 /// After somebody else has read on from where we were: the next beat tells whose the partition is.
@@ -155,9 +158,11 @@ impl Follower {
             Ok(stored) => stored,
             Err(error) => return Ended::Failed(error),
         };
-        let next: BTreeMap<u32, u64> =
+        let mut next: BTreeMap<u32, u64> =
             mine.iter().map(|p| (*p, stored.get(p).copied().unwrap_or(0))).collect();
-        self.progress.set(next.clone());
+        if let Err(ended) = self.skip_removed(&mut next).await {
+            return ended;
+        }
         let from: Vec<_> = next.iter().map(|(&partition, &offset)| Position { partition, offset }).collect();
         let reader = match self.log.read_from(self.topic, &from).await {
             Ok(reader) => reader,
@@ -189,6 +194,43 @@ impl Follower {
         }
     }
 
+    /// Moves over what retention removed: where nothing is left, no record would tell. It is for who begins to read, and
+    /// then for a partition that nothing comes from.
+    async fn skip_removed(&self, next: &mut BTreeMap<u32, u64>) -> Result<(), Ended> {
+        let first = async |&partition: &u32| {
+            Ok::<_, LogError>((partition, self.log.first(self.topic, partition).await?))
+        };
+        let firsts = try_join_all(next.keys().map(first)).await;
+        let mut gathering = Gathering::new(next);
+        for (partition, first) in firsts.map_err(|error| Ended::Unread(error.to_string()))? {
+            gathering.skip_to(partition, first);
+        }
+        self.keep(gathering, next).await
+    }
+
+    /// Stores what has gathered, if anything has.
+    async fn keep(&self, gathering: Gathering, next: &mut BTreeMap<u32, u64>) -> Result<(), Ended> {
+        self.tell_gaps(&gathering);
+        let lost = gathering.lost;
+        let batch = gathering.batch(self.topic);
+        if !batch.spans.is_empty() {
+            let began = Instant::now();
+            match self.archive.store(&batch).await {
+                Ok(Stored::Kept(tally)) => {
+                    self.metrics.stored(&tally, lost, began.elapsed());
+                    if tally.dead > 0 {
+                        tracing::warn!(topic = self.topic, records = tally.dead, "put aside as dead letters");
+                    }
+                }
+                Ok(Stored::Fenced) => return Err(Ended::Fenced),
+                Err(error) => return Err(Ended::Failed(error)),
+            }
+        }
+        next.extend(batch.spans.iter().map(|span| (span.partition, span.to)));
+        self.progress.set(next.clone());
+        Ok(())
+    }
+
     /// Takes what has gathered and stores it in one transaction, over and over.
     async fn store(
         &self,
@@ -200,9 +242,13 @@ impl Follower {
         loop {
             let mut page = match left.take() {
                 Some(page) => page,
-                None => match pages.recv().await {
-                    Some(page) => page,
-                    None => return Ended::Unread("the reader ended".to_owned()),
+                None => match timeout(SILENT_FOR, pages.recv()).await {
+                    Ok(Some(page)) => page,
+                    Ok(None) => return Ended::Unread("the reader ended".to_owned()),
+                    Err(_) => match self.skip_removed(&mut next).await {
+                        Ok(()) => continue,
+                        Err(ended) => return ended,
+                    },
                 },
             };
             let (mut gathering, mut taken) = (Gathering::new(&next), Vec::new());
@@ -216,23 +262,10 @@ impl Follower {
                 let Ok(another) = pages.try_recv() else { break };
                 page = another;
             }
-            self.tell_gaps(&gathering);
-            let lost = gathering.lost;
-            let batch = gathering.batch(self.topic);
-            let began = Instant::now();
-            match self.archive.store(&batch).await {
-                Ok(Stored::Kept(tally)) => {
-                    self.metrics.stored(&tally, lost, began.elapsed());
-                    *batch_max = (*batch_max * 2).min(BATCH_RECORDS);
-                    if tally.dead > 0 {
-                        tracing::warn!(topic = self.topic, records = tally.dead, "put aside as dead letters");
-                    }
-                }
-                Ok(Stored::Fenced) => return Ended::Fenced,
-                Err(error) => return Ended::Failed(error),
+            if let Err(ended) = self.keep(gathering, &mut next).await {
+                return ended;
             }
-            next.extend(batch.spans.iter().map(|span| (span.partition, span.to)));
-            self.progress.set(next.clone());
+            *batch_max = (*batch_max * 2).min(BATCH_RECORDS);
         }
     }
 
@@ -253,3 +286,6 @@ impl Follower {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

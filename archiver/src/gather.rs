@@ -26,17 +26,24 @@ impl Gathering {
         Self { spans, records: Vec::new(), bytes: 0, lost: 0, went_back: Vec::new() }
     }
 
+    /// Covers what retention removed before `first`.
+    pub(crate) fn skip_to(&mut self, partition: u32, first: u64) {
+        // Readers read what they were told to.
+        let Some(span) = self.spans.get_mut(&partition) else { return };
+        // One that was never archived begins where the log does.
+        if span.to > 0 {
+            self.lost += first.saturating_sub(span.to);
+        }
+        span.to = span.to.max(first);
+    }
+
     pub(crate) fn take(&mut self, records: Vec<LogRecord>) {
         for record in records {
             let Position { partition, offset } = record.position;
-            // Readers read what they were told to.
+            self.skip_to(partition, offset);
             let Some(span) = self.spans.get_mut(&partition) else { continue };
             if offset < span.to {
                 self.went_back.push(partition);
-            }
-            // One that was never archived begins where the log does.
-            if span.to > 0 {
-                self.lost += offset.saturating_sub(span.to);
             }
             span.to = offset + 1;
             self.bytes += bytes(&record);
@@ -72,7 +79,7 @@ mod tests {
 
     fn record(partition: u32, offset: u64) -> LogRecord {
         let position = Position { partition, offset };
-        LogRecord { position, key: Bytes::new(), payload: Bytes::from_static(b"12345") }
+        LogRecord { position, at_ms: 0, key: Bytes::new(), payload: Bytes::from_static(b"12345") }
     }
 
     #[test]
@@ -87,6 +94,17 @@ mod tests {
         let span = |partition, from, to| Span { partition, from, to };
         assert_eq!(batch.spans, [span(0, 5, 11), span(1, 0, 5)]);
         assert_eq!(batch.records.len(), 5);
+    }
+
+    #[test]
+    fn what_was_removed_is_covered_without_a_record() {
+        let mut gathering = Gathering::new(&[(0, 5), (1, 0), (2, 9)].into());
+        for partition in 0..3 {
+            gathering.skip_to(partition, 7);
+        }
+        assert_eq!(gathering.lost, 2, "of one that was never archived nobody knows");
+        let span = |partition, from, to| Span { partition, from, to };
+        assert_eq!(gathering.batch("t").spans, [span(0, 5, 7), span(1, 0, 7)]);
     }
 
     #[test]

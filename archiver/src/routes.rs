@@ -1,21 +1,26 @@
-//! What the public port answers: `/history`, `/presence/history`, `/presence/at`, and the dead letters
+//! What the public port answers: `/history`, `/events`, `/presence/history`, `/presence/at`, and the dead letters
 //! (`docs/PROTOCOL.md`, HTTP).
 
+mod asked;
 mod dead_letters;
+mod events;
 mod history;
 mod page;
 mod presence;
 mod query;
 mod rights;
 
+use std::ops::Deref;
 use std::sync::Arc;
+use std::time::Duration;
 
-use roost_backend::archive::{Archive, ArchiveError};
+use roost_backend::archive::{Archive, ArchiveError, QUESTIONS_MAX};
 use roost_proto::{ErrorBody, ErrorCode};
 use roost_service::{cors, reply};
 use serde::Serialize;
 use serde_json::value::RawValue;
-use tokio::time::Instant;
+use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::time::{Instant, timeout};
 use warp::Filter;
 use warp::filters::BoxedFilter;
 use warp::http::{HeaderMap, Method};
@@ -26,14 +31,52 @@ use crate::metrics::Metrics;
 use query::Query;
 
 const METHODS: &str = "GET, POST, OPTIONS";
-/// When to come again while the database is away.
+/// When to come again while the database is away, or too many ask.
 const AWAY_RETRY_AFTER_MS: u64 = 2_000;
+
+/// For a turn to ask: the next few of a burst wait, and nobody else.
+const TURN_LIMIT: Duration = Duration::from_secs(1);
 
 /// What all routes share.
 pub(crate) struct Api {
-    pub config: ArchiverConfig,
-    pub archive: Arc<dyn Archive>,
-    pub metrics: Metrics,
+    config: ArchiverConfig,
+    archive: Arc<dyn Archive>,
+    metrics: Metrics,
+    turns: Semaphore,
+}
+
+/// The archive, for as long as it is somebody's turn to ask it.
+struct Turn<'a> {
+    archive: &'a dyn Archive,
+    _turn: SemaphorePermit<'a>,
+}
+
+impl<'a> Deref for Turn<'a> {
+    type Target = dyn Archive + 'a;
+
+    fn deref(&self) -> &Self::Target {
+        self.archive
+    }
+}
+
+impl Api {
+    pub(crate) fn new(config: ArchiverConfig, archive: Arc<dyn Archive>, metrics: Metrics) -> Self {
+        Self { config, archive, metrics, turns: Semaphore::new(QUESTIONS_MAX) }
+    }
+
+    /// The archive, when it is the caller's turn.
+    ///
+    /// # Errors
+    /// `unavailable` while too many ask.
+    async fn archive(&self) -> Result<Turn<'_>, ErrorBody> {
+        match timeout(TURN_LIMIT, self.turns.acquire()).await {
+            Ok(Ok(turn)) => Ok(Turn { archive: &*self.archive, _turn: turn }),
+            _ => {
+                let body = ErrorBody::new(ErrorCode::Unavailable, "too many ask the archive at the moment");
+                Err(body.retry_after(AWAY_RETRY_AFTER_MS))
+            }
+        }
+    }
 }
 
 /// As text, so that frames stay as they are to the byte.
@@ -61,6 +104,7 @@ pub(crate) fn routes(api: Api) -> BoxedFilter<(Response,)> {
     let api = Arc::new(api);
     let paths = [
         warp::path!("history").map(|| "/history").boxed(),
+        warp::path!("events").map(|| "/events").boxed(),
         warp::path!("presence" / "history").map(|| "/presence/history").boxed(),
         warp::path!("presence" / "at").map(|| "/presence/at").boxed(),
         warp::path!("api" / "dead-letters").map(|| "/api/dead-letters").boxed(),
@@ -110,6 +154,7 @@ async fn serve<B: warp::Buf>(
     let reader = rights::reader(&api.config, headers)?;
     let answer = match (method, path) {
         (&Method::GET, "/history") => history::answer(api, &reader, &Query::parse(query)?).await,
+        (&Method::GET, "/events") => events::answer(api, &reader, &Query::parse(query)?).await,
         (&Method::GET, "/presence/history") => presence::history(api, &reader, &Query::parse(query)?).await,
         (&Method::GET, "/presence/at") => presence::at(api, &reader, &Query::parse(query)?).await,
         (&Method::GET, "/api/dead-letters") => {

@@ -8,7 +8,8 @@ use std::time::Duration;
 use prometheus::Registry;
 use roost_backend::archive::Archive;
 use roost_backend::log::{Log, LogError, TopicSpec};
-use roost_proto::events::{CHAT_EVENTS, USER_STATUS_EVENTS};
+use roost_proto::events::{CHAT_EVENTS, CLIENT_EVENTS, UNDELIVERED_EVENTS, USER_STATUS_EVENTS};
+use roost_proto::results::{CLIENT_RESULTS, DEAD_LETTERS};
 use roost_service::{Health, HttpMetrics, TaskEnded, Tasks, serve};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
@@ -20,7 +21,8 @@ use crate::routes::{Api, routes};
 use crate::watch::{CHECKS, Watch, Watched, trim};
 
 /// What is archived.
-const TOPICS: [&str; 2] = [CHAT_EVENTS, USER_STATUS_EVENTS];
+const TOPICS: [&str; 6] =
+    [CHAT_EVENTS, USER_STATUS_EVENTS, UNDELIVERED_EVENTS, CLIENT_EVENTS, CLIENT_RESULTS, DEAD_LETTERS];
 
 /// Why an archiver cannot start.
 #[derive(Debug, thiserror::Error)]
@@ -65,9 +67,7 @@ impl Archiver {
         let public_metrics = HttpMetrics::register(&registry, "public")?;
         let admin_metrics = HttpMetrics::register(&registry, "admin")?;
         for topic in TOPICS {
-            // As ws-nodes make them, whoever comes first.
-            let spec = TopicSpec { partitions: config.partitions, retention_ms: None };
-            let ensured = log.ensure_topic(topic, spec).await;
+            let ensured = log.ensure_topic(topic, TopicSpec::shared(topic, config.partitions)).await;
             ensured.map_err(|source| BindError::Log { topic: topic.to_owned(), source })?;
         }
 
@@ -104,7 +104,7 @@ impl Archiver {
             tasks.spawn("trim", trim(Arc::clone(&archive), config.retention_days, stop.clone()));
         }
         let http = config.http.clone();
-        let api = warp::service(routes(Api { config, archive, metrics }));
+        let api = warp::service(routes(Api::new(config, archive, metrics)));
         let public = serve(public, api, http, public_metrics, stop, tasks.tracker());
         tasks.spawn("public", public);
         tasks.serve_admin(admin_port, health.clone(), registry.clone(), admin_metrics);

@@ -33,7 +33,7 @@ impl Floor {
 pub async fn measure(cluster: &Cluster) -> Result<Floor> {
     let topic = format!("messages-floor-{:08x}", rand::random::<u32>());
     let log = &cluster.backends.log;
-    log.ensure_topic(&topic, TopicSpec { partitions: 1, retention_ms: Some(3_600_000) }).await?;
+    log.ensure_topic(&topic, TopicSpec::kept_for(3_600_000, 1)).await?;
     let mut reader = log.read_from_end(&topic).await?;
     let (reports, mut reported) = mpsc::channel(1024);
     let producer = log.producer(Lane::Transport, reports)?;

@@ -2,13 +2,15 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use reqwest::{Client, StatusCode};
 use roost_archiver::{Archiver, ArchiverConfig};
 use roost_backend::archive::Archive;
 use roost_backend::embedded::EmbeddedArchive;
-use roost_backend::log::Log;
+use roost_backend::log::{Lane, Log, Outgoing};
 use roost_backend::postgres::PostgresArchive;
 use serde_json::Value;
+use tokio::sync::mpsc;
 use tokio_postgres::NoTls;
 
 use crate::cluster::{Backend, eventually, listen, now_s, verifier};
@@ -116,6 +118,19 @@ pub async fn archive(backend: &Backend) -> Option<(Arc<dyn Archive>, Option<Data
     Some((Arc::new(archive), None))
 }
 
+/// Writes records to the partition 0 of a topic, as anybody may; where it ends then.
+pub async fn write(log: &dyn Log, topic: &str, key: &str, payloads: impl IntoIterator<Item = String>) -> u64 {
+    let (reports, mut reported) = mpsc::channel(16);
+    let producer = log.producer(Lane::Outbox, reports).expect("a producer");
+    for (token, payload) in (0..).zip(payloads) {
+        let (topic, key) = (topic.into(), Bytes::from(key.to_owned()));
+        let record = Outgoing { topic, partition: 0, key, payload: payload.into(), token };
+        producer.produce(record).expect("room");
+        reported.recv().await.expect("a report").result.expect("it is in the log");
+    }
+    log.end(topic, 0).await.expect("an end")
+}
+
 /// Asks an archiver with one token.
 pub struct Reader {
     base: String,
@@ -162,6 +177,20 @@ impl Reader {
             (status == StatusCode::OK).then_some(body)
         })
         .await
+    }
+
+    /// The dead letters in which `mark` is, oldest first.
+    pub async fn dead_letters(&self, mark: &str) -> Vec<Value> {
+        let (mut all, mut before) = (Vec::new(), String::new());
+        loop {
+            let page = self.good(&format!("/api/dead-letters?limit=500{before}")).await;
+            let letters = page["dead_letters"].as_array().expect("a list").iter();
+            all.extend(letters.filter(|letter| letter["payload"].to_string().contains(mark)).cloned());
+            let Some(next) = page["before"].as_str() else { break };
+            before = format!("&before={next}");
+        }
+        all.reverse();
+        all
     }
 
     /// All messages of a stream, oldest first, read back page by page once the archive has passed `through`.

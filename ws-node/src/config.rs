@@ -23,8 +23,6 @@ use crate::error::BindError;
 
 /// How long records of `messages-*` are kept: transport, not storage.
 pub const MESSAGES_RETENTION_MS: u64 = 3_600_000;
-/// How long records of `undelivered_events` are kept: who is told so much later has come and seen by itself.
-pub const UNDELIVERED_RETENTION_MS: u64 = 7 * 86_400_000;
 /// A stuck path shows within two of these, in milliseconds; 17,000 small messages a day and node.
 const CANARY_EVERY_MS: u64 = 5_000;
 

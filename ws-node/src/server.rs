@@ -25,7 +25,7 @@ use tokio_util::task::TaskTracker;
 use warp::Filter;
 
 use crate::api::{self, Api, ApiMetrics};
-use crate::config::{MESSAGES_RETENTION_MS, UNDELIVERED_RETENTION_MS, WsNodeConfig};
+use crate::config::{MESSAGES_RETENTION_MS, WsNodeConfig};
 use crate::core::{Event, NodeCore};
 use crate::error::{BindError, Ended};
 use crate::live;
@@ -383,16 +383,11 @@ impl Server {
 
 async fn ensure_topics(log: &dyn Log, own: &str, partitions: u32) -> Result<(), BindError> {
     // The shared ones first: with a wrong partition count the node's own topic must not be made.
-    for (topic, retention_ms) in [
-        (CHAT_EVENTS, None),
-        (USER_STATUS_EVENTS, None),
-        (CLIENT_EVENTS, None),
-        (CLIENT_RESULTS, None),
-        (DEAD_LETTERS, None),
-        (UNDELIVERED_EVENTS, Some(UNDELIVERED_RETENTION_MS)),
-        (own, Some(MESSAGES_RETENTION_MS)),
-    ] {
-        let spec = TopicSpec { partitions, retention_ms };
+    let shared =
+        [CHAT_EVENTS, USER_STATUS_EVENTS, UNDELIVERED_EVENTS, CLIENT_EVENTS, CLIENT_RESULTS, DEAD_LETTERS]
+            .map(|topic| (topic, TopicSpec::shared(topic, partitions)));
+    let own = (own, TopicSpec::kept_for(MESSAGES_RETENTION_MS, partitions));
+    for (topic, spec) in shared.into_iter().chain([own]) {
         let made = log.ensure_topic(topic, spec).await;
         made.map_err(|source| BindError::Log { topic: topic.to_owned(), source })?;
     }

@@ -2,13 +2,14 @@
 
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
-use roost_backend::archive::{DeadLetter, Replayed};
+use roost_backend::archive::{DeadLetter, Place, Replayed};
 use roost_proto::ErrorBody;
 use roost_proto::time::rfc3339;
 use roost_service::body;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
+use super::page::Page;
 use super::query::Query;
 use super::{Answer, Api, away, bad, told};
 
@@ -42,8 +43,10 @@ fn shown(bytes: &[u8]) -> Value {
 
 pub(super) async fn list(api: &Api, query: &Query) -> Answer {
     let (before, limit) = (query.before_id()?, query.limit()?);
-    let found = api.archive.dead_letters(before, limit).await.map_err(|error| away(&error))?;
-    let next = found.last().filter(|_| found.len() == limit).map(|letter| letter.id.to_string());
+    let found = api.archive().await?.dead_letters(before, limit + 1).await.map_err(|error| away(&error))?;
+    let found = found.into_iter().map(|letter| (letter.id, letter)).collect();
+    let size = |letter: &DeadLetter| letter.key.len() + letter.payload.len();
+    let page = Page::of(found, before.map_or(Place::Newest, Place::Before), limit, size);
     let letter = |letter: &DeadLetter| {
         json!({
             "id": letter.id,
@@ -56,14 +59,14 @@ pub(super) async fn list(api: &Api, query: &Query) -> Answer {
             "payload": shown(&letter.payload),
         })
     };
-    let letters: Vec<Value> = found.iter().map(letter).collect();
-    told(&json!({"dead_letters": letters, "before": next}))
+    let letters: Vec<Value> = page.entries.iter().map(|(_, found)| letter(found)).collect();
+    told(&json!({"dead_letters": letters, "before": page.before.map(|id| id.to_string())}))
 }
 
 pub(super) async fn replay(api: &Api, ids: Vec<u64>) -> Answer {
-    let mut results = Vec::new();
+    let (archive, mut results) = (api.archive().await?, Vec::new());
     for id in ids {
-        let replayed = api.archive.replay(id).await.map_err(|error| away(&error))?;
+        let replayed = archive.replay(id).await.map_err(|error| away(&error))?;
         results.push(match replayed {
             Replayed::Stored => json!({"id": id, "result": "stored"}),
             Replayed::Refused(reason) => json!({"id": id, "result": "refused", "reason": reason}),
@@ -74,9 +77,9 @@ pub(super) async fn replay(api: &Api, ids: Vec<u64>) -> Answer {
 }
 
 pub(super) async fn discard(api: &Api, ids: Vec<u64>) -> Answer {
-    let mut results = Vec::new();
+    let (archive, mut results) = (api.archive().await?, Vec::new());
     for id in ids {
-        let there = api.archive.discard(id).await.map_err(|error| away(&error))?;
+        let there = archive.discard(id).await.map_err(|error| away(&error))?;
         results.push(json!({"id": id, "result": if there { "discarded" } else { "missing" }}));
     }
     told(&json!({"results": results}))

@@ -1,9 +1,6 @@
 //! One page of what was found, and where the pages beside it are.
 
-use roost_backend::archive::Place;
-
-/// Longest page, in bytes, unless its first entry alone is larger: what a client reads without trouble.
-const PAGE_BYTES_MAX: usize = 1024 * 1024;
+use roost_backend::archive::{PAGE_BYTES_MAX, Place};
 
 /// A page as it is shown, newest first.
 #[derive(Debug, PartialEq, Eq)]
@@ -16,8 +13,8 @@ pub(super) struct Page<K, T> {
 }
 
 impl<K: Copy, T> Page<K, T> {
-    /// Of what was `found` at `place`, newest first: `limit` entries and, if there are more, one more. `bytes` is the
-    /// size of an entry.
+    /// Of what was `found` at `place`, newest first: `limit` entries and, if there are more, one more; or fewer, which
+    /// pass [`PAGE_BYTES_MAX`] then. `bytes` is the size of an entry, no less than what the archive takes it for.
     pub(super) fn of(
         mut found: Vec<(K, T)>,
         place: Place<K>,
@@ -35,7 +32,8 @@ impl<K: Copy, T> Page<K, T> {
             total <= PAGE_BYTES_MAX
         });
         let keep = fits.count().max(1);
-        let more = found.len() > keep;
+        // The archive may have stopped at an entry that alone is a page.
+        let more = found.len() > keep || total >= PAGE_BYTES_MAX;
         found.truncate(keep);
         if forth {
             found.reverse();
@@ -81,5 +79,6 @@ mod tests {
         assert_eq!(page(&[9, 8, 7, 6], Place::Newest, 9, half), (vec![9, 8], Some(8), Some(9)));
         assert_eq!(page(&[9, 8, 7, 6], Place::After(5), 9, half), (vec![7, 6], Some(6), Some(7)));
         assert_eq!(page(&[9, 8], Place::Newest, 9, 3 * half), (vec![9], Some(9), Some(9)));
+        assert_eq!(page(&[9], Place::Newest, 9, 3 * half), (vec![9], Some(9), Some(9)), "there may be more");
     }
 }

@@ -29,7 +29,12 @@ fn record(n: u64, generation: Epoch) -> LogRecord {
     let data = RawValue::from_string(format!("{{\"text\":\"{text}\",\"n\":{n}}}")).expect("JSON");
     let rest = message_rest(&id, "message", "user-7", NOW_MS + n, &data);
     let payload = message_bytes(&stream, Cursor::new(generation, Offset(n / STREAMS + 1)), &rest);
-    LogRecord { position: Position { partition: 0, offset: n }, key: Bytes::new(), payload }
+    LogRecord {
+        position: Position { partition: 0, offset: n },
+        at_ms: NOW_MS + n,
+        key: Bytes::new(),
+        payload,
+    }
 }
 
 fn batches(count: u64, generation: Epoch) -> Vec<Batch> {

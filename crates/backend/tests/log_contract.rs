@@ -64,6 +64,7 @@ mod memory {
         now.fetch_add(600_000, Ordering::Relaxed);
         tokio::time::sleep(Duration::from_secs(60)).await;
         assert_eq!(log.end("t", 0).await.expect("an end"), 2501);
+        assert_eq!(log.first("t", 0).await.expect("the last one stays"), 2500);
         producer.produce(record(2501)).expect("the queue has room");
         assert_eq!(slow.next().await.expect("a record")[0].position.offset, 2501);
     }
@@ -91,7 +92,7 @@ mod file {
                 log.ensure_topic("t", spec(Some(60_000))).await.expect("a topic");
             }
             assert_eq!(log.end("t", 0).await.expect("the topic is there"), 10 * life);
-            let other = log.ensure_topic("t", TopicSpec { partitions: 2, retention_ms: None }).await;
+            let other = log.ensure_topic("t", TopicSpec::shared("t", 2)).await;
             assert!(matches!(other, Err(LogError::Partitions { found: 1, wanted: 2, .. })), "{other:?}");
             let (producer, mut reports) = sender(&log);
             for n in 10 * life..10 * (life + 1) {
@@ -161,6 +162,9 @@ mod kafka {
     use rdkafka::ClientConfig;
     use rdkafka::admin::{AdminClient, AdminOptions};
     use rdkafka::client::DefaultClientContext;
+    use rdkafka::producer::{FutureProducer, FutureRecord};
+    use rdkafka::{Offset, TopicPartitionList};
+    use roost_backend::log::{FOREIGN_BYTES_MAX, Position};
 
     async fn fixture() -> Option<Fixture> {
         let brokers = brokers()?;
@@ -186,13 +190,64 @@ mod kafka {
     }
 
     roost_backend::log_contract!(fixture());
+
+    /// A topic of one partition, its name, and a log; what is written with rdkafka itself is another's.
+    async fn another(spec: TopicSpec) -> Option<(KafkaLog, String, String)> {
+        let brokers = brokers()?;
+        let config = KafkaConfig { brokers: brokers.clone(), ..KafkaConfig::default() };
+        let log = KafkaLog::connect(config).await.expect("a broker at KAFKA_BROKERS");
+        let topic = format!("test-{:016x}", rand::random::<u64>());
+        log.ensure_topic(&topic, spec).await.expect("a topic");
+        Some((log, brokers, topic))
+    }
+
+    async fn write(brokers: &str, topic: &str, bytes: usize) -> i64 {
+        let producer: FutureProducer = ClientConfig::new()
+            .set("bootstrap.servers", brokers)
+            .set("message.max.bytes", "3000000")
+            .create()
+            .expect("a producer");
+        let payload = vec![b'x'; bytes];
+        let record = FutureRecord::<(), _>::to(topic).partition(0).payload(&payload).timestamp(5);
+        producer.send(record, SOON).await.expect("it is taken").offset
+    }
+
+    #[tokio::test]
+    async fn what_retention_removed_is_not_the_first() {
+        let Some((log, brokers, topic)) = another(spec(None)).await else { return };
+        for _ in 0..5 {
+            write(&brokers, &topic, 1).await;
+        }
+        for first in [3, 5] {
+            let mut before = TopicPartitionList::new();
+            before.add_partition_offset(&topic, 0, Offset::Offset(first)).expect("an offset");
+            admin(&brokers).delete_records(&before, &AdminOptions::new()).await.expect("removed");
+            assert_eq!(log.first(&topic, 0).await.expect("an offset"), first as u64);
+        }
+        assert_eq!(log.end(&topic, 0).await.expect("an end"), 5);
+        log.remove_topic(&topic).await.expect("the topic is there");
+    }
+
+    #[tokio::test]
+    async fn a_topic_of_others_takes_large_records_and_has_its_own_time() {
+        let spec = TopicSpec { foreign: true, ..spec(None) };
+        let Some((log, brokers, topic)) = another(spec).await else { return };
+        let large = FOREIGN_BYTES_MAX - 1024;
+        write(&brokers, &topic, large).await;
+        let mut reader =
+            log.read_from(&topic, &[Position { partition: 0, offset: 0 }]).await.expect("a reader");
+        let records = tokio::time::timeout(SOON, reader.next()).await.expect("in time").expect("a record");
+        assert_eq!(records[0].payload.len(), large);
+        assert!(records[0].at_ms > 1_577_836_800_000, "not the writer's: {}", records[0].at_ms);
+        log.remove_topic(&topic).await.expect("the topic is there");
+    }
 }
 
 /// For whatever must happen.
 const SOON: Duration = Duration::from_secs(20);
 
 fn spec(retention_ms: Option<u64>) -> TopicSpec {
-    TopicSpec { partitions: 1, retention_ms }
+    TopicSpec { partitions: 1, retention_ms, foreign: false }
 }
 
 fn sender(log: &EmbeddedLog) -> (Arc<dyn Producer>, mpsc::Receiver<Report>) {

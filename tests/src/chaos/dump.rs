@@ -89,6 +89,7 @@ pub fn read(dir: &Path, topic: &str) -> anyhow::Result<Vec<LogRecord>> {
         ensure!(partition < PARTITIONS, "{topic} has no partition {partition}");
         Ok(LogRecord {
             position: Position { partition, offset },
+            at_ms: 0,
             key: Bytes::from(key),
             payload: Bytes::from(value),
         })

@@ -120,6 +120,7 @@ impl World {
                     position: Position { partition, offset: offset as u64 },
                     key: Bytes::new(),
                     payload: records[offset].clone(),
+                    at_ms: 0,
                 })
                 .collect();
             if !page.is_empty() {

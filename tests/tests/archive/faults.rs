@@ -41,8 +41,7 @@ async fn kafka() -> Option<Arc<dyn Log>> {
         return None;
     };
     let log = KafkaLog::connect(KafkaConfig { brokers, ..KafkaConfig::default() }).await.expect("a broker");
-    let spec = TopicSpec { partitions: PARTITIONS, retention_ms: None };
-    log.ensure_topic(CHAT_EVENTS, spec).await.expect("the topic");
+    log.ensure_topic(CHAT_EVENTS, TopicSpec::shared(CHAT_EVENTS, PARTITIONS)).await.expect("the topic");
     Some(Arc::new(log))
 }
 

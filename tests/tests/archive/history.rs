@@ -2,15 +2,13 @@
 
 use std::sync::Arc;
 
-use bytes::Bytes;
 use reqwest::StatusCode;
-use roost_backend::log::{Lane, Log, Outgoing};
+use roost_backend::log::Log;
 use roost_proto::claims::Role;
 use roost_proto::events::CHAT_EVENTS;
-use roost_tests::archive::{Reader, archive};
+use roost_tests::archive::{Reader, archive, write};
 use roost_tests::cluster::{Backend, Cluster, Setup, eventually, token_for, token_of};
 use serde_json::{Value, json};
-use tokio::sync::mpsc;
 
 /// P5: who is told `recovered:false` reads the history through the point it was given, and has missed nothing.
 /// A hot window of a few messages, and a reader with a cursor from another life.
@@ -68,6 +66,7 @@ pub async fn the_history_is_for_those_who_may_read_the_stream(backend: Backend) 
     let inbox = format!("/history?stream=user:{bob}");
     let at = format!("/presence/at?userId={bob}&at=2026-11-21T06:40:00Z");
     let presence = format!("/presence/history?userId={bob}");
+    let events = format!("/events?userId={bob}");
     for (reader, path, status) in [
         (&own, inbox.as_str(), 200),
         (&own, "/history?stream=user:somebody", 403),
@@ -81,6 +80,10 @@ pub async fn the_history_is_for_those_who_may_read_the_stream(backend: Backend) 
         (&own, &presence, 200),
         (&own, "/presence/history?userId=somebody", 403),
         (&service, &presence, 200),
+        (&own, &events, 200),
+        (&own, "/events?userId=somebody", 403),
+        (&service, "/events?userId=somebody", 200),
+        (&stranger, &events, 401),
         (&own, "/api/dead-letters", 403),
         (&service, "/api/dead-letters", 200),
         (&own, "/nowhere", 404),
@@ -100,6 +103,8 @@ pub async fn the_history_is_for_those_who_may_read_the_stream(backend: Backend) 
         (format!("{inbox}&through=soon"), "through"),
         (format!("/presence/at?userId={bob}"), "at"),
         (format!("/presence/at?userId={bob}&at=noon"), "at"),
+        ("/events".to_owned(), "userId"),
+        (format!("{events}&before=yesterday"), "before"),
         (format!("{presence}&from=2026-11-21T06:40:00Z&to=2026-11-20T06:40:00Z"), "to"),
     ] {
         let (status, body) = own.ask(&path).await;
@@ -146,28 +151,19 @@ pub async fn what_cannot_be_kept_is_a_dead_letter_that_operators_see(backend: Ba
     let Some((archive, _database)) = archive(&backend).await else { return };
     let Some(cluster) = Cluster::start(backend, 1).await else { return };
     let log: Arc<dyn Log> = cluster.log().await;
-    let (reports, mut reported) = mpsc::channel(16);
-    let producer = log.producer(Lane::Outbox, reports).expect("a producer");
     let mark = cluster.user("mark");
     let nul = format!(
         "{{\"stream\":\"user:{mark}\",\"generation\":1,\"offset\":1,\"id\":\"m\",\"kind\":\"message\",\
          \"from\":\"a\\u0000b\",\"at\":\"2026-11-21T06:40:00Z\",\"data\":1}}"
     );
-    for (token, payload) in [(0, Bytes::from(format!("{mark} \u{0}"))), (1, Bytes::from(nul))] {
-        let (topic, key) = (CHAT_EVENTS.into(), Bytes::from_static(b"key"));
-        producer.produce(Outgoing { topic, partition: 0, key, payload, token }).expect("room");
-        reported.recv().await.expect("a report").result.expect("it is in the log");
-    }
-    let end = log.end(CHAT_EVENTS, 0).await.expect("an end");
+    let end = write(&*log, CHAT_EVENTS, "key", [format!("{mark} \u{0}"), nul]).await;
     let archiver = cluster.archiver(archive).await;
     let service = Reader::new(&archiver, token_of("backend", Role::Service));
     service.good(&format!("/history?stream=user:{mark}&through=0:{end}")).await;
-    let page = service.good("/api/dead-letters?limit=500").await;
-    let all = page["dead_letters"].as_array().expect("a list");
-    let ours: Vec<_> = all.iter().filter(|l| l["payload"].to_string().contains(&mark)).collect();
+    let ours = service.dead_letters(&mark).await;
     let reasons: Vec<_> = ours.iter().map(|l| l["reason"].as_str().expect("a reason")).collect();
     assert!(
-        reasons.len() == 2 && reasons[0].contains("NUL") && reasons[1].contains("not a record"),
+        reasons.len() == 2 && reasons[0].contains("not a record") && reasons[1].contains("NUL"),
         "{reasons:?}"
     );
     let ids = json!({"ids": [ours[0]["id"], ours[1]["id"]]});

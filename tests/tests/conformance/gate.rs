@@ -86,6 +86,10 @@ impl Log for Gated {
         self.log.commit(topic, at).await
     }
 
+    async fn first(&self, topic: &str, partition: u32) -> Result<u64, LogError> {
+        self.log.first(topic, partition).await
+    }
+
     async fn ping(&self) -> Result<(), LogError> {
         self.log.ping().await
     }

@@ -31,7 +31,7 @@ impl Suspects {
     pub(crate) fn of(entries: &[Entry<'_>]) -> Option<Self> {
         let young = entries.iter().filter_map(|entry| match &entry.row {
             Row::Message(row) => may_be(row).then_some(row),
-            Row::Status(_) => None,
+            _ => None,
         });
         let mut newest: HashMap<&StreamId, u64> = HashMap::new();
         let mut first_ms = None;

@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use roost_proto::events::StatusEvent;
+use roost_proto::Json;
+use roost_proto::events::{ClientEvent, StatusEvent};
 use roost_proto::ids::{Cursor, Epoch, Seq, StreamId, UserId};
 
 use crate::log::{LogRecord, Position};
@@ -17,7 +18,7 @@ pub(crate) mod row;
 pub use again::AGAIN_WITHIN_MS;
 pub use row::{AT_MAX_MS, AT_MIN_MS};
 
-/// What can go wrong with the archive. All but the last pass: the caller repeats.
+/// What can go wrong with the archive. All but the last two pass: the caller repeats.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum ArchiveError {
     #[error("the archive is not reachable: {0}")]
@@ -26,6 +27,8 @@ pub enum ArchiveError {
     Timeout(Duration),
     #[error("the archive refused: {0}")]
     Refused(String),
+    #[error("the archive's schema cannot be brought up to date: {0}")]
+    Schema(String),
     #[error("the archive cannot be used: {0}")]
     Config(String),
 }
@@ -80,24 +83,46 @@ pub enum Place<K> {
     After(K),
 }
 
-/// Where a change of a user's status stands among all of that user.
+/// Where something of a user, a change of the status or an event, stands among all of its kind of that user.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Change {
+pub struct Moment {
     pub at_ms: u64,
     pub epoch: Epoch,
     pub seq: Seq,
 }
 
-/// Asks for changes of a user's status.
+/// Asks for changes of a user's status, or for a user's events.
 #[derive(Debug, Clone)]
-pub struct Changes {
+pub struct Asked {
     pub user: UserId,
     /// Both included, in milliseconds since 1970.
     pub from_ms: u64,
     pub to_ms: u64,
-    pub place: Place<Change>,
+    pub place: Place<Moment>,
     pub limit: usize,
 }
+
+/// A client's event, and what the customers' processors said to it.
+#[derive(Debug, Clone)]
+pub struct Answered {
+    pub event: ClientEvent,
+    /// The records, oldest first; of more than [`RESULTS_SHOWN_MAX`] the first.
+    pub results: Vec<Json>,
+}
+
+impl Answered {
+    /// Bytes of its texts.
+    pub fn size(&self) -> usize {
+        self.event.data.get().len() + self.results.iter().map(|result| result.get().len()).sum::<usize>()
+    }
+}
+
+/// Results that are shown of one event: it gets one or two. As large as they may be they are a megabyte.
+pub const RESULTS_SHOWN_MAX: usize = 16;
+/// A page ends with what passes so many bytes of texts, in whatever is asked for: what one answer can have.
+pub const PAGE_BYTES_MAX: usize = 1024 * 1024;
+/// An event or a result that comes again is known by its id for so long before and after, in milliseconds.
+pub const KNOWN_FOR_MS: u64 = 7 * 86_400_000;
 
 /// A record that is in none of the tables, and why.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -116,8 +141,12 @@ pub struct DeadLetter {
 impl DeadLetter {
     /// As a batch that moves no position.
     pub(crate) fn batch(&self) -> Batch {
-        let record =
-            LogRecord { position: self.position, key: self.key.clone(), payload: self.payload.clone() };
+        let record = LogRecord {
+            position: self.position,
+            at_ms: self.at_ms,
+            key: self.key.clone(),
+            payload: self.payload.clone(),
+        };
         Batch { topic: self.topic.as_str().into(), spans: Vec::new(), records: vec![record] }
     }
 }
@@ -133,20 +162,24 @@ pub enum Replayed {
     Missing,
 }
 
-/// The archive of `chat_events` and `user_status_events`.
+/// The archive of the topics for consumers: `chat_events`, `undelivered_events`, `user_status_events`, `client_events`
+/// and `client_results`, and of `dead_letters`.
 ///
 /// 1. A batch is stored as a whole with the new positions, or not at all. It is stored only if each of its spans begins
 ///    where the archive is in that partition (at first 0); else the answer is [`Stored::Fenced`]. So whoever reads which
 ///    partition, and however often, nothing is stored twice and nothing is left out.
-/// 2. A message is kept once by (stream, generation, offset), a change of a status once by (vnode, epoch, seq). A copy
-///    changes nothing.
+/// 2. A message, and that it was not delivered, is kept once by (stream, generation, offset), a change of a status once
+///    by (vnode, epoch, seq); a client's event once by its id, and a client's result by its own, if no more than
+///    [`KNOWN_FOR_MS`] lie between: the first stands. A copy changes nothing.
 /// 3. A message that comes again under a newer generation of its stream, within [`AGAIN_WITHIN_MS`] of that generation's
 ///    beginning, with the same sender, id and data, is kept once, under the older; its other place is noted.
 /// 4. A record that cannot be read, or that the database refuses, becomes a dead letter with the reason and all its
-///    bytes. It holds up nothing else.
+///    bytes. It holds up nothing else. A record of `dead_letters` becomes the letter of the record it is about. A record
+///    of one place has one letter, whoever says how often that it is one.
 /// 5. After an error it is unknown whether the batch was stored; [`positions`](Self::positions) tells.
-/// 6. Messages are shown as readers were sent them, to the byte. Pages are newest first, ordered by (generation, offset)
-///    or by [`Change`]; one after the other in either direction they show everything once.
+/// 6. Messages and results are shown as readers were sent them, to the byte. Pages are newest first, ordered by
+///    (generation, offset) or by [`Moment`]; one after the other in either direction they show everything once. A page
+///    may be shorter than asked for: then it passes [`PAGE_BYTES_MAX`].
 /// 7. A dead letter that is replayed is stored, or stays with the reason of the last try.
 /// 8. `beat` names whoever has called it within the last [`LIVING_MS`], by the archive's own clock.
 /// 9. What is shown was stored, and what was stored before the question is shown.
@@ -189,7 +222,13 @@ pub trait Archive: Send + Sync {
     ///
     /// # Errors
     /// [`ArchiveError`]; safe to repeat.
-    async fn changes(&self, asked: &Changes) -> Result<Vec<(Change, StatusEvent)>, ArchiveError>;
+    async fn changes(&self, asked: &Asked) -> Result<Vec<(Moment, StatusEvent)>, ArchiveError>;
+
+    /// Events of one client, newest first, each with its results.
+    ///
+    /// # Errors
+    /// [`ArchiveError`]; safe to repeat.
+    async fn events(&self, asked: &Asked) -> Result<Vec<(Moment, Answered)>, ArchiveError>;
 
     /// At most `limit` dead letters with smaller ids than `before`, newest first.
     ///
@@ -215,6 +254,9 @@ pub trait Archive: Send + Sync {
     async fn trim(&self, before_ms: u64) -> Result<(), ArchiveError>;
 }
 
+/// Questions of others that an archive is asked at the same time; whoever asks sees to it, so that storing never waits
+/// for them. More are not answered sooner: each keeps one processor of the database busy.
+pub const QUESTIONS_MAX: usize = 8;
 /// An archiver that was silent for this long is taken for dead: five beats.
 pub const LIVING_MS: u64 = 10_000;
 /// How often an archiver beats.

@@ -4,6 +4,7 @@
 //! ([`archive_contract!`](crate::archive_contract)).
 
 pub mod dead;
+pub mod events;
 pub mod read;
 pub mod write;
 
@@ -13,14 +14,16 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use bytes::Bytes;
 use roost_proto::events::{
-    CHAT_EVENTS, Status, StatusCause, USER_STATUS_EVENTS, message_bytes, message_rest, numbered_bytes,
-    status_rest,
+    CHAT_EVENTS, CLIENT_EVENTS, ClientEvent, Status, StatusCause, UNDELIVERED_EVENTS, USER_STATUS_EVENTS,
+    event_rest, message_bytes, message_rest, numbered_bytes, status_rest,
 };
 use roost_proto::ids::{Cursor, Epoch, MessageId, Offset, Seq, StreamId, UserId, VnodeId};
+use roost_proto::results::{CLIENT_RESULTS, DEAD_LETTERS, Refused};
 use serde_json::value::RawValue;
 
 use crate::archive::{
-    AGAIN_WITHIN_MS, Archive, Batch, Change, Changes, Place, Replayed, Span, Stored, Tally,
+    AGAIN_WITHIN_MS, Answered, Archive, Asked, Batch, DeadLetter, Moment, Place, RESULTS_SHOWN_MAX, Replayed,
+    Span, Stored, Tally,
 };
 use crate::log::{LogRecord, Position};
 
@@ -108,7 +111,8 @@ impl Topic {
             let end = self.ends.entry(partition).or_default();
             let span = spans.entry(partition).or_insert(Span { partition, from: *end, to: *end });
             let position = Position { partition, offset: *end };
-            records.push(LogRecord { position, key: Bytes::from_static(b"key"), payload });
+            let key = Bytes::from_static(b"key");
+            records.push(LogRecord { position, at_ms: NOW_MS + *end, key, payload });
             *end += 1;
             span.to = *end;
         }
@@ -161,6 +165,14 @@ macro_rules! archive_contract {
             read::pages_of_changes_show_everything_once_in_both_directions,
             read::the_living_are_those_who_beat,
             read::what_is_too_old_is_removed,
+            events::events_are_shown_with_their_results,
+            events::pages_of_events_show_everything_once_in_both_directions,
+            events::an_event_and_a_result_are_kept_once_by_their_ids,
+            events::what_is_no_result_is_a_dead_letter_and_holds_up_nothing,
+            events::what_a_node_could_not_place_is_the_letter_of_the_original,
+            events::that_a_message_was_not_delivered_is_kept_once,
+            events::pages_of_large_texts_are_shorter,
+            events::events_that_are_too_old_are_removed,
         }
     };
     ($make:expr; $($group:ident::$name:ident,)*) => {

@@ -89,7 +89,7 @@ impl Drop for Fixture {
 }
 
 fn spec(partitions: u32) -> TopicSpec {
-    TopicSpec { partitions, retention_ms: Some(3_600_000) }
+    TopicSpec::kept_for(3_600_000, partitions)
 }
 
 /// A producer with tokens 0, 1, 2…, each also the payload of its record.
@@ -184,6 +184,7 @@ macro_rules! log_contract {
             topics::another_partition_count_is_refused,
             topics::the_end_is_past_everything_reported_before_the_question,
             topics::many_ends_can_be_asked_at_once,
+            topics::the_first_record_is_named,
             topics::a_topic_that_is_not_there_is_an_error_soon,
             topics::the_log_says_that_it_answers,
         }

@@ -16,7 +16,7 @@ use roost_proto::ids::{Cursor, StreamId};
 
 use super::connections::Connections;
 use crate::archive::{
-    Archive, ArchiveError, Batch, Change, Changes, DeadLetter, LIVING_MS, Place, Replayed, Stored,
+    Answered, Archive, ArchiveError, Asked, Batch, DeadLetter, LIVING_MS, Moment, Place, Replayed, Stored,
 };
 
 /// Wall-clock milliseconds since 1970; a test gives its own.
@@ -33,6 +33,12 @@ const SCHEMA: &str = "
         PRIMARY KEY (stream, generation, offset)
     ) WITHOUT ROWID;
     CREATE INDEX IF NOT EXISTS messages_at ON messages (at);
+    CREATE TABLE IF NOT EXISTS undelivered (
+        stream TEXT NOT NULL, generation INTEGER NOT NULL, offset INTEGER NOT NULL, id TEXT NOT NULL,
+        kind TEXT NOT NULL, sender TEXT NOT NULL, at INTEGER NOT NULL, data TEXT NOT NULL,
+        PRIMARY KEY (stream, generation, offset)
+    ) WITHOUT ROWID;
+    CREATE INDEX IF NOT EXISTS undelivered_at ON undelivered (at);
     CREATE TABLE IF NOT EXISTS aliases (
         stream TEXT NOT NULL, generation INTEGER NOT NULL, offset INTEGER NOT NULL,
         first_generation INTEGER NOT NULL, first_offset INTEGER NOT NULL, at INTEGER NOT NULL,
@@ -45,11 +51,24 @@ const SCHEMA: &str = "
     ) WITHOUT ROWID;
     CREATE INDEX IF NOT EXISTS status_changes_user ON status_changes (user_id, at, epoch, seq);
     CREATE INDEX IF NOT EXISTS status_changes_at ON status_changes (at);
+    CREATE TABLE IF NOT EXISTS client_events (
+        client_id TEXT NOT NULL, event_id TEXT NOT NULL, vnode INTEGER NOT NULL, epoch INTEGER NOT NULL,
+        seq INTEGER NOT NULL, at INTEGER NOT NULL, data TEXT NOT NULL, PRIMARY KEY (client_id, event_id)
+    ) WITHOUT ROWID;
+    CREATE INDEX IF NOT EXISTS client_events_client ON client_events (client_id, at, epoch, seq);
+    CREATE INDEX IF NOT EXISTS client_events_at ON client_events (at);
+    CREATE TABLE IF NOT EXISTS client_results (
+        client_id TEXT NOT NULL, result_id TEXT NOT NULL, event_id TEXT NOT NULL, kind TEXT NOT NULL,
+        at INTEGER NOT NULL, record TEXT NOT NULL, PRIMARY KEY (client_id, result_id)
+    ) WITHOUT ROWID;
+    CREATE INDEX IF NOT EXISTS client_results_event ON client_results (client_id, event_id, at);
+    CREATE INDEX IF NOT EXISTS client_results_at ON client_results (at);
     CREATE TABLE IF NOT EXISTS dead_letters (
         id INTEGER PRIMARY KEY AUTOINCREMENT, topic TEXT NOT NULL, partition INTEGER NOT NULL,
         offset INTEGER NOT NULL, key BLOB NOT NULL, payload BLOB NOT NULL, reason TEXT NOT NULL,
         at INTEGER NOT NULL
-    );";
+    );
+    CREATE INDEX IF NOT EXISTS dead_letters_place ON dead_letters (topic, partition, offset);";
 
 /// An [`Archive`] of this process.
 pub struct EmbeddedArchive {
@@ -125,11 +144,17 @@ impl Archive for EmbeddedArchive {
         Ok(rows.iter().map(|row| (row.message.cursor(), row.frame())).collect())
     }
 
-    async fn changes(&self, asked: &Changes) -> Result<Vec<(Change, StatusEvent)>, ArchiveError> {
+    async fn changes(&self, asked: &Asked) -> Result<Vec<(Moment, StatusEvent)>, ArchiveError> {
         let asked = asked.clone();
         let rows = self.read(move |db| read::changes(db, &asked)).await?;
         let rows = rows.into_iter().collect::<Result<Vec<_>, _>>().map_err(ArchiveError::Refused)?;
-        Ok(rows.into_iter().map(|row| (row.change(), row.event)).collect())
+        Ok(rows.into_iter().map(|row| (row.moment(), row.event)).collect())
+    }
+
+    async fn events(&self, asked: &Asked) -> Result<Vec<(Moment, Answered)>, ArchiveError> {
+        let asked = asked.clone();
+        let rows = self.read(move |db| read::events(db, &asked)).await?;
+        rows.into_iter().collect::<Result<_, _>>().map_err(ArchiveError::Refused)
     }
 
     async fn dead_letters(&self, before: Option<u64>, limit: usize) -> Result<Vec<DeadLetter>, ArchiveError> {

@@ -203,6 +203,12 @@ impl Log for EmbeddedLog {
         self.shared.db.write(move |db| db::commit(db, id, &at)).await
     }
 
+    async fn first(&self, topic: &str, partition: u32) -> Result<u64, LogError> {
+        let (end, topic) = (self.end(topic, partition).await?, self.topic(topic)?.id);
+        let first = self.shared.db.read(move |db| db::first(db, topic, partition)).await?;
+        Ok(first.unwrap_or(end))
+    }
+
     async fn ping(&self) -> Result<(), LogError> {
         if self.shared.queue.is_closed() {
             return Err(LogError::Unreachable("the log was closed".to_owned()));

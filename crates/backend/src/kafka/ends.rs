@@ -103,7 +103,7 @@ fn start(queries: &mut JoinSet<Ended>, waiting: &mut Waiting, control: &Arc<Cont
     let control = Arc::clone(control);
     queries.spawn(async move {
         let name = Arc::clone(&topic);
-        let found = blocking(QUERY_LIMIT, move || query(&control, &name, &partitions)).await;
+        let found = blocking(QUERY_LIMIT, move || query(&control, &name, &partitions, Offset::End)).await;
         (topic, asks, found)
     });
 }
@@ -116,30 +116,41 @@ fn answer(asks: Vec<Ask>, found: &Result<BTreeMap<u32, u64>, LogError>) {
     }
 }
 
-/// One request to each leader, for all its partitions.
-fn query(control: &Control, topic: &str, partitions: &BTreeSet<u32>) -> Result<BTreeMap<u32, u64>, LogError> {
+/// The offset of the earliest record of a partition.
+pub(super) async fn first(control: &Arc<Control>, topic: &str, partition: u32) -> Result<u64, LogError> {
+    let (control, topic) = (Arc::clone(control), topic.to_owned());
+    let query = move || query(&control, &topic, &BTreeSet::from([partition]), Offset::Beginning);
+    blocking(QUERY_LIMIT, query).await.map(|found| found[&partition])
+}
+
+/// One request to each leader, for all its partitions. Kafka's ListOffsets takes a time, or `place` instead of one.
+fn query(
+    control: &Control,
+    topic: &str,
+    partitions: &BTreeSet<u32>,
+    place: Offset,
+) -> Result<BTreeMap<u32, u64>, LogError> {
     drain_events(control);
     let refused = |e| refusal(&e, QUERY_LIMIT);
     let mut list = TopicPartitionList::new();
     for &partition in partitions {
         let number = i32::try_from(partition).unwrap_or(i32::MAX);
-        // Kafka's ListOffsets takes a time, or this in place of one, for the end.
-        list.add_partition_offset(topic, number, Offset::End).map_err(refused)?;
+        list.add_partition_offset(topic, number, place).map_err(refused)?;
     }
     let list = control.offsets_for_times(list, QUERY_LIMIT).map_err(refused)?;
-    let mut ends = BTreeMap::new();
+    let mut found = BTreeMap::new();
     for element in list.elements() {
         element.error().map_err(refused)?;
-        let (Ok(partition), Offset::Offset(end)) = (u32::try_from(element.partition()), element.offset())
+        let (Ok(partition), Offset::Offset(offset)) = (u32::try_from(element.partition()), element.offset())
         else {
-            return Err(LogError::Unreachable(format!("no end known of {topic}/{}", element.partition())));
+            return Err(LogError::Unreachable(format!("no offset known of {topic}/{}", element.partition())));
         };
-        ends.insert(partition, end.max(0) as u64);
+        found.insert(partition, offset.max(0) as u64);
     }
-    if ends.len() < partitions.len() {
-        return Err(LogError::Unreachable(format!("not every end of {topic} is known")));
+    if found.len() < partitions.len() {
+        return Err(LogError::Unreachable(format!("not every partition of {topic} is known")));
     }
-    Ok(ends)
+    Ok(found)
 }
 
 /// Log lines and events wait in this client's queue until somebody looks.

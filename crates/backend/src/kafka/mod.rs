@@ -144,6 +144,10 @@ impl Log for KafkaLog {
         .await
     }
 
+    async fn first(&self, topic: &str, partition: u32) -> Result<u64, LogError> {
+        ends::first(&self.control, topic, partition).await
+    }
+
     async fn ping(&self) -> Result<(), LogError> {
         let control = Arc::clone(&self.control);
         blocking(PING_LIMIT, move || {

@@ -213,7 +213,8 @@ fn record<M: Message>(message: &M) -> LogRecord {
     let mut copy = copy.freeze();
     let key: Bytes = copy.split_to(key.len());
     let position = Position { partition: message.partition() as u32, offset: message.offset() as u64 };
-    LogRecord { position, key, payload: copy }
+    let at_ms = message.timestamp().to_millis().and_then(|ms| ms.try_into().ok()).unwrap_or_default();
+    LogRecord { position, at_ms, key, payload: copy }
 }
 
 /// librdkafka reports every lost connection and goes on by itself. The caller hears what stops the whole reader.

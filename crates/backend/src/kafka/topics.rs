@@ -14,7 +14,7 @@ use tokio::time::Instant;
 use super::client::{Logging, OffThread, blocking, refusal};
 use super::config::KafkaConfig;
 use super::ends::{Control, Ends, drain_events};
-use crate::log::{LogError, TopicSpec};
+use crate::log::{FOREIGN_BYTES_MAX, LogError, TopicSpec};
 
 /// For one question about a topic.
 const METADATA_LIMIT: Duration = Duration::from_secs(3);
@@ -99,10 +99,14 @@ async fn create(config: &KafkaConfig, topic: &str, spec: TopicSpec) -> Result<()
     let partitions = i32::try_from(spec.partitions).unwrap_or(i32::MAX);
     let retention = spec.retention_ms.map_or_else(|| "-1".to_owned(), |ms| ms.to_string());
     let segment = spec.retention_ms.map_or(SEGMENT_MS, |ms| ms.min(SEGMENT_MS)).to_string();
-    let new = NewTopic::new(topic, partitions, TopicReplication::Fixed(config.replication))
+    let bytes_max = FOREIGN_BYTES_MAX.to_string();
+    let mut new = NewTopic::new(topic, partitions, TopicReplication::Fixed(config.replication))
         .set("cleanup.policy", "delete")
         .set("retention.ms", &retention)
         .set("segment.ms", &segment);
+    if spec.foreign {
+        new = new.set("max.message.bytes", &bytes_max).set("message.timestamp.type", "LogAppendTime");
+    }
     let (admin, options) = admin(config)?;
     let answers = tokio::time::timeout(CREATE_LIMIT * 2, admin.create_topics([&new], &options)).await;
     let answers = answers.map_err(|_| LogError::Timeout(CREATE_LIMIT * 2))?.map_err(refused)?;

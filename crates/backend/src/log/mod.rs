@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use roost_proto::events::UNDELIVERED_EVENTS;
+use roost_proto::results::CLIENT_RESULTS;
 use tokio::sync::mpsc;
 
 pub(crate) mod in_flight;
@@ -63,6 +65,8 @@ pub struct Report {
 #[derive(Debug, Clone)]
 pub struct LogRecord {
     pub position: Position,
+    /// When it was written, in milliseconds since 1970, by its writer's clock or the log's; 0 if nobody said.
+    pub at_ms: u64,
     pub key: Bytes,
     pub payload: Bytes,
 }
@@ -113,9 +117,10 @@ pub trait LogReader: Send {
 ///    topic with another partition count is an error, never changed.
 /// 8. `end` is the offset the next record of the partition will get, no smaller than any offset reported before
 ///    the call; it asks the log itself, not a cache.
-/// 9. `read_from` begins each partition at its offset, or at the earliest record there is, if retention has removed
-///    that one or the partition does not reach so far.
-/// 10. `committed` is where each partition was last committed, by whatever process; absent: never, or it was forgotten
+/// 9. `first` is the offset of the earliest record of the partition, or the end if there is none.
+/// 10. `read_from` begins each partition at its offset, or at the earliest record there is, if retention has removed
+///     that one or the partition does not reach so far.
+/// 11. `committed` is where each partition was last committed, by whatever process; absent: never, or it was forgotten
 ///     after days in which nobody committed it.
 #[async_trait]
 pub trait Log: Send + Sync {
@@ -135,7 +140,7 @@ pub trait Log: Send + Sync {
     /// [`LogError`]; safe to repeat.
     async fn read_from_end(&self, topic: &str) -> Result<Box<dyn LogReader>, LogError>;
 
-    /// A reader of these partitions of `topic`, each from its offset on (promise 9).
+    /// A reader of these partitions of `topic`, each from its offset on (promise 10).
     ///
     /// # Errors
     /// [`LogError`]; safe to repeat.
@@ -144,6 +149,10 @@ pub trait Log: Send + Sync {
     /// # Errors
     /// [`LogError`]; safe to repeat.
     async fn end(&self, topic: &str, partition: u32) -> Result<u64, LogError>;
+
+    /// # Errors
+    /// [`LogError`]; safe to repeat.
+    async fn first(&self, topic: &str, partition: u32) -> Result<u64, LogError>;
 
     /// Where readers that take turns should go on ([`commit`](Self::commit)).
     ///
@@ -170,4 +179,25 @@ pub struct TopicSpec {
     pub partitions: u32,
     /// How long records are kept, in milliseconds; `None` is for ever.
     pub retention_ms: Option<u64>,
+    /// Others than Roost's programs write it. Records of up to [`FOREIGN_BYTES_MAX`] are let in, so that one that is too
+    /// large can be told about, and a record's time is the log's.
+    pub foreign: bool,
+}
+
+/// Twice what producers send unless told otherwise (Kafka documentation, `max.request.size`).
+pub const FOREIGN_BYTES_MAX: usize = 2 * 1024 * 1024;
+/// How long records of `undelivered_events` are kept: who is told so much later has come and seen by itself.
+const UNDELIVERED_RETENTION_MS: u64 = 7 * 86_400_000;
+
+impl TopicSpec {
+    /// Of a topic that programs share, whichever of them makes it.
+    pub fn shared(topic: &str, partitions: u32) -> Self {
+        let retention_ms = (topic == UNDELIVERED_EVENTS).then_some(UNDELIVERED_RETENTION_MS);
+        Self { partitions, retention_ms, foreign: topic == CLIENT_RESULTS }
+    }
+
+    /// Of a topic whose records are kept for so long.
+    pub fn kept_for(retention_ms: u64, partitions: u32) -> Self {
+        Self { partitions, retention_ms: Some(retention_ms), foreign: false }
+    }
 }

@@ -1,8 +1,9 @@
 //! Rows in the binary form of `COPY` (PostgreSQL 17 documentation, COPY, "Binary Format").
 
 use bytes::{BufMut, Bytes, BytesMut};
+use roost_proto::VnodeId;
 
-use crate::archive::row::{MessageRow, Row, StatusRow, name_of};
+use crate::archive::row::{EventRow, MessageRow, ResultRow, Row, StatusRow, name_of};
 
 const SIGNATURE: &[u8] = b"PGCOPY\n\xff\r\n\0";
 /// From 1970 to PostgreSQL's year 0, 2000-01-01, in milliseconds.
@@ -11,32 +12,56 @@ const POSTGRES_EPOCH_MS: i64 = 946_684_800_000;
 const ROW_BYTES: usize = 200;
 
 /// A table that rows go to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Table {
     Messages,
+    Undelivered,
     StatusChanges,
+    ClientEvents,
+    ClientResults,
 }
 
 impl Table {
+    pub(super) const ALL: [Self; 5] =
+        [Self::Messages, Self::Undelivered, Self::StatusChanges, Self::ClientEvents, Self::ClientResults];
+
     pub(super) fn of(row: &Row) -> Self {
         match row {
             Row::Message(_) => Self::Messages,
+            Row::Undelivered(_) => Self::Undelivered,
             Row::Status(_) => Self::StatusChanges,
+            Row::Event(_) => Self::ClientEvents,
+            Row::Result(_) => Self::ClientResults,
         }
     }
 
     pub(super) fn name(self) -> &'static str {
         match self {
             Self::Messages => "messages",
+            Self::Undelivered => "undelivered",
             Self::StatusChanges => "status_changes",
+            Self::ClientEvents => "client_events",
+            Self::ClientResults => "client_results",
+        }
+    }
+
+    /// The column of the id of [`Row::id`].
+    pub(super) fn id(self) -> &'static str {
+        match self {
+            Self::ClientResults => "result_id",
+            _ => "event_id",
         }
     }
 
     /// In the order of [`encode`].
     pub(super) fn columns(self) -> &'static str {
         match self {
-            Self::Messages => "stream, generation, \"offset\", id, kind, sender, at, data",
+            Self::Messages | Self::Undelivered => {
+                "stream, generation, \"offset\", id, kind, sender, at, data"
+            }
             Self::StatusChanges => "vnode, epoch, seq, user_id, status, cause, at, since, last_seen",
+            Self::ClientEvents => "client_id, event_id, vnode, epoch, seq, at, data",
+            Self::ClientResults => "client_id, result_id, event_id, kind, at, record",
         }
     }
 }
@@ -49,8 +74,10 @@ pub(super) fn encode<'a>(rows: impl ExactSizeIterator<Item = &'a Row>) -> Bytes 
     out.put_u64(0);
     for row in rows {
         match row {
-            Row::Message(row) => message(&mut out, row),
+            Row::Message(row) | Row::Undelivered(row) => message(&mut out, row),
             Row::Status(row) => status(&mut out, row),
+            Row::Event(row) => event(&mut out, row),
+            Row::Result(row) => result(&mut out, row),
         }
     }
     out.put_i16(-1);
@@ -73,8 +100,7 @@ fn message(out: &mut BytesMut, row: &MessageRow) {
 fn status(out: &mut BytesMut, row: &StatusRow) {
     let event = &row.event;
     out.put_i16(9);
-    out.put_i32(4);
-    out.put_i32(i32::from(event.vnode.0));
+    vnode(out, event.vnode);
     bigint(out, event.epoch.0);
     bigint(out, event.seq.0);
     text(out, event.user.as_str());
@@ -86,6 +112,34 @@ fn status(out: &mut BytesMut, row: &StatusRow) {
         Some(ms) => moment(out, ms),
         None => out.put_i32(-1),
     }
+}
+
+fn event(out: &mut BytesMut, row: &EventRow) {
+    let event = &row.event;
+    out.put_i16(7);
+    text(out, event.client_id.as_str());
+    text(out, event.event_id.as_str());
+    vnode(out, event.vnode);
+    bigint(out, event.epoch.0);
+    bigint(out, event.seq.0);
+    moment(out, row.at_ms);
+    text(out, event.data.get());
+}
+
+fn result(out: &mut BytesMut, row: &ResultRow) {
+    let result = &row.result;
+    out.put_i16(6);
+    text(out, result.client_id.as_str());
+    text(out, result.result_id.as_str());
+    text(out, result.event_id.as_str());
+    text(out, &result.kind);
+    moment(out, row.at_ms);
+    text(out, result.record.get());
+}
+
+fn vnode(out: &mut BytesMut, vnode: VnodeId) {
+    out.put_i32(4);
+    out.put_i32(i32::from(vnode.0));
 }
 
 /// `text` and `json` are both sent as text.

@@ -1,5 +1,6 @@
 //! Connections: a few, bounded in number and in time, and thrown away after anything unexpected.
 
+use std::error::Error;
 use std::time::Duration;
 
 use deadpool_postgres::{
@@ -10,10 +11,10 @@ use tokio_postgres::error::SqlState;
 use tokio_postgres::{Client, NoTls};
 
 use super::LOCK;
-use crate::archive::ArchiveError;
+use crate::archive::{ArchiveError, QUESTIONS_MAX};
 
-/// Two that store (one for each topic), one that beats, and some for those who ask.
-const CONNECTIONS: usize = 12;
+/// Six that store (one for each topic), one that beats, one that removes what is too old, and those of whoever asks.
+const CONNECTIONS: usize = 8 + QUESTIONS_MAX;
 /// For a connection, whether made or waited for.
 const CONNECT_LIMIT: Duration = Duration::from_secs(5);
 /// For an answer to a question. The statement is given up by the server somewhat later, should it not hear of it.
@@ -114,23 +115,35 @@ impl Link {
             let wait =
                 format!("SET statement_timeout = 0; SET lock_timeout = 0; SELECT pg_advisory_lock({LOCK})");
             client.batch_execute(&wait).await.map_err(|e| trouble(&e))?;
-            let done = migrations::runner().run_async(client).await;
-            done.map_err(|e| ArchiveError::Config(format!("its schema cannot be brought up to date: {e}")))
+            migrations::runner().run_async(client).await.map_err(|e| of_schema(&e))
         };
         let done = timeout(MIGRATE_LIMIT, migrate).await;
         done.map_err(|_| ArchiveError::Timeout(MIGRATE_LIMIT))?.map(drop)
     }
 }
 
+/// The causes of an error, first to last.
+fn causes<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
+    std::iter::successors(Some(error), |&error| error.source())
+}
+
+/// With its causes: the driver's own text is only "db error" or "error connecting to server".
+fn text(error: &(dyn Error + 'static)) -> String {
+    causes(error).map(ToString::to_string).collect::<Vec<_>>().join(": ")
+}
+
+/// A migration that failed: because the database went away, or because of what it said.
+fn of_schema(error: &refinery::Error) -> ArchiveError {
+    let told = causes(error).find_map(|cause| cause.downcast_ref()).map(trouble);
+    match told {
+        Some(passes @ ArchiveError::Unreachable(_)) => passes,
+        _ => ArchiveError::Schema(text(error)),
+    }
+}
+
 /// Names what went wrong with a connection or a statement.
 pub(super) fn trouble(error: &tokio_postgres::Error) -> ArchiveError {
-    let mut text = error.to_string();
-    // The driver's own text is only "db error" or "error connecting to server".
-    let mut cause = std::error::Error::source(error);
-    while let Some(e) = cause {
-        text.push_str(&format!(": {e}"));
-        cause = e.source();
-    }
+    let text = text(error);
     let Some(code) = error.code() else { return ArchiveError::Unreachable(text) };
     let login = [
         SqlState::INVALID_PASSWORD,

@@ -16,7 +16,7 @@ use roost_proto::events::StatusEvent;
 use roost_proto::ids::{Cursor, StreamId};
 
 use crate::archive::{
-    Archive, ArchiveError, Batch, Change, Changes, DeadLetter, LIVING_MS, Place, Replayed, Stored,
+    Answered, Archive, ArchiveError, Asked, Batch, DeadLetter, LIVING_MS, Moment, Place, Replayed, Stored,
 };
 use link::Link;
 use parts::Parts;
@@ -35,8 +35,8 @@ impl PostgresArchive {
     /// Needs a tokio runtime.
     ///
     /// # Errors
-    /// [`ArchiveError::Config`] for an address that is not one, or a database that cannot be used; the others mean that
-    /// it does not answer.
+    /// [`ArchiveError::Config`] for an address that is not one, or a database that cannot be used,
+    /// [`ArchiveError::Schema`] for one whose schema cannot be; the others mean that it does not answer.
     pub async fn connect(url: &str) -> Result<Self, ArchiveError> {
         let link = Link::new(url)?;
         link.migrate().await?;
@@ -86,10 +86,15 @@ impl Archive for PostgresArchive {
         Ok(rows.iter().map(|row| (row.message.cursor(), row.frame())).collect())
     }
 
-    async fn changes(&self, asked: &Changes) -> Result<Vec<(Change, StatusEvent)>, ArchiveError> {
+    async fn changes(&self, asked: &Asked) -> Result<Vec<(Moment, StatusEvent)>, ArchiveError> {
         let rows = self.link.ask(async |client| read::changes(client, asked).await).await?;
         let rows = rows.into_iter().collect::<Result<Vec<_>, _>>().map_err(ArchiveError::Refused)?;
-        Ok(rows.into_iter().map(|row| (row.change(), row.event)).collect())
+        Ok(rows.into_iter().map(|row| (row.moment(), row.event)).collect())
+    }
+
+    async fn events(&self, asked: &Asked) -> Result<Vec<(Moment, Answered)>, ArchiveError> {
+        let rows = self.link.ask(async |client| read::events(client, asked).await).await?;
+        rows.into_iter().collect::<Result<_, _>>().map_err(ArchiveError::Refused)
     }
 
     async fn dead_letters(&self, before: Option<u64>, limit: usize) -> Result<Vec<DeadLetter>, ArchiveError> {

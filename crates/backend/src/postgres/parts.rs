@@ -36,11 +36,10 @@ fn begin_ms(table: Table, name: &str) -> Option<u64> {
 impl Parts {
     /// Makes the parts that these rows belong to.
     pub(super) async fn make(&self, link: &Link, entries: &[Entry<'_>]) -> Result<(), ArchiveError> {
-        let weeks: BTreeSet<(u64, &str)> =
-            entries.iter().map(|entry| (entry.row.at_ms() / WEEK_MS, Table::of(&entry.row).name())).collect();
-        for (week, of) in weeks {
-            let table = if of == Table::Messages.name() { Table::Messages } else { Table::StatusChanges };
-            let name = name(table, week);
+        let weeks: BTreeSet<(u64, Table)> =
+            entries.iter().map(|entry| (entry.row.at_ms() / WEEK_MS, Table::of(&entry.row))).collect();
+        for (week, table) in weeks {
+            let (name, of) = (name(table, week), table.name());
             if self.known().contains(&name) {
                 continue;
             }
@@ -69,7 +68,7 @@ impl Parts {
     /// Drops the parts that end before this moment; one that cannot be dropped keeps no other.
     pub(super) async fn drop_before(&self, link: &Link, before_ms: u64) -> Result<(), ArchiveError> {
         let mut done = Ok(());
-        for table in [Table::Messages, Table::StatusChanges] {
+        for table in Table::ALL {
             let select = "SELECT c.relname::text FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid
                           WHERE i.inhparent = $1::text::regclass";
             let names = link.ask(async |client| client.query(select, &[&table.name()]).await).await?;

@@ -3,7 +3,9 @@
 //! Rows go straight in by `COPY`. Copies of what is there make that fail, once in a long while: then the same rows go by
 //! way of a temporary table. What the database refuses is found by halving.
 
+use std::collections::HashSet;
 use std::ops::Range;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use futures_util::SinkExt;
@@ -18,7 +20,7 @@ use super::parts::Parts;
 use super::{int, moment, read};
 use crate::archive::again::{Known, Suspects};
 use crate::archive::row::{Dead, Entry, Row, Rows};
-use crate::archive::{ArchiveError, Batch, Replayed, Stored, Tally};
+use crate::archive::{ArchiveError, Batch, KNOWN_FOR_MS, Replayed, Stored, Tally};
 
 pub(super) async fn store(link: &Link, parts: &Parts, batch: &Batch) -> Result<Stored, ArchiveError> {
     let rows = Rows::of(batch);
@@ -32,8 +34,8 @@ pub(super) async fn store(link: &Link, parts: &Parts, batch: &Batch) -> Result<S
             return Ok(Stored::Fenced);
         }
         let Rows { entries, mut dead, skipped } = rows;
-        let mut tally = insert(&mut tx, entries, &mut dead).await?;
-        bury(&tx, &batch.topic, &dead).await?;
+        let mut tally = insert(&mut tx, &batch.topic, entries, &mut dead).await?;
+        bury(&tx, &dead).await?;
         tx.commit().await?;
         (tally.dead, tally.skipped) = (dead.len() as u64, skipped);
         Ok(Stored::Kept(tally))
@@ -83,14 +85,18 @@ async fn advance(tx: &Transaction<'_>, batch: &Batch) -> Result<bool, Error> {
 
 async fn insert<'a>(
     tx: &mut Transaction<'_>,
+    topic: &Arc<str>,
     entries: Vec<Entry<'a>>,
-    dead: &mut Vec<Dead<'a>>,
+    dead: &mut Vec<Dead>,
 ) -> Result<Tally, Error> {
     let (entries, again) = match Suspects::of(&entries) {
         Some(suspects) => known(tx, &suspects, &entries).await?.part(entries),
         None => (entries, Vec::new()),
     };
     let mut tally = Tally { aliases: alias(tx, &again).await?, ..Tally::default() };
+    let all = entries.len();
+    let entries = new_ids(tx, entries).await?;
+    tally.duplicates = (all - entries.len()) as u64;
     let mut ranges: Vec<Range<usize>> = Vec::from_iter((!entries.is_empty()).then_some(0..entries.len()));
     while let Some(range) = ranges.pop() {
         let part = &entries[range.clone()];
@@ -99,7 +105,7 @@ async fn insert<'a>(
                 tally.rows += rows;
                 tally.duplicates += part.len() as u64 - rows;
             }
-            Err(reason) if part.len() == 1 => dead.push(Dead { record: part[0].record, reason }),
+            Err(reason) if part.len() == 1 => dead.push(Dead::new(topic, part[0].record, reason)),
             Err(_) => {
                 let middle = range.start + range.len() / 2;
                 ranges.extend([middle..range.end, range.start..middle]);
@@ -107,6 +113,37 @@ async fn insert<'a>(
         }
     }
     Ok(tally)
+}
+
+/// Those whose id, if that is how they are known, is neither there nor has an earlier one. Nearly always all.
+async fn new_ids<'a>(tx: &Transaction<'_>, mut entries: Vec<Entry<'a>>) -> Result<Vec<Entry<'a>>, Error> {
+    let (mut clients, mut ids, mut since, mut until) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+    for row in entries.iter().map(|entry| &entry.row) {
+        let Some((client, id)) = row.id() else { return Ok(entries) };
+        clients.push(client);
+        ids.push(id);
+        since.push(moment(row.at_ms().saturating_sub(KNOWN_FOR_MS)));
+        until.push(moment(row.at_ms() + KNOWN_FOR_MS));
+    }
+    let Some(table) = entries.first().map(|entry| Table::of(&entry.row)) else { return Ok(entries) };
+    // One look into the index for each, of two or three parts.
+    let there = format!(
+        "SELECT c.n FROM unnest($1::text[], $2::text[], $3::timestamptz[], $4::timestamptz[])
+                         WITH ORDINALITY AS c (client_id, id, since, until, n),
+         LATERAL (SELECT FROM {} t WHERE t.client_id = c.client_id AND t.{} = c.id
+                  AND t.at BETWEEN c.since AND c.until LIMIT 1) AS known",
+        table.name(),
+        table.id()
+    );
+    let rows = tx.query(&there, &[&clients, &ids, &since, &until]).await?;
+    let there = rows.iter().map(|row| row.try_get(0)).collect::<Result<HashSet<i64>, _>>()?;
+    let (mut seen, mut n) = (HashSet::new(), 0);
+    entries.retain(|entry| {
+        n += 1;
+        let id = entry.row.id().map(|(client, id)| (client.to_owned(), id.to_owned()));
+        !there.contains(&n) && seen.insert(id)
+    });
+    Ok(entries)
 }
 
 /// How many of these rows are new; or why the database does not take one of them.
@@ -191,7 +228,7 @@ async fn known(tx: &Transaction<'_>, suspects: &Suspects, entries: &[Entry<'_>])
         .iter()
         .filter_map(|entry| match &entry.row {
             Row::Message(row) => Some(row.message.id.as_str()),
-            Row::Status(_) => None,
+            _ => None,
         })
         .collect();
     let older = "SELECT stream, generation, \"offset\", id, kind, sender, data::text, at FROM messages
@@ -222,13 +259,16 @@ async fn alias(tx: &Transaction<'_>, again: &[(Entry<'_>, Cursor)]) -> Result<u6
     Ok(new)
 }
 
-async fn bury(tx: &Transaction<'_>, topic: &str, dead: &[Dead<'_>]) -> Result<(), Error> {
-    for Dead { record, reason } in dead {
+async fn bury(tx: &Transaction<'_>, dead: &[Dead]) -> Result<(), Error> {
+    for Dead { topic, record, reason } in dead {
+        // A topic that was made anew has another record at the same place.
         let insert = "INSERT INTO dead_letters (topic, partition, \"offset\", key, payload, reason)
-                      VALUES ($1, $2, $3, $4, $5, $6)";
+                      SELECT $1::text, $2::int, $3::bigint, $4::bytea, $5::bytea, $6::text
+                      WHERE NOT EXISTS (SELECT FROM dead_letters WHERE topic = $1 AND partition = $2
+                                        AND \"offset\" = $3 AND payload = $5)";
         let (partition, offset) = (record.position.partition as i32, int(record.position.offset));
         let (key, payload) = (&record.key[..], &record.payload[..]);
-        tx.execute(insert, &[&topic, &partition, &offset, &key, &payload, reason]).await?;
+        tx.execute(insert, &[&&**topic, &partition, &offset, &key, &payload, reason]).await?;
     }
     Ok(())
 }
@@ -247,7 +287,7 @@ pub(super) async fn replay(link: &Link, parts: &Parts, id: u64) -> Result<Replay
         let Some(letter) = read::locked_dead_letter(&tx, id).await? else { return Ok(Replayed::Missing) };
         let batch = letter.batch();
         let Rows { entries, mut dead, .. } = Rows::of(&batch);
-        insert(&mut tx, entries, &mut dead).await?;
+        insert(&mut tx, &batch.topic, entries, &mut dead).await?;
         let replayed = match dead.pop() {
             Some(Dead { reason, .. }) => {
                 let update = "UPDATE dead_letters SET reason = $2 WHERE id = $1";

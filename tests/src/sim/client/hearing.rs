@@ -7,7 +7,6 @@ use roost_proto::codes::ErrorCode;
 use roost_proto::events::Message;
 use roost_proto::frames::{Reply, ServerFrame};
 use roost_proto::ids::Cursor;
-use roost_proto::results::RESULT;
 use roost_ws_node::core::events::{Event, SessionKey};
 
 use super::super::{Happening, World};
@@ -143,9 +142,7 @@ impl World {
         }
         client.cursor = Some(at);
         let id = m.id.to_string();
-        if m.kind != RESULT {
-            self.saw_message(&id);
-        }
+        self.saw_message(&id);
         let client = &mut self.clients[user];
         if let Some(other) = client.seen.insert((at.generation, at.offset.0), id.clone())
             && other != id

@@ -58,8 +58,8 @@ async fn morning(archive: &dyn Archive) -> Vec<Bytes> {
     events
 }
 
-fn asked(from_ms: u64, to_ms: u64, place: Place<Change>, limit: usize) -> Changes {
-    Changes { user: user("bob"), from_ms, to_ms, place, limit }
+fn asked(from_ms: u64, to_ms: u64, place: Place<Moment>, limit: usize) -> Asked {
+    Asked { user: user("bob"), from_ms, to_ms, place, limit }
 }
 
 async fn status_at(archive: &dyn Archive, at_ms: u64) -> Option<Status> {
@@ -93,7 +93,7 @@ pub async fn pages_of_changes_show_everything_once_in_both_directions(f: &impl F
     assert_eq!((first.len(), second.len()), (3, 1));
     assert_eq!(page(Place::Before(second[0].0)).await.len(), 0);
     let back = page(Place::After(second[0].0)).await;
-    let places = |page: &[(Change, _)]| page.iter().map(|(change, _)| *change).collect::<Vec<_>>();
+    let places = |page: &[(Moment, _)]| page.iter().map(|(change, _)| *change).collect::<Vec<_>>();
     assert_eq!(places(&back), places(&first));
 }
 

@@ -24,6 +24,9 @@ pub async fn a_batch_is_stored_with_its_positions(f: &impl Fixture) {
     (later.spans[0].to, later.records[0].position.offset) = (100, 99);
     kept(&*archive, &later).await;
     assert_eq!(archive.positions(CHAT_EVENTS).await.expect(ANSWERS), [(3, 20), (5, 100)].into());
+    let hole = Batch { spans: vec![Span { partition: 5, from: 100, to: 120 }], records: Vec::new(), ..later };
+    assert_eq!(kept(&*archive, &hole).await, Tally::default());
+    assert_eq!(archive.positions(CHAT_EVENTS).await.expect(ANSWERS), [(3, 20), (5, 120)].into());
 }
 
 /// Promise 1.

@@ -46,6 +46,17 @@ pub async fn the_end_is_past_everything_reported_before_the_question(f: &Fixture
     assert_eq!(f.log.end(&topic, 0).await.expect("an end"), 0);
 }
 
+/// Promise 9.
+pub async fn the_first_record_is_named(f: &Fixture) {
+    let topic = f.topic(2).await;
+    assert_eq!(f.log.first(&topic, 1).await.expect("the end"), 0);
+    let mut sender = f.sender();
+    for _ in 0..3 {
+        sender.send(&topic, 1).await;
+    }
+    assert_eq!(f.log.first(&topic, 1).await.expect("a record"), 0);
+}
+
 /// Promise 8, for a reconnect storm: questions may share an answer, but never one older than themselves.
 pub async fn many_ends_can_be_asked_at_once(f: &Fixture) {
     let topic = f.topic(4).await;

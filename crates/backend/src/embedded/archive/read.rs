@@ -7,8 +7,8 @@ use roost_proto::ids::{Cursor, Epoch, Offset, Seq, StreamId};
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use super::{int, number};
-use crate::archive::row::{MessageRow, StatusRow, message_row, status_row};
-use crate::archive::{Change, Changes, DeadLetter, Place};
+use crate::archive::row::{MessageRow, StatusRow, answered, message_row, status_row};
+use crate::archive::{Answered, Asked, DeadLetter, Moment, PAGE_BYTES_MAX, Place, RESULTS_SHOWN_MAX};
 use crate::log::Position;
 
 /// Larger than every key.
@@ -44,6 +44,25 @@ fn page<K, T>(
     }
 }
 
+/// Ends with the row that passes [`PAGE_BYTES_MAX`].
+fn bounded<T>(
+    rows: impl Iterator<Item = rusqlite::Result<T>>,
+    size: impl Fn(&T) -> usize,
+) -> rusqlite::Result<Vec<T>> {
+    let mut past = 0;
+    let within = |row: &rusqlite::Result<T>| {
+        let fits = past < PAGE_BYTES_MAX;
+        past += row.as_ref().map_or(0, &size);
+        fits
+    };
+    rows.take_while(within).collect()
+}
+
+/// What cannot be shown has no size.
+fn size_of<T>(row: &Result<T, String>, size: impl Fn(&T) -> usize) -> usize {
+    row.as_ref().map_or(0, size)
+}
+
 pub(super) fn messages(
     db: &Connection,
     stream: &StreamId,
@@ -62,27 +81,24 @@ pub(super) fn messages(
             Ok(message_row(stream, cursor, texts, number(row.get(6)?)))
         };
         let key = params![stream.as_str(), int(key.generation.0), int(key.offset.0), limit as i64];
-        db.prepare_cached(&select)?.query_map(key, message)?.collect()
+        let size = |row: &_| size_of(row, |row: &MessageRow| row.message.data.get().len());
+        bounded(db.prepare_cached(&select)?.query_map(key, message)?, size)
     })
 }
 
-pub(super) fn changes(db: &Connection, asked: &Changes) -> rusqlite::Result<Vec<Result<StatusRow, String>>> {
-    let last = Change { at_ms: LAST, epoch: Epoch(LAST), seq: Seq(LAST) };
-    page(asked.place, last, |Words { beside, order }, key| {
-        let select = format!(
-            "SELECT vnode, at, epoch, seq, status, cause, since, last_seen FROM status_changes
-             WHERE user_id = ?1 AND at BETWEEN ?2 AND ?3 AND (at, epoch, seq) {beside} (?4, ?5, ?6)
-             ORDER BY at {order}, epoch {order}, seq {order} LIMIT ?7"
-        );
-        let change = |row: &Row<'_>| {
-            let change = Change {
-                at_ms: number(row.get(1)?),
-                epoch: Epoch(number(row.get(2)?)),
-                seq: Seq(number(row.get(3)?)),
-            };
-            let last_seen = row.get::<_, Option<i64>>(7)?.map(number);
-            let words = [row.get(4)?, row.get(5)?];
-            Ok(status_row(&asked.user, row.get(0)?, change, words, number(row.get(6)?), last_seen))
+/// Asks for rows that begin with vnode, at, epoch, seq.
+fn of_user<T>(
+    db: &Connection,
+    asked: &Asked,
+    select: impl FnOnce(Words) -> String,
+    row: impl Fn(&Row<'_>, u16, Moment) -> rusqlite::Result<T>,
+    size: impl Fn(&T) -> usize,
+) -> rusqlite::Result<Vec<T>> {
+    let last = Moment { at_ms: LAST, epoch: Epoch(LAST), seq: Seq(LAST) };
+    page(asked.place, last, |words, key| {
+        let row = |found: &Row<'_>| {
+            let (at_ms, epoch) = (number(found.get(1)?), Epoch(number(found.get(2)?)));
+            row(found, found.get(0)?, Moment { at_ms, epoch, seq: Seq(number(found.get(3)?)) })
         };
         let key = params![
             asked.user.as_str(),
@@ -93,8 +109,48 @@ pub(super) fn changes(db: &Connection, asked: &Changes) -> rusqlite::Result<Vec<
             int(key.seq.0),
             asked.limit as i64
         ];
-        db.prepare_cached(&select)?.query_map(key, change)?.collect()
+        bounded(db.prepare_cached(&select(words))?.query_map(key, row)?, size)
     })
+}
+
+pub(super) fn changes(db: &Connection, asked: &Asked) -> rusqlite::Result<Vec<Result<StatusRow, String>>> {
+    let select = |Words { beside, order }| {
+        format!(
+            "SELECT vnode, at, epoch, seq, status, cause, since, last_seen FROM status_changes
+             WHERE user_id = ?1 AND at BETWEEN ?2 AND ?3 AND (at, epoch, seq) {beside} (?4, ?5, ?6)
+             ORDER BY at {order}, epoch {order}, seq {order} LIMIT ?7"
+        )
+    };
+    let change = |row: &Row<'_>, vnode, moment| {
+        let last_seen = row.get::<_, Option<i64>>(7)?.map(number);
+        let words = [row.get(4)?, row.get(5)?];
+        Ok(status_row(&asked.user, vnode, moment, words, number(row.get(6)?), last_seen))
+    };
+    of_user(db, asked, select, change, |_| 0)
+}
+
+pub(super) fn events(
+    db: &Connection,
+    asked: &Asked,
+) -> rusqlite::Result<Vec<Result<(Moment, Answered), String>>> {
+    let select = |Words { beside, order }| {
+        format!(
+            "SELECT vnode, at, epoch, seq, event_id, data FROM client_events
+             WHERE client_id = ?1 AND at BETWEEN ?2 AND ?3 AND (at, epoch, seq) {beside} (?4, ?5, ?6)
+             ORDER BY at {order}, epoch {order}, seq {order} LIMIT ?7"
+        )
+    };
+    let results = "SELECT record FROM client_results WHERE client_id = ?1 AND event_id = ?2
+                   ORDER BY at, result_id LIMIT ?3";
+    let event = |row: &Row<'_>, vnode, moment| {
+        let (id, data): (String, String) = (row.get(4)?, row.get(5)?);
+        let of = params![asked.user.as_str(), id, RESULTS_SHOWN_MAX as i64];
+        let mut results = db.prepare_cached(results)?;
+        let results = results.query_map(of, |row| row.get(0))?.collect::<Result<_, _>>()?;
+        let event = answered(&asked.user, vnode, moment, [id, data], results);
+        Ok(event.map(|event| (moment, event)))
+    };
+    of_user(db, asked, select, event, |row| size_of(row, |(_, event)| event.size()))
 }
 
 const DEAD_LETTER: &str = "SELECT id, topic, partition, offset, key, payload, reason, at FROM dead_letters";
@@ -117,7 +173,8 @@ pub(super) fn dead_letters(
     limit: usize,
 ) -> rusqlite::Result<Vec<DeadLetter>> {
     let mut select = db.prepare_cached(&format!("{DEAD_LETTER} WHERE id < ?1 ORDER BY id DESC LIMIT ?2"))?;
-    select.query_map([int(before.unwrap_or(LAST)), limit as i64], dead_letter)?.collect()
+    let rows = select.query_map([int(before.unwrap_or(LAST)), limit as i64], dead_letter)?;
+    bounded(rows, |letter| letter.key.len() + letter.payload.len())
 }
 
 pub(super) fn one_dead_letter(db: &Connection, id: u64) -> rusqlite::Result<Option<DeadLetter>> {

@@ -1,13 +1,16 @@
 //! A batch into the tables, in one transaction.
 
+use std::sync::Arc;
+
 use roost_proto::ids::{Cursor, Epoch, Offset};
 use rusqlite::{Connection, ErrorCode, Transaction, TransactionBehavior, params};
 
 use super::{int, number, read};
 use crate::archive::again::{Known, Suspects};
-use crate::archive::row::{Dead, Entry, MessageRow, Row, Rows, StatusRow, message_row, name_of};
+use crate::archive::row::{
+    Dead, Entry, EventRow, MessageRow, ResultRow, Row, Rows, StatusRow, message_row, name_of,
+};
 use crate::archive::{Batch, Replayed, Stored, Tally};
-use crate::log::LogRecord;
 
 pub(super) fn store(db: &mut Connection, batch: &Batch, now_ms: u64) -> rusqlite::Result<Stored> {
     let tx = db.transaction_with_behavior(TransactionBehavior::Immediate)?;
@@ -15,9 +18,9 @@ pub(super) fn store(db: &mut Connection, batch: &Batch, now_ms: u64) -> rusqlite
         return Ok(Stored::Fenced);
     }
     let Rows { entries, mut dead, skipped } = Rows::of(batch);
-    let mut tally = insert(&tx, entries, &mut dead)?;
-    for Dead { record, reason } in &dead {
-        bury(&tx, &batch.topic, record, reason, now_ms)?;
+    let mut tally = insert(&tx, &batch.topic, entries, &mut dead)?;
+    for dead in &dead {
+        bury(&tx, dead, now_ms)?;
     }
     tx.commit()?;
     (tally.dead, tally.skipped) = (dead.len() as u64, skipped);
@@ -40,8 +43,9 @@ fn advance(tx: &Transaction<'_>, batch: &Batch) -> rusqlite::Result<bool> {
 
 fn insert<'a>(
     tx: &Transaction<'_>,
+    topic: &Arc<str>,
     entries: Vec<Entry<'a>>,
-    dead: &mut Vec<Dead<'a>>,
+    dead: &mut Vec<Dead>,
 ) -> rusqlite::Result<Tally> {
     let (entries, again) = match Suspects::of(&entries) {
         Some(suspects) => known(tx, &suspects)?.part(entries),
@@ -50,13 +54,16 @@ fn insert<'a>(
     let mut tally = Tally::default();
     for Entry { record, row } in entries {
         let inserted = match &row {
-            Row::Message(row) => insert_message(tx, row),
+            Row::Message(row) => insert_message(tx, "messages", row),
+            Row::Undelivered(row) => insert_message(tx, "undelivered", row),
             Row::Status(row) => insert_status(tx, row),
+            Row::Event(row) => insert_event(tx, row),
+            Row::Result(row) => insert_result(tx, row),
         };
         match inserted {
             Ok(0) => tally.duplicates += 1,
             Ok(_) => tally.rows += 1,
-            Err(e) if is_of_the_row(&e) => dead.push(Dead { record, reason: e.to_string() }),
+            Err(e) if is_of_the_row(&e) => dead.push(Dead::new(topic, record, e.to_string())),
             Err(e) => return Err(e),
         }
     }
@@ -95,11 +102,13 @@ fn known(tx: &Transaction<'_>, suspects: &Suspects) -> rusqlite::Result<Known> {
 }
 
 /// One that is there stays; `OR IGNORE` would pass over what a constraint refuses, too.
-fn insert_message(tx: &Transaction<'_>, row: &MessageRow) -> rusqlite::Result<usize> {
+fn insert_message(tx: &Transaction<'_>, table: &str, row: &MessageRow) -> rusqlite::Result<usize> {
     let message = &row.message;
-    let insert = "INSERT INTO messages (stream, generation, offset, id, kind, sender, at, data)
-                  VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8) ON CONFLICT (stream, generation, offset) DO NOTHING";
-    tx.prepare_cached(insert)?.execute(params![
+    let insert = format!(
+        "INSERT INTO {table} (stream, generation, offset, id, kind, sender, at, data)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8) ON CONFLICT (stream, generation, offset) DO NOTHING"
+    );
+    tx.prepare_cached(&insert)?.execute(params![
         message.stream.as_str(),
         int(message.generation.0),
         int(message.offset.0),
@@ -129,6 +138,35 @@ fn insert_status(tx: &Transaction<'_>, row: &StatusRow) -> rusqlite::Result<usiz
     ])
 }
 
+fn insert_event(tx: &Transaction<'_>, row: &EventRow) -> rusqlite::Result<usize> {
+    let event = &row.event;
+    let insert = "INSERT INTO client_events (client_id, event_id, vnode, epoch, seq, at, data)
+                  VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7) ON CONFLICT (client_id, event_id) DO NOTHING";
+    tx.prepare_cached(insert)?.execute(params![
+        event.client_id.as_str(),
+        event.event_id.as_str(),
+        event.vnode.0,
+        int(event.epoch.0),
+        int(event.seq.0),
+        int(row.at_ms),
+        event.data.get()
+    ])
+}
+
+fn insert_result(tx: &Transaction<'_>, row: &ResultRow) -> rusqlite::Result<usize> {
+    let result = &row.result;
+    let insert = "INSERT INTO client_results (client_id, result_id, event_id, kind, at, record)
+                  VALUES (?1, ?2, ?3, ?4, ?5, ?6) ON CONFLICT (client_id, result_id) DO NOTHING";
+    tx.prepare_cached(insert)?.execute(params![
+        result.client_id.as_str(),
+        result.result_id.as_str(),
+        result.event_id.as_str(),
+        result.kind,
+        int(row.at_ms),
+        result.record.get()
+    ])
+}
+
 fn insert_alias(tx: &Transaction<'_>, row: &MessageRow, original: Cursor) -> rusqlite::Result<usize> {
     let message = &row.message;
     let insert = "INSERT INTO aliases (stream, generation, offset, first_generation, first_offset, at)
@@ -143,15 +181,13 @@ fn insert_alias(tx: &Transaction<'_>, row: &MessageRow, original: Cursor) -> rus
     ])
 }
 
-fn bury(
-    tx: &Transaction<'_>,
-    topic: &str,
-    record: &LogRecord,
-    reason: &str,
-    now_ms: u64,
-) -> rusqlite::Result<()> {
+fn bury(tx: &Transaction<'_>, dead: &Dead, now_ms: u64) -> rusqlite::Result<()> {
+    let Dead { topic, record, reason } = dead;
+    // A topic that was made anew has another record at the same place.
     let insert = "INSERT INTO dead_letters (topic, partition, offset, key, payload, reason, at)
-                  VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)";
+                  SELECT ?1, ?2, ?3, ?4, ?5, ?6, ?7
+                  WHERE NOT EXISTS (SELECT 1 FROM dead_letters WHERE topic = ?1 AND partition = ?2
+                                    AND offset = ?3 AND payload = ?5)";
     let (key, payload) = (&record.key[..], &record.payload[..]);
     let place = record.position;
     let row = params![topic, place.partition, int(place.offset), key, payload, reason, int(now_ms)];
@@ -163,7 +199,7 @@ pub(super) fn replay(db: &mut Connection, id: u64) -> rusqlite::Result<Replayed>
     let Some(letter) = read::one_dead_letter(&tx, id)? else { return Ok(Replayed::Missing) };
     let batch = letter.batch();
     let Rows { entries, mut dead, .. } = Rows::of(&batch);
-    insert(&tx, entries, &mut dead)?;
+    insert(&tx, &batch.topic, entries, &mut dead)?;
     let replayed = match dead.pop() {
         Some(Dead { reason, .. }) => {
             tx.execute("UPDATE dead_letters SET reason = ?2 WHERE id = ?1", params![int(id), reason])?;
@@ -180,7 +216,7 @@ pub(super) fn replay(db: &mut Connection, id: u64) -> rusqlite::Result<Replayed>
 
 pub(super) fn trim(db: &mut Connection, before_ms: u64) -> rusqlite::Result<()> {
     let tx = db.transaction_with_behavior(TransactionBehavior::Immediate)?;
-    for table in ["messages", "aliases", "status_changes"] {
+    for table in ["messages", "undelivered", "aliases", "status_changes", "client_events", "client_results"] {
         tx.execute(&format!("DELETE FROM {table} WHERE at < ?1"), [int(before_ms)])?;
     }
     tx.commit()

@@ -94,9 +94,17 @@ fn end(db: &Connection, topic: i64, partition: u32) -> rusqlite::Result<u64> {
     Ok(last.map_or(0, |last| last as u64 + 1))
 }
 
-/// SQLite's integers are signed. No number here reaches 2^63.
+/// The offset of the earliest record, if there is one.
+pub(super) fn first(db: &Connection, topic: i64, partition: u32) -> rusqlite::Result<Option<u64>> {
+    let select = "SELECT min(offset) FROM log WHERE topic = ?1 AND partition = ?2";
+    let first: Option<i64> =
+        db.prepare_cached(select)?.query_row(params![topic, partition], |row| row.get(0))?;
+    Ok(first.map(|offset| offset as u64))
+}
+
+/// SQLite's integers are signed. No number here reaches 2^63. Who writes the topic makes no difference here.
 fn spec(partitions: u32, retention_ms: Option<i64>) -> TopicSpec {
-    TopicSpec { partitions, retention_ms: retention_ms.map(|ms| ms as u64) }
+    TopicSpec { partitions, retention_ms: retention_ms.map(|ms| ms as u64), foreign: false }
 }
 
 /// Makes the topic unless it is there; what is kept either way.
@@ -146,7 +154,8 @@ pub(super) fn read(
     from: &[Position],
     limit: usize,
 ) -> rusqlite::Result<Vec<LogRecord>> {
-    let select = "SELECT offset, key, value FROM log WHERE topic = ?1 AND partition = ?2 AND offset >= ?3
+    let select =
+        "SELECT offset, key, value, at_ms FROM log WHERE topic = ?1 AND partition = ?2 AND offset >= ?3
                   ORDER BY offset LIMIT ?4";
     let mut select = db.prepare_cached(select)?;
     let mut records = Vec::new();
@@ -158,6 +167,7 @@ pub(super) fn read(
                 position: Position { partition, offset: row.get::<_, i64>(0)? as u64 },
                 key: Bytes::copy_from_slice(row.get_ref(1)?.as_blob()?),
                 payload: Bytes::copy_from_slice(row.get_ref(2)?.as_blob()?),
+                at_ms: row.get::<_, i64>(3)? as u64,
             });
         }
         if records.len() >= limit {
