@@ -81,6 +81,7 @@ async fn writes(cluster: &Cluster) -> Result<u64> {
             rest: vec![b'x'; 300].into(),
             due: false,
             wanted: None,
+            closes: None,
         };
         let fence = Fence { vnode, epoch, sid: sid.clone(), seq };
         let write = Write { fence, now_ms: n, trim: Seq(seq.0), ops: vec![Op::Append(op)] };

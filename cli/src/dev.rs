@@ -148,6 +148,7 @@ async fn node(
     config.core.linger_ms = common.tuning.presence_linger_ms;
     config.core.grace_ms = common.tuning.presence_grace_ms;
     config.core.undelivered_after_ms = common.tuning.undelivered_after_ms;
+    config.core.event_timeout_ms = common.tuning.event_timeout_ms;
     config.http = common.http.clone();
     sessions.clone().apply(&mut config);
     Ok(Server::bind(config, backends.clone(), ports).await?)

@@ -37,6 +37,8 @@ enum Command {
     Token(token::Args),
     /// Send a message and wait until it is kept
     Send(talk::SendArgs),
+    /// Give an event to the application's processors, and print the result
+    Event(talk::EventArgs),
     /// Print what arrives for a user, until interrupted
     Listen(talk::ListenArgs),
     /// What could not be archived: list it, try it again, or discard it
@@ -76,6 +78,7 @@ fn main() -> ExitCode {
             Command::Dev(args) => dev::run(args).await,
             Command::Token(args) => token::run(&args),
             Command::Send(args) => talk::send(args).await,
+            Command::Event(args) => talk::event(args).await,
             Command::Listen(args) => talk::listen(args).await,
             Command::DeadLetters(args) => dead_letters::run(args).await,
             Command::History(args) => service::history(args).await,

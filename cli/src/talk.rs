@@ -1,4 +1,4 @@
-//! `roost send` and `roost listen`: the SDK from the command line.
+//! `roost send`, `roost event` and `roost listen`: the SDK from the command line.
 
 use std::time::Duration;
 
@@ -29,6 +29,24 @@ pub struct SendArgs {
     url: String,
     /// How long to try, in seconds
     #[arg(long, default_value_t = 30)]
+    timeout: u64,
+}
+
+#[derive(clap::Args)]
+pub struct EventArgs {
+    /// What it says: JSON, or a text that becomes {"text": …}
+    data: String,
+    /// Whose event it is
+    #[arg(long)]
+    user: UserId,
+    /// The event's id: the same id again is never a second event
+    #[arg(long)]
+    id: Option<MessageId>,
+    /// A coordinator
+    #[arg(long, env = "ROOST_URL", default_value = "http://127.0.0.1:7000")]
+    url: String,
+    /// How long to wait for the result, in seconds
+    #[arg(long, default_value_t = 60)]
     timeout: u64,
 }
 
@@ -69,6 +87,21 @@ pub async fn send(args: SendArgs) -> anyhow::Result<()> {
         Some(None) => bail!("no receipt of {} within {} s", sent.id, args.timeout),
         None => {}
     }
+    Ok(())
+}
+
+pub async fn event(args: EventArgs) -> anyhow::Result<()> {
+    let limit = Duration::from_secs(args.timeout);
+    let builder = Client::builder(&args.url).token(token::at_hand(&args.user)?).event_timeout(limit);
+    // Who takes no events is not kept waiting by them.
+    let (client, _) = builder.connect().await?;
+    let data = data(&args.data);
+    let result = match args.id {
+        Some(id) => client.event_with_id(id, data).await,
+        None => client.event(data).await,
+    };
+    client.close().await;
+    println!("{}", result.context("no result")?.record.get());
     Ok(())
 }
 

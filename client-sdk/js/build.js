@@ -8,10 +8,10 @@ const OUT = new URL('dist/roost.js', import.meta.url);
 const BYTES_MAX = 8_000;
 /** Names that only the core uses: neither frames, nor inputs, nor the public API have a field of such a name. */
 const INTERNAL = `
-  acked act after alone answerBy answered asked carrier changed conn core due expires failure fatal first greets
-  heard hello holds isCurrent isFullFor isHeard isRunning joined lane lastTrouble link lose missed movedOn
-  notWelcome outbox own place promote quiet received requeue result retire retiring setState showed signals stage
-  step take target text ticket waiters wake wants watches welcomed why withdraw writes
+  acked act after alone answerBy answered asked auto carrier changed conn core due expires fail failure fatal first
+  greets heard hello holds isCurrent isFullFor isHeard isRunning joined lane lastTrouble link lose missed movedOn
+  notWelcome outbox own place promote quiet received reply requeue reset result retire retiring setState showed signals
+  stage step take target text ticket told waiters wake wants watches welcomed why withdraw writes
 `;
 
 const { outputFiles } = await build({

@@ -111,6 +111,7 @@ impl Settings {
         core.linger_ms = common.tuning.presence_linger_ms;
         core.grace_ms = common.tuning.presence_grace_ms;
         core.undelivered_after_ms = common.tuning.undelivered_after_ms;
+        core.event_timeout_ms = common.tuning.event_timeout_ms;
         core.url.clone_from(&url(&common));
         config.http = common.http.clone();
         sessions.apply(&mut config);

@@ -15,6 +15,7 @@ mod metrics;
 mod node;
 mod operate;
 mod origin;
+mod results;
 pub mod server;
 mod silence;
 mod socket;

@@ -1,6 +1,8 @@
 //! What Prometheus sees of one node. Counters are those of the core, told once a tick.
 
-use prometheus::{Gauge, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, Opts, Registry};
+use prometheus::{
+    Gauge, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
+};
 
 use crate::core::Counters;
 use crate::core::events::{Gauges, Observation};
@@ -36,6 +38,8 @@ pub struct Metrics {
     signals: IntCounterVec,
     presence: IntCounterVec,
     session_events: IntCounterVec,
+    events: IntCounterVec,
+    results_lag: IntGaugeVec,
     redis: IntCounter,
     append: Histogram,
     delivery: Histogram,
@@ -78,6 +82,9 @@ impl Metrics {
     pub fn register(r: &Registry) -> prometheus::Result<Self> {
         let redis = IntCounter::new("roost_redis_commands_total", "Commands and scripts sent to the store")?;
         r.register(Box::new(redis.clone()))?;
+        let lag = Opts::new("roost_results_lag", "Records of client_results that are not handed out yet");
+        let results_lag = IntGaugeVec::new(lag, &["partition"])?;
+        r.register(Box::new(results_lag.clone()))?;
         Ok(Self {
             last: Counters::default(),
             last_commands: 0,
@@ -145,6 +152,15 @@ impl Metrics {
                  server API), refreshed (a new token), refresh_refused",
                 "event",
             )?,
+            events: counters(
+                r,
+                "roost_events_total",
+                "Events of clients: sent (to the processors), timeout (no result in time), result (confirmed by its \
+                 client's home), result_conflict (its id was used before with another body), result_refused (its \
+                 client is unknown), result_malformed",
+                "kind",
+            )?,
+            results_lag,
             redis,
             append: histogram(r, "roost_append_seconds", "A write of one batch: sent until answered")?,
             delivery: histogram(
@@ -158,6 +174,11 @@ impl Metrics {
                 "A send: read from the socket until its reply was handed to it",
             )?,
         })
+    }
+
+    /// What is left of a partition of `client_results` that this node reads.
+    pub fn results_lag(&self) -> IntGaugeVec {
+        self.results_lag.clone()
     }
 
     pub fn observe(&self, what: Observation, us: u64) {
@@ -215,6 +236,16 @@ impl Metrics {
             ("receipt", last.receipts, now.receipts),
         ] {
             add(&self.messages, kind, before, after);
+        }
+        for (kind, before, after) in [
+            ("sent", last.events, now.events),
+            ("timeout", last.events_timed_out, now.events_timed_out),
+            ("result", last.results, now.results),
+            ("result_conflict", last.results_conflicting, now.results_conflicting),
+            ("result_refused", last.results_refused, now.results_refused),
+            ("result_malformed", last.results_malformed, now.results_malformed),
+        ] {
+            add(&self.events, kind, before, after);
         }
         for (change, before, after) in [
             ("claim", last.claims, now.claims),

@@ -13,7 +13,7 @@ use roost_backend::log::{Lane, Log, LogReader, Producer, Report};
 use roost_backend::store::{LiveChannel, Store, StoreError};
 use roost_proto::events::CHAT_EVENTS;
 use roost_proto::frames::Reply;
-use roost_proto::ids::Sid;
+use roost_proto::ids::{Sid, UserId};
 use roost_proto::records::Record;
 use roost_service::Health;
 use tokio::sync::{Notify, Semaphore, mpsc, oneshot, watch};
@@ -24,9 +24,11 @@ use tokio_util::task::TaskTracker;
 use crate::core::calls::Call;
 use crate::core::events::{self, Connecting, Gauges, Now, SessionKey};
 use crate::core::explain::{Explained, Query};
+use crate::core::tickets::TicketShown;
 use crate::core::{Action, Event, NodeCore};
 use crate::live::Wish;
 use crate::metrics::Metrics;
+use crate::results::Readings;
 use crate::socket::Out;
 use crate::wire;
 
@@ -60,6 +62,8 @@ pub enum Input {
     Explain(Query, oneshot::Sender<Explained>),
     /// Commands of the server API, in order, and who waits for the answer to each.
     Calls(Vec<(Call, oneshot::Sender<Reply>)>),
+    /// Which events of this client, or of anybody, wait for a result here? With how many there are.
+    Tickets(Option<UserId>, oneshot::Sender<(Vec<TicketShown>, usize)>),
     /// Which vnodes have a ready home?
     Ready(oneshot::Sender<Vec<bool>>),
 }
@@ -123,13 +127,18 @@ pub struct Node {
     calls: HashMap<SessionKey, oneshot::Sender<Reply>>,
     next_call: u64,
     reads: Arc<Semaphore>,
+    /// Of `client_results`.
+    readings: Readings,
     /// Events that arose here, handled before the queue.
     own: VecDeque<Event>,
 }
 
 impl Node {
     pub fn new(parts: Parts) -> Self {
+        let (log, events) = (Arc::clone(&parts.log), parts.events.clone());
+        let (tasks, stop) = (parts.tasks.clone(), parts.stop.clone());
         Self {
+            readings: Readings::new(log, events, parts.metrics.results_lag(), tasks, stop),
             parts,
             sessions: HashMap::new(),
             calls: HashMap::new(),
@@ -201,6 +210,10 @@ impl Node {
                     keyed.push((key, call));
                 }
                 self.step(Event::Calls(keyed));
+            }
+            Input::Tickets(client, answer) => {
+                let now = self.parts.clock.now();
+                drop(answer.send(self.parts.core.tickets(client.as_ref(), now)));
             }
             Input::Ready(answer) => drop(answer.send(self.parts.core.ready_vnodes())),
         }
@@ -355,6 +368,9 @@ impl Node {
                     let _ = answer.send(*reply);
                 }
             }
+            Action::ReadResults { partition, ask } => self.readings.begin(partition, ask),
+            Action::LeaveResults { partition } => self.readings.leave(partition),
+            Action::ResultsDone { partition, ask, next } => self.readings.done(partition, ask, next),
             Action::Observe(what, us) => self.parts.metrics.observe(what, us),
             Action::Refresh => self.parts.refresh.notify_one(),
             Action::LogEnd { session, ask, partition } => {

@@ -234,6 +234,8 @@ impl Server {
             config.core.vnodes,
             config.core.archive_url.clone(),
             ApiMetrics::register(&self.registry)?,
+            Arc::clone(&self.backends.log),
+            self.tasks.clone(),
         ));
         let public = upgrade::route(shared).or(api::routes(Arc::clone(&api))).recover(reply::recover);
         let operator = operate::routes(Operator {

@@ -425,6 +425,7 @@ impl Session {
                 write(socket, Message::text(ServerFrame::Pong(Empty {}).to_json())).await
             }
             Some(Ok(ClientFrame::Send(send))) => self.tell(Event::Send { session, send }).await,
+            Some(Ok(ClientFrame::Event(event))) => self.tell(Event::Client { session, event }).await,
             Some(Ok(ClientFrame::Ack(ack))) => {
                 self.tell(Event::Ack { session, cursor: ack.cursor, read: false }).await
             }

@@ -34,6 +34,12 @@ impl Log for Hollow {
     async fn first(&self, _: &str, _: u32) -> Result<u64, LogError> {
         Ok(REMOVED)
     }
+    async fn committed(&self, topic: &str) -> Result<BTreeMap<u32, u64>, LogError> {
+        self.0.committed(topic).await
+    }
+    async fn commit(&self, topic: &str, at: &[Position]) -> Result<(), LogError> {
+        self.0.commit(topic, at).await
+    }
     async fn ping(&self) -> Result<(), LogError> {
         Ok(())
     }

@@ -1,4 +1,4 @@
-/** @import { CallOptions, Cursor, State, StateChange } from './types.js' */
+/** @import { CallOptions, Cursor, EventResult, State, StateChange } from './types.js' */
 import { Carrier } from './carrier.js';
 import { Core } from './core/core.js';
 import { Emitter } from './emitter.js';
@@ -92,13 +92,19 @@ export class Roost extends Emitter {
   }
 
   /**
-   * Gives an event to the application's processor.
+   * Gives an event to the application's processor and waits for its result, over lost connections and moves. Events
+   * come to the processor in the order of these calls. A repeat under the same `id` is never a second event.
+   *
+   * Every result is a message of the inbox, too (`inbox.on('result')`): also one that nobody waits for, because it
+   * came too late, or is of an earlier process or of another device.
    * @param {any} [data] any JSON value
-   * @param {{ id?: string } & CallOptions} [options]
-   * @returns {Promise<any>} its result
+   * @param {{ id?: string } & CallOptions} [options] `timeoutMs`: how long to wait for the result (60 s)
+   * @returns {Promise<EventResult>} fails with `timeout` if the cluster says that no result came in its time, with
+   *   `no_result` after `timeoutMs`; the result may still come
    */
   event(data = null, { id, ...options } = {}) {
-    return this.#carrier.call({ type: 'event', data }, { id, lane: 'event', result: true }, options);
+    const how = { id, lane: 'event', result: true };
+    return this.#carrier.call({ type: 'event', data }, how, { timeoutMs: 60_000, ...options });
   }
 
   /**

@@ -4,7 +4,9 @@
  * - `not_sent`: there was no connection in time (`message` says what the last try met); it will not be sent
  * - `unknown`: it was sent and no final answer came in time: it may have been accepted. While the client lives it
  *   goes on repeating it; calling again with the same `id`, receiver and data waits for the answer again
- * - `no_result`: the event is stored, and its result did not come in time (it will be an inbox message)
+ * - `timeout`: the event is stored, and the cluster says that its processor gave no result in time. One that comes
+ *   later is a message of the inbox
+ * - `no_result`: the event is stored, and neither a result nor `timeout` came for as long as the caller waited
  * - `queue_full`: as many calls as may wait are waiting; nothing was kept of this one
  * - `conflict`: the `id` is waiting for its answer with another body
  * - `too_many`: a client is in at most 200 rooms

@@ -1,4 +1,4 @@
-/** @import { CallOptions, Cursor, Gap, History, Message, Signal } from './types.js' */
+/** @import { CallOptions, Cursor, EventResult, Gap, History, Message, Signal } from './types.js' */
 import { Part } from './part.js';
 import { cursorOf } from './core/place.js';
 
@@ -6,7 +6,7 @@ import { cursorOf } from './core/place.js';
  * The user's inbox: every message once, in order.
  *
  * - `message`: somebody sent something
- * - `result`: the result of an `event`, which also its promise has if it still waits
+ * - `result`: the result of an `event` (`data` is an {@link EventResult}), which its promise has too if it waits
  * - `receipt`: about messages that were sent with `receipt`
  * - `gap`: messages were missed
  * - `signal`: something that is not kept

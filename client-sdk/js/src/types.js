@@ -35,6 +35,13 @@
 
 /** @typedef {{ room?: string, from: string, kind: string, data: any }} Signal */
 
+/**
+ * The result of an event, as the application's processor wrote it; it may have other fields. There may be several of
+ * one event, each with a `result_id` of its own.
+ * @typedef {{ type: string, client_id: string, event_id: string, result_id?: string, status?: string,
+ *   created_at?: string, data?: any }} EventResult
+ */
+
 /** @typedef {{ user: string, status: string, since: string | null, last_seen: string | null }} Presence */
 
 /** @typedef {'disconnected' | 'connecting' | 'connected' | 'reconnecting' | 'failed'} State */

@@ -28,6 +28,8 @@ const QUEUE_MAX: usize = 1_024;
 const EVENTS_MAX: usize = 256;
 /// The server says `unknown` after 20 s; this leaves time for one repeat.
 const SEND_TIMEOUT: Duration = Duration::from_secs(30);
+/// The cluster tells after 30 s (`EVENT_TIMEOUT_MS`) that there is no result; as long again is for lost connections.
+const EVENT_TIMEOUT: Duration = Duration::from_secs(60);
 /// For each of: the token callback, `/route`, the WebSocket handshake.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 /// Full jitter between nothing and these.
@@ -51,6 +53,7 @@ pub struct Builder {
     events_max: usize,
     frame_bytes_max: usize,
     send_timeout: Duration,
+    event_timeout: Duration,
     request_timeout: Duration,
     backoff: (Duration, Duration),
     jitter_seed: Option<u64>,
@@ -70,6 +73,7 @@ impl Builder {
             events_max: EVENTS_MAX,
             frame_bytes_max: FRAME_BYTES_MAX,
             send_timeout: SEND_TIMEOUT,
+            event_timeout: EVENT_TIMEOUT,
             request_timeout: REQUEST_TIMEOUT,
             backoff: (BACKOFF_MIN, BACKOFF_MAX),
             jitter_seed: None,
@@ -138,6 +142,13 @@ impl Builder {
     /// How long a send waits for a connection and its answer (default 30 s).
     pub fn send_timeout(mut self, send_timeout: Duration) -> Self {
         self.send_timeout = send_timeout;
+        self
+    }
+
+    /// How long an event waits for a connection and its result (default 60 s): more than the `EVENT_TIMEOUT_MS` of the
+    /// cluster, which then says so itself.
+    pub fn event_timeout(mut self, event_timeout: Duration) -> Self {
+        self.event_timeout = event_timeout;
         self
     }
 
@@ -220,6 +231,7 @@ impl Builder {
             closing: closing.clone(),
             tracker: tracker.clone(),
             send_timeout_ms: ms(self.send_timeout),
+            event_timeout_ms: ms(self.event_timeout),
             frame_bytes_max: self.frame_bytes_max,
         };
         let ends = Ends { orders: taken_orders, items, state, trouble, cursor: Arc::clone(&cursor), closing };

@@ -15,7 +15,7 @@ use crate::builder::Builder;
 use crate::driver::Order;
 use crate::error::{ConnectError, SendError};
 use crate::lanes::Lane;
-use crate::outbox::{Command, Done};
+use crate::outbox::{Command, Done, What};
 use crate::signals::Outgoing;
 use crate::state::State;
 
@@ -57,6 +57,7 @@ pub(crate) struct Shared {
     pub(crate) closing: CancellationToken,
     pub(crate) tracker: TaskTracker,
     pub(crate) send_timeout_ms: u64,
+    pub(crate) event_timeout_ms: u64,
     pub(crate) frame_bytes_max: usize,
 }
 
@@ -117,7 +118,7 @@ impl Client {
         let data = serde_json::value::to_raw_value(&data).map_err(|e| SendError::Invalid(e.to_string()))?;
         let lane = Lane::To(to.clone());
         let text = self.encode(&ClientFrame::Send(Send { id: id.clone(), to, data, receipt }))?;
-        let Done { id, ok } = self.order(Command::frame(id, lane, text)).await?;
+        let Done { id, ok, .. } = self.order(Command::frame(id, lane, text)).await?;
         Ok(Sent { id, at: ok.at.unwrap_or_default() })
     }
 
@@ -206,8 +207,12 @@ impl Client {
     }
 
     pub(crate) async fn order(&self, command: Command) -> Result<Done, SendError> {
+        let timeout_ms = match command.what {
+            What::Event(_) => self.shared.event_timeout_ms,
+            _ => self.shared.send_timeout_ms,
+        };
         let (answer, answered) = oneshot::channel();
-        let order = Order::Command { command, timeout_ms: self.shared.send_timeout_ms, answer };
+        let order = Order::Command { command, timeout_ms, answer };
         if self.shared.orders.send(order).await.is_err() {
             return Err(SendError::Closed { sent: false });
         }

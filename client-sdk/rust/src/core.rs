@@ -10,6 +10,7 @@ use rand::SeedableRng;
 use rand::rngs::StdRng;
 use roost_proto::events::Message;
 use roost_proto::frames::{Ack, Empty, Moved, Read, Reply, Reset, Welcome};
+use roost_proto::results::RESULT;
 use roost_proto::{ClientFrame, Cursor, DeviceId, ServerFrame, UserId};
 
 use crate::backoff::Backoff;
@@ -312,7 +313,12 @@ impl Core {
             return tracing::debug!(stream = %message.stream, "message of a stream that was left");
         };
         match verdict {
-            Verdict::Show => self.deliver(Event::Message(message), ack),
+            Verdict::Show => {
+                if ack.is_some() && message.kind == RESULT {
+                    self.resulted(&message);
+                }
+                self.deliver(Event::Message(message), ack);
+            }
             Verdict::Shown if ack.is_some() => {
                 self.actions.push(Action::Deliver(Item { event: None, cursor: ack }));
             }

@@ -53,6 +53,14 @@ pub enum SendError {
     /// recipient and data) waits for the answer again; within 15 minutes that is safe.
     #[error("no answer in time to {id}: it may have been accepted")]
     Unknown { id: MessageId },
+    /// To an event: it is stored, and the cluster says that no processor gave a result in its time. One that comes
+    /// later is a message of the inbox.
+    #[error("the event {id} has no result in time")]
+    TimedOut { id: MessageId },
+    /// To an event: it is stored, and neither a result nor [`TimedOut`](Self::TimedOut) came for as long as
+    /// [`event_timeout`](crate::Builder::event_timeout). Either may still come, as a message of the inbox.
+    #[error("nothing came about the event {id}")]
+    NoResult { id: MessageId },
     /// To a join: the client is in as many rooms as a connection may be.
     #[error("in {max} rooms already")]
     TooManyRooms { max: usize },

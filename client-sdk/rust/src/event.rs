@@ -41,9 +41,9 @@ pub enum Event {
     /// those of whom something else is known; after a reconnect what changed meanwhile. An application that is slow
     /// to take its events gets the last of each user.
     Presence(Vec<Presence>),
-    /// This user is not watched any more, because the server refuses it: after a reconnect with another token, say.
+    /// This user is not watched any more, because the server refuses it: with another token that allows less, say.
     WatchLost { user: UserId, error: ErrorBody },
-    /// This client is not in the room any more, because the server refuses it: after a reconnect with another token,
+    /// This client is not in the room any more, because the server refuses it: with another token that allows less,
     /// say. [`Client::join`](crate::Client::join) may try again.
     RoomLost { room: RoomId, error: ErrorBody },
     /// The connection changed.

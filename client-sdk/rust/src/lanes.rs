@@ -11,6 +11,8 @@ use roost_proto::{RoomId, StreamId, UserId};
 pub enum Lane {
     /// Sends to one inbox.
     To(UserId),
+    /// Events.
+    Events,
     /// What is published to one room.
     Room(RoomId),
     /// Coming into one room, leaving it, asking who is there: each may depend on the one before, so one is on the

@@ -36,6 +36,15 @@
 //! # Ok(()) }
 //! ```
 //!
+//! Something for the application's own processor, and what that says:
+//!
+//! ```no_run
+//! # async fn run(client: roost_client::Client) -> Result<(), Box<dyn std::error::Error>> {
+//! let result = client.event(serde_json::json!({"order": 17})).await?;
+//! println!("{}: {:?}", result.kind, result.data);
+//! # Ok(()) }
+//! ```
+//!
 //! Who is there:
 //!
 //! ```no_run
@@ -52,6 +61,9 @@
 //! - A confirmed send or publish is in the recipient's or the room's stream once. One without a final answer is repeated, under the same id,
 //!   in order, over lost connections and moves, for at most 15 minutes. Every error says whether the message may
 //!   have been accepted.
+//! - An event is repeated like a send until the cluster has it, and then waits for its result, over lost connections and
+//!   moves. Every result is a message of the inbox, too ([`EventResult::of`]): also one that nobody waits for, because it
+//!   came too late, or is of an earlier process or of another device.
 //! - Each message of the inbox, and of each room, is shown once, in order. What cannot be replayed is told as [`Event::Gap`] or
 //!   [`Event::Reset`], never skipped.
 //! - What was shown and taken is acknowledged; [`Client::cursor`] is where a later client goes on.
@@ -78,6 +90,7 @@ mod core_tests;
 mod driver;
 mod error;
 mod event;
+mod event_calls;
 mod history;
 mod inbox;
 mod lanes;
@@ -117,6 +130,7 @@ pub use builder::Builder;
 pub use client::{Client, SendOptions, Sent};
 pub use error::{BoxError, BuildError, ConnectError, Failure, SendError};
 pub use event::{Event, Events, Members};
+pub use event_calls::EventResult;
 pub use history::Page;
 pub use room_calls::{JoinOptions, Joined, Published};
 pub use roost_proto::events::{Message, Receipt, Status};

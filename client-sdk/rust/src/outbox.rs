@@ -7,7 +7,7 @@ use std::sync::Arc;
 use rand::rngs::StdRng;
 use roost_proto::frames::{Reply, ReplyOk, RoomAt};
 use roost_proto::limits::{DEDUP_WINDOW_MS, UNANSWERED_MAX, UNKNOWN_AFTER_MS};
-use roost_proto::{ErrorBody, ErrorCode, MessageId, RoomId, UserId};
+use roost_proto::{ErrorBody, ErrorCode, Json, MessageId, RoomId, UserId};
 
 use crate::backoff::Backoff;
 use crate::error::SendError;
@@ -31,6 +31,8 @@ pub struct Command {
 pub enum What {
     /// This frame. A repeat is equal to the byte: the server compares bodies.
     Frame(Arc<str>),
+    /// This frame too, and what answers it is not the reply but the result that comes into the inbox.
+    Event(Arc<str>),
     /// Be in a room. The frame is made when it is written, with the cursor as of then.
     Join(RoomAt),
     Leave(RoomId),
@@ -59,6 +61,8 @@ pub(crate) type Answer = (Ticket, Result<Done, SendError>);
 pub struct Done {
     pub id: MessageId,
     pub ok: ReplyOk,
+    /// Of an event, the record of its result.
+    pub result: Option<Json>,
 }
 
 /// A command with its final answer.
@@ -75,7 +79,7 @@ pub(crate) struct Answered {
 impl Answered {
     pub(crate) fn answers(self) -> Vec<Answer> {
         let Self { id, result, .. } = self;
-        let result = result.map(|ok| Done { id, ok }).map_err(SendError::Refused);
+        let result = result.map(|ok| Done { id, ok, result: None }).map_err(SendError::Refused);
         self.waiters.into_iter().map(|ticket| (ticket, result.clone())).collect()
     }
 }
@@ -88,6 +92,8 @@ enum Stage {
     Written { at: u64 },
     /// Answered with a retryable error: to be written again from `from` on.
     Refused { from: u64 },
+    /// An event that was accepted: its result is to come.
+    Stored,
 }
 
 #[derive(Debug)]
@@ -206,6 +212,11 @@ impl Outbox {
         waiters.into_iter().map(|ticket| (ticket, Err(SendError::Left))).collect()
     }
 
+    /// Forgets the event of this id; gives who waits for its result.
+    pub(crate) fn withdraw_event(&mut self, id: &MessageId) -> Vec<Ticket> {
+        self.withdraw(|p| p.command.id == *id && matches!(p.command.what, What::Event(_)))
+    }
+
     fn withdraw(&mut self, unwanted: impl Fn(&Pending) -> bool) -> Vec<Ticket> {
         let seqs: Vec<Seq> = self.pending.iter().filter(|(_, p)| unwanted(p)).map(|(seq, _)| *seq).collect();
         let gone: Vec<Pending> = seqs.into_iter().filter_map(|seq| self.remove(seq)).collect();
@@ -246,6 +257,13 @@ impl Outbox {
         };
         if let Some(error) = result.as_ref().err().filter(|e| e.retryable) {
             self.refused(seq, error, now, rng);
+            return None;
+        }
+        if let Some(p) = self.pending.get_mut(&seq).filter(|p| matches!(p.command.what, What::Event(_)))
+            && result.is_ok()
+        {
+            let (lane, before) = (p.command.lane.clone(), std::mem::replace(&mut p.stage, Stage::Stored));
+            self.leave_lane(&lane, seq, before);
             return None;
         }
         let Pending { command: Command { id, what, .. }, waiters, own, .. } = self.remove(seq)?;
@@ -306,15 +324,18 @@ impl Outbox {
         self.deadline_ms = u64::MAX;
         let mut gone = Vec::new();
         for (seq, p) in &mut self.pending {
-            let given_up = p.first_written_ms.is_some_and(|t| now >= t + DEDUP_WINDOW_MS);
+            let stored = p.stage == Stage::Stored;
+            let end = p.first_written_ms.filter(|_| !stored).map_or(u64::MAX, |t| t + DEDUP_WINDOW_MS);
+            let given_up = now >= end;
             p.waiters.retain(|&(ticket, expires_ms)| {
                 let over = given_up || now >= expires_ms;
                 if over {
-                    answers.push((ticket, Err(timed_out(&p.command.id, p.first_written_ms))));
+                    answers.push((ticket, Err(timed_out(&p.command.id, p.first_written_ms, stored))));
                 }
                 !over
             });
-            if given_up || (p.waiters.is_empty() && p.first_written_ms.is_none() && !p.own) {
+            let done = stored || p.first_written_ms.is_none();
+            if given_up || (p.waiters.is_empty() && done && !p.own) {
                 renew |= given_up;
                 gone.push(*seq);
                 continue;
@@ -325,7 +346,6 @@ impl Outbox {
             };
             renew |= late <= now;
             let expiry = p.waiters.iter().map(|w| w.1).min().unwrap_or(u64::MAX);
-            let end = p.first_written_ms.map_or(u64::MAX, |t| t + DEDUP_WINDOW_MS);
             self.deadline_ms =
                 self.deadline_ms.min(expiry).min(end).min(if late > now { late } else { u64::MAX });
         }
@@ -355,14 +375,19 @@ impl Outbox {
     fn remove(&mut self, seq: Seq) -> Option<Pending> {
         let p = self.pending.remove(&seq)?;
         self.by_id.remove(&p.command.id);
-        self.lanes.remove(&p.command.lane, seq);
         self.own -= usize::from(p.own);
-        match p.stage {
+        self.leave_lane(&p.command.lane, seq, p.stage);
+        Some(p)
+    }
+
+    /// What was at `stage` is not written any more, and holds nothing.
+    fn leave_lane(&mut self, lane: &Lane, seq: Seq, stage: Stage) {
+        self.lanes.remove(lane, seq);
+        match stage {
             Stage::Written { .. } => self.written -= 1,
             Stage::Refused { from } => drop(self.retries.remove(&(from, seq))),
-            Stage::Queued => {}
+            Stage::Queued | Stage::Stored => {}
         }
-        Some(p)
     }
 }
 
@@ -371,9 +396,10 @@ fn id_key(id: &str) -> Option<MessageId> {
 }
 
 /// What never left is withdrawn; what left may have been accepted.
-fn timed_out(id: &MessageId, first_written_ms: Option<u64>) -> SendError {
+fn timed_out(id: &MessageId, first_written_ms: Option<u64>, stored: bool) -> SendError {
     match first_written_ms {
         None => SendError::NotSent,
+        Some(_) if stored => SendError::NoResult { id: id.clone() },
         Some(_) => SendError::Unknown { id: id.clone() },
     }
 }

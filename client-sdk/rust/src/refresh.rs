@@ -45,8 +45,11 @@ impl Core {
         self.refreshing = None;
         match reply.error {
             Some(error) => self.not_refreshed(error.to_string()),
-            // The server does not say whom the fresh token does not allow to watch; a refusal does.
-            None => self.watch_again(),
+            // The server does not say which rooms the fresh token does not allow, nor whom to watch; a refusal does.
+            None => {
+                self.welcome_rooms(Vec::new());
+                self.watch_again();
+            }
         }
         None
     }

@@ -111,7 +111,7 @@ impl Client {
         let (room, data) = (room_id(room)?, raw(&data)?);
         let lane = Lane::Room(room.clone());
         let text = self.encode(&ClientFrame::Publish(Publish { id: id.clone(), room, data }))?;
-        let Done { id, ok } = self.order(Command::frame(id, lane, text)).await?;
+        let Done { id, ok, .. } = self.order(Command::frame(id, lane, text)).await?;
         Ok(Published { id, at: ok.at.unwrap_or_default(), cursor: ok.cursor })
     }
 

@@ -112,7 +112,7 @@ impl Core {
     /// The frame of a command that is written now.
     pub(crate) fn frame_of(&mut self, id: MessageId, what: What) -> std::sync::Arc<str> {
         let frame = match what {
-            What::Frame(text) => return text,
+            What::Frame(text) | What::Event(text) => return text,
             What::Join(at) => {
                 let place = self.rooms.get_mut(&at.room).map(|room| room.show().cursor);
                 ClientFrame::Join(Join::new(id, RoomAt { cursor: place.unwrap_or(at.cursor), ..at }))
@@ -181,7 +181,7 @@ impl Core {
         }
     }
 
-    /// What `welcome` says of rooms.
+    /// What `welcome` says of rooms. Those that it does not name are joined again.
     pub(crate) fn welcome_rooms(&mut self, told: Vec<RoomWelcome>) {
         let mut missing: BTreeSet<RoomId> = self.rooms.rooms.keys().cloned().collect();
         for RoomWelcome { room, cursor, recovered, replayed, through, members, member_count, error } in told {
@@ -199,7 +199,8 @@ impl Core {
                 self.join_again(&room);
             }
         }
-        // Not named in `connect`: joined over the last connection meanwhile, or there was no place for it.
+        // Not named in `connect`: joined over the last connection meanwhile, or there was no place for it. Or there
+        // was no `connect` but a fresh token, which may allow less.
         for room in missing {
             self.join_again(&room);
         }

@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use fake::{Coordinator, LIMIT, Node, connected, large_message, message, next, next_offset, state, welcome};
 use roost_client::{
-    Before, BuildError, ChosenStatus, Client, ConnectError, Cursor, Epoch, Event, Failure, MessageId, Offset,
-    Page, SendError, State, StreamId,
+    Before, BuildError, ChosenStatus, Client, ConnectError, Cursor, Epoch, Event, EventResult, Failure,
+    MessageId, Offset, Page, SendError, State, StreamId,
 };
 use serde_json::json;
 
@@ -275,6 +275,34 @@ async fn an_expired_token_is_replaced_through_the_callback() {
     assert_eq!(connect["token"], "token-2");
     socket.close(3500).await;
     state(&client, |s| matches!(s, State::Failed(Failure::BadToken(_)))).await;
+}
+
+#[tokio::test]
+async fn an_event_gives_its_result_which_outlives_the_connection() {
+    let mut c = connected(|b| b).await;
+    let client = c.client.clone();
+    let asked = tokio::spawn(async move { client.event(json!({"order": 17})).await });
+    let event = c.socket.confirm().await;
+    assert_eq!((&event["type"], &event["data"]), (&json!("event"), &json!({"order": 17})));
+    drop(c.socket);
+    let (mut socket, connect) = c.node.welcome(6).await;
+    assert_eq!(connect["cursor"]["offset"], 5);
+    let mut result = message(6);
+    result["kind"] = json!("result");
+    result["data"] = json!({"type": "event_accepted", "event_id": event["id"], "data": [1.50]});
+    socket.write(result).await;
+    let result = asked.await.unwrap().unwrap();
+    assert_eq!((result.kind.as_str(), result.data.unwrap().get()), ("event_accepted", "[1.5]"));
+    let Event::Message(message) = next(&mut c.events).await else { panic!("not a message") };
+    assert_eq!(EventResult::of(&message).unwrap().record, result.record);
+}
+
+#[tokio::test]
+async fn an_event_has_a_limit_of_its_own() {
+    let mut c = connected(|b| b.event_timeout(Duration::from_millis(50))).await;
+    let (result, event) = tokio::join!(c.client.event(1), c.socket.confirm());
+    let Err(SendError::NoResult { id }) = result else { panic!("{result:?}") };
+    assert_eq!(event["id"], id.as_str());
 }
 
 #[tokio::test]

@@ -31,7 +31,17 @@ fn write(sid: &Sid, vnode: VnodeId, seq: Seq, appends: u64) -> Result<Write, Fai
         let id = MessageId::new(format!("m-{}-{i}", seq.0))?;
         let rest = Bytes::from(format!("\"id\":\"{id}\",\"data\":{{\"text\":\"{}\"}}}}", "x".repeat(100)));
         let (stream, from) = (stream.clone(), "alice".into());
-        Ok(Op::Append(AppendOp { stream, from, id, hash: i, at: NOW_MS, rest, due: false, wanted: None }))
+        Ok(Op::Append(AppendOp {
+            stream,
+            from,
+            id,
+            hash: i,
+            at: NOW_MS,
+            rest,
+            due: false,
+            wanted: None,
+            closes: None,
+        }))
     });
     let ops = ops.collect::<Result<_, Failure>>()?;
     Ok(Write { fence, now_ms: NOW_MS, trim: seq, ops })

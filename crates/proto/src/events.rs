@@ -167,14 +167,14 @@ pub fn status_rest(
     Bytes::from(json[1..].to_owned())
 }
 
-/// What comes before the sequence number of a status event.
-pub fn status_prefix(vnode: VnodeId, epoch: Epoch) -> String {
+/// What comes before the sequence number of a status event, and of a client's.
+pub fn numbers_prefix(vnode: VnodeId, epoch: Epoch) -> String {
     format!("{{\"vnode\":{vnode},\"epoch\":{epoch},\"seq\":")
 }
 
-/// The whole status event, equal to the byte to what the store composes.
-pub fn status_bytes(vnode: VnodeId, epoch: Epoch, seq: Seq, rest: &[u8]) -> Bytes {
-    let mut out = status_prefix(vnode, epoch).into_bytes();
+/// The whole event, equal to the byte to what the store composes.
+pub fn numbered_bytes(vnode: VnodeId, epoch: Epoch, seq: Seq, rest: &[u8]) -> Bytes {
+    let mut out = numbers_prefix(vnode, epoch).into_bytes();
     out.extend_from_slice(format!("{seq},").as_bytes());
     out.extend_from_slice(rest);
     Bytes::from(out)
@@ -193,8 +193,7 @@ pub struct ClientEvent {
     pub data: Box<RawValue>,
 }
 
-/// The part of a client's event after its numbers, from `"type"` to the closing brace. What comes before is as in a
-/// status event.
+/// The part of a client's event after its numbers, from `"type"` to the closing brace.
 pub fn event_rest(client: &UserId, id: &MessageId, at_ms: u64, data: &RawValue) -> Bytes {
     let client = serde_json::to_string(client).expect("a string always encodes");
     let (at, data) = (rfc3339(at_ms), data.get());
@@ -223,7 +222,7 @@ mod tests {
     fn what_the_store_composes_is_a_status_event() {
         let user = UserId::new("bob").unwrap();
         let rest = status_rest(&user, Status::Offline, StatusCause::Lost, 5, 5, Some(4));
-        let bytes = status_bytes(VnodeId(3), Epoch(9), Seq(11), &rest);
+        let bytes = numbered_bytes(VnodeId(3), Epoch(9), Seq(11), &rest);
         let e: StatusEvent = serde_json::from_slice(&bytes).unwrap();
         assert_eq!((e.vnode, e.epoch, e.seq, e.user), (VnodeId(3), Epoch(9), Seq(11), user));
         assert_eq!(e.last_seen.as_deref(), Some("1970-01-01T00:00:00.004Z"));
@@ -232,11 +231,12 @@ mod tests {
     #[test]
     fn what_the_store_composes_is_a_clients_event() {
         let (client, id) = (UserId::new("al\"ice").unwrap(), MessageId::new("e-1").unwrap());
-        let data = RawValue::from_string("{\"amount\": 1.50}".into()).unwrap();
-        let bytes = status_bytes(VnodeId(3), Epoch(9), Seq(11), &event_rest(&client, &id, 4, &data));
-        let e: ClientEvent = serde_json::from_slice(&bytes).unwrap();
-        assert_eq!((e.vnode, e.epoch, e.seq), (VnodeId(3), Epoch(9), Seq(11)));
-        assert_eq!((e.client_id, e.event_id), (client, id));
-        assert_eq!((e.created_at.as_str(), e.data.get()), ("1970-01-01T00:00:00.004Z", "{\"amount\": 1.50}"));
+        let data = RawValue::from_string("[1, 2]".into()).unwrap();
+        let rest = event_rest(&client, &id, 5, &data);
+        let e: ClientEvent =
+            serde_json::from_slice(&numbered_bytes(VnodeId(3), Epoch(9), Seq(11), &rest)).unwrap();
+        assert_eq!((e.vnode, e.epoch, e.seq, e.client_id), (VnodeId(3), Epoch(9), Seq(11), client));
+        assert_eq!((e.event_id, e.created_at.as_str()), (id, "1970-01-01T00:00:00.005Z"));
+        assert_eq!(e.data.get(), "[1, 2]");
     }
 }

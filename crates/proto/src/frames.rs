@@ -67,6 +67,7 @@ frames! {
     ClientFrame {
         "connect" => Connect(Connect),
         "send" => Send(Send),
+        "event" => Event(Event),
         "publish" => Publish(Publish),
         "signal" => Signal(Signal),
         "join" => Join(Join),
@@ -107,6 +108,7 @@ impl ClientFrame {
     pub fn id(&self) -> Option<&MessageId> {
         match self {
             Self::Send(send) => Some(&send.id),
+            Self::Event(event) => Some(&event.id),
             Self::Publish(publish) => Some(&publish.id),
             Self::Join(join) => Some(&join.id),
             Self::Leave(command) | Self::Members(command) => Some(&command.id),
@@ -298,6 +300,14 @@ pub struct Send {
     /// Be told when it is delivered and when it is read.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub receipt: bool,
+}
+
+/// Something for the application's processors; what they answer is a message of the kind `result`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub struct Event {
+    pub id: MessageId,
+    pub data: Box<RawValue>,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]

@@ -59,6 +59,7 @@ pub enum ItemBody {
     },
     /// Who is in a room at the sender.
     Here(Here),
+    Event(Event),
     /// Who is in this room?
     Members {
         stream: StreamId,
@@ -99,6 +100,17 @@ pub struct Append {
     /// The sender wants to know when it is delivered and read.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub receipt: bool,
+    /// The event that it is a result of.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub answers: Option<MessageId>,
+}
+
+/// Something that a client has for the application's processors.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Event {
+    pub client: UserId,
+    pub id: MessageId,
+    pub data: Box<RawValue>,
 }
 
 /// What the home did with one item.
@@ -129,6 +141,8 @@ pub enum ItemResult {
     Noted,
     /// The id was used before with another body.
     Conflict,
+    /// A result for somebody of whom nothing is known.
+    Nobody,
     /// The body could not be understood.
     Bad,
     /// The item was a void.

@@ -2,15 +2,23 @@
 //! not place, `dead_letters`.
 
 use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
 
 use crate::Json;
 use crate::frames::check_text;
 use crate::ids::{MessageId, UserId};
 use crate::limits::FRAME_BYTES_MAX;
+use crate::time::rfc3339;
 
 /// Topic names.
 pub const CLIENT_RESULTS: &str = "client_results";
 pub const DEAD_LETTERS: &str = "dead_letters";
+/// The kind of a message that is a result.
+pub const RESULT: &str = "result";
+/// Who results are from; no user's id begins with `#`.
+pub const PROCESSOR: &str = "#processor";
+/// Who a result is from that only says that none came in time.
+pub const TIMER: &str = "#timer";
 
 /// A record of `client_results` (key: client).
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -60,6 +68,20 @@ impl ClientResult {
 /// What a parser says, which quotes the record.
 fn reason(error: &serde_json::Error) -> String {
     error.to_string().chars().take(256).map(|c| if c.is_control() { ' ' } else { c }).collect()
+}
+
+/// What a client is told when no result came in time: the `data` of a message of the kind [`RESULT`].
+pub fn timed_out(client: &UserId, event: &MessageId, created_ms: u64) -> Box<RawValue> {
+    #[derive(Serialize)]
+    struct TimedOut<'a> {
+        r#type: &'a str,
+        client_id: &'a UserId,
+        event_id: &'a MessageId,
+        created_at: String,
+    }
+    let created_at = rfc3339(created_ms);
+    let told = TimedOut { r#type: "event_timeout", client_id: client, event_id: event, created_at };
+    serde_json::value::to_raw_value(&told).expect("plain fields always encode")
 }
 
 /// A record of `dead_letters` (key: as the original's): a record of another topic that a process could not place.

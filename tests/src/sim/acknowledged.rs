@@ -43,7 +43,11 @@ impl World {
         );
         for payload in chat.difference(&reported) {
             let Ok(message) = serde_json::from_slice::<Message>(payload) else { continue };
-            let Some(user) = message.stream.user().filter(|_| message.kind == "message") else { continue };
+            let Some(user) =
+                message.stream.user().filter(|_| ["message", "result"].contains(&&*message.kind))
+            else {
+                continue;
+            };
             let data = &self.data[roost_ring::vnode_of_stream(&message.stream, self.setup.vnodes).index()];
             let present = data.head().is_some_and(|(_, _, generation, _)| generation == message.generation);
             if present && data.acked_by_any(&user) < Some(message.cursor()) {

@@ -29,6 +29,7 @@ pub(super) fn at_the_end(world: &mut World) {
     world.check_undelivered(&mut wrong);
     world.check_receipts(&mut wrong);
     world.check_read(&mut wrong);
+    world.check_results(&mut wrong);
     let streams = canon.first.iter();
     let places =
         streams.flat_map(|(s, all)| all.iter().map(move |((g, o), id)| ((s.clone(), *g, *o), id.clone())));
@@ -73,7 +74,24 @@ fn read_chat(world: &World, wrong: &mut Vec<String>) -> Canon {
             }
         }
     }
+    for event in world.client_events(wrong) {
+        let place = (event.epoch, event.seq.0);
+        first
+            .entry(events_of(event.client_id.as_str()))
+            .or_default()
+            .push((place, event.event_id.to_string()));
+    }
     Canon { first }
+}
+
+/// What an event's place is in, beside the streams.
+fn events_of(client: &str) -> String {
+    format!("events of {client}")
+}
+
+/// Where what a client said to `to` must be.
+fn said_to(world: &World, client: &client::Client, to: usize) -> String {
+    if world.is_event(to) { events_of(&client::name(client.user)) } else { world.stream_to(to).to_string() }
 }
 
 fn lament<T: Default>(wrong: &mut Vec<String>, text: String) -> T {
@@ -85,7 +103,7 @@ fn lament<T: Default>(wrong: &mut Vec<String>, text: String) -> T {
 fn acked_is_kept(world: &World, canon: &Canon, wrong: &mut Vec<String>) {
     for client in &world.clients {
         for (id, to) in &client.acked {
-            let stream = world.stream_to(*to).to_string();
+            let stream = said_to(world, client, *to);
             let places: Vec<_> = canon
                 .first
                 .get(&stream)
@@ -107,7 +125,7 @@ fn order_holds(world: &World, canon: &Canon, wrong: &mut Vec<String>) {
     for client in &world.clients {
         for (to, said) in &client.order {
             let rank: BTreeMap<_, _> = said.iter().enumerate().map(|(i, id)| (id.as_str(), i)).collect();
-            let stream = world.stream_to(*to).to_string();
+            let stream = said_to(world, client, *to);
             let mut seen = BTreeSet::new();
             let mut last: BTreeMap<Epoch, (usize, &str)> = BTreeMap::new();
             let mut places = canon.first.get(&stream).cloned().unwrap_or_default();

@@ -308,7 +308,8 @@ impl World {
         if self.clients[user].outgoing.len() >= 12 {
             return;
         }
-        let to = self.between(0, (self.setup.users + rooms::ROOMS) as u64) as usize;
+        // The last is for the processors.
+        let to = self.between(0, (self.setup.users + rooms::ROOMS + 1) as u64) as usize;
         let client = &mut self.clients[user];
         client.said += 1;
         let id = format!("{}-{}", client.label, client.said);
@@ -320,6 +321,11 @@ impl World {
             Some(_) => self.send_by_sdk(user, &id, to),
             None => self.send_waiting(user),
         }
+    }
+
+    /// Whether this is no receiver, but the processors.
+    pub(super) fn is_event(&self, to: usize) -> bool {
+        to == self.setup.users + rooms::ROOMS
     }
 
     /// Sends what may be sent, in order per receiver.
@@ -350,7 +356,9 @@ impl World {
         let user = self.clients.iter().position(|c| c.has(connection.pid, connection.key));
         let Some(user) = user else { return };
         let session = SessionKey(connection.key);
-        let event = if out.to < self.setup.users {
+        let event = if self.is_event(out.to) {
+            self.client_event(session, &out.id)
+        } else if out.to < self.setup.users {
             Event::Send { session, send: send_frame(&out.id, out.to) }
         } else {
             self.publish_event(session, &out.id, out.to)

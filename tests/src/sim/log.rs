@@ -15,6 +15,8 @@ pub(crate) enum Topic {
     Chat(u32),
     Status(u32),
     Undelivered(u32),
+    Client(u32),
+    Dead,
     Messages(NodeId),
 }
 
@@ -22,6 +24,7 @@ pub struct SimLog {
     pub chat: Vec<Vec<Bytes>>,
     pub status: Vec<Vec<Bytes>>,
     pub undelivered: Vec<Vec<Bytes>>,
+    pub client: Vec<Vec<Bytes>>,
     pub(crate) down_until: u64,
     /// When the last record of each outbox producer and partition arrives: they keep their order.
     order: BTreeMap<(usize, u32), u64>,
@@ -36,6 +39,7 @@ impl SimLog {
             chat: empty(),
             status: empty(),
             undelivered: empty(),
+            client: empty(),
             down_until: 0,
             order: BTreeMap::new(),
             transport: BTreeMap::new(),
@@ -48,6 +52,8 @@ fn topic_of(record: &Outgoing) -> Topic {
         roost_proto::events::CHAT_EVENTS => Topic::Chat(record.partition),
         roost_proto::events::USER_STATUS_EVENTS => Topic::Status(record.partition),
         roost_proto::events::UNDELIVERED_EVENTS => Topic::Undelivered(record.partition),
+        roost_proto::events::CLIENT_EVENTS => Topic::Client(record.partition),
+        roost_proto::results::DEAD_LETTERS => Topic::Dead,
         other => {
             let node = other.strip_prefix("messages-").and_then(|n| NodeId::new(n).ok());
             Topic::Messages(node.expect("the core names only these topics"))
@@ -73,9 +79,13 @@ impl World {
         let delay =
             if self.faulty() && self.chance(5.0) { self.between(50, 900) } else { self.between(1, 6) };
         let topic = topic_of(&record);
-        let of_topic = [Topic::Chat(record.partition), Topic::Status(record.partition)];
-        let n = of_topic.iter().position(|t| *t == topic).unwrap_or(of_topic.len());
-        let partition = record.partition * 3 + n as u32;
+        let n = match topic {
+            Topic::Chat(_) => 0,
+            Topic::Status(_) => 1,
+            Topic::Client(_) => 2,
+            Topic::Undelivered(_) | Topic::Dead | Topic::Messages(_) => 3,
+        };
+        let partition = record.partition * 4 + n;
         let last = self.log.order.get(&(pid, partition)).copied().unwrap_or(0);
         let at = (up + delay).max(last);
         self.log.order.insert((pid, partition), at);
@@ -140,6 +150,12 @@ impl World {
                 self.note(|| format!("undelivered {}", String::from_utf8_lossy(&payload)));
                 self.log.undelivered[p as usize].push(payload);
             }
+            Topic::Client(p) => {
+                self.note(|| format!("event {}", String::from_utf8_lossy(&payload)));
+                self.processor_reads(&payload);
+                self.log.client[p as usize].push(payload);
+            }
+            Topic::Dead => self.results.dead.push(payload),
             Topic::Messages(node) => {
                 let readers: Vec<_> =
                     self.alive().into_iter().filter(|p| self.processes[*p].node == node).collect();

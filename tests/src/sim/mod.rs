@@ -14,6 +14,7 @@ mod log;
 mod lookout;
 mod memory;
 mod process;
+mod results;
 mod rooms;
 mod sdk;
 mod status;
@@ -149,6 +150,10 @@ pub(crate) enum Happening {
         topic: log::Topic,
         payload: bytes::Bytes,
     },
+    /// A processor has done its work.
+    Answered {
+        record: bytes::Bytes,
+    },
     Start {
         node: NodeId,
     },
@@ -201,6 +206,7 @@ pub struct World {
     /// By how much a node's clock is off, from its next start on.
     pub(crate) node_skew: BTreeMap<NodeId, i64>,
     pub log: SimLog,
+    pub(crate) results: results::Results,
     pub(crate) watch: Watch,
     pub(crate) book: Book,
     pub clients: Vec<Client>,
@@ -221,6 +227,7 @@ const WALL: u64 = 1_795_000_000_000;
 pub(crate) const LEASE_TTL_MS: u64 = 3000;
 pub(crate) const LINGER_MS: u64 = 400;
 pub(crate) const UNDELIVERED_AFTER_MS: u64 = 3000;
+pub(crate) const EVENT_TIMEOUT_MS: u64 = 2500;
 /// Longer than the lease, as by default.
 pub(crate) const GRACE_MS: u64 = 4000;
 
@@ -249,6 +256,7 @@ impl World {
             store_skew: 0,
             node_skew: BTreeMap::new(),
             log: SimLog::new(setup.vnodes),
+            results: results::Results::default(),
             watch: Watch::default(),
             book: Book::default(),
             clients: (0..setup.users + SECOND_DEVICES).map(|i| Client::new(i, setup.users)).collect(),
@@ -374,6 +382,7 @@ impl World {
                 self.store_request(peer, run, *request, answer);
             }
             Happening::LogArrives { topic, payload } => self.log_arrives(topic, payload),
+            Happening::Answered { record } => self.processed(record),
             Happening::Start { node } => self.start(node),
             Happening::Stopping { pid, stop } => self.stopping(pid, stop),
             Happening::Fault => self.fault(),

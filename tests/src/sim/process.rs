@@ -11,7 +11,8 @@ use roost_ws_node::core::{CoreConfig, NodeCore};
 
 use super::store::Peer;
 use super::{
-    Broken, GRACE_MS, Happening, LEASE_TTL_MS, LINGER_MS, TICK_MS, UNDELIVERED_AFTER_MS, WALL, World, store,
+    Broken, EVENT_TIMEOUT_MS, GRACE_MS, Happening, LEASE_TTL_MS, LINGER_MS, TICK_MS, UNDELIVERED_AFTER_MS,
+    WALL, World, store,
 };
 
 /// One process of a ws-node.
@@ -91,6 +92,7 @@ impl World {
         cfg.linger_ms = LINGER_MS;
         cfg.grace_ms = GRACE_MS;
         cfg.undelivered_after_ms = UNDELIVERED_AFTER_MS;
+        cfg.event_timeout_ms = EVENT_TIMEOUT_MS;
         cfg.random = self.rng.random();
         cfg.channel_items_max = 12;
         cfg.queue_max = 6;
@@ -346,6 +348,9 @@ impl World {
                 self.ask_store(Peer::Node(pid), store::Request::PresenceStandings(vnodes));
             }
             // No client of the simulation reads pages, and nobody asks over HTTP.
+            Action::ReadResults { partition, ask } => self.read_results(pid, partition, ask),
+            Action::LeaveResults { partition } => self.leave_results(pid, partition),
+            Action::ResultsDone { partition, ask, next } => self.results_done(pid, partition, ask, next),
             Action::Observe(..) | Action::Page { .. } | Action::Answer { .. } => {}
             Action::Replaced => self.kill(pid),
         }

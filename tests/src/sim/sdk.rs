@@ -17,6 +17,7 @@ use roost_ws_node::core::events::{Connecting, Event, RoomCommand, SessionKey};
 use roost_ws_node::core::session::Rights;
 
 use super::client::{Connection, name};
+use super::results::event_frame;
 use super::rooms::{publish_frame, room};
 use super::{Happening, World};
 use rooms::Within;
@@ -117,6 +118,7 @@ impl World {
 
     pub(super) fn send_by_sdk(&mut self, i: usize, id: &str, to: usize) {
         let (lane, frame) = match to.checked_sub(self.setup.users) {
+            _ if self.is_event(to) => (Lane::Events, ClientFrame::Event(event_frame(id))),
             None => {
                 let lane = Lane::To(UserId::new(name(to)).expect("a plain name"));
                 (lane, ClientFrame::Send(super::client::send_frame(id, to)))
@@ -238,6 +240,7 @@ impl World {
                 Event::Connect(Box::new(Connecting { session, user, device, rights, epoch, cursor, rooms }))
             }
             Ok(ClientFrame::Send(send)) => Event::Send { session, send },
+            Ok(ClientFrame::Event(event)) => Event::Client { session, event },
             Ok(ClientFrame::Status(SetStatus { id, status })) => Event::Status { session, id, status },
             Ok(ClientFrame::Ack(ack)) => Event::Ack { session, cursor: ack.cursor, read: false },
             Ok(ClientFrame::Read(read)) => Event::Ack { session, cursor: read.cursor, read: true },

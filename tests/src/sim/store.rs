@@ -322,12 +322,13 @@ impl World {
         if off == Some(Rule::IdsByTime) {
             data.forget_ids_outside_windows();
         }
-        let due = data.all_due();
+        let (due, tickets) = (data.all_due(), data.all_tickets());
         let answer = data.write(&write, &self.store_config);
         let published = data.take_published(vnode);
         if let (WriteAnswer::Done { .. }, Some((_, _, generation, _))) = (&answer, data.head()) {
             self.saw_write(vnode, generation, epoch);
             self.saw_reports(&write, &answer, &due);
+            self.saw_timeouts(&write, &answer, &tickets);
             self.saw_presence_kept(peer, &write);
             self.saw_presence_kept_by(&write);
         }

@@ -1,5 +1,6 @@
 //! A log whose events can be held up: what a broker that does not answer looks like to a node.
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -79,6 +80,14 @@ impl Log for Gated {
 
     async fn first(&self, topic: &str, partition: u32) -> Result<u64, LogError> {
         self.log.first(topic, partition).await
+    }
+
+    async fn committed(&self, topic: &str) -> Result<BTreeMap<u32, u64>, LogError> {
+        self.log.committed(topic).await
+    }
+
+    async fn commit(&self, topic: &str, at: &[Position]) -> Result<(), LogError> {
+        self.log.commit(topic, at).await
     }
 
     async fn ping(&self) -> Result<(), LogError> {

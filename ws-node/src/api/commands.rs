@@ -3,6 +3,7 @@
 use roost_proto::frames::check_text;
 use roost_proto::history::Before;
 use roost_proto::limits::{BATCH_COMMANDS_MAX, FRAME_BYTES_MAX, PRESENCE_USERS_MAX, REASON_BYTES_MAX};
+use roost_proto::results::ClientResult;
 use roost_proto::{ErrorBody, ErrorCode, MessageId, RoomId, StreamId, UserId};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
@@ -12,7 +13,8 @@ use super::bad;
 use crate::core::calls::Call;
 
 /// Every command.
-pub const NAMES: [&str; 6] = ["send", "publish", "disconnect", "presence", "history", "batch"];
+pub const NAMES: [&str; 9] =
+    ["send", "publish", "result", "disconnect", "presence", "history", "tickets", "events", "batch"];
 /// Said to whom is disconnected, if nothing else is.
 const REASON: &str = "disconnected by the application";
 
@@ -22,7 +24,13 @@ pub enum Asked {
     Do(Call),
     Batch(Vec<Result<Call, ErrorBody>>),
     Presence(Vec<UserId>),
-    History { stream: StreamId, before: Option<Before>, limit: Option<usize> },
+    History {
+        stream: StreamId,
+        before: Option<Before>,
+        limit: Option<usize>,
+    },
+    /// Events that wait for a result, of one client or of anybody.
+    Tickets(Option<UserId>),
 }
 
 #[derive(Deserialize)]
@@ -112,10 +120,24 @@ pub fn parse(command: &str, text: &str, sub: &UserId) -> Result<Asked, ErrorBody
 }
 
 /// `GET /api/history?stream=…`.
-pub fn from_query(query: &str) -> Result<Asked, ErrorBody> {
-    let HistoryBody { stream, before, limit } =
-        serde_urlencoded::from_str(query).map_err(|error| bad(format!("the query: {error}")))?;
+pub fn history(query: &str) -> Result<Asked, ErrorBody> {
+    let HistoryBody { stream, before, limit } = from_query(query)?;
     Ok(Asked::History { stream, before, limit })
+}
+
+/// `GET /api/tickets?userId=…`.
+pub fn tickets(query: &str) -> Result<Asked, ErrorBody> {
+    #[derive(Deserialize)]
+    struct Whose {
+        #[serde(rename = "userId")]
+        user_id: Option<UserId>,
+    }
+    let Whose { user_id } = from_query(query)?;
+    Ok(Asked::Tickets(user_id))
+}
+
+fn from_query<T: DeserializeOwned>(query: &str) -> Result<T, ErrorBody> {
+    serde_urlencoded::from_str(query).map_err(|error| bad(format!("the query: {error}")))
 }
 
 /// One command of a batch: as a frame of a client, with its `type`.
@@ -143,6 +165,10 @@ fn call(command: &str, text: &str, sub: &UserId) -> Result<Call, ErrorBody> {
             let PublishBody { id, room, data, from } = read(text)?;
             let from = from.unwrap_or_else(|| sub.clone());
             Ok(Call::Append { stream: StreamId::of_room(&room), from, id, data, receipt: false })
+        }
+        "result" => {
+            let ClientResult { client_id, .. } = ClientResult::parse(text.as_bytes()).map_err(bad)?;
+            Ok(Call::Result { client: client_id, record: text.to_owned().into() })
         }
         "disconnect" => {
             let DisconnectBody { user, reason } = read(text)?;
@@ -206,7 +232,7 @@ mod tests {
             assert_eq!(found, wanted, "{command} {text}: {message}");
             assert!(message.contains(part), "{command} {text}: {message}");
         }
-        assert!(from_query("stream=user:bob&limit=x").is_err() && from_query("").is_err());
+        assert!(history("stream=user:bob&limit=x").is_err() && history("").is_err());
     }
 
     #[test]

@@ -4,6 +4,7 @@
 //! to the store. The same routes are on the public port and on the admin port, where coordinators come.
 
 mod commands;
+mod events;
 mod reads;
 
 use std::sync::Arc;
@@ -11,6 +12,7 @@ use std::time::Duration;
 
 use http::{HeaderMap, Method, StatusCode};
 use prometheus::{Histogram, HistogramOpts, IntCounterVec, Opts, Registry};
+use roost_backend::log::Log;
 use roost_backend::store::Store;
 use roost_proto::claims::Role;
 use roost_proto::frames::{Reply, ReplyOk};
@@ -23,6 +25,7 @@ use serde_json::json;
 use tokio::sync::{Semaphore, SemaphorePermit, mpsc, oneshot, watch};
 use tokio::time::{Instant, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 use warp::filters::BoxedFilter;
 use warp::reply::Response;
 use warp::{Filter, Stream};
@@ -53,7 +56,10 @@ pub struct Api {
     /// Where clients find an archiver.
     pub archive_url: Option<String>,
     pub metrics: ApiMetrics,
+    pub log: Arc<dyn Log>,
+    pub tasks: TaskTracker,
     turns: Semaphore,
+    lookers: Arc<Semaphore>,
 }
 
 /// What Prometheus sees of it.
@@ -85,9 +91,25 @@ impl Api {
         vnodes: u32,
         archive_url: Option<String>,
         metrics: ApiMetrics,
+        log: Arc<dyn Log>,
+        tasks: TaskTracker,
     ) -> Self {
         let turns = Semaphore::new(REQUESTS_MAX);
-        Self { events, store, verifier, status, closing, vnodes, archive_url, metrics, turns }
+        let lookers = Arc::new(Semaphore::new(events::LOOKERS_MAX));
+        Self {
+            events,
+            store,
+            verifier,
+            status,
+            closing,
+            vnodes,
+            archive_url,
+            metrics,
+            log,
+            tasks,
+            turns,
+            lookers,
+        }
     }
 }
 
@@ -105,12 +127,13 @@ pub fn routes(api: Arc<Api>) -> BoxedFilter<(Response,)> {
                     return cors::for_any_origin(cors::preflight(METHODS));
                 }
                 let began = Instant::now();
+                if (&method, &*command) == (&Method::GET, "events") {
+                    let shown = Arc::clone(&api).look(&headers).await;
+                    return cors::for_any_origin(shown.unwrap_or_else(|refused| refused.answer().1));
+                }
                 let (outcome, response) = match api.serve(&command, &query, &method, &headers, body).await {
                     Ok(ok) => ("ok", reply::ok(&json!({"ok": ok}))),
-                    Err(Refused { status: Some(status), error }) => {
-                        (error.code.as_str(), reply::error_with_status(status, &error))
-                    }
-                    Err(Refused { status: None, error }) => (error.code.as_str(), reply::error(&error)),
+                    Err(refused) => refused.answer(),
                 };
                 api.metrics.requests.with_label_values(&[outcome]).inc();
                 api.metrics.seconds.observe(began.elapsed().as_secs_f64());
@@ -124,6 +147,18 @@ pub fn routes(api: Arc<Api>) -> BoxedFilter<(Response,)> {
 struct Refused {
     status: Option<StatusCode>,
     error: ErrorBody,
+}
+
+impl Refused {
+    /// What it counts as, and how it is said.
+    fn answer(self) -> (&'static str, Response) {
+        let error = self.error;
+        let response = match self.status {
+            Some(status) => reply::error_with_status(status, &error),
+            None => reply::error(&error),
+        };
+        (error.code.as_str(), response)
+    }
 }
 
 impl From<ErrorBody> for Refused {
@@ -149,7 +184,8 @@ impl Api {
         let claims = self.authorize(headers)?;
         let _turn = self.turn()?;
         let asked = match (method, command) {
-            (&Method::GET, "history") => commands::from_query(query)?,
+            (&Method::GET, "history") => commands::history(query)?,
+            (&Method::GET, "tickets") => commands::tickets(query)?,
             (&Method::POST, _) => {
                 let max = if command == "batch" { BATCH_BYTES_MAX } else { FRAME_BYTES_MAX };
                 let body = body::read(body, max).await?;
@@ -171,6 +207,10 @@ impl Api {
                 Some(answer) => Ok(json!(answer?)),
                 None => Err(ended().into()),
             },
+            Asked::Tickets(client) => {
+                let (tickets, count) = reads::tickets(self, client).await?;
+                Ok(json!({"tickets": tickets, "count": count}))
+            }
             Asked::Batch(commands) => Ok(json!({"results": self.batch(commands).await?})),
             Asked::Presence(users) => Ok(json!({"users": reads::presence(self, users).await?})),
             Asked::History { stream, before, limit } => {

@@ -12,6 +12,7 @@ use tokio::time::timeout;
 
 use super::{Api, ended};
 use crate::core::history;
+use crate::core::tickets::TicketShown;
 use crate::node::Input;
 
 /// For a whole request: 500 users in as many vnodes, 16 at a time, are 32 round trips.
@@ -38,6 +39,16 @@ pub async fn presence(api: &Api, users: Vec<UserId>) -> Result<Vec<Shown>, Error
     let place = |user: &UserId| roost_ring::vnode_of_user(user, api.vnodes);
     let stale = |vnode: roost_proto::VnodeId| !ready.get(vnode.index()).copied().unwrap_or(false);
     within(shown_of(&*api.store, users, place, stale)).await
+}
+
+/// The events that wait for a result at this node, the oldest first, and how many there are.
+pub async fn tickets(api: &Api, client: Option<UserId>) -> Result<(Vec<TicketShown>, usize), ErrorBody> {
+    let (told, tickets) = oneshot::channel();
+    let asked = async {
+        api.events.send(Input::Tickets(client, told)).await.ok()?;
+        tickets.await.ok()
+    };
+    timeout(READ_TIMEOUT, asked).await.ok().flatten().ok_or_else(ended)
 }
 
 /// A page of any stream.

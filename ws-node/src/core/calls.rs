@@ -1,11 +1,14 @@
 //! Commands of the server API: what comes over HTTP goes through the same channels as what sessions send, and gets
 //! the same answers. Each command has a key of its own, which is no session's.
 
+use bytes::Bytes;
+use roost_backend::log::{Lane, Outgoing};
 use roost_proto::codes::{CloseCode, ErrorBody, ErrorCode};
 use roost_proto::frames::ReplyOk;
 use roost_proto::ids::{MessageId, NodeId, StreamId, UserId, VnodeId};
 use roost_proto::limits::UNKNOWN_AFTER_MS;
 use roost_proto::records::{Append, Disconnect, ItemBody, Record};
+use roost_proto::results::CLIENT_RESULTS;
 use serde_json::value::RawValue;
 
 use super::canary::CANARY;
@@ -14,7 +17,7 @@ use super::events::{Now, SessionKey};
 use super::homes::body_hash;
 use super::rooms::placing::ROOMS;
 use super::sending::{MESSAGE, RETRY_AFTER_MS};
-use super::{NodeCore, Token};
+use super::{Action, NodeCore, Token};
 
 /// Keys with this bit are no sessions; sockets count from 1.
 const CALLS: u64 = 1 << 63;
@@ -35,6 +38,8 @@ impl SessionKey {
 pub enum Call {
     /// A message for a stream, as if `from` had sent it.
     Append { stream: StreamId, from: UserId, id: MessageId, data: Box<RawValue>, receipt: bool },
+    /// A result, as if a processor had produced it.
+    Result { client: UserId, record: Bytes },
     /// Close whatever sessions the user has, wherever they are.
     Disconnect { user: UserId, reason: String },
 }
@@ -57,9 +62,10 @@ impl NodeCore {
             match call {
                 Call::Append { stream, from, id, data, receipt } => {
                     let (from, kind) = (from.to_string(), MESSAGE.to_owned());
-                    let append = Append { stream, from, id, kind, data, receipt };
+                    let append = Append { stream, from, id, kind, data, receipt, answers: None };
                     self.call_append(key, append, now);
                 }
+                Call::Result { client, record } => self.call_result(key, &client, record, now),
                 Call::Disconnect { user, reason } => self.call_disconnect(key, user, reason, now),
             }
         }
@@ -102,6 +108,17 @@ impl NodeCore {
         let body = serde_json::value::to_raw_value(&ItemBody::Append(append)).expect("bodies always encode");
         self.channel(vnode, now).push(Pending::new(item, body, hash, waiter), now.mono);
         self.pump(vnode, now);
+    }
+
+    /// Puts a result into the topic, from where it takes the way of all results.
+    fn call_result(&mut self, key: SessionKey, client: &UserId, payload: Bytes, now: Now) {
+        let partition = self.cfg.partition(self.vnode_of(&StreamId::inbox(client)));
+        let until = now.mono + UNKNOWN_AFTER_MS;
+        self.telling.insert(key, Telling { left: 1, failed: false, until });
+        let token = self.token(Token::Told { call: key });
+        let (topic, key) = (CLIENT_RESULTS.into(), client.to_string().into());
+        let record = Outgoing { topic, partition, key, payload, token };
+        self.out.push(Action::Produce { lane: Lane::Outbox, record });
     }
 
     /// Tells every living node: who is on the way from one home to the next has sessions at both.

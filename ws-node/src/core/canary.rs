@@ -100,7 +100,15 @@ impl NodeCore {
         let data = format!("{{\"node\":\"{}\"}}", self.cfg.node);
         let data = serde_json::value::RawValue::from_string(data).expect("a node's name needs no escape");
         let stream = StreamId::inbox(user);
-        let append = Append { stream, from: FROM.into(), id, kind: CANARY_KIND.into(), data, receipt: false };
+        let append = Append {
+            stream,
+            from: FROM.into(),
+            id,
+            kind: CANARY_KIND.into(),
+            data,
+            receipt: false,
+            answers: None,
+        };
         let waiter = self.waiter(CANARY, now);
         let hash = body_hash(CANARY_KIND, append.data.get());
         self.push_append(vnode, append, hash, waiter, now);

@@ -68,6 +68,8 @@ pub struct CoreConfig {
     pub grace_ms: u64,
     /// How long a message waits for an acknowledgement before it is reported; 0: none is.
     pub undelivered_after_ms: u64,
+    /// How long an event waits for a result before its client is told.
+    pub event_timeout_ms: u64,
     /// A part of the sid and of session ids.
     pub random: u32,
     /// Unconfirmed items in one channel: ten times what the transport acknowledges in one round trip of 1 ms
@@ -121,6 +123,7 @@ impl CoreConfig {
             linger_ms: 10_000,
             grace_ms: 20_000,
             undelivered_after_ms: 30_000,
+            event_timeout_ms: 30_000,
             random: 0,
             channel_items_max: 1000,
             queue_max: 1000,

@@ -3,11 +3,11 @@
 use std::borrow::Cow;
 
 use bytes::Bytes;
-use roost_backend::log::Outgoing;
+use roost_backend::log::{LogRecord, Outgoing};
 use roost_backend::store::*;
 use roost_proto::ErrorBody;
 use roost_proto::codes::CloseCode;
-use roost_proto::frames::{ChosenStatus, InRoom, Join, OfUsers, Publish, Reply, RoomAt, Send, Signal};
+use roost_proto::frames::{self, ChosenStatus, InRoom, Join, OfUsers, Publish, Reply, RoomAt, Send, Signal};
 use roost_proto::history::History;
 use roost_proto::ids::{Cursor, DeviceId, Epoch, MessageId, Offset, StreamId, UserId, VnodeId};
 use roost_proto::records::Record;
@@ -137,6 +137,17 @@ pub enum Event {
     Send {
         session: SessionKey,
         send: Send,
+    },
+    /// Something for the application's processors.
+    Client {
+        session: SessionKey,
+        event: frames::Event,
+    },
+    /// Read of a partition of `client_results`, for the action with this `ask`.
+    Results {
+        partition: u32,
+        ask: u64,
+        records: Vec<LogRecord>,
     },
     /// The device has everything up to there; `read`: its user has read it.
     Ack {
@@ -295,6 +306,20 @@ pub enum Action {
     /// Where does the presence of these vnodes stand?
     PresenceStandings {
         vnodes: Vec<VnodeId>,
+    },
+    /// Reads a partition of `client_results` from where it is committed: one page, and the next when that is done with.
+    ReadResults {
+        partition: u32,
+        ask: u64,
+    },
+    LeaveResults {
+        partition: u32,
+    },
+    /// All before `next` are where they should be.
+    ResultsDone {
+        partition: u32,
+        ask: u64,
+        next: u64,
     },
     /// A frame for a session's socket; those on credit come back as [`Event::Drained`].
     Frame {

@@ -3,11 +3,13 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use roost_backend::store::{AppendOp, DataSet, Fence, MemberOp, Op, OutboxEvent, Write};
+use roost_backend::store::{
+    AppendOp, Closes, DataSet, EventOp, Fence, MemberOp, Op, OutboxEvent, Ticket, TicketId, Write,
+};
 use roost_proto::frames::{ChosenStatus, ReplyOk};
 use roost_proto::ids::{Cursor, DeviceId, Epoch, MessageId, Seq, Sid, UserId, VnodeId};
 use roost_proto::limits::RESULTS_BYTES_MAX;
-use roost_proto::records::{ChannelId, Confirm, ItemResult};
+use roost_proto::records::{ChannelId, Confirm, Item, ItemResult};
 
 use super::config::{CoreConfig, Rule};
 use super::due::HomeDue;
@@ -17,6 +19,7 @@ use super::places::Place;
 use super::presence::Member;
 use super::receipts::{Became, HomeReceipts};
 use super::rooms::members::HomeRooms;
+use super::tickets::HomeTickets;
 
 /// How far the vnode's takeover has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -56,6 +59,12 @@ pub enum Work {
     },
     Undelivered {
         place: Place,
+    },
+    /// Nobody answered an event.
+    TimedOut {
+        id: TicketId,
+        op: AppendOp,
+        arrived_us: u64,
     },
 }
 
@@ -219,6 +228,7 @@ pub struct Home {
     pub rooms: HomeRooms,
     pub due: HomeDue,
     pub receipts: HomeReceipts,
+    pub tickets: HomeTickets,
     /// Outbox events up to here are gone from the store.
     pub trimmed: Seq,
     pub reported_at: u64,
@@ -257,6 +267,7 @@ impl Home {
             rooms: HomeRooms::default(),
             due: HomeDue::default(),
             receipts: HomeReceipts::default(),
+            tickets: HomeTickets::default(),
             trimmed: Seq(0),
             reported_at: 0,
         }
@@ -303,7 +314,10 @@ impl Home {
     }
 
     pub fn has_room(&self, cfg: &CoreConfig) -> bool {
-        self.queue.len() < cfg.queue_max && self.outbox.len() < cfg.outbox_max && !self.due.is_full()
+        self.queue.len() < cfg.queue_max
+            && self.outbox.len() < cfg.outbox_max
+            && !self.due.is_full()
+            && !self.tickets.is_full()
     }
 
     /// Half empty: asking for the rest at the first free place would have it all sent for one place.
@@ -317,8 +331,25 @@ impl Home {
         if let Some(wanted) = &op.wanted {
             self.receipts.want((user.clone(), cursor), wanted.clone());
         }
+        if let Some(Closes::Answered(event) | Closes::TimedOut(event)) = &op.closes {
+            self.tickets.close(&(user.clone(), event.clone()));
+        }
         if op.due {
             self.due.insert((user, cursor), clock_ms);
+        }
+    }
+
+    /// An event is in the store, and waits for a result from now on.
+    pub fn event_is_out(&mut self, op: &EventOp, since_ms: u64) {
+        self.tickets.open((op.client.clone(), op.id.clone()), Ticket { since_ms, at: op.at });
+    }
+
+    /// Takes an item: its operation goes with the next write.
+    pub fn work_on(&mut self, item: &Item, op: Op, now: Now) {
+        let (sid, chan, n) = (item.channel.sid.clone(), item.channel.chan, item.n);
+        if let Some(sender) = self.sender(&item.channel) {
+            sender.take(n, None);
+            self.queue.push_back(Work::Item { sid, chan, n, op, at: now.wall, arrived_us: now.us });
         }
     }
 
@@ -400,6 +431,7 @@ impl Home {
                 Work::Undelivered { place: (user, cursor) } => {
                     Op::Undelivered { user: user.clone(), cursor: *cursor }
                 }
+                Work::TimedOut { op, .. } => Op::Append(op.clone()),
             });
             work.push(next);
         }

@@ -6,11 +6,13 @@ use roost_backend::log::{Lane, Outgoing};
 use roost_backend::store::*;
 use roost_proto::codes::CloseCode;
 use roost_proto::events::{
-    CHAT_EVENTS, RECEIPT, UNDELIVERED_EVENTS, USER_STATUS_EVENTS, message_bytes, message_rest, status_bytes,
+    CHAT_EVENTS, CLIENT_EVENTS, RECEIPT, UNDELIVERED_EVENTS, USER_STATUS_EVENTS, message_bytes, message_rest,
+    numbered_bytes,
 };
 use roost_proto::frames::ReplyOk;
-use roost_proto::ids::{Cursor, Epoch, Seq, UserId, VnodeId};
+use roost_proto::ids::{Cursor, Epoch, Offset, Seq, UserId, VnodeId};
 use roost_proto::records::{Append, Confirm, Item, ItemBody, ItemResult, Probe, Record};
+use roost_proto::results::RESULT;
 use roost_proto::time::rfc3339;
 use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 
@@ -22,6 +24,7 @@ use super::home::{Call, Held, Home, Phase, Work};
 use super::receipts::BY;
 use super::rooms::placing::ROOMS;
 use super::sending::MESSAGE;
+use super::tickets::event_op;
 use super::{Action, NodeCore, Token};
 
 /// First wait before a write of unknown outcome is tried again, doubled up to the second, in milliseconds.
@@ -37,10 +40,10 @@ pub(super) fn body_hash(kind: &str, data: &str) -> u64 {
 }
 
 /// `clock_ms` is the vnode's; `reports`: what nobody acknowledges is reported.
-fn append_op(append: Append, at: u64, clock_ms: u64, reports: bool) -> Op {
-    let said = append.kind == MESSAGE && !append.stream.is_room();
+pub(super) fn append_op(append: Append, at: u64, clock_ms: u64, reports: bool) -> AppendOp {
+    let said = [MESSAGE, RESULT].contains(&&*append.kind) && !append.stream.is_room();
     let asks = (said && append.receipt).then(|| UserId::new(&append.from).ok()).flatten();
-    Op::Append(AppendOp {
+    AppendOp {
         due: reports && said,
         wanted: asks.map(|from| Wanted { from, id: append.id.clone(), since_ms: clock_ms, delivered: false }),
         hash: body_hash(&append.kind, append.data.get()),
@@ -49,7 +52,8 @@ fn append_op(append: Append, at: u64, clock_ms: u64, reports: bool) -> Op {
         from: if append.kind == RECEIPT { BY.into() } else { append.from },
         id: append.id,
         at,
-    })
+        closes: append.answers.map(Closes::Answered),
+    }
 }
 
 impl NodeCore {
@@ -98,17 +102,13 @@ impl NodeCore {
                     }
                 }
                 Some(Ok(ItemBody::Tail { stream })) => {
-                    sender.take(item.n, None);
-                    let (sid, chan, n) = (channel.sid.clone(), channel.chan, item.n);
-                    let op = Op::Tail { stream };
-                    home.queue.push_back(Work::Item { sid, chan, n, op, at: now.wall, arrived_us: now.us });
+                    home.work_on(&item, Op::Tail { stream }, now);
                 }
+                Some(Ok(ItemBody::Event(event))) => home.work_on(&item, event_op(event, now.wall), now),
                 Some(Ok(ItemBody::Append(append))) => {
-                    sender.take(item.n, None);
-                    let (sid, chan, n) = (channel.sid.clone(), channel.chan, item.n);
                     let clock_ms = home.clock_ms(&self.cfg, now);
                     let op = append_op(append, now.wall, clock_ms, self.cfg.undelivered_after_ms > 0);
-                    home.queue.push_back(Work::Item { sid, chan, n, op, at: now.wall, arrived_us: now.us });
+                    home.work_on(&item, Op::Append(op), now);
                 }
             }
         }
@@ -188,6 +188,7 @@ impl NodeCore {
                 EventTopic::Chat => CHAT_EVENTS,
                 EventTopic::Status => USER_STATUS_EVENTS,
                 EventTopic::Undelivered => UNDELIVERED_EVENTS,
+                EventTopic::Client => CLIENT_EVENTS,
             };
             let (key, payload) = (event.key.clone().into(), event.payload.clone());
             let token = self.next_token;
@@ -217,6 +218,7 @@ impl NodeCore {
                 }
             }
             Some(Token::Told { call }) => self.told(call, ok),
+            Some(Token::Refused { key }) => self.refusal_reported(key, ok, now),
             Some(Token::Other) | None => {}
         }
     }
@@ -300,22 +302,44 @@ impl NodeCore {
                     OpResult::Appended { offset },
                 ) => {
                     event.0 += 1;
-                    let cursor = Cursor::new(generation, offset);
-                    let payload = message_bytes(&op.stream, cursor, &op.rest);
-                    let key = op.stream.to_string();
-                    let Some(home) = self.homes.get_mut(&vnode) else { return };
-                    home.appended(&op, cursor, call.write.now_ms);
-                    home.outbox.push(OutboxEvent {
-                        seq: event,
-                        topic: EventTopic::Chat,
-                        key,
-                        payload: payload.clone(),
-                    });
-                    let cursor_told = op.stream.is_room().then_some(cursor);
+                    let cursor_told = op.stream.is_room().then_some(Cursor::new(generation, offset));
                     let result = ItemResult::Ok { at: op.at, cursor: cursor_told };
+                    let Some(home) = self.homes.get_mut(&vnode) else { return };
                     home.hold(event, Held::Result { sid, chan, n, result });
-                    self.counters.appended += 1;
-                    self.deliver(vnode, &op.stream, cursor, &payload, arrived_us, now);
+                    self.appended(vnode, &op, offset, event, (call.write.now_ms, arrived_us), now);
+                }
+                (Work::TimedOut { op, arrived_us, .. }, OpResult::Appended { offset }) => {
+                    event.0 += 1;
+                    self.counters.events_timed_out += 1;
+                    self.appended(vnode, &op, offset, event, (call.write.now_ms, arrived_us), now);
+                }
+                // Somebody answered before.
+                (Work::TimedOut { id, .. }, _) => {
+                    let Some(home) = self.homes.get_mut(&vnode) else { return };
+                    home.tickets.close(&id);
+                }
+                (Work::Item { sid, chan, n, op: Op::Event(op), .. }, OpResult::Accepted) => {
+                    event.0 += 1;
+                    self.counters.events += 1;
+                    let payload = numbered_bytes(vnode, epoch, event, &op.rest);
+                    let (topic, key) = (EventTopic::Client, op.client.to_string());
+                    let Some(home) = self.homes.get_mut(&vnode) else { return };
+                    home.outbox.push(OutboxEvent { seq: event, topic, key, payload });
+                    home.event_is_out(&op, call.write.now_ms);
+                    let result = ItemResult::Ok { at: op.at, cursor: None };
+                    home.hold(event, Held::Result { sid, chan, n, result });
+                }
+                (Work::Item { sid, chan, n, op: Op::Event(op), .. }, OpResult::Duplicate { at, .. }) => {
+                    self.counters.duplicates += 1;
+                    // This very item, by a write whose answer was lost.
+                    if let Some(home) = self.homes.get_mut(&vnode).filter(|_| at == op.at) {
+                        home.event_is_out(&op, call.write.now_ms);
+                    }
+                    let result = ItemResult::Ok { at, cursor: None };
+                    self.hold_result(vnode, Held::Result { sid, chan, n, result });
+                }
+                (Work::Item { sid, chan, n, .. }, OpResult::Nobody) => {
+                    self.hold_result(vnode, Held::Result { sid, chan, n, result: ItemResult::Nobody });
                 }
                 (Work::Item { sid, chan, n, op: Op::Append(op), .. }, OpResult::Duplicate { offset, at }) => {
                     self.counters.duplicates += 1;
@@ -361,7 +385,7 @@ impl NodeCore {
                 (Work::Presence { op, replies }, OpResult::Presence { changed }) => {
                     if let Some(rest) = op.event.as_ref().filter(|_| changed) {
                         event.0 += 1;
-                        let payload = status_bytes(vnode, epoch, event, rest);
+                        let payload = numbered_bytes(vnode, epoch, event, rest);
                         let (topic, key) = (EventTopic::Status, op.user.to_string());
                         let Some(home) = self.homes.get_mut(&vnode) else { return };
                         home.outbox.push(OutboxEvent { seq: event, topic, key, payload });
@@ -375,6 +399,27 @@ impl NodeCore {
         if owes {
             self.pay(vnode, now);
         }
+    }
+
+    /// A message is in the store: its event goes out, and sessions are handed it. `times`: the vnode's clock, and when it
+    /// arrived in microseconds.
+    fn appended(
+        &mut self,
+        vnode: VnodeId,
+        op: &AppendOp,
+        offset: Offset,
+        event: Seq,
+        (clock_ms, arrived_us): (u64, u64),
+        now: Now,
+    ) {
+        let Some(home) = self.homes.get_mut(&vnode) else { return };
+        let cursor = Cursor::new(home.generation, offset);
+        let payload = message_bytes(&op.stream, cursor, &op.rest);
+        home.appended(op, cursor, clock_ms);
+        let (topic, key) = (EventTopic::Chat, op.stream.to_string());
+        home.outbox.push(OutboxEvent { seq: event, topic, key, payload: payload.clone() });
+        self.counters.appended += 1;
+        self.deliver(vnode, &op.stream, cursor, &payload, arrived_us, now);
     }
 
     /// Told when everything now in the outbox is in the log (rule 13).
@@ -423,6 +468,7 @@ impl NodeCore {
                 self.sweep_members(vnode, now);
                 self.sweep_due(vnode, now);
                 self.sweep_receipts(vnode, now);
+                self.sweep_tickets(vnode, now);
             }
         }
         self.emit_leftovers(now);
@@ -430,19 +476,10 @@ impl NodeCore {
 
     /// The result of an item, told to whoever waits for it.
     pub(super) fn answer(&mut self, waiter: &Waiter, key: &ItemKey, result: &ItemResult, now: Now) {
-        if waiter.session == ROOMS {
-            return self.home_answered(key, Some(result), now);
-        }
-        if let Some(vnode) = waiter.session.owing() {
-            return self.receipt_answered(vnode, &key.2, Some(result), now);
-        }
-        let id = key.2.as_str();
-        if waiter.session == CANARY {
-            if matches!(result, ItemResult::Ok { .. }) {
-                self.canary.confirmed(waiter.since, now.mono);
-            }
+        if self.answer_own(waiter, key, Some(result), now) {
             return;
         }
+        let id = key.2.as_str();
         match result {
             ItemResult::Ok { at, cursor } => {
                 self.out.push(Action::Observe(Observation::Reply, now.us.saturating_sub(waiter.since_us)));
@@ -457,10 +494,36 @@ impl NodeCore {
             ItemResult::Bad => {
                 self.reply_bad(waiter.session, id, "the home node could not read this message")
             }
-            ItemResult::Tail { .. } | ItemResult::Members { .. } | ItemResult::Noted | ItemResult::Void => {
-                self.reply_unavailable(waiter.session, id)
-            }
+            ItemResult::Tail { .. }
+            | ItemResult::Members { .. }
+            | ItemResult::Noted
+            | ItemResult::Nobody
+            | ItemResult::Void => self.reply_unavailable(waiter.session, id),
         }
+    }
+
+    /// Tells the part of this node that waits for an item; `None`: nothing is known of it. False if it is a session's.
+    pub(super) fn answer_own(
+        &mut self,
+        waiter: &Waiter,
+        key: &ItemKey,
+        result: Option<&ItemResult>,
+        now: Now,
+    ) -> bool {
+        if waiter.session == ROOMS {
+            self.home_answered(key, result, now);
+        } else if waiter.session == CANARY {
+            if matches!(result, Some(ItemResult::Ok { .. })) {
+                self.canary.confirmed(waiter.since, now.mono);
+            }
+        } else if let Some(vnode) = waiter.session.owing() {
+            self.receipt_answered(vnode, &key.2, result, now);
+        } else if waiter.session.is_handed() {
+            self.result_answered(waiter.session, result, now);
+        } else {
+            return false;
+        }
+        true
     }
 
     /// Closes a session that cannot be served any more.

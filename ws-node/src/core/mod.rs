@@ -30,11 +30,13 @@ mod reader;
 mod recall;
 mod receipts;
 mod refresh;
+mod results;
 pub mod rooms;
 mod sending;
 pub mod session;
 mod sessions;
 mod signals;
+pub mod tickets;
 mod view;
 mod watching;
 
@@ -52,6 +54,7 @@ pub use events::{Action, Event, Now, Observation, SessionKey};
 use home::Home;
 use outbox::Outbox;
 use pace::{Accepting, Pace};
+use results::Results;
 use rooms::Rooms;
 use session::Session;
 use watching::Watching;
@@ -70,6 +73,7 @@ enum Token {
     Item { vnode: VnodeId, chan: u64, round: u32, n: u64 },
     Event { vnode: VnodeId, epoch: Epoch, seq: u64 },
     Told { call: SessionKey },
+    Refused { key: SessionKey },
     Other,
 }
 
@@ -107,6 +111,15 @@ pub struct Counters {
     pub undelivered: u64,
     /// Receipts that their senders' homes have confirmed.
     pub receipts: u64,
+    /// Events of clients that went out, and those that were without a result in time.
+    pub events: u64,
+    pub events_timed_out: u64,
+    /// Results that their clients' homes have confirmed; those that came before with another body; those for clients
+    /// that nobody knows; and those that cannot be read.
+    pub results: u64,
+    pub results_conflicting: u64,
+    pub results_refused: u64,
+    pub results_malformed: u64,
     /// Publications that only the comparison of tails found.
     pub found_by_tail: u64,
     pub signals: u64,
@@ -152,6 +165,7 @@ pub struct NodeCore {
     next_arrival: u64,
     sessions: BTreeMap<SessionKey, Session>,
     rooms: Rooms,
+    results: Results,
     watching: Watching,
     /// The sessions of each vnode, by the inbox they read.
     by_vnode: BTreeMap<VnodeId, BTreeMap<StreamId, Vec<SessionKey>>>,
@@ -207,6 +221,7 @@ impl NodeCore {
             next_arrival: 1,
             sessions: BTreeMap::new(),
             rooms: Rooms::default(),
+            results: Results::default(),
             watching: Watching::default(),
             by_vnode: BTreeMap::new(),
             accepting: Accepting::new(cfg.accepts_per_s),
@@ -274,6 +289,8 @@ impl NodeCore {
             Event::Undecodable => self.on_undecodable(),
             Event::Connect(connect) => self.on_connect(*connect, now),
             Event::Send { session, send } => self.on_send(session, send, now),
+            Event::Client { session, event } => self.on_client_event(session, event, now),
+            Event::Results { partition, ask, records } => self.on_results(partition, ask, records, now),
             Event::Ack { session, cursor, read } => self.on_ack(session, cursor, read, now),
             Event::Status { session, id, status } => self.on_status(session, id, status, now),
             Event::Room { session, command } => self.on_room(session, command, now),
@@ -377,6 +394,7 @@ impl NodeCore {
         self.tick_sessions(now);
         self.tick_rooms(now);
         self.tick_watching(now);
+        self.tick_results(now);
     }
 
     pub fn sid(&self) -> &Sid {

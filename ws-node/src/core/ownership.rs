@@ -17,6 +17,7 @@ use super::outbox::Outbox;
 use super::presence::Member;
 use super::receipts::HomeReceipts;
 use super::rooms::members::HomeRooms;
+use super::tickets::HomeTickets;
 use super::{Action, NodeCore, Registration, Token};
 
 /// An unanswered request is made again after this long, in milliseconds: longer than the store's own timeout.
@@ -435,6 +436,7 @@ impl NodeCore {
         if self.cfg.on(Rule::DueInherited) {
             home.due = HomeDue::inherited(activated.due);
             home.receipts = HomeReceipts::inherited(activated.wanted, activated.owed);
+            home.tickets = HomeTickets::inherited(activated.tickets);
         }
         // A repeated activation finds this sid in the head: then the row tells who was before.
         let before = claim.and_then(|c| c.previous);

@@ -1,4 +1,4 @@
-//! What is kept about places in inboxes: found by user, and by age.
+//! What is kept about places in inboxes, or about events: found by user, and by age.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -7,31 +7,31 @@ use roost_proto::ids::{Cursor, UserId};
 
 /// See the module's text.
 #[derive(Debug)]
-pub struct Places<T> {
-    kept: BTreeMap<Place, (u64, T)>,
-    by_age: BTreeSet<(u64, Place)>,
+pub struct Places<T, K = Place> {
+    kept: BTreeMap<K, (u64, T)>,
+    by_age: BTreeSet<(u64, K)>,
 }
 
-impl<T> Default for Places<T> {
+impl<T, K> Default for Places<T, K> {
     fn default() -> Self {
         Self { kept: BTreeMap::new(), by_age: BTreeSet::new() }
     }
 }
 
-impl<T> Places<T> {
-    pub fn insert(&mut self, place: Place, since_ms: u64, what: T) {
+impl<T, K: Ord + Clone> Places<T, K> {
+    pub fn insert(&mut self, place: K, since_ms: u64, what: T) {
         self.remove(&place);
         self.by_age.insert((since_ms, place.clone()));
         self.kept.insert(place, (since_ms, what));
     }
 
-    pub fn remove(&mut self, place: &Place) -> Option<T> {
+    pub fn remove(&mut self, place: &K) -> Option<T> {
         let (since_ms, what) = self.kept.remove(place)?;
         self.by_age.remove(&(since_ms, place.clone()));
         Some(what)
     }
 
-    pub fn get_mut(&mut self, place: &Place) -> Option<&mut T> {
+    pub fn get_mut(&mut self, place: &K) -> Option<&mut T> {
         self.kept.get_mut(place).map(|(_, what)| what)
     }
 
@@ -39,14 +39,12 @@ impl<T> Places<T> {
         self.kept.len()
     }
 
-    /// All of `user` up to `cursor`, in order.
-    pub fn covered(&self, user: &UserId, cursor: Cursor) -> impl Iterator<Item = (&Place, &T)> {
-        let covered = (user.clone(), Cursor::default())..=(user.clone(), cursor);
-        self.kept.range(covered).map(|(place, (_, what))| (place, what))
+    pub fn iter(&self) -> impl Iterator<Item = (&K, &T)> {
+        self.kept.iter().map(|(place, (_, what))| (place, what))
     }
 
     /// The oldest that was not passed over, and since when it is there.
-    pub fn oldest(&self) -> Option<(u64, &Place)> {
+    pub fn oldest(&self) -> Option<(u64, &K)> {
         self.by_age.first().map(|(since_ms, place)| (*since_ms, place))
     }
 
@@ -55,7 +53,15 @@ impl<T> Places<T> {
     }
 
     /// Keeps the oldest, and will not find it by age again.
-    pub fn pass_over(&mut self) -> Option<Place> {
+    pub fn pass_over(&mut self) -> Option<K> {
         self.by_age.pop_first().map(|(_, place)| place)
+    }
+}
+
+impl<T> Places<T> {
+    /// All of `user` up to `cursor`, in order.
+    pub fn covered(&self, user: &UserId, cursor: Cursor) -> impl Iterator<Item = (&Place, &T)> {
+        let covered = (user.clone(), Cursor::default())..=(user.clone(), cursor);
+        self.kept.range(covered).map(|(place, (_, what))| (place, what))
     }
 }

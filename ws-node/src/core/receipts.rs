@@ -207,7 +207,15 @@ impl NodeCore {
         let waiter = self.waiter(SessionKey::owing_in(vnode), now);
         if self.channel(to, now).attach(&item, hash, &waiter) == Attached::No {
             let (from, data) = (owed.from.to_string(), owed.data.into());
-            let append = Append { stream, from, id: id.clone(), kind: RECEIPT.into(), data, receipt: false };
+            let append = Append {
+                stream,
+                from,
+                id: id.clone(),
+                kind: RECEIPT.into(),
+                data,
+                receipt: false,
+                answers: None,
+            };
             let body = to_raw_value(&ItemBody::Append(append)).expect("bodies always encode");
             self.channel(to, now).push(Pending::new(item, body, hash, waiter), now.mono);
             self.pump(to, now);

@@ -9,7 +9,6 @@ use roost_proto::records::{Append, Confirm, ItemBody, Record};
 
 use serde_json::value::RawValue;
 
-use super::canary::CANARY;
 use super::channel::{Attached, Channel, Dropped, ItemKey, Pending, Waiter};
 use super::config::Rule;
 use super::events::{Lane, Now, SessionKey};
@@ -45,6 +44,17 @@ impl NodeCore {
         now: Now,
     ) {
         let Some(session) = self.sessions.get(&key) else { return };
+        let hash = body_hash(MESSAGE, data.get());
+        let from = session.user.to_string();
+        let item: ItemKey = (stream.clone(), from.clone(), id.clone());
+        let append = Append { stream, from, id, kind: MESSAGE.into(), data, receipt, answers: None };
+        self.queue_item(key, item, hash, ItemBody::Append(append), now);
+    }
+
+    /// What a session has for the home of a stream.
+    pub(super) fn queue_item(&mut self, key: SessionKey, item: ItemKey, hash: u64, body: ItemBody, now: Now) {
+        let Some(session) = self.sessions.get(&key) else { return };
+        let (stream, _, id) = item.clone();
         self.counters.sends += 1;
         if session.blocked.len() > BLOCKED_MAX {
             return self.close(
@@ -53,11 +63,8 @@ impl NodeCore {
                 "too many streams wait for the repeat of a refused message",
             );
         }
-        let hash = body_hash(MESSAGE, data.get());
-        let item: ItemKey = (stream.clone(), session.user.to_string(), id.clone());
-        let arrival = self.next_arrival;
-        self.next_arrival += 1;
-        let waiter = Waiter { session: key, arrival, since: now.mono, since_us: now.us };
+        let waiter = self.waiter(key, now);
+        let arrival = waiter.arrival;
         let vnode = self.vnode_of(&stream);
         // A repeat of what is queued comes before any refusal (rule 6).
         let attached = self.channels.get_mut(&vnode).map_or(Attached::No, |c| c.attach(&item, hash, &waiter));
@@ -81,8 +88,7 @@ impl NodeCore {
             return self.refuse(key, id.as_str(), why, wait);
         }
         self.unblock(key, &stream, &id);
-        let append = Append { stream, from: item.1.clone(), id, kind: MESSAGE.into(), data, receipt };
-        let body = serde_json::value::to_raw_value(&ItemBody::Append(append)).expect("bodies always encode");
+        let body = serde_json::value::to_raw_value(&body).expect("bodies always encode");
         self.channel(vnode, now).push(Pending::new(item, body, hash, waiter), now.mono);
         self.count_waiters(key);
         self.pump(vnode, now);
@@ -142,13 +148,9 @@ impl NodeCore {
     }
 
     fn reply_unavailable_to(&mut self, key: &ItemKey, waiter: &Waiter, now: Now) {
-        if waiter.session == ROOMS {
-            return self.home_answered(key, None, now);
+        if !self.answer_own(waiter, key, None, now) {
+            self.reply_unavailable(waiter.session, key.2.as_str());
         }
-        if let Some(vnode) = waiter.session.owing() {
-            return self.receipt_answered(vnode, &key.2, None, now);
-        }
-        self.reply_unavailable(waiter.session, key.2.as_str());
     }
 
     pub(super) fn count_waiters(&mut self, key: SessionKey) {
@@ -307,14 +309,8 @@ impl NodeCore {
     }
 
     pub(super) fn reply_unknown(&mut self, key: &ItemKey, waiter: &Waiter, now: Now) {
-        if waiter.session == ROOMS {
-            return self.home_answered(key, None, now);
-        }
-        if waiter.session == CANARY {
+        if self.answer_own(waiter, key, None, now) {
             return;
-        }
-        if let Some(vnode) = waiter.session.owing() {
-            return self.receipt_answered(vnode, &key.2, None, now);
         }
         self.counters.replies_unknown += 1;
         // Its repeat comes before anything later, also if the item is confirmed in the meantime.

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 
 use bytes::Bytes;
 use roost_proto::ErrorBody;
-use roost_proto::frames::{ChosenStatus, OfUsers, RoomAt, Send};
+use roost_proto::frames::{ChosenStatus, Event, OfUsers, RoomAt, Send};
 use roost_proto::history::History;
 use roost_proto::ids::{Cursor, DeviceId, Epoch, MessageId, Offset, SessionId, StreamId, UserId, VnodeId};
 use roost_service::ratelimit::Bucket;
@@ -69,6 +69,7 @@ pub struct Rights {
 #[derive(Debug)]
 pub enum Early {
     Send(Send),
+    Event(Event),
     Room(RoomCommand),
     Watch(OfUsers),
     Unwatch(OfUsers),

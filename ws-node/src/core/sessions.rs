@@ -385,6 +385,7 @@ impl NodeCore {
         for command in early {
             match command {
                 Early::Send(send) => self.on_send(key, send, now),
+                Early::Event(event) => self.on_client_event(key, event, now),
                 Early::Room(command) => self.on_room(key, command, now),
                 Early::Watch(command) => self.on_watch(key, command, now),
                 Early::Unwatch(command) => self.on_unwatch(key, command, now),

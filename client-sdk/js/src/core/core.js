@@ -22,7 +22,7 @@ export class Core {
   /** Why the client failed. @type {RoostError | null} */
   failure = null;
   /** What the last try to connect met. */
-  lastTrouble = 'not started';
+  lastTrouble = 'no try yet';
   /** Known from the first `welcome` on; later ones must name the same. @type {string | undefined} */
   user = undefined;
   #owned = 0;
@@ -102,7 +102,6 @@ export class Core {
 
   start() {
     if (this.isRunning) return;
-    this.lastTrouble = 'no try has ended yet';
     this.failure = null;
     this.link.start();
     this.setState('connecting', null);
@@ -182,15 +181,20 @@ export class Core {
       return this.fail(new RoostError('other_user'));
     }
     this.link.promote(conn, w.ping_interval_ms);
-    this.outbox.withdraw(
-      (p) => p.own || !!p.command.connect,
-      () => null,
-    );
+    this.outbox.withdraw((p) => p.own || !!p.command.connect);
     this.outbox.requeue();
     this.node = w.node;
     this.setState('connected', null);
     this.missed('inbox', `user:${this.user}`, this.inbox.welcome(w), w.through);
-    this.rooms.welcome(w.rooms ?? []);
+    this.#again(w.rooms);
+  }
+
+  /**
+   * What the server told of rooms, or a fresh token, may have ended is asked for again.
+   * @param {any[]} [told]
+   */
+  #again(told) {
+    this.rooms.welcome(told);
     this.watches.welcome();
   }
 
@@ -209,6 +213,8 @@ export class Core {
       if (error?.code === 'not_found') error = null;
     }
     this.watches.answered(p.command, p.own, error, ok);
+    // The server does not say what the fresh token does not allow; a refusal does.
+    if (p.command.lane === 'refresh' && !error) this.#again();
     this.outbox.answer(p, error, { id, ...ok });
   }
 
@@ -234,10 +240,10 @@ export class Core {
     if (verdict === 'shown' && ack) this.tell(to, '', null, ack);
     if (verdict !== 'show') return;
     if (ack && m.kind === 'result') {
-      const event = m.data?.event_id ?? m.id;
+      const { type, event_id: id } = m.data;
       this.outbox.withdraw(
-        (p) => !!p.command.result && p.command.id === event,
-        () => null,
+        (p) => !!p.command.result && p.command.id === id,
+        () => (type === 'event_timeout' ? new RoostError('timeout', type, { id, sent: true }) : null),
         m.data,
       );
     }

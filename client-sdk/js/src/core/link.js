@@ -92,7 +92,7 @@ export class Link {
   tick() {
     const { now } = this.#core;
     const c = this.#current;
-    if (c?.answerBy && c.answerBy <= now) this.broken(c.conn, 'the server is silent');
+    if (c?.answerBy && c.answerBy <= now) this.broken(c.conn, 'no answer to a ping');
     else if (c && c.heard + c.quiet <= now) this.#probe(c);
     const next = this.#next;
     if (!next || next.at > now) return;

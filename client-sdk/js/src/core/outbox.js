@@ -79,10 +79,10 @@ export class Outbox {
   /**
    * Forgets commands, and tells who waited for them.
    * @param {(p: Pending) => boolean} unwanted
-   * @param {(p: Pending) => RoostError | null} error
+   * @param {(p: Pending) => RoostError | null} [error]
    * @param {any} [ok]
    */
-  withdraw(unwanted, error, ok) {
+  withdraw(unwanted, error = () => null, ok) {
     for (const [id, p] of this.#pending) {
       if (!unwanted(p)) continue;
       this.#pending.delete(id);

@@ -107,10 +107,10 @@ export class Rooms {
   }
 
   /**
-   * What `welcome` says of rooms.
-   * @param {(Joined & { room: string, error?: ErrorBody })[]} told
+   * What `welcome` says of rooms. Those that it does not name are joined again.
+   * @param {(Joined & { room: string, error?: ErrorBody })[]} [told]
    */
-  welcome(told) {
+  welcome(told = []) {
     const missing = new Set(this.#rooms.keys());
     for (const w of told) {
       if (!missing.delete(w.room)) this.#unasked(w);
@@ -118,7 +118,8 @@ export class Rooms {
       else if (w.error.retryable) this.#again(w.room);
       else this.lose(w.room, new RoostError(w.error.code, w.error.message));
     }
-    // Not named in `connect`: joined over the last connection meanwhile, or there was no space for it.
+    // Not named in `connect`: joined over the last connection meanwhile, or there was no space for it. Or there was no
+    // `connect` but a fresh token, which may allow less.
     for (const room of missing) this.#again(room);
   }
 

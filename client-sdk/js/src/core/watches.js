@@ -7,7 +7,7 @@ const CHUNK = 200;
 
 /**
  * Whom this client watches. A user is kept from the answer to the application's `watch` until it is unwatched. Over a
- * new connection everyone is watched again, and what differs from what was told is told then.
+ * new connection, and with a fresh token, everyone is watched again, and what differs from what was told is told then.
  */
 export class Watches {
   #core;

@@ -28,6 +28,21 @@ export function token(user, lives = 600, claims = {}) {
 /** Starts a cluster and waits until every vnode has a home. */
 export async function cluster(env = {}) {
   const dir = await mkdtemp(join(tmpdir(), 'roost-js-'));
+  let running = await start(dir, env);
+  return {
+    /** Ends as in a crash, and is there again with what it had kept. */
+    async crash() {
+      await running.end('SIGKILL');
+      running = await start(dir, env);
+    },
+    async stop() {
+      await running.end('SIGTERM');
+      await rm(dir, { recursive: true });
+    },
+  };
+}
+
+async function start(dir, env) {
   const options = {
     env: { ...process.env, JWT_SECRET: SECRET, ROOST_DATA_DIR: dir, ...env },
     stdio: ['ignore', 'pipe', 'pipe'],
@@ -49,10 +64,9 @@ export async function cluster(env = {}) {
     return rows.length === 1024 && rows.every(([, , , ready]) => ready);
   });
   return {
-    async stop() {
-      child.kill('SIGTERM');
-      await end;
-      await rm(dir, { recursive: true });
+    end(signal) {
+      child.kill(signal);
+      return end;
     },
   };
 }
@@ -81,21 +95,48 @@ export async function until(what, holds) {
   }
 }
 
-/** A client of `user`, with what its inbox got, and a way to cut its sockets off. */
-export function client(user, { Client = Roost, ...options } = {}) {
+export const numbers = (n, from = 0) => Array.from({ length: n }, (_, i) => from + i);
+
+/** Clients that are ended with the test: of a user each, or of one with options. */
+export function clients(t, ...users) {
+  const made = users.map((user) => (typeof user === 'string' ? client(user) : client(...user)));
+  t.after(() => made.forEach((c) => c.roost.disconnect()));
+  return made;
+}
+
+/** A client of `user`, with what its inbox got, and ways to disturb its sockets. */
+function client(user, { Client = Roost, ...options } = {}) {
   const sockets = new Set();
+  // What came while nothing was heard.
+  const unheard = [];
+  let isDeaf = false;
   class Socket extends WebSocket {
     constructor(...args) {
       super(...args);
       sockets.add(this);
       this.on('close', () => sockets.delete(this));
     }
+
+    emit(event, ...args) {
+      if (event !== 'message' || !isDeaf) return super.emit(event, ...args);
+      return unheard.push(JSON.parse(args[0])) > 0;
+    }
   }
   const roost = new Client(URL_, { getToken: () => token(user), WebSocket: Socket, ...options });
   const got = [];
   roost.inbox.on('message', (m) => got.push(m.data));
   const states = [];
-  roost.on('state', ({ current }) => states.push(current));
-  const cut = () => sockets.forEach((socket) => socket.terminate());
-  return { roost, got, states, cut };
+  const reasons = [];
+  roost.on('state', ({ current, reason }) => (states.push(current), reasons.push(reason)));
+  return {
+    roost,
+    got,
+    states,
+    reasons,
+    unheard,
+    cut: () => sockets.forEach((socket) => socket.terminate()),
+    deafen: (deaf) => (isDeaf = deaf),
+    pause: () => sockets.forEach((socket) => socket.pause()),
+    resume: () => sockets.forEach((socket) => socket.resume()),
+  };
 }

@@ -102,6 +102,12 @@ export class Client {
     return conn;
   }
 
+  /** Shows the server a fresh token, which it takes. */
+  refresh(conn) {
+    this.step('token', conn, 'fresh');
+    return this.reply(conn, this.frames('refresh')[0].id);
+  }
+
   /** Gives a command, and the ticket to look for its answer under. */
   command(command, timeout = 30_000) {
     const ticket = ++this.tickets;
@@ -111,6 +117,16 @@ export class Client {
 
   send(id, to = 'bob', timeout) {
     return this.command({ id, lane: `to:${to}`, text: JSON.stringify({ type: 'send', id, to, data: 1 }) }, timeout);
+  }
+
+  event(id, timeout = 60_000) {
+    const text = JSON.stringify({ type: 'event', id, data: 1 });
+    return this.command({ id, lane: 'event', result: true, text }, timeout);
+  }
+
+  /** The next message of the inbox is the result of an event. */
+  result(conn, offset, data) {
+    return this.message(conn, at(1, offset), `r${offset}`, 'user:alice', { kind: 'result', from: '#processor', data });
   }
 
   join(room, options = {}) {

@@ -163,24 +163,52 @@ test('one status is on the way at a time', () => {
 });
 
 test('an event is answered by its result, however the reply fares', () => {
-  const event = (c, id) =>
-    c.command({ id, lane: 'event', result: true, text: JSON.stringify({ type: 'event', id, data: 1 }) }, 60_000);
   for (const replied of [true, false]) {
     const c = new Client();
     const conn = c.connected();
-    const ticket = event(c, 'e1');
+    const ticket = c.event('e1');
     if (replied) c.reply(conn, 'e1');
     assert.equal(c.answers.size, 0, 'stored is not done');
-    c.message(conn, at(1, 1), 'r1', 'user:alice', { kind: 'result', data: { event_id: 'e1', status: 'ok' } });
+    c.result(conn, 1, { event_id: 'e1', status: 'ok' });
     assert.deepEqual(c.answers.get(ticket).ok, { event_id: 'e1', status: 'ok' });
     assert.equal(c.events('result').length, 1, 'it is a message of the inbox, too');
   }
 });
 
+test('a result is what its event waits for, over connections, and no other is', () => {
+  const c = new Client();
+  const conn = c.connected();
+  const ticket = c.event('e1');
+  c.step('closed', conn, 1006, '').pass(500);
+  const next = c.dial();
+  c.welcome(next);
+  assert.deepEqual(ids(c.frames('event')), ['e1', 'e1'], 'an unanswered one is repeated');
+  c.send('m1');
+  c.result(next, 1, { type: 'event_accepted', event_id: 'e0' }).result(next, 2, { type: 'x', event_id: 'm1' });
+  assert.equal(c.answers.size, 0, 'of another process, and of what is no event');
+  c.result(next, 3, { type: 'event_accepted', event_id: 'e1' }).result(next, 3, { type: 'again', event_id: 'e1' });
+  assert.equal(c.answers.get(ticket).ok.type, 'event_accepted');
+  assert.equal(c.events('result').length, 3);
+});
+
+test('a timeout that the cluster tells ends the waiting, and a later result is a message', () => {
+  const c = new Client();
+  const conn = c.connected();
+  const ticket = c.event('e1');
+  c.reply(conn, 'e1').result(conn, 1, { type: 'event_timeout', event_id: 'e1' });
+  const { code, id, sent } = c.answers.get(ticket);
+  assert.deepEqual([code, id, sent], ['timeout', 'e1', true]);
+  c.result(conn, 2, { type: 'event_accepted', event_id: 'e1' });
+  assert.deepEqual(
+    c.events('result').map((e) => e.value.data.type),
+    ['event_timeout', 'event_accepted'],
+  );
+});
+
 test('a stored event is not repeated, and its missing result is told as such', () => {
   const c = new Client();
   const conn = c.connected();
-  const ticket = c.command({ id: 'e1', lane: 'event', result: true, text: '{"type":"event","id":"e1"}' }, 40_000);
+  const ticket = c.event('e1', 40_000);
   c.reply(conn, 'e1').frames();
   c.step('closed', conn, 1006, '').pass(500);
   const next = c.dial();

@@ -71,6 +71,27 @@ test('a room that welcome could not grant is joined again, and one that it refus
   assert.equal(c.events('message').length, 0);
 });
 
+test('with a fresh token every room is joined again, and one that it does not allow is lost', () => {
+  const { c, conn } = inLobby({ presence: true });
+  c.message(conn, at(1, 8), 'a', 'room:lobby').refresh(conn);
+  const [join] = c.frames('join');
+  assert.deepEqual([join.room, join.presence, join.cursor], ['lobby', true, at(1, 8)]);
+  c.reply(conn, join.id, room(at(1, 9), { replayed: 1 }));
+  c.message(conn, at(1, 9), 'b', 'room:lobby');
+  assert.equal(c.events('message').length, 2);
+  c.refresh(conn).refuse(conn, c.frames('join')[0].id, 'forbidden');
+  assert.deepEqual(
+    c.events('lost').map((e) => [e.to, e.value.code]),
+    [['room:lobby', 'forbidden']],
+  );
+  c.refresh(conn);
+  assert.deepEqual(c.frames('join'), [], 'what was lost is joined by the application');
+  c.join('lobby', { cursor: at(1, 9) });
+  c.reply(conn, c.frames('join')[0].id, room(at(1, 10), { replayed: 1 }));
+  c.message(conn, at(1, 10), 'c', 'room:lobby');
+  assert.equal(c.events('message').length, 1);
+});
+
 test('after leave nothing of a room is shown and no connection names it', () => {
   const { c, conn } = inLobby();
   const ticket = c.leave('lobby');

@@ -84,6 +84,28 @@ test('who may not be watched any more is told and the others stay', () => {
   assert.deepEqual(changes(c), [['carol', 'offline']]);
 });
 
+test('with a fresh token everyone is watched again, and who may not be is lost', () => {
+  const { c, conn } = watching();
+  c.refresh(conn);
+  answer(c, conn, shown('bob', 'online'), shown('carol', 'online'));
+  assert.deepEqual(changes(c), [['carol', 'online']]);
+  c.refresh(conn).refuse(conn, c.frames('watch')[0].id, 'forbidden');
+  const [bob, carol] = c.frames('watch');
+  assert.equal(carol, undefined, 'one after the other');
+  c.refuse(conn, bob.id, 'forbidden');
+  answer(c, conn, shown('carol', 'online'));
+  assert.deepEqual(
+    c.events('lost').map((e) => e.value.user),
+    ['bob'],
+  );
+});
+
+test('a token that is refused ends nothing', () => {
+  const { c, conn } = watching();
+  c.step('token', conn, 'bad').refuse(conn, c.frames('refresh')[0].id, 'unauthorized');
+  assert.deepEqual(c.frames('watch'), []);
+});
+
 test('more than a frame holds is watched again in parts', () => {
   const c = new Client();
   const conn = c.connected();

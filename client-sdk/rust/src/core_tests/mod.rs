@@ -1,6 +1,7 @@
 //! What the core does, one rule at a time.
 
 mod connections;
+mod events;
 mod messages;
 mod moves;
 mod rooms;
@@ -16,7 +17,7 @@ use crate::error::{Failure, SendError, Trouble};
 use crate::event::{Event, Item};
 use crate::lanes::Lane;
 use crate::link::ConnId;
-use crate::outbox::Command;
+use crate::outbox::{Command, Done, What};
 use crate::route::Route;
 use crate::state::State;
 
@@ -133,6 +134,13 @@ impl Harness {
         let text = json!({"type": "send", "id": id, "to": "bob", "data": 1}).to_string();
         let command = Command::frame(id, Lane::To(UserId::new("bob").unwrap()), text);
         self.step(Input::Command { command, ticket: 1, expires_ms: u64::MAX });
+    }
+
+    /// Shows the server a fresh token over `conn`, which it takes.
+    fn refresh(&mut self, conn: ConnId) {
+        self.step(Input::Token(conn, Ok("fresh".into())));
+        let id = self.core.refreshing.clone().expect("a refresh was written");
+        self.frame(conn, json!({"type": "reply", "id": id, "ok": {}}));
     }
 
     fn failure(&self) -> Failure {

@@ -6,7 +6,6 @@ use roost_proto::{ErrorCode, Json, RoomId};
 use serde_json::value::to_raw_value;
 
 use super::*;
-use crate::outbox::What;
 use crate::signals::{Audience, Outgoing};
 
 const NEVER: u64 = u64::MAX;
@@ -226,6 +225,28 @@ fn who_joins_again_shows_what_was_received_by_then() {
     h.frame(2, said("lobby", 6));
     assert_eq!(h.shown(), [4, 5, 6]);
     assert!(h.reconnect().rooms[0].presence, "what it changed is kept");
+}
+
+#[test]
+fn with_a_fresh_token_every_room_is_joined_again_and_one_that_it_does_not_allow_is_told() {
+    let mut h = Harness::in_lobby(true);
+    h.frame(2, said("lobby", 4));
+    h.refresh(2);
+    let again = h.joins(2)[0].clone();
+    assert_eq!((again.presence, again.cursor), (true, Some(at(1, 4))));
+    h.reply(2, again.id.as_str(), told("lobby", 5, true, 1));
+    h.frame(2, said("lobby", 5));
+    assert_eq!(h.shown(), [4, 5]);
+    h.refresh(2);
+    let refused = h.joins(2)[1].id.to_string();
+    h.refuse(2, &refused, ErrorCode::Forbidden);
+    assert!(matches!(h.events().last(), Some(Event::RoomLost { room: r, .. }) if *r == room("lobby")));
+    h.refresh(2);
+    assert_eq!(h.joins(2).len(), 2, "what was lost is joined by the application");
+    h.join("j2", "lobby", true);
+    h.reply(2, "j2", told("lobby", 5, true, 0));
+    h.frame(2, said("lobby", 6));
+    assert_eq!(h.shown(), [4, 5, 6]);
 }
 
 #[test]

@@ -4,7 +4,6 @@ use roost_proto::frames::OfUsers;
 use roost_proto::{ErrorCode, UserId};
 
 use super::*;
-use crate::outbox::What;
 
 fn users(names: &[&str]) -> Vec<UserId> {
     names.iter().map(|name| UserId::new(name).unwrap()).collect()
@@ -113,6 +112,17 @@ fn who_may_not_be_watched_any_more_is_told_and_the_others_stay() {
     let lost = |event: &Event| matches!(event, Event::WatchLost { user, .. } if user.as_str() == "bob");
     assert_eq!(h.events().iter().filter(|event| lost(event)).count(), 1);
     assert_eq!(h.presences(), [pair("carol", "offline")]);
+}
+
+#[test]
+fn with_a_fresh_token_everyone_is_watched_again() {
+    let mut h = Harness::watching();
+    h.refresh(2);
+    let [again] = &h.watches(2)[..] else { panic!("{:?}", h.written(2)) };
+    assert_eq!(again.users, users(&["bob", "carol"]));
+    let id = again.id.to_string();
+    h.answer_watch(2, &id, &[("bob", "online"), ("carol", "online")]);
+    assert_eq!(h.presences(), [pair("carol", "online")]);
 }
 
 #[test]

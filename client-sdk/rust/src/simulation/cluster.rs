@@ -37,8 +37,10 @@ impl World {
             | ClientFrame::Read(_) => {
                 panic!("nobody asked for that")
             }
-            // Nobody asks for pages, and no token of the simulation ends.
-            ClientFrame::History(_) | ClientFrame::Refresh(_) => unreachable!("not in this simulation"),
+            // Nobody asks for pages nor has events, and no token of the simulation ends.
+            ClientFrame::History(_) | ClientFrame::Event(_) | ClientFrame::Refresh(_) => {
+                unreachable!("not in this simulation")
+            }
         }
         self.wires.insert(conn, wire);
     }

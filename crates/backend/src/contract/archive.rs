@@ -15,7 +15,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use roost_proto::events::{
     CHAT_EVENTS, CLIENT_EVENTS, ClientEvent, Status, StatusCause, UNDELIVERED_EVENTS, USER_STATUS_EVENTS,
-    event_rest, message_bytes, message_rest, status_bytes, status_rest,
+    event_rest, message_bytes, message_rest, numbered_bytes, status_rest,
 };
 use roost_proto::ids::{Cursor, Epoch, MessageId, Offset, Seq, StreamId, UserId, VnodeId};
 use roost_proto::results::{CLIENT_RESULTS, DEAD_LETTERS, Refused};
@@ -85,7 +85,7 @@ impl Said {
 fn changed(name: &str, seq: u64, status: Status, at_ms: u64) -> Bytes {
     let last_seen = (status == Status::Offline).then_some(at_ms - 1);
     let rest = status_rest(&user(name), status, StatusCause::Connected, at_ms, at_ms, last_seen);
-    status_bytes(VnodeId(9), OLD, Seq(seq), &rest)
+    numbered_bytes(VnodeId(9), OLD, Seq(seq), &rest)
 }
 
 /// What has been written to a topic so far; batches are made of what is new.

@@ -173,6 +173,7 @@ macro_rules! log_contract {
             read::a_reader_made_in_the_midst_of_records_misses_none_after_it,
             read::every_reader_sees_every_record,
             read::next_waits_for_a_record,
+            read::what_is_committed_is_found_by_whoever_asks,
             read::a_dropped_next_loses_nothing,
             read::next_returns_a_few_hundred_records_at_most,
             read::lag_counts_what_was_not_returned_yet,

@@ -13,6 +13,7 @@ pub mod presence;
 pub mod random_control;
 pub mod random_data;
 pub mod streams;
+pub mod tickets;
 pub mod writes;
 
 use std::sync::Arc;
@@ -116,6 +117,7 @@ pub fn message(stream: &StreamId, id: &str, hash: u64) -> AppendOp {
         rest: Bytes::from(format!("\"id\":\"{id}\",\"data\":{{\"text\":\"größe {hash} %d \\u0000\"}}}}")),
         due: false,
         wanted: None,
+        closes: None,
     }
 }
 
@@ -354,6 +356,8 @@ macro_rules! store_contract {
             streams::an_acked_cursor_only_grows,
             streams::how_far_a_user_has_read_only_grows_and_is_no_devices,
             due::what_is_due_is_settled_or_reported_once,
+            tickets::an_event_waits_until_a_result_or_the_end_of_its_time,
+            tickets::a_result_for_somebody_unknown_is_not_taken,
             due::what_is_due_outlives_its_window_and_its_generation,
             due::what_is_known_of_receipts_stays_until_it_is_removed,
             pages::pages_go_back_from_the_newest_to_where_the_stream_began,

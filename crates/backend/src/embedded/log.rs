@@ -8,6 +8,7 @@ mod reader;
 mod topics;
 mod writer;
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
@@ -196,6 +197,16 @@ impl Log for EmbeddedLog {
         let (end, topic) = (self.end(topic, partition).await?, self.topic(topic)?.id);
         let first = self.shared.db.read(move |db| db::first(db, topic, partition)).await?;
         Ok(first.unwrap_or(end))
+    }
+
+    async fn committed(&self, topic: &str) -> Result<BTreeMap<u32, u64>, LogError> {
+        let id = self.topic(topic)?.id;
+        self.shared.db.read(move |db| db::committed(db, id)).await
+    }
+
+    async fn commit(&self, topic: &str, at: &[Position]) -> Result<(), LogError> {
+        let (id, at) = (self.topic(topic)?.id, at.to_vec());
+        self.shared.db.write(move |db| db::commit(db, id, &at)).await
     }
 
     async fn ping(&self) -> Result<(), LogError> {

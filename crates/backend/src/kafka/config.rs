@@ -46,8 +46,8 @@ const FETCH_FULL_BACKOFF_MS: u64 = 10;
 /// How long after an error, such as a change of leader (the default is 500 ms).
 const FETCH_ERROR_BACKOFF_MS: u64 = 100;
 
-/// librdkafka wants a group to assign partitions by hand. Nothing joins or commits, so no broker ever makes this
-/// group; a cluster with ACLs must allow `Describe` on it.
+/// Under this group offsets are committed, and librdkafka wants one to assign partitions by hand. Nothing ever joins it;
+/// a cluster with ACLs must allow `Read` on it.
 const GROUP: &str = "roost-readers";
 
 /// Where Kafka is and how to talk to it.
@@ -215,9 +215,7 @@ impl KafkaConfig {
     /// For a reader, whose partitions and offsets are assigned by hand.
     pub(super) fn reader(&self) -> ClientConfig {
         let mut c = self.control();
-        c.set("group.id", GROUP)
-            .set("enable.auto.commit", "false")
-            .set("enable.auto.offset.store", "false")
+        c.set("enable.auto.offset.store", "false")
             // Only met when retention removed records before they were read: go on with the first one left.
             .set("auto.offset.reset", "earliest")
             .set("fetch.wait.max.ms", FETCH_WAIT_MS.to_string())
@@ -228,9 +226,10 @@ impl KafkaConfig {
         c
     }
 
-    /// For questions about topics and offsets.
+    /// For questions about topics and offsets, and to commit.
     pub(super) fn control(&self) -> ClientConfig {
         let mut c = self.common();
+        c.set("group.id", GROUP).set("enable.auto.commit", "false");
         // Nothing here is transactional; by default offsets are asked with an eye to open transactions.
         c.set("isolation.level", "read_uncommitted");
         c

@@ -1,7 +1,7 @@
 //! The log on Kafka, through librdkafka. Only this module names it.
 //!
 //! It owns connections and settings. It does not own what goes into records, and it joins no consumer group:
-//! every reader keeps its own place.
+//! every reader keeps its own place, or commits it without being a member.
 
 mod client;
 mod config;
@@ -18,7 +18,9 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use rdkafka::config::FromClientConfigAndContext;
-use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
+use rdkafka::topic_partition_list::TopicPartitionListElem;
+use rdkafka::{Offset, TopicPartitionList};
 use roost_proto::events::CHAT_EVENTS;
 use tokio::sync::mpsc;
 
@@ -31,6 +33,18 @@ use ends::{Control, Ends};
 
 /// For an answer to `ping`: `/readyz` is asked every few seconds.
 const PING_LIMIT: Duration = Duration::from_secs(3);
+
+/// To keep places, or to ask for them: the group's coordinator has to be found first.
+const COMMIT_LIMIT: Duration = Duration::from_secs(5);
+
+fn places(topic: &str, at: impl Iterator<Item = (u32, Offset)>) -> Result<TopicPartitionList, LogError> {
+    let mut places = TopicPartitionList::new();
+    for (partition, offset) in at {
+        let added = places.add_partition_offset(topic, partition as i32, offset);
+        added.map_err(|e| LogError::Refused(e.to_string()))?;
+    }
+    Ok(places)
+}
 
 /// A [`Log`] on Kafka.
 pub struct KafkaLog {
@@ -109,6 +123,29 @@ impl Log for KafkaLog {
 
     async fn first(&self, topic: &str, partition: u32) -> Result<u64, LogError> {
         ends::first(&self.control, topic, partition).await
+    }
+
+    async fn committed(&self, topic: &str) -> Result<BTreeMap<u32, u64>, LogError> {
+        let places = places(topic, self.partitions(topic).await?.into_iter().map(|p| (p, Offset::Invalid)))?;
+        let control = Arc::clone(&self.control);
+        let found = blocking(COMMIT_LIMIT, move || {
+            let found = control.committed_offsets(places, COMMIT_LIMIT);
+            found.map_err(|e| refusal(&e, COMMIT_LIMIT))
+        });
+        let at = |e: &TopicPartitionListElem<'_>| match e.offset() {
+            Offset::Offset(next) => Some((e.partition() as u32, next as u64)),
+            _ => None,
+        };
+        Ok(found.await?.elements().iter().filter_map(at).collect())
+    }
+
+    async fn commit(&self, topic: &str, at: &[Position]) -> Result<(), LogError> {
+        let places = places(topic, at.iter().map(|at| (at.partition, Offset::Offset(at.offset as i64))))?;
+        let control = Arc::clone(&self.control);
+        blocking(COMMIT_LIMIT, move || {
+            control.commit(&places, CommitMode::Sync).map_err(|e| refusal(&e, COMMIT_LIMIT))
+        })
+        .await
     }
 
     async fn ping(&self) -> Result<(), LogError> {

@@ -1,5 +1,6 @@
 //! The log: topics with partitions, append-only, many readers.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -116,9 +117,11 @@ pub trait LogReader: Send {
 ///    topic with another partition count is an error, never changed.
 /// 8. `end` is the offset the next record of the partition will get, no smaller than any offset reported before
 ///    the call; it asks the log itself, not a cache.
-/// 9. `first` is the offset of the earliest record of the partition, or the end if there is none.
-/// 10. `read_from` begins each partition at its offset, or at the earliest record there is, if retention has removed
-///     that one or the partition does not reach so far.
+/// 9. `read_from` begins each partition at its offset, or at the earliest record there is, if retention has removed
+///    that one or the partition does not reach so far.
+/// 10. `committed` is where each partition was last committed, by whatever process; absent: never, or it was forgotten
+///     after days in which nobody committed it.
+/// 11. `first` is the offset of the earliest record of the partition, or the end if there is none.
 #[async_trait]
 pub trait Log: Send + Sync {
     /// # Errors
@@ -137,7 +140,7 @@ pub trait Log: Send + Sync {
     /// [`LogError`]; safe to repeat.
     async fn read_from_end(&self, topic: &str) -> Result<Box<dyn LogReader>, LogError>;
 
-    /// A reader of these partitions of `topic`, each from its offset on (promise 10).
+    /// A reader of these partitions of `topic`, each from its offset on (promise 9).
     ///
     /// # Errors
     /// [`LogError`]; safe to repeat.
@@ -150,6 +153,18 @@ pub trait Log: Send + Sync {
     /// # Errors
     /// [`LogError`]; safe to repeat.
     async fn first(&self, topic: &str, partition: u32) -> Result<u64, LogError>;
+
+    /// Where readers that take turns should go on ([`commit`](Self::commit)).
+    ///
+    /// # Errors
+    /// [`LogError`]; safe to repeat.
+    async fn committed(&self, topic: &str) -> Result<BTreeMap<u32, u64>, LogError>;
+
+    /// Keeps, for each of these partitions, the offset of the first record that is not dealt with.
+    ///
+    /// # Errors
+    /// [`LogError`]; safe to repeat.
+    async fn commit(&self, topic: &str, at: &[Position]) -> Result<(), LogError>;
 
     /// Whether the log answers now.
     ///

@@ -1,4 +1,4 @@
--- Core rules 17 and 18. KEYS head outbox presence members due wanted owed; ARGV epoch sid data_set prove held_epoch held_seq ('' if none)
+-- Core rules 17 and 18. KEYS head outbox presence members due wanted owed tickets; ARGV epoch sid data_set prove held_epoch held_seq ('' if none)
 -- Epochs and seqs are compared as numbers and kept as the texts that came, which never have an exponent.
 local epoch, sid, data_set = tonumber(ARGV[1]), ARGV[2], ARGV[3]
 local generation, seq, previous, clock = ARGV[1], '0', '', '0'
@@ -25,4 +25,4 @@ for i = 2, #due, 2 do due[i] = string.match(due[i], '^%d+') end
 redis.call('HSET', KEYS[1], 'epoch', ARGV[1], 'sid', sid, 'generation', generation, 'seq', seq, 'data_set', data_set)
 return {'activated', generation, seq, previous, clock,
   redis.call('XRANGE', KEYS[2], '-', '+'), redis.call('HGETALL', KEYS[3]), redis.call('HGETALL', KEYS[4]),
-  due, redis.call('HGETALL', KEYS[6]), redis.call('HGETALL', KEYS[7])}
+  due, redis.call('HGETALL', KEYS[6]), redis.call('HGETALL', KEYS[7]), redis.call('HGETALL', KEYS[8])}

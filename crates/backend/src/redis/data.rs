@@ -4,11 +4,11 @@ use std::collections::{BTreeMap, HashMap};
 
 use bytes::Bytes;
 use redis::{Pipeline, Script, pipe};
-use roost_proto::events::{message_prefix, status_prefix};
+use roost_proto::events::{message_prefix, numbers_prefix};
 use roost_proto::ids::{Cursor, Epoch, Offset, Seq, Sid, StreamId, UserId, VnodeId};
 use roost_proto::limits::IDS_KEPT_MS;
 
-use super::due::{due, owed, wanted};
+use super::due::{due, owed, tickets, wanted};
 use super::reply::{Fields, cursor, from_json, parse, parse_pair, user_id};
 use super::{RedisStore, keys};
 use crate::store::*;
@@ -38,14 +38,14 @@ fn json<T: serde::Serialize>(value: Option<&T>) -> String {
 
 /// The streams and users a write names, each once, in the order of their keys.
 #[derive(Default)]
-struct Named<'a> {
+struct Named {
     streams: Vec<StreamId>,
     stream_at: HashMap<StreamId, usize>,
-    users: Vec<&'a UserId>,
-    user_at: HashMap<&'a UserId, usize>,
+    users: Vec<UserId>,
+    user_at: HashMap<UserId, usize>,
 }
 
-impl<'a> Named<'a> {
+impl Named {
     /// Lua counts from 1.
     fn stream(&mut self, stream: &StreamId) -> usize {
         *self.stream_at.entry(stream.clone()).or_insert_with(|| {
@@ -54,15 +54,15 @@ impl<'a> Named<'a> {
         })
     }
 
-    fn user(&mut self, user: &'a UserId) -> usize {
-        *self.user_at.entry(user).or_insert_with(|| {
-            self.users.push(user);
+    fn user(&mut self, user: &UserId) -> usize {
+        *self.user_at.entry(user.clone()).or_insert_with(|| {
+            self.users.push(user.clone());
             self.users.len()
         })
     }
 
     /// One operation's arguments, as `write.lua` reads them.
-    fn args(&mut self, op: &'a Op, out: &mut Vec<Bytes>) {
+    fn args(&mut self, op: &Op, out: &mut Vec<Bytes>) {
         let mut push = |arg: &dyn ToString| out.push(Bytes::from(arg.to_string()));
         match op {
             Op::Append(append) => {
@@ -74,7 +74,30 @@ impl<'a> Named<'a> {
                 let inbox = !append.stream.is_room();
                 push(&u8::from(append.due && inbox));
                 push(&json(append.wanted.as_ref().filter(|_| inbox)));
+                match append.closes.as_ref().zip(append.stream.user()) {
+                    None => push(&""),
+                    Some((closes, client)) => {
+                        let (answers, event) = match closes {
+                            Closes::Answered(event) => (1, event),
+                            Closes::TimedOut(event) => (0, event),
+                        };
+                        push(&answers);
+                        push(&self.user(&client));
+                        push(&client);
+                        push(&keys::ticket(&client, event));
+                    }
+                }
                 out.push(append.rest.clone());
+            }
+            Op::Event(event) => {
+                push(&"event");
+                push(&self.stream(&StreamId::inbox(&event.client)));
+                push(&format_args!("{}\n{}", EventOp::BY, event.id));
+                push(&event.hash);
+                push(&event.at);
+                push(&event.client);
+                push(&keys::ticket(&event.client, &event.id));
+                out.push(event.rest.clone());
             }
             Op::Presence(op) => {
                 push(&"presence");
@@ -165,6 +188,7 @@ impl RedisStore {
             .key(keys::due(vnode))
             .key(keys::wanted(vnode))
             .key(keys::owed(vnode))
+            .key(keys::tickets(vnode))
             .arg(request.epoch.0)
             .arg(request.sid.as_str())
             .arg(&request.data_set.0)
@@ -193,11 +217,11 @@ impl RedisStore {
         let mut script = self.data.write.key(keys::head(vnode));
         script.key(keys::outbox(vnode)).key(keys::presence(vnode));
         script.key(keys::members(vnode)).key(keys::due(vnode));
-        script.key(keys::wanted(vnode)).key(keys::owed(vnode));
+        script.key(keys::wanted(vnode)).key(keys::owed(vnode)).key(keys::tickets(vnode));
         script.arg(fence.epoch.0).arg(fence.sid.as_str()).arg(fence.seq.0);
         script.arg(request.trim.0).arg(request.now_ms);
         script.arg(self.config.stream_max_len).arg(self.config.stream_max_age_ms).arg(TAILS_KEPT_MS);
-        script.arg(IDS_KEPT_MS).arg(IDS_EXPIRE_MS).arg(status_prefix(vnode, fence.epoch));
+        script.arg(IDS_KEPT_MS).arg(IDS_EXPIRE_MS).arg(numbers_prefix(vnode, fence.epoch));
         script.arg(named.streams.len());
         for stream in &named.streams {
             script.key(keys::stream(vnode, stream)).key(keys::tail(vnode, stream));
@@ -375,6 +399,7 @@ fn outbox(mut fields: Fields) -> Result<Vec<OutboxEvent>, StoreError> {
             "chat" => EventTopic::Chat,
             "status" => EventTopic::Status,
             "undelivered" => EventTopic::Undelivered,
+            "client" => EventTopic::Client,
             other => return Err(StoreError::Garbled(format!("the topic '{other}' in an outbox"))),
         };
         event.value()?;
@@ -403,7 +428,8 @@ fn activated(mut fields: Fields) -> Result<Activated, StoreError> {
     roster.sort_by(|a: &(UserId, RosterEntry), b| a.0.cmp(&b.0));
     let rooms = rooms(fields.array()?)?;
     let (due, wanted, owed) = (due(fields.array()?)?, wanted(fields.array()?)?, owed(fields.array()?)?);
-    Ok(Activated { generation, seq, outbox, roster, rooms, due, wanted, owed, previous, clock_ms })
+    let tickets = tickets(fields.array()?)?;
+    Ok(Activated { generation, seq, outbox, roster, rooms, due, wanted, owed, tickets, previous, clock_ms })
 }
 
 fn rooms(mut fields: Fields) -> Result<Vec<(StreamId, RoomRoster)>, StoreError> {
@@ -453,6 +479,8 @@ fn result(mut fields: Fields) -> Result<OpResult, StoreError> {
         "appended" => Ok(OpResult::Appended { offset: Offset(fields.number()?) }),
         "duplicate" => Ok(OpResult::Duplicate { offset: Offset(fields.number()?), at: fields.number()? }),
         "conflict" => Ok(OpResult::Conflict),
+        "accepted" => Ok(OpResult::Accepted),
+        "nobody" => Ok(OpResult::Nobody),
         "presence" => Ok(OpResult::Presence { changed: fields.number()? != 0 }),
         "acked" => Ok(OpResult::Acked),
         "settled" => Ok(OpResult::Settled),

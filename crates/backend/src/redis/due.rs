@@ -1,9 +1,9 @@
-//! What an activation returns about messages that are not done with.
+//! What an activation returns about messages and events that are not done with.
 
 use roost_proto::ids::MessageId;
 
-use super::reply::{Fields, cursor, from_json, user_id};
-use crate::store::{Due, Owed, Place, StoreError, Wanted};
+use super::reply::{Fields, cursor, from_json, parse_pair, user_id};
+use crate::store::{Due, Owed, Place, StoreError, Ticket, TicketId, Wanted};
 
 /// See [`keys::place`](super::keys::place).
 fn place(text: &str) -> Result<Place, StoreError> {
@@ -34,10 +34,24 @@ pub fn wanted(mut fields: Fields) -> Result<Vec<(Place, Wanted)>, StoreError> {
 pub fn owed(mut fields: Fields) -> Result<Vec<(MessageId, Owed)>, StoreError> {
     let mut owed = Vec::new();
     while !fields.done() {
-        let id = fields.text()?;
-        let id = MessageId::new(&id).map_err(|e| StoreError::Garbled(format!("message id '{id}': {e}")))?;
-        owed.push((id, from_json(&fields.bytes()?)?));
+        owed.push((message_id(&fields.text()?)?, from_json(&fields.bytes()?)?));
     }
     owed.sort_by(|a, b| a.0.cmp(&b.0));
     Ok(owed)
+}
+
+fn message_id(text: &str) -> Result<MessageId, StoreError> {
+    MessageId::new(text).map_err(|e| StoreError::Garbled(format!("message id '{text}': {e}")))
+}
+
+pub fn tickets(mut fields: Fields) -> Result<Vec<(TicketId, Ticket)>, StoreError> {
+    let mut tickets = Vec::new();
+    while !fields.done() {
+        let name = fields.text()?;
+        let (client, event) = name.split_once('\n').unwrap_or((&name, ""));
+        let (since_ms, at) = parse_pair(&fields.bytes()?, b' ')?;
+        tickets.push(((user_id(client)?, message_id(event)?), Ticket { since_ms, at }));
+    }
+    tickets.sort_by(|a, b| a.0.cmp(&b.0));
+    Ok(tickets)
 }

@@ -1,7 +1,7 @@
 //! The names of all keys. A vnode's share the hash tag `{v17}` and the control plane's `{roost}`, so on Redis
 //! Cluster each script touches one slot.
 
-use roost_proto::ids::{Cursor, StreamId, UserId, VnodeId};
+use roost_proto::ids::{Cursor, MessageId, StreamId, UserId, VnodeId};
 
 use crate::store::LiveChannel;
 
@@ -73,6 +73,16 @@ pub fn wanted(vnode: VnodeId) -> String {
 /// Hash: id → JSON of [`Owed`](crate::store::Owed).
 pub fn owed(vnode: VnodeId) -> String {
     format!("{{v{vnode}}}:owed")
+}
+
+/// Hash: client, line feed, event's id → the vnode's clock when it was taken, a blank, the time its client was told.
+pub fn tickets(vnode: VnodeId) -> String {
+    format!("{{v{vnode}}}:tickets")
+}
+
+/// Field of [`tickets`].
+pub fn ticket(client: &UserId, event: &MessageId) -> String {
+    format!("{client}\n{event}")
 }
 
 /// Field of [`cursors`] for what the user has read: no device is called so.

@@ -1,6 +1,6 @@
 -- One fenced step of a vnode (core rules 10, 11, 18): all of its operations or none. Everything that can fail is
 -- looked at before the first write, because Redis takes nothing back.
--- KEYS head outbox presence members due wanted owed, (stream tail ids0 ids1) per stream, (seen cursors) per user
+-- KEYS head outbox presence members due wanted owed tickets, (stream tail ids0 ids1) per stream, (seen cursors) per user
 -- ARGV the fence, the settings, the streams, the operations, in the order they are read below
 local at = 0
 local function arg()
@@ -11,7 +11,7 @@ end
 local function num(n) return string.format('%.0f', n) end
 
 local head_key, outbox, presence, members = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
-local due, wanted, owed = KEYS[5], KEYS[6], KEYS[7]
+local due, wanted, owed, tickets = KEYS[5], KEYS[6], KEYS[7], KEYS[8]
 local epoch, sid, fence = tonumber(arg()), arg(), tonumber(arg())
 local head = redis.call('HMGET', head_key, 'epoch', 'sid', 'seq', 'generation', 'clock', 'presence')
 if not head[1] then return {'lost'} end
@@ -27,16 +27,16 @@ end
 local trim, now = tonumber(arg()), math.max(tonumber(arg()), tonumber(head[5] or '0'))
 local max_len, max_age, tails_kept = arg(), arg(), arg()
 local ids_slice, ids_kept = tonumber(arg()), arg()
-local status_prefix = arg()
+local numbers_prefix = arg()
 
 local streams, users, told, seq = {}, {}, {}, fence
 for i = 1, tonumber(arg()) do
-  local key = 4 * (i + 1)
+  local key = 4 * (i + 1) + 1
   local ids = {[0] = KEYS[key + 2], [1] = KEYS[key + 3]}
   streams[i] = {name = arg(), room = arg() == '1', prefix = arg(), key = KEYS[key], tail = KEYS[key + 1], ids = ids}
 end
 for i = 1, tonumber(arg()) do
-  local key = 6 + 4 * #streams + 2 * i
+  local key = 7 + 4 * #streams + 2 * i
   users[i] = {seen = KEYS[key], cursors = KEYS[key + 1]}
 end
 
@@ -78,20 +78,37 @@ local function known(stream, id)
   return redis.call('HGET', ids[0], id) or redis.call('HGET', ids[1], id)
 end
 
+-- To whoever says it again.
+local function repeated(before, hash)
+  local offset, first_time, first_hash = string.match(before, '^(%d+) (%d+) (%d+)$')
+  if first_hash == hash then return {'duplicate', offset, first_time} end
+  return {'conflict'}
+end
+
+local function know(stream, id, offset, time, hash)
+  redis.call('HSET', stream.ids[stream.slice % 2], id, offset .. ' ' .. time .. ' ' .. hash)
+end
+
+-- Whether a message may be taken that answers an event, or says that nobody does; then the event waits no more.
+local function closed(stream, user, name, answers, ticket)
+  if redis.call('HDEL', tickets, ticket) == 1 then return true end
+  return answers == '1' and (stream.appended or redis.call('EXISTS', stream.tail, user.seen) > 0 or redis.call('HEXISTS', presence, name) == 1)
+end
+
 local function append()
-  local stream, id, hash, time, is_due, receipt, rest = streams[tonumber(arg())], arg(), arg(), arg(), arg(), arg(), arg()
+  local stream, id, hash, time, is_due, receipt = streams[tonumber(arg())], arg(), arg(), arg(), arg(), arg()
+  local closes, user, name, ticket = arg(), nil, nil, nil
+  if closes ~= '' then user, name, ticket = users[tonumber(arg())], arg(), arg() end
+  local rest = arg()
   local before = known(stream, id)
-  if before then
-    local offset, first_time, first_hash = string.match(before, '^(%d+) (%d+) (%d+)$')
-    if first_hash == hash then return {'duplicate', offset, first_time} end
-    return {'conflict'}
-  end
+  if before then return repeated(before, hash) end
+  if closes ~= '' and not closed(stream, user, name, closes, ticket) then return {'nobody'} end
   opened(stream)
   stream.offset, stream.appended = stream.offset + 1, true
   local offset = num(stream.offset)
   local message = stream.prefix .. generation .. ',"offset":' .. offset .. ',' .. rest
   redis.call('XADD', stream.key, 'MAXLEN', '=', max_len, offset .. '-0', 'm', message)
-  redis.call('HSET', stream.ids[stream.slice % 2], id, offset .. ' ' .. time .. ' ' .. hash)
+  know(stream, id, offset, time, hash)
   emit('chat', stream.name, message)
   -- The name of an inbox is `user:` and the user.
   local place = string.sub(stream.name, 6) .. '\n' .. generation .. ':' .. offset
@@ -100,6 +117,17 @@ local function append()
   -- A room's channel has the name of its key.
   if stream.room then redis.call('PUBLISH', stream.key, message) end
   return {'appended', offset}
+end
+
+local function event()
+  local stream, id, hash, time, name, ticket, rest = streams[tonumber(arg())], arg(), arg(), arg(), arg(), arg(), arg()
+  local before = known(stream, id)
+  if before then return repeated(before, hash) end
+  know(stream, id, '0', time, hash)
+  stream.known = true
+  redis.call('HSET', tickets, ticket, num(now) .. ' ' .. time)
+  emit('client', name, numbers_prefix .. num(seq + 1) .. ',' .. rest)
+  return {'accepted'}
 end
 
 -- An empty text stands for none.
@@ -113,7 +141,7 @@ local function set_presence()
     redis.call('HSET', presence, name, roster)
   end
   if event ~= '' then
-    emit('status', name, status_prefix .. num(seq + 1) .. ',' .. event)
+    emit('status', name, numbers_prefix .. num(seq + 1) .. ',' .. event)
     told[#told + 1] = '{' .. event
   end
   return {'presence', '1'}
@@ -199,7 +227,7 @@ end
 -- operations is refused whole, and one that only trims is let through.
 if at < #ARGV then redis.call('HSET', head_key, 'seq', head[3]) end
 if trim > 0 then redis.call('XTRIM', outbox, 'MINID', '=', num(trim + 1)) end
-local operations, results = {append = append, presence = set_presence, open = open, ack = ack,
+local operations, results = {append = append, event = event, presence = set_presence, open = open, ack = ack,
   tail = tail, member = set_member, settle = settle, undelivered = undelivered, receipts = receipts}, {}
 while at < #ARGV do results[#results + 1] = operations[arg()]() end
 
@@ -207,8 +235,8 @@ for _, stream in ipairs(streams) do
   if stream.appended then
     redis.call('SET', stream.tail, generation .. ':' .. num(stream.offset), 'PX', tails_kept)
     redis.call('PEXPIRE', stream.key, max_age)
-    redis.call('PEXPIRE', stream.ids[stream.slice % 2], ids_kept)
   end
+  if stream.appended or stream.known then redis.call('PEXPIRE', stream.ids[stream.slice % 2], ids_kept) end
 end
 -- Raised even without an event, so that a copy of this write that lands later does not apply.
 if seq == fence then seq = seq + 1 end

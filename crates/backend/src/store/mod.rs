@@ -57,6 +57,8 @@ pub use types::*;
 ///     before the stream does.
 /// 15. What was appended as due stays so until a write settles or reports it; it is reported once, whatever became of
 ///     the stream meanwhile. What is wanted and owed in receipts stays until a write removes it.
+/// 16. The same (client, id) of an event within [`IDS_KEPT_MS`](roost_proto::limits::IDS_KEPT_MS) goes out once. It
+///     waits until one message is taken that [`Closes`] it.
 #[async_trait]
 pub trait Store: Send + Sync {
     async fn open_ring(&self, vnodes: u32) -> Result<DataSet, StoreError>;

@@ -306,6 +306,8 @@ pub struct Activated {
     pub due: Vec<Due>,
     pub wanted: Vec<(Place, Wanted)>,
     pub owed: Vec<(MessageId, Owed)>,
+    /// Events without a result, by client and id.
+    pub tickets: Vec<(TicketId, Ticket)>,
     /// Who had the vnode before, if anyone.
     pub previous: Option<Sid>,
     /// Where the vnode's clock stood at the last write ([`Write::now_ms`]); 0 before the first.
@@ -319,6 +321,7 @@ pub enum EventTopic {
     Chat,
     Status,
     Undelivered,
+    Client,
 }
 
 /// An event on its way to the log.
@@ -333,6 +336,18 @@ pub struct OutboxEvent {
 
 /// A place in a user's inbox.
 pub type Place = (UserId, Cursor);
+
+/// An event by its client and its id.
+pub type TicketId = (UserId, MessageId);
+
+/// An event that waits for a result.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ticket {
+    /// By the vnode's clock ([`Write::now_ms`]).
+    pub since_ms: u64,
+    /// In milliseconds since 1970, as its client was told.
+    pub at: u64,
+}
 
 /// A message in an inbox that no device has acknowledged.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -457,6 +472,8 @@ pub struct Write {
 #[derive(Debug, Clone)]
 pub enum Op {
     Append(AppendOp),
+    /// An event goes out to the processors, and waits for a result: [`Ticket`].
+    Event(EventOp),
     Presence(PresenceOp),
     Member(MemberOp),
     /// A barrier that reads where a stream stands.
@@ -509,6 +526,34 @@ pub struct AppendOp {
     pub due: bool,
     /// Kept with its place, if it is appended. Only in an inbox.
     pub wanted: Option<Wanted>,
+    /// The event that waits for it. Only in an inbox.
+    pub closes: Option<Closes>,
+}
+
+/// What a message is to an event; if it is not taken, [`OpResult::Nobody`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Closes {
+    /// A result: taken if anything is known of the client (a session, when it was last there, an inbox, an event).
+    /// The event waits no more.
+    Answered(MessageId),
+    /// No result came in time: taken if the event still waits, which it does no more.
+    TimedOut(MessageId),
+}
+
+#[derive(Debug, Clone)]
+pub struct EventOp {
+    pub client: UserId,
+    pub id: MessageId,
+    /// Of the data: tells a repeat from a conflict.
+    pub hash: u64,
+    pub at: u64,
+    /// The record from `"type"` on ([`roost_proto::events::event_rest`]).
+    pub rest: Bytes,
+}
+
+impl EventOp {
+    /// By whom its id is known among those of the inbox; no user's id begins with `#`.
+    pub const BY: &str = "#event";
 }
 
 /// Sets a user's presence. Setting what is already there changes nothing and yields no event, so that a repeat
@@ -564,6 +609,10 @@ pub enum OpResult {
         at: u64,
     },
     Conflict,
+    /// An event was taken: one event.
+    Accepted,
+    /// Nothing was appended ([`Closes`]).
+    Nobody,
     /// `changed` with an event given: one event.
     Presence {
         changed: bool,

@@ -139,6 +139,8 @@ pub struct Tuning {
     pub presence_linger_ms: u64,
     pub presence_grace_ms: u64,
     pub undelivered_after_ms: u64,
+    /// How long an event of a client waits for a result before the client is told.
+    pub event_timeout_ms: u64,
     /// The hot window of a stream: messages, and their age.
     pub stream_max_len: u64,
     pub stream_max_age_s: u64,
@@ -152,6 +154,7 @@ impl Default for Tuning {
             presence_linger_ms: 10_000,
             presence_grace_ms: 20_000,
             undelivered_after_ms: 30_000,
+            event_timeout_ms: 30_000,
             stream_max_len: 1_000,
             stream_max_age_s: 86_400,
         }
@@ -181,6 +184,7 @@ struct Raw {
     presence_linger_ms: Option<String>,
     presence_grace_ms: Option<String>,
     undelivered_after_ms: Option<String>,
+    event_timeout_ms: Option<String>,
     stream_max_len: Option<String>,
     stream_max_age_s: Option<String>,
     connections_max: Option<String>,
@@ -327,6 +331,7 @@ fn tuning(raw: &mut Raw) -> Result<Tuning, ConfigError> {
             default.undelivered_after_ms,
             number(0..=UNDELIVERED_AFTER_MAX_MS),
         )?,
+        event_timeout_ms: ms("EVENT_TIMEOUT_MS", raw.event_timeout_ms.take(), default.event_timeout_ms, 100)?,
         stream_max_len: field(
             "STREAM_MAX_LEN",
             raw.stream_max_len.take(),

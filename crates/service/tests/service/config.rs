@@ -61,6 +61,7 @@ fn what_is_not_set_is_as_the_contract_says() {
         presence_linger_ms: 10_000,
         presence_grace_ms: 20_000,
         undelivered_after_ms: 30_000,
+        event_timeout_ms: 30_000,
         stream_max_len: 1000,
         stream_max_age_s: 86_400,
     };

@@ -6,7 +6,7 @@ use super::*;
 fn event_in(epoch: Epoch, client: &str, seq: u64, id: &str) -> Bytes {
     let data = RawValue::from_string(format!("{{\"n\": {seq}}}")).expect("JSON");
     let id = MessageId::new(id).expect("an event's id");
-    status_bytes(VnodeId(9), epoch, Seq(seq), &event_rest(&user(client), &id, NOW_MS + seq * 60_000, &data))
+    numbered_bytes(VnodeId(9), epoch, Seq(seq), &event_rest(&user(client), &id, NOW_MS + seq * 60_000, &data))
 }
 
 fn event(client: &str, seq: u64) -> Bytes {

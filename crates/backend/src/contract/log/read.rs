@@ -1,4 +1,6 @@
-//! Promises 5 and 6: what a reader sees.
+//! Promises 5, 6 and 10: what a reader sees, and where it goes on.
+
+use std::collections::BTreeMap;
 
 use super::*;
 
@@ -166,4 +168,15 @@ pub async fn a_reader_told_to_begin_beyond_the_end_begins_with_the_earliest_reco
     let beyond = Position { partition: 0, offset: 1_000 };
     let mut reader = f.log.read_from(&topic, &[beyond]).await.expect("a reader");
     assert_eq!(read(&mut *reader, 1).await[0].position, first);
+}
+
+/// Promise 10.
+pub async fn what_is_committed_is_found_by_whoever_asks(f: &Fixture) {
+    let topic = f.topic(3).await;
+    assert_eq!(f.log.committed(&topic).await.expect("the log answers"), BTreeMap::new());
+    let at = |partition, offset| Position { partition, offset };
+    f.log.commit(&topic, &[at(0, 7), at(2, 0)]).await.expect("the log answers");
+    f.log.commit(&topic, &[at(2, 5)]).await.expect("the log answers");
+    f.log.commit(&topic, &[at(2, 4)]).await.expect("going back is allowed");
+    assert_eq!(f.log.committed(&topic).await.expect("the log answers"), BTreeMap::from([(0, 7), (2, 4)]));
 }

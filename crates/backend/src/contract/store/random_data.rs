@@ -162,7 +162,8 @@ impl Run<'_> {
     }
 
     fn op(&mut self) -> Op {
-        match self.random.random_range(0..16) {
+        match self.random.random_range(0..18) {
+            16 | 17 => self.event(),
             14 => Op::Read { user: self.user(), cursor: self.place() },
             15 => self.receipts(),
             12 => Op::Settle { places: (0..3).map(|_| (self.user(), self.place())).collect() },
@@ -174,11 +175,13 @@ impl Run<'_> {
                 let hash = self.one(&[u64::MAX, u64::MAX, u64::MAX, 1 << 53]);
                 let from = self.one(&["alice", "carl"]).to_string();
                 let (due, wanted) = (self.often(50), self.often(30).then(|| self.wanted()));
+                let closes = self.often(30).then(|| self.closes());
                 Op::Append(AppendOp {
                     from,
                     at: self.now_ms,
                     due,
                     wanted,
+                    closes,
                     ..message(&stream, &format!("m{id}"), hash)
                 })
             }
@@ -195,6 +198,26 @@ impl Run<'_> {
                 Op::Ack { user: self.user(), device: self.device(), cursor }
             }
         }
+    }
+
+    fn event_id(&mut self) -> MessageId {
+        MessageId::new(format!("e{}", self.random.random_range(0..6))).expect("a valid message id")
+    }
+
+    fn event(&mut self) -> Op {
+        let rest = Bytes::from("\"type\":\"event\"}");
+        Op::Event(EventOp {
+            client: self.user(),
+            id: self.event_id(),
+            hash: self.one(&[1, 1, 2]),
+            at: self.now_ms,
+            rest,
+        })
+    }
+
+    fn closes(&mut self) -> Closes {
+        let event = self.event_id();
+        if self.often(50) { Closes::Answered(event) } else { Closes::TimedOut(event) }
     }
 
     fn wanted(&mut self) -> Wanted {

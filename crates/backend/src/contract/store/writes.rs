@@ -1,7 +1,7 @@
 //! Activation, the fence, the outbox, generations (promises 8, 9, 11; core rules 10, 17, 18).
 
 use bytes::Bytes;
-use roost_proto::events::{message_bytes, status_bytes};
+use roost_proto::events::{message_bytes, numbered_bytes};
 use roost_proto::frames::ChosenStatus;
 use roost_proto::ids::{Cursor, Epoch, Offset, Seq, VnodeId};
 
@@ -15,7 +15,7 @@ fn activated(answer: ActivateAnswer) -> Activated {
 }
 
 /// Someone in the roster of a vnode, and the event that says so.
-pub fn online(name: &str) -> PresenceOp {
+pub(super) fn online(name: &str) -> PresenceOp {
     let roster = RosterEntry {
         chosen: ChosenStatus::Online,
         since: NOW_MS,
@@ -41,6 +41,7 @@ pub async fn activation_needs_a_larger_epoch_or_the_same_of_the_same_sid(fixture
         due: vec![],
         wanted: vec![],
         owed: vec![],
+        tickets: vec![],
         previous: None,
         clock_ms: 0,
     };
@@ -67,7 +68,7 @@ pub async fn activation_returns_what_the_predecessor_left(fixture: &dyn Fixture)
         seq: Seq(seq),
         topic: EventTopic::Status,
         key: name.into(),
-        payload: status_bytes(V, Epoch(10), Seq(seq), &online(name).event.expect("given")),
+        payload: numbered_bytes(V, Epoch(10), Seq(seq), &online(name).event.expect("given")),
     };
     let payload = message_bytes(&op.stream, Cursor::new(Epoch(10), Offset(1)), &op.rest);
     let chat = OutboxEvent { seq: Seq(1), topic: EventTopic::Chat, key: "user:bob".into(), payload };
@@ -80,6 +81,7 @@ pub async fn activation_returns_what_the_predecessor_left(fixture: &dyn Fixture)
         due: vec![],
         wanted: vec![],
         owed: vec![],
+        tickets: vec![],
         previous: Some(one),
         clock_ms: NOW_MS,
     };
@@ -278,7 +280,7 @@ pub async fn numbers_keep_every_digit(fixture: &dyn Fixture) {
     assert_eq!((taken.generation, taken.seq), (epoch, Seq(4)));
     assert_eq!(taken.outbox[0].payload, message_bytes(&bob, Cursor::new(epoch, Offset(1)), &op.rest));
     let event = online("bob").event.expect("given");
-    assert_eq!(taken.outbox[1].payload, status_bytes(V, epoch, Seq(3), &event));
+    assert_eq!(taken.outbox[1].payload, numbered_bytes(V, epoch, Seq(3), &event));
     let refused = a.activate(&a.activation(V, &me, Epoch(epoch.0 - 1))).await;
     assert_eq!(refused, ActivateAnswer::Refused(Epoch(epoch.0 + 1)));
 }

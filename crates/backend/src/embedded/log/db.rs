@@ -1,7 +1,7 @@
 //! The log's tables in SQLite.
 
-use std::collections::HashMap;
 use std::collections::hash_map::Entry;
+use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 
 use bytes::Bytes;
@@ -17,6 +17,9 @@ const SCHEMA: &str = "
     CREATE TABLE IF NOT EXISTS log (
         topic INTEGER NOT NULL, partition INTEGER NOT NULL, offset INTEGER NOT NULL,
         key BLOB NOT NULL, value BLOB NOT NULL, at_ms INTEGER NOT NULL, PRIMARY KEY (topic, partition, offset)
+    ) WITHOUT ROWID;
+    CREATE TABLE IF NOT EXISTS commits (
+        topic INTEGER NOT NULL, partition INTEGER NOT NULL, next INTEGER NOT NULL, PRIMARY KEY (topic, partition)
     ) WITHOUT ROWID;";
 
 /// A record on its way into the table.
@@ -200,4 +203,19 @@ fn trim(db: &Connection, topic: i64, partition: u32, before_ms: u64, limit: usiz
     let removed =
         db.prepare_cached(delete)?.execute(params![topic, partition, before_ms as i64, limit as i64])?;
     Ok(removed == limit)
+}
+
+pub(super) fn committed(db: &Connection, topic: i64) -> rusqlite::Result<BTreeMap<u32, u64>> {
+    let mut query = db.prepare_cached("SELECT partition, next FROM commits WHERE topic = ?1")?;
+    let row = |r: &rusqlite::Row<'_>| Ok((r.get(0)?, r.get::<_, i64>(1)? as u64));
+    query.query_map([topic], row)?.collect()
+}
+
+pub(super) fn commit(db: &mut Connection, topic: i64, at: &[Position]) -> rusqlite::Result<()> {
+    let tx = db.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    for Position { partition, offset } in at {
+        let put = "INSERT OR REPLACE INTO commits (topic, partition, next) VALUES (?1, ?2, ?3)";
+        tx.execute(put, params![topic, partition, *offset as i64])?;
+    }
+    tx.commit()
 }

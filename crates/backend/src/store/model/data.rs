@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap, VecDeque};
 
 use bytes::Bytes;
-use roost_proto::events::{message_bytes, status_bytes};
+use roost_proto::events::{message_bytes, numbered_bytes};
 use roost_proto::ids::{Cursor, DeviceId, Epoch, MessageId, Offset, Seq, Sid, StreamId, UserId, VnodeId};
 use roost_proto::limits::IDS_KEPT_MS;
 use roost_proto::live::{Version, presence_note};
@@ -47,10 +47,22 @@ impl Stream {
 }
 
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
-struct Known {
-    offset: Offset,
-    at: u64,
-    hash: u64,
+pub(super) struct Known {
+    /// 0 for an event.
+    pub offset: Offset,
+    pub at: u64,
+    pub hash: u64,
+}
+
+impl Known {
+    /// To whoever says it again.
+    pub fn answer(self, hash: u64) -> OpResult {
+        if self.hash == hash {
+            OpResult::Duplicate { offset: self.offset, at: self.at }
+        } else {
+            OpResult::Conflict
+        }
+    }
 }
 
 /// Ids by time, in two slices: the older one is dropped whole when a new one begins.
@@ -112,6 +124,7 @@ pub struct VnodeData {
     pub(super) due: BTreeMap<Place, Waiting>,
     pub(super) wanted: BTreeMap<Place, Wanted>,
     pub(super) owed: BTreeMap<MessageId, Owed>,
+    pub(super) tickets: BTreeMap<TicketId, Ticket>,
     /// What was published in rooms, or of the vnode's presence, for a store to tell.
     published: Vec<(Option<StreamId>, Bytes)>,
     /// What is to be written to disk; nobody reads it in memory-only use.
@@ -216,6 +229,7 @@ impl VnodeData {
             due: self.all_due(),
             wanted: self.wanted.iter().map(|(place, w)| (place.clone(), w.clone())).collect(),
             owed: self.all_owed(),
+            tickets: self.all_tickets(),
             previous,
             clock_ms,
         })
@@ -282,6 +296,7 @@ impl VnodeData {
     ) -> OpResult {
         match op {
             Op::Append(append) => self.append(append, now, generation, seq, config),
+            Op::Event(event) => self.event(event, fence, now, seq),
             Op::Presence(op) => self.set_presence(op, fence, seq),
             Op::Member(op) => self.set_member(op),
             Op::Tail { stream } => {
@@ -354,12 +369,13 @@ impl VnodeData {
         seq: &mut Seq,
         config: &StoreConfig,
     ) -> OpResult {
-        if let Some(known) = self.known(op, now) {
-            return if known.hash == op.hash {
-                OpResult::Duplicate { offset: known.offset, at: known.at }
-            } else {
-                OpResult::Conflict
-            };
+        if let Some(known) = self.known(&op.stream, &op.from, &op.id, now) {
+            return known.answer(op.hash);
+        }
+        if let Some((closes, client)) = op.closes.as_ref().zip(op.stream.user())
+            && !self.close(&client, closes)
+        {
+            return OpResult::Nobody;
         }
         let last = self.stream(&op.stream, generation, now, config).map_or(0, |s| s.tail.offset.0);
         let offset = Offset(last + 1);
@@ -376,12 +392,7 @@ impl VnodeData {
         if over > 0 {
             self.remove(Change::RemoveBelow { table: "entry", stream: name.into(), n: first.0 });
         }
-        let known = Known { offset, at: op.at, hash: op.hash };
-        let key = id_key(&op.from, op.id.as_str());
-        let ids = self.ids.entry(op.stream.clone()).or_default();
-        let slice = ids.slice;
-        ids.slices[(slice % 2) as usize].insert(key.clone(), known);
-        self.put(if slice.is_multiple_of(2) { "ids0" } else { "ids1" }, name, &key, slice, || json(&known));
+        self.know(&op.stream, &op.from, &op.id, Known { offset, at: op.at, hash: op.hash });
         seq.0 += 1;
         if op.stream.is_room() {
             self.published.push((Some(op.stream.clone()), payload.clone()));
@@ -406,9 +417,9 @@ impl VnodeData {
 
     /// Looks an id up, after turning the slices to the present. Ids that are ahead of the clock (the head was lost
     /// without them) turn nothing.
-    fn known(&mut self, op: &AppendOp, now: u64) -> Option<Known> {
+    pub(super) fn known(&mut self, stream: &StreamId, from: &str, id: &MessageId, now: u64) -> Option<Known> {
         let slice = now / IDS_KEPT_MS;
-        let ids = self.ids.entry(op.stream.clone()).or_default();
+        let ids = self.ids.entry(stream.clone()).or_default();
         if slice > ids.slice {
             let (old, skipped) = ((slice % 2) as usize, slice > ids.slice + 1);
             ids.slice = slice;
@@ -418,12 +429,29 @@ impl VnodeData {
             }
             for (i, table) in ["ids0", "ids1"].into_iter().enumerate() {
                 if i == old || skipped {
-                    self.remove(Change::RemoveBelow { table, stream: op.stream.to_string(), n: u64::MAX });
+                    self.remove(Change::RemoveBelow { table, stream: stream.to_string(), n: u64::MAX });
                 }
             }
         }
-        let key = id_key(&op.from, op.id.as_str());
-        self.ids.get(&op.stream)?.slices.iter().find_map(|slice| slice.get(&key).copied())
+        let key = id_key(from, id.as_str());
+        self.ids.get(stream)?.slices.iter().find_map(|slice| slice.get(&key).copied())
+    }
+
+    /// Whether there is anything about a user.
+    pub(super) fn knows(&self, user: &UserId) -> bool {
+        self.roster.contains_key(user)
+            || self.seen.contains_key(user)
+            || self.streams.contains_key(&StreamId::inbox(user))
+    }
+
+    /// Keeps an id, in the slice of the present.
+    pub(super) fn know(&mut self, stream: &StreamId, from: &str, id: &MessageId, known: Known) {
+        let key = id_key(from, id.as_str());
+        let ids = self.ids.entry(stream.clone()).or_default();
+        let slice = ids.slice;
+        ids.slices[(slice % 2) as usize].insert(key.clone(), known);
+        let table = if slice.is_multiple_of(2) { "ids0" } else { "ids1" };
+        self.put(table, stream.as_str(), &key, slice, || json(&known));
     }
 
     fn set_presence(&mut self, op: &PresenceOp, fence: &Fence, seq: &mut Seq) -> OpResult {
@@ -447,7 +475,7 @@ impl VnodeData {
         }
         if let Some(rest) = &op.event {
             seq.0 += 1;
-            let payload = status_bytes(fence.vnode, fence.epoch, *seq, rest);
+            let payload = numbered_bytes(fence.vnode, fence.epoch, *seq, rest);
             self.push_event(OutboxEvent {
                 seq: *seq,
                 topic: EventTopic::Status,
@@ -622,6 +650,10 @@ impl VnodeData {
             "owed" => {
                 let id = MessageId::new(key).map_err(|e| garbled(&e))?;
                 self.owed.insert(id, get(value).map_err(|e| garbled(&e))?);
+            }
+            "ticket" => {
+                let id = MessageId::new(key).map_err(|e| garbled(&e))?;
+                self.tickets.insert((user_id()?, id), get(value).map_err(|e| garbled(&e))?);
             }
             "member" => {
                 let user = UserId::new(key).map_err(|e| garbled(&e))?;

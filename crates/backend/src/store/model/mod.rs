@@ -5,6 +5,7 @@
 mod control;
 mod data;
 mod due;
+mod tickets;
 
 pub use control::Control;
 pub use data::{Change, VnodeData};

@@ -1,0 +1,86 @@
+//! `GET /api/events`: what clients have for the processors, from now on, line by line. For who looks, and plays the
+//! processor by hand: whoever must miss nothing reads `client_events` with a consumer group.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::HeaderMap;
+use http::header::{CONTENT_TYPE, HeaderValue};
+use roost_backend::log::LogReader;
+use roost_proto::events::CLIENT_EVENTS;
+use roost_proto::{ErrorBody, ErrorCode};
+use tokio::sync::{OwnedSemaphorePermit, mpsc};
+use tokio::time::{sleep, timeout};
+use tokio_util::sync::CancellationToken;
+use warp::Reply;
+use warp::reply::Response;
+
+use super::{Api, Refused, ended};
+use crate::node::RETRY;
+
+/// Lookers at once.
+pub const LOOKERS_MAX: usize = 8;
+/// Lines that one has not read yet; then it is waited for.
+const LINES_MAX: usize = 64;
+/// A line without anything, so that who is gone is noticed.
+const SILENCE: Duration = Duration::from_secs(10);
+/// For the log to say where it ends.
+const OPEN_TIMEOUT: Duration = Duration::from_secs(10);
+
+impl Api {
+    pub(super) async fn look(self: Arc<Self>, headers: &HeaderMap) -> Result<Response, Refused> {
+        self.authorize(headers)?;
+        let place = Arc::clone(&self.lookers).try_acquire_owned();
+        let place = place.map_err(|_| {
+            let why = format!("at most {LOOKERS_MAX} look at the events of a node at once");
+            ErrorBody::new(ErrorCode::RateLimited, why).retry_after(1000)
+        })?;
+        let reader = timeout(OPEN_TIMEOUT, self.log.read_from_end(CLIENT_EVENTS)).await;
+        let reader = reader.ok().and_then(Result::ok).ok_or_else(ended)?;
+        let (lines, shown) = mpsc::channel(LINES_MAX);
+        self.tasks.spawn(show(reader, lines, place, self.closing.clone()));
+        let body = futures_util::stream::unfold(shown, |mut shown| async move {
+            shown.recv().await.map(|line| (Ok::<Bytes, Infallible>(line), shown))
+        });
+        let mut response = warp::reply::stream(body).into_response();
+        response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/x-ndjson"));
+        Ok(response)
+    }
+}
+
+/// Until nobody reads any more, or the node takes nothing new.
+async fn show(
+    mut reader: Box<dyn LogReader>,
+    lines: mpsc::Sender<Bytes>,
+    _place: OwnedSemaphorePermit,
+    closing: CancellationToken,
+) {
+    loop {
+        let records = tokio::select! {
+            () = closing.cancelled() => return,
+            () = lines.closed() => return,
+            records = timeout(SILENCE, reader.next()) => records,
+        };
+        let mut text = Vec::new();
+        match records {
+            Ok(Ok(records)) => {
+                for record in records {
+                    text.extend_from_slice(&record.payload);
+                    text.push(b'\n');
+                }
+            }
+            Ok(Err(error)) => {
+                tracing::debug!(%error, "events cannot be read now");
+                sleep(RETRY).await;
+                continue;
+            }
+            Err(_) => text.push(b'\n'),
+        }
+        tokio::select! {
+            () = closing.cancelled() => return,
+            sent = lines.send(text.into()) => if sent.is_err() { return },
+        }
+    }
+}

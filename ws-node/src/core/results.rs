@@ -1,0 +1,248 @@
+//! Results of the application's processors, on their way to the inboxes of their clients (docs/decisions/0014).
+//!
+//! A partition of `client_results` is read by the home of one vnode, so the table of leases says who reads what, and
+//! nobody joins a group. A page of it is handed out through the channels, as any message is: to each client one result
+//! after the other, so that they keep their order. When all of a page are confirmed it is committed, and the next is
+//! read. Two readers for a moment do no harm: a result is found by its id.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use roost_backend::log::{Lane, LogRecord, Outgoing};
+use roost_proto::ids::{StreamId, UserId, VnodeId};
+use roost_proto::records::{Append, ItemBody, ItemResult};
+use roost_proto::results::{CLIENT_RESULTS, ClientResult, DEAD_LETTERS, PROCESSOR, RESULT, Refused};
+use serde_json::value::{RawValue, to_raw_value};
+
+use super::channel::{Attached, ItemKey, Pending};
+use super::config::CoreConfig;
+use super::events::{Now, SessionKey};
+use super::homes::body_hash;
+use super::{Action, NodeCore, Token};
+
+/// Keys with this bit are no sessions: a page waits for the confirm of a result. Sockets count from 1, and other keys
+/// that are no sessions have a higher bit.
+const HANDED: u64 = 1 << 61;
+
+impl SessionKey {
+    /// Whether a page waits for the confirm of a result under this key.
+    pub(super) fn is_handed(self) -> bool {
+        self.0 & !(HANDED - 1) == HANDED
+    }
+}
+
+/// The pages that this node is handing out.
+#[derive(Debug, Default)]
+pub struct Results {
+    /// By partition: those that this node reads.
+    pages: BTreeMap<u32, Page>,
+    /// By their keys: where those are that are under way.
+    under_way: BTreeMap<SessionKey, (u32, UserId)>,
+    /// Counts readings and keys.
+    last: u64,
+}
+
+/// What was read of a partition and is not confirmed yet.
+#[derive(Debug)]
+struct Page {
+    /// Names this reading of the partition.
+    ask: u64,
+    /// The offset after its last record, if there is a page.
+    next: Option<u64>,
+    /// What is left of it; the first of each client may be under way.
+    clients: BTreeMap<UserId, (VecDeque<Left>, Option<SessionKey>)>,
+}
+
+#[derive(Debug)]
+struct Left {
+    result: ClientResult,
+    record: LogRecord,
+}
+
+impl Results {
+    fn key(&mut self, partition: u32, client: &UserId) -> SessionKey {
+        self.last += 1;
+        let key = SessionKey(HANDED | self.last);
+        self.under_way.insert(key, (partition, client.clone()));
+        key
+    }
+
+    fn leave(&mut self, partition: u32) {
+        self.pages.remove(&partition);
+        self.under_way.retain(|_, (of, _)| *of != partition);
+    }
+
+    /// The first of a client's, where it is the one under this key.
+    fn handed(&self, key: SessionKey) -> Option<(u32, &Left)> {
+        let (partition, client) = self.under_way.get(&key)?;
+        let (left, _) = self.pages.get(partition)?.clients.get(client)?;
+        Some((*partition, left.front()?))
+    }
+
+    /// One is done with, or is to be tried again; true if its page is all done with.
+    fn settle(&mut self, key: SessionKey, done: bool) -> Option<u32> {
+        let (partition, client) = self.under_way.remove(&key)?;
+        let page = self.pages.get_mut(&partition)?;
+        let (left, under_way) = page.clients.get_mut(&client)?;
+        *under_way = None;
+        if done {
+            left.pop_front();
+        }
+        if left.is_empty() {
+            page.clients.remove(&client);
+        }
+        done.then_some(partition)
+    }
+}
+
+/// Whose home reads a partition.
+fn reader_of(partition: u32, cfg: &CoreConfig) -> VnodeId {
+    VnodeId((u64::from(partition) * u64::from(cfg.vnodes) / u64::from(cfg.partitions)) as u16)
+}
+
+impl NodeCore {
+    /// Begins to read what this node should read and no longer what it should not; hands out what waits.
+    pub(super) fn tick_results(&mut self, now: Now) {
+        for partition in 0..self.cfg.partitions {
+            let home = self.homes.get(&reader_of(partition, &self.cfg));
+            let mine = home.is_some_and(|home| home.serving(now));
+            let reads = self.results.pages.contains_key(&partition);
+            if mine && !reads {
+                self.results.last += 1;
+                let ask = self.results.last;
+                self.results.pages.insert(partition, Page { ask, next: None, clients: BTreeMap::new() });
+                self.out.push(Action::ReadResults { partition, ask });
+            } else if reads && !mine {
+                self.results.leave(partition);
+                self.out.push(Action::LeaveResults { partition });
+            }
+            self.hand_out(partition, now);
+        }
+    }
+
+    /// A page of a partition; the next one comes when this one is done with.
+    pub(super) fn on_results(&mut self, partition: u32, ask: u64, records: Vec<LogRecord>, now: Now) {
+        let Some(page) = self.results.pages.get_mut(&partition).filter(|p| p.ask == ask && p.next.is_none())
+        else {
+            return;
+        };
+        page.next = records.last().map(|record| record.position.offset + 1);
+        for record in records {
+            match ClientResult::parse(&record.payload) {
+                Ok(result) => {
+                    let client = result.client_id.clone();
+                    page.clients.entry(client).or_default().0.push_back(Left { result, record });
+                }
+                // The archive finds the same, and keeps it as a dead letter.
+                Err(_) => self.counters.results_malformed += 1,
+            }
+        }
+        self.hand_out(partition, now);
+    }
+
+    fn hand_out(&mut self, partition: u32, now: Now) {
+        let Some(page) = self.results.pages.get(&partition) else { return };
+        let waiting = page.clients.iter().filter(|(_, (_, under_way))| under_way.is_none());
+        for client in waiting.map(|(client, _)| client.clone()).collect::<Vec<_>>() {
+            self.hand_next(partition, &client, now);
+        }
+        self.page_done(partition);
+    }
+
+    fn hand_next(&mut self, partition: u32, client: &UserId, now: Now) {
+        let stream = StreamId::inbox(client);
+        let to = self.vnode_of(&stream);
+        // The other half is for what is sent.
+        if self.channels.get(&to).is_some_and(|c| c.len() >= self.cfg.channel_items_max / 2) {
+            return;
+        }
+        let Some(page) = self.results.pages.get(&partition) else { return };
+        let Some(left) = page.clients.get(client).and_then(|(left, _)| left.front()) else { return };
+        let ClientResult { result_id: id, event_id: event, record, .. } = left.result.clone();
+        let data: Box<RawValue> = record.into();
+        let key = self.results.key(partition, client);
+        let item: ItemKey = (stream.clone(), PROCESSOR.to_owned(), id.clone());
+        let hash = body_hash(RESULT, data.get());
+        let waiter = self.waiter(key, now);
+        let attached = self.channel(to, now).attach(&item, hash, &waiter);
+        match attached {
+            Attached::Yes { .. } => {}
+            // Another record with its id is before it, and that one stands.
+            Attached::Conflict => return self.result_answered(key, Some(&ItemResult::Conflict), now),
+            Attached::No => {
+                let (from, kind) = (PROCESSOR.to_owned(), RESULT.to_owned());
+                let append = Append { stream, from, id, kind, data, receipt: false, answers: Some(event) };
+                let body = to_raw_value(&ItemBody::Append(append)).expect("bodies always encode");
+                self.channel(to, now).push(Pending::new(item, body, hash, waiter), now.mono);
+            }
+        }
+        if let Some((_, under_way)) =
+            self.results.pages.get_mut(&partition).and_then(|page| page.clients.get_mut(client))
+        {
+            *under_way = Some(key);
+        }
+        self.pump(to, now);
+    }
+
+    /// What the client's home did with a result; `None`: nothing is known of it, and it is handed out again.
+    pub(super) fn result_answered(&mut self, key: SessionKey, result: Option<&ItemResult>, now: Now) {
+        match result {
+            Some(ItemResult::Ok { .. }) => {
+                self.counters.results += 1;
+                self.result_done(key, true, now);
+            }
+            // The first with its id stands: a processor that did its work twice may well say it in other words.
+            Some(ItemResult::Conflict) => {
+                self.counters.results_conflicting += 1;
+                self.result_done(key, true, now);
+            }
+            Some(ItemResult::Nobody) => {
+                self.refuse_result(key, "unknown client: Roost has never heard of it")
+            }
+            Some(ItemResult::Bad) => self.refuse_result(key, "the home of its client could not read it"),
+            _ => self.result_done(key, false, now),
+        }
+    }
+
+    /// Puts a result where operators find it; it counts as handed out when it is there.
+    fn refuse_result(&mut self, key: SessionKey, reason: &str) {
+        let Some((_, left)) = self.results.handed(key) else { return };
+        let (position, record) = (left.record.position, &left.record);
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        let refused = Refused {
+            topic: CLIENT_RESULTS.to_owned(),
+            partition: position.partition,
+            offset: position.offset,
+            key: text(&record.key),
+            payload: text(&record.payload),
+            reason: reason.to_owned(),
+        };
+        let key_bytes = record.key.clone();
+        let payload = serde_json::to_vec(&refused).expect("plain fields always encode").into();
+        let token = self.token(Token::Refused { key });
+        let (topic, partition) = (DEAD_LETTERS.into(), position.partition);
+        let record = Outgoing { topic, partition, key: key_bytes, payload, token };
+        self.out.push(Action::Produce { lane: Lane::Outbox, record });
+    }
+
+    /// Whether the log took a refused one.
+    pub(super) fn refusal_reported(&mut self, key: SessionKey, ok: bool, now: Now) {
+        self.counters.results_refused += u64::from(ok);
+        self.result_done(key, ok, now);
+    }
+
+    fn result_done(&mut self, key: SessionKey, done: bool, now: Now) {
+        if let Some(partition) = self.results.settle(key, done) {
+            self.hand_out(partition, now);
+        }
+    }
+
+    fn page_done(&mut self, partition: u32) {
+        let Some(page) = self.results.pages.get_mut(&partition).filter(|p| p.clients.is_empty()) else {
+            return;
+        };
+        let ask = page.ask;
+        if let Some(next) = page.next.take() {
+            self.out.push(Action::ResultsDone { partition, ask, next });
+        }
+    }
+}
