@@ -173,3 +173,29 @@ async fn serve<B: warp::Buf>(
     };
     answer.map(Some)
 }
+
+#[cfg(test)]
+mod tests {
+    use prometheus::Registry;
+    use roost_backend::embedded::EmbeddedArchive;
+    use roost_service::Secret;
+    use roost_service::tokens::{KeySource, Verifier};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn who_asks_while_too_many_do_is_told_when_to_come_again() {
+        let keys = KeySource::from_secret(&Secret::new("a secret of thirty-two characters")).unwrap();
+        let config = ArchiverConfig::new(Verifier::new(keys, None, None));
+        let archive = Arc::new(EmbeddedArchive::memory(Arc::new(|| 0)).unwrap());
+        let api = Api::new(config, archive, Metrics::register(&Registry::new()).unwrap());
+        let asking = (0..QUESTIONS_MAX).map(|_| api.archive());
+        let turns = futures_util::future::join_all(asking).await;
+        assert!(turns.iter().all(Result::is_ok));
+        let refused = api.archive().await.err().unwrap();
+        assert_eq!(refused.code, ErrorCode::Unavailable);
+        assert_eq!(refused.retry_after_ms, Some(AWAY_RETRY_AFTER_MS));
+        drop(turns);
+        assert!(api.archive().await.is_ok());
+    }
+}

@@ -35,7 +35,7 @@ make_postgres_data() {
 }
 
 start_postgres() {
-  local data bin log=$STATE/postgres/prepare.log
+  local data bin log=$STATE/postgres/prepare.log tls=off
   bin=$(postgres_bin) || die "no PostgreSQL of version 15 or later under /usr/lib/postgresql: install one"
   make_postgres_data
   data=$(readlink -f "$STATE/postgres/data")
@@ -44,12 +44,24 @@ start_postgres() {
     # Trust: the password in DATABASE_URL is no secret, and only this machine can connect.
     as_postgres "$bin/initdb" -D "$data" --username=roost --auth=trust --encoding=UTF8 --locale=C \
       >"$log" 2>&1 || die "PostgreSQL could not prepare its data directory; see $log"
+    make_certificate "$data" >>"$log" 2>&1 || say "without openssl PostgreSQL has no TLS; see $log"
     as_postgres touch "$data/roost-initialised"
   fi
+  [[ ! -e $data/server.crt ]] || tls=on
   forget_dead_postmaster "$data/postmaster.pid"
   start_process postgres "${AS_POSTGRES[@]}" "$bin/postgres" -D "$data" -p "$(wanted_port postgres)" \
-    -c listen_addresses=127.0.0.1 -c unix_socket_directories=
+    -c listen_addresses=127.0.0.1 -c unix_socket_directories= -c ssl="$tls"
 }
+
+# An authority of its own, and what that has signed for 127.0.0.1: `env` says where the authority is.
+make_certificate() (
+  have openssl && cd / || return 1
+  new=(as_postgres openssl req -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -keyout)
+  "${new[@]}" "$1/ca.key" -x509 -days 3650 -subj "/CN=roost test authority" -out "$1/ca.crt" &&
+    "${new[@]}" "$1/server.key" -subj "/CN=127.0.0.1" -addext "subjectAltName=IP:127.0.0.1" -out "$1/server.csr" &&
+    as_postgres openssl x509 -req -in "$1/server.csr" -CA "$1/ca.crt" -CAkey "$1/ca.key" -days 3650 \
+      -copy_extensions copy -out "$1/server.crt" && cp "$1/ca.crt" "$STATE/postgres/ca.crt"
+)
 
 # A postmaster that was killed and that a slow init has not reaped yet looks alive to the next one,
 # which then refuses to start. PostgreSQL itself sees to a lock file whose process is gone.

@@ -12,6 +12,7 @@ use roost_backend::postgres::PostgresArchive;
 use serde_json::Value;
 use tokio::sync::mpsc;
 use tokio_postgres::NoTls;
+use tokio_postgres::types::FromSqlOwned;
 
 use crate::cluster::{Backend, eventually, listen, now_s, verifier};
 
@@ -81,12 +82,20 @@ impl Database {
     /// The first column of a query on its tables.
     pub async fn numbers(&self, query: &str) -> Vec<i64> {
         let url = format!("{}?options=-c%20search_path%3D{}", self.url, self.schema);
-        let (client, connection) = tokio_postgres::connect(&url, NoTls).await.expect("DATABASE_URL answers");
-        let driving = tokio::spawn(connection);
-        let rows = client.query(query, &[]).await.expect("a query");
-        driving.abort();
-        rows.iter().map(|row| row.get(0)).collect()
+        column(&url, query).await.expect("DATABASE_URL answers")
     }
+}
+
+/// The first column of a query.
+///
+/// # Errors
+/// If the database is away.
+pub async fn column<T: FromSqlOwned>(url: &str, query: &str) -> Result<Vec<T>, tokio_postgres::Error> {
+    let (client, connection) = tokio_postgres::connect(url, NoTls).await?;
+    let driving = tokio::spawn(connection);
+    let rows = client.query(query, &[]).await;
+    driving.abort();
+    rows?.iter().map(|row| row.try_get(0)).collect()
 }
 
 async fn run(url: &str, statement: &str) {

@@ -54,6 +54,11 @@ impl Witness {
         Self { topic: topic.to_owned(), log, seen, _reading: reading }
     }
 
+    /// Where the partitions of the topic end now.
+    pub async fn ends(&self) -> Vec<u64> {
+        ends(&self.log, &self.topic).await
+    }
+
     /// What was read so far.
     pub fn records(&self) -> Vec<LogRecord> {
         self.seen.lock().unwrap_or_else(PoisonError::into_inner).records.clone()
@@ -61,7 +66,7 @@ impl Witness {
 
     /// Everything that is in the topic now.
     pub async fn all(&self) -> Vec<LogRecord> {
-        let ends = ends(&self.log, &self.topic).await;
+        let ends = self.ends().await;
         let passed = || {
             let seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
             seen.next.iter().zip(&ends).all(|(next, end)| next >= end)

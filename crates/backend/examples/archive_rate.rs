@@ -49,8 +49,10 @@ fn batches(count: u64, generation: Epoch) -> Vec<Batch> {
 async fn rate(url: &str, admin: &Client, count: u64, generation: Epoch) -> Answer<f64> {
     let schema = "archive_rate";
     admin.batch_execute(&format!("DROP SCHEMA IF EXISTS {schema} CASCADE; CREATE SCHEMA {schema}")).await?;
-    let archive =
-        Arc::new(PostgresArchive::connect(&format!("{url}?options=-c%20search_path%3D{schema}")).await?);
+    let archive = Arc::new(
+        PostgresArchive::connect(&format!("{url}?sslmode=disable&options=-c%20search_path%3D{schema}"))
+            .await?,
+    );
     let batches = batches(count, generation);
     let began = Instant::now();
     for batch in &batches {

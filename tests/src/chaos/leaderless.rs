@@ -62,7 +62,8 @@ pub async fn leaderless(options: &Options) -> anyhow::Result<()> {
     verdict(&ledger, &chat, &names, began).await
 }
 
-fn show(
+/// Prints what the times of a phase were.
+pub(super) fn show(
     what: &str,
     ledger: &Ledger,
     from: Instant,

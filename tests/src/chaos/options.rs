@@ -16,6 +16,7 @@ chaos failover [--kills N] [--scale F] [--out DIR]
 chaos drain [--sessions N] [--out DIR]
 chaos storm [--sessions N] [--out DIR]
 chaos leaderless [--clients N] [--rate N] [--out DIR]
+chaos archive [--clients N] [--rate N] [--kills N] [--scale F] [--out DIR]
 
 --scale 1 has the product's times (lease 6 s, linger 10 s, grace 20 s) and outages of 30 s; 0.25 a quarter of all.
 --short is one round of six faults with 60 clients at --scale 0.25.";

@@ -1,4 +1,4 @@
-//! Redis and Kafka of a run, from outside: processes that `scripts/services` starts, stopped, killed and given
+//! Redis, Kafka and PostgreSQL of a run, from outside: processes that `scripts/services` starts, stopped, killed and given
 //! other data. They are this run's alone.
 
 use std::path::{Path, PathBuf};
@@ -16,6 +16,7 @@ const GONE_WITHIN: Duration = Duration::from_secs(10);
 pub enum Service {
     Redis,
     Kafka,
+    Postgres,
 }
 
 impl Service {
@@ -23,6 +24,7 @@ impl Service {
         match self {
             Self::Redis => "redis",
             Self::Kafka => "kafka",
+            Self::Postgres => "postgres",
         }
     }
 }
@@ -59,6 +61,16 @@ impl Outside {
 
     pub fn redis(&self) -> String {
         format!("127.0.0.1:{}", self.redis_port)
+    }
+
+    /// Where PostgreSQL is; it is up when this returns. Only who needs it asks.
+    ///
+    /// # Errors
+    /// If it cannot be started.
+    pub async fn postgres(&self) -> anyhow::Result<String> {
+        self.up(Service::Postgres).await?;
+        let port = std::env::var("POSTGRES_PORT").context("POSTGRES_PORT (use scripts/chaos)")?;
+        Ok(format!("postgres://roost:roost@127.0.0.1:{port}/roost"))
     }
 
     pub fn kafka(&self) -> String {

@@ -173,7 +173,7 @@ impl Cluster {
             front: format!("http://{}", coordinators[0].listen),
             coordinators,
             http: reqwest::Client::builder().timeout(HTTP_TIMEOUT).build().expect("an HTTP client"),
-            programs: Programs::find(),
+            programs: Programs::beside_this(),
             run: format!("t{:08x}", rand::random::<u32>()),
             names: BTreeSet::new(),
             dir: setup.logs.is_none().then(TempDir::default),
@@ -221,9 +221,20 @@ impl Cluster {
     pub fn start_coordinator(&mut self, i: usize) {
         let Coordinator { listen, admin, .. } = self.coordinators[i];
         let vars = self.vars(listen, admin);
-        let process =
-            Process::spawn(&format!("coordinator-{i}"), &self.programs.coordinator, &vars, self.dir());
+        let process = Process::spawn(
+            &format!("coordinator-{i}"),
+            &self.programs.find("coordinator"),
+            &vars,
+            self.dir(),
+        );
         self.coordinators[i].process = Some(process);
+    }
+
+    /// Starts an archiver on this database, at this admin address; no other of this name may run.
+    pub fn start_archiver(&self, database_url: &str, admin: SocketAddr) -> Process {
+        let mut vars = self.vars(free_addr(), admin);
+        vars.insert("DATABASE_URL", database_url.to_owned());
+        Process::spawn("archiver", &self.programs.find("archiver"), &vars, self.dir())
     }
 
     pub fn kill_coordinator(&mut self, i: usize) {
@@ -273,7 +284,7 @@ impl Cluster {
         if let Some(url) = &setup.public_url {
             vars.insert("PUBLIC_URL", url.clone());
         }
-        let process = Process::spawn(name, &self.programs.ws_node, &vars, self.dir());
+        let process = Process::spawn(name, &self.programs.find("ws-node"), &vars, self.dir());
         self.names.insert(id);
         self.nodes.insert(name, Node { process, setup, listen, admin })
     }
@@ -415,7 +426,8 @@ impl Cluster {
         sum
     }
 
-    async fn value_of(&self, admin: SocketAddr, series: &str) -> f64 {
+    /// A value of the `/metrics` at this admin address; 0 if it is not there.
+    pub async fn value_of(&self, admin: SocketAddr, series: &str) -> f64 {
         let all = metrics::scrape(&self.http, admin).await;
         all.and_then(|all| all.get(series).copied()).unwrap_or(0.0)
     }

@@ -114,29 +114,28 @@ impl Drop for Process {
 
 /// The programs, where cargo puts them: beside the directory of this test's executable.
 #[derive(Debug)]
-pub(super) struct Programs {
-    pub(super) coordinator: PathBuf,
-    pub(super) ws_node: PathBuf,
-}
+pub(super) struct Programs(PathBuf);
 
 impl Programs {
-    pub(super) fn find() -> Self {
+    pub(super) fn beside_this() -> Self {
         let here = std::env::current_exe().expect("a path");
         // A test is in target/<profile>/deps, a program of this package in target/<profile>.
         let dir = here.parent().expect("a directory");
         let dir = if dir.ends_with("deps") { dir.parent().expect("target/<profile>") } else { dir };
-        let find = |name: &str| {
-            let path = dir.join(name);
-            let built = std::fs::metadata(&path).and_then(|file| file.modified());
-            let cure = "cargo build -p roost-coordinator -p roost-ws-node (with --release, if the tests are)";
-            assert!(built.is_ok(), "{} is missing; build it first: {cure}", path.display());
-            // `cargo test -p roost-tests` builds the libraries that it uses itself, and not these programs.
-            if built.ok() < newest(&dir.join("deps"), &format!("libroost_{}-", name.replace('-', "_"))) {
-                println!("{} is older than its library and may be stale: {cure}", path.display());
-            }
-            path
-        };
-        Self { coordinator: find("coordinator"), ws_node: find("ws-node") }
+        Self(dir.to_owned())
+    }
+
+    pub(super) fn find(&self, name: &str) -> PathBuf {
+        let Self(dir) = self;
+        let path = dir.join(name);
+        let built = std::fs::metadata(&path).and_then(|file| file.modified());
+        let cure = format!("cargo build -p roost-{name} (with --release, if the tests are)");
+        assert!(built.is_ok(), "{} is missing; build it first: {cure}", path.display());
+        // `cargo test -p roost-tests` builds the libraries that it uses itself, and not these programs.
+        if built.ok() < newest(&dir.join("deps"), &format!("libroost_{}-", name.replace('-', "_"))) {
+            println!("{} is older than its library and may be stale: {cure}", path.display());
+        }
+        path
     }
 }
 

@@ -71,7 +71,8 @@ pub async fn what_a_processor_writes_wrongly_is_a_dead_letter_and_holds_up_nothi
     ];
     let payloads = bad.iter().map(|(payload, _)| payload.clone()).chain([good.clone()]);
     let end = write(&*log, CLIENT_RESULTS, &bob, payloads).await;
-    let reason = format!("unknown client: {bob}");
+    // As the nodes here say it too, of the same record.
+    let reason = "unknown client: ";
     let refused = json!({"topic": CLIENT_RESULTS, "partition": 0, "offset": end - 1, "key": bob, "payload": good, "reason": reason});
     let refused = refused.to_string();
     write(&*log, DEAD_LETTERS, &bob, [refused.clone(), refused]).await;
@@ -84,13 +85,14 @@ pub async fn what_a_processor_writes_wrongly_is_a_dead_letter_and_holds_up_nothi
     .await;
     let mut reasons: Vec<&str> = letters.iter().map(|l| l["reason"].as_str().expect("a reason")).collect();
     assert!(letters.iter().all(|letter| letter["topic"] == CLIENT_RESULTS), "{reasons:?}");
-    let mut expected: Vec<&str> = bad.iter().map(|(_, why)| *why).chain([reason.as_str()]).collect();
+    let mut expected: Vec<&str> = bad.iter().map(|(_, why)| *why).chain([reason]).collect();
     reasons.sort_unstable();
     expected.sort_unstable();
     assert_eq!(reasons.len(), expected.len());
     assert!(reasons.iter().zip(&expected).all(|(reason, why)| reason.starts_with(why)), "{reasons:?}");
     // Storing it again changes nothing: the archive has taken it from its topic.
-    let unknown = letters.iter().find(|letter| letter["reason"] == json!(reason)).expect("the node's");
+    let unknown = |letter: &&Value| letter["reason"].as_str().is_some_and(|why| why.starts_with(reason));
+    let unknown = letters.iter().find(unknown).expect("the nodes' letter");
     let (_, answer) = service.post("/api/dead-letters/replay", json!({"ids": [unknown["id"]]})).await;
     assert_eq!(answer["results"][0]["result"], "stored", "{answer}");
     let page = service.good(&format!("/events?userId={bob}")).await;

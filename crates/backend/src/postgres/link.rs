@@ -7,10 +7,11 @@ use deadpool_postgres::{
     Hook, HookError, Manager, ManagerConfig, Object, Pool, PoolError, RecyclingMethod, Runtime,
 };
 use tokio::time::timeout;
+use tokio_postgres::Client;
 use tokio_postgres::error::SqlState;
-use tokio_postgres::{Client, NoTls};
 
 use super::LOCK;
+use super::tls::{self, Tls};
 use crate::archive::{ArchiveError, QUESTIONS_MAX};
 
 /// Six that store (one for each topic), one that beats, one that removes what is too old, and those of whoever asks.
@@ -61,6 +62,8 @@ impl Link {
     /// Connects to nothing yet.
     pub(super) fn new(url: &str) -> Result<Self, ArchiveError> {
         let config = |e: &dyn std::fmt::Display| ArchiveError::Config(e.to_string());
+        let (url, check) = tls::of_url(url).map_err(|e| config(&e))?;
+        let tls = Tls::new(&check).map_err(|e| config(&e))?;
         let mut postgres: tokio_postgres::Config = url.parse().map_err(|e| config(&e))?;
         postgres.connect_timeout(CONNECT_LIMIT).tcp_user_timeout(TCP_LIMIT);
         if postgres.get_application_name().is_none() {
@@ -70,7 +73,7 @@ impl Link {
         let settings = Hook::async_fn(|client: &mut deadpool_postgres::ClientWrapper, _| {
             Box::pin(async move { client.batch_execute(SETTINGS).await.map_err(HookError::Backend) })
         });
-        let pool = Pool::builder(Manager::from_config(postgres, NoTls, recycling))
+        let pool = Pool::builder(Manager::from_config(postgres, tls, recycling))
             .max_size(CONNECTIONS)
             .runtime(Runtime::Tokio1)
             .wait_timeout(Some(CONNECT_LIMIT))

@@ -6,6 +6,7 @@ mod copy;
 mod link;
 mod parts;
 mod read;
+mod tls;
 mod write;
 
 use std::collections::BTreeMap;

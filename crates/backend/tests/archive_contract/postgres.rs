@@ -93,6 +93,49 @@ async fn archivers_that_start_together_make_the_schema_once() {
     run(&url, &format!("DROP SCHEMA {schema} CASCADE")).await;
 }
 
+/// `scripts/services` makes an authority, and a certificate for 127.0.0.1.
+#[tokio::test]
+async fn tls_is_spoken_and_the_certificate_checked_as_the_address_says() {
+    let Some(url) = database() else { return };
+    let Ok(roots) = std::env::var("ROOST_POSTGRES_CA") else {
+        eprintln!("skipped: ROOST_POSTGRES_CA is not set");
+        return;
+    };
+    let schema = format!("archive_{:016x}", rand::random::<u64>());
+    run(&url, &format!("CREATE SCHEMA {schema}")).await;
+    let place = format!("{}&application_name={schema}", within(&url, &schema));
+    let encrypted = format!(
+        "DO $$ BEGIN ASSERT (SELECT bool_and(ssl) FROM pg_stat_ssl JOIN pg_stat_activity USING (pid)
+                             WHERE application_name = '{schema}'); END $$"
+    );
+    let full = format!("sslmode=verify-full&sslrootcert={roots}");
+    for how in ["sslmode=require", &full] {
+        let archive = PostgresArchive::connect(&format!("{place}&{how}")).await.expect("it is taken");
+        archive.beat("a").await.expect("it answers");
+        run(&url, &encrypted).await;
+    }
+    // Not what the certificate is for.
+    let named = format!("{}&{full}", place.replace("127.0.0.1", "localhost"));
+    let other = PostgresArchive::connect(&named).await;
+    assert!(
+        matches!(&other, Err(ArchiveError::Unreachable(why)) if why.contains("certificate")),
+        "{:?}",
+        other.err()
+    );
+    run(&url, &format!("DROP SCHEMA {schema} CASCADE")).await;
+}
+
+#[tokio::test]
+async fn a_schema_that_cannot_be_is_told_apart() {
+    let Some(url) = database() else { return };
+    let schema = format!("archive_{:016x}", rand::random::<u64>());
+    run(&url, &format!("CREATE SCHEMA {schema}; CREATE TABLE {schema}.messages (somebody text)")).await;
+    let taken = PostgresArchive::connect(&within(&url, &schema)).await;
+    run(&url, &format!("DROP SCHEMA {schema} CASCADE")).await;
+    let Err(ArchiveError::Schema(why)) = taken.map(drop) else { panic!("a schema of somebody else") };
+    assert!(why.contains("\"messages\" already exists"), "{why}");
+}
+
 #[tokio::test]
 async fn what_is_wrong_with_the_address_is_told_apart_from_a_database_that_is_away() {
     let nowhere = PostgresArchive::connect("postgres://roost@127.0.0.1:1/roost").await;
