@@ -14,6 +14,8 @@ use crate::{place, token};
 const TIMEOUT: Duration = Duration::from_secs(10);
 /// A service token that is made up here is used once.
 const TOKEN_TTL_S: u64 = 60;
+/// A stream says something every ten seconds.
+const SILENCE: Duration = Duration::from_secs(30);
 
 /// Which coordinator.
 #[derive(clap::Args)]
@@ -83,6 +85,18 @@ impl Coordinator {
         good(ask(&self.url, Method::POST, &path, Some(&token), Some(body)).await?)
     }
 
+    /// The nodes that are up, by name.
+    pub async fn nodes(&self) -> anyhow::Result<Vec<(String, Node)>> {
+        let nodes = self.get("/nodes").await?;
+        let up = |node: &Value| {
+            let url = node["url"].as_str()?.replacen("ws", "http", 1);
+            let url = url.strip_suffix("/socket")?.to_owned();
+            (node["state"] == "up")
+                .then(|| (node["node"].as_str().unwrap_or_default().to_owned(), Node { url }))
+        };
+        Ok(nodes["nodes"].as_array().into_iter().flatten().filter_map(up).collect())
+    }
+
     /// `/ring` and `/nodes`, and the number of vnodes.
     pub async fn tables(&self) -> anyhow::Result<(Value, Value, u32)> {
         let (ring, nodes) = (self.get("/ring").await?, self.get("/nodes").await?);
@@ -91,6 +105,30 @@ impl Coordinator {
             bail!("{} is not a coordinator, or has not read the ring yet", self.url);
         }
         Ok((ring, nodes, vnodes))
+    }
+}
+
+/// A node's public address.
+pub struct Node {
+    url: String,
+}
+
+impl Node {
+    /// The JSON of a good answer to an operator.
+    pub async fn operate(&self, method: Method, path: &str) -> anyhow::Result<Value> {
+        good(ask(&self.url, method, path, Some(&service_token()?), None).await?)
+    }
+
+    /// An answer that goes on until it is dropped.
+    pub async fn stream(&self, path: &str) -> anyhow::Result<reqwest::Response> {
+        let url = format!("{}{path}", self.url);
+        let client = reqwest::Client::builder().connect_timeout(TIMEOUT).read_timeout(SILENCE).build()?;
+        let response = client.get(&url).bearer_auth(service_token()?).send().await;
+        let response = response.with_context(|| format!("asking {url}"))?;
+        if !response.status().is_success() {
+            bail!("{}: {}", response.status(), response.text().await.unwrap_or_default());
+        }
+        Ok(response)
     }
 }
 

@@ -3,6 +3,9 @@
 //! The same code as in production, with other back ends and its ports in one row. Messages survive a restart; who
 //! is where does not.
 
+mod cluster;
+
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
@@ -12,15 +15,16 @@ use anyhow::Context;
 use roost_archiver::{Archiver, ArchiverConfig};
 use roost_backend::embedded::{EmbeddedArchive, EmbeddedLog, EmbeddedStore};
 use roost_backend::store::StoreConfig;
-use roost_coordinator::{Coordinator, CoordinatorConfig};
+use roost_coordinator::{Console, Coordinator, CoordinatorConfig};
+use roost_proto::UserId;
 use roost_proto::claims::Role;
-use roost_proto::{NodeId, UserId};
-use roost_ring::Pins;
 use roost_service::config::{Defaults, environment};
 use roost_service::{CommonConfig, Signals, telemetry};
-use roost_ws_node::{Backends, Ports, Server, SessionSettings, WsNodeConfig};
+use roost_ws_node::{Backends, SessionSettings};
 use tokio::net::TcpListener;
+use tokio::sync::Mutex;
 
+use self::cluster::Cluster;
 use crate::{place, token};
 
 #[derive(clap::Args)]
@@ -32,6 +36,28 @@ pub struct Args {
     /// the admin ports are 100 above
     #[arg(long, default_value_t = 7000, value_parser = clap::value_parser!(u16).range(1024..=60000))]
     port: u16,
+}
+
+/// The ports of one cluster.
+struct Row {
+    first: u16,
+    /// Those it began with.
+    nodes: u16,
+}
+
+impl Row {
+    fn node(&self, i: u16) -> u16 {
+        self.first + i
+    }
+
+    /// The first port above those of the coordinator and the nodes, from the tenth on.
+    fn archiver(&self) -> u16 {
+        self.first + (self.nodes + 1).max(10)
+    }
+
+    fn admin(port: u16) -> u16 {
+        port + 100
+    }
 }
 
 /// Time for everything to be ready before it is worth a warning.
@@ -57,25 +83,24 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
     let signals = Signals::install()?;
 
     let backends = open(&place::data_dir(), &common)?;
-    let archiver = archiver(&common, &backends, &args).await?;
-    let coordinator = coordinator(&common, &backends, &args).await?;
-    let mut servers = Vec::new();
-    for i in 1..=args.nodes {
-        servers.push(node(&common, &sessions, &backends, &args, i).await?);
+    let row = Row { first: args.port, nodes: args.nodes };
+    let grace = common.shutdown_grace.min(Duration::from_secs(10));
+    let secret = common.jwt.secret.is_some().then_some(secret);
+    let cluster = Cluster { common, sessions, backends, row, secret, nodes: Mutex::new(BTreeMap::new()) };
+    let cluster = Arc::new(cluster);
+    let archiver = archiver(&cluster).await?;
+    let coordinator = coordinator(&cluster).await?;
+    for _ in 0..args.nodes {
+        cluster.start_next().await?;
     }
     wait_ready(&coordinator).await;
     println!("archiver      http://{}   metrics http://{}/metrics", archiver.addr(), archiver.admin_addr());
-    let maker = common.jwt.secret.as_ref().map(|_| &secret);
-    greet(&coordinator, &servers, maker);
+    greet(&coordinator, &cluster).await;
 
     let signal = signals.first().await;
     tracing::info!(signal, "leaving");
     eprintln!("stopping");
-    let grace = common.shutdown_grace.min(Duration::from_secs(10));
-    let stops = servers.into_iter().map(|server| tokio::spawn(server.shutdown(grace)));
-    for stop in stops.collect::<Vec<_>>() {
-        stop.await?;
-    }
+    cluster.shutdown(grace).await?;
     coordinator.shutdown(Duration::from_secs(2)).await;
     archiver.shutdown(Duration::from_secs(2)).await;
     Ok(())
@@ -100,58 +125,32 @@ async fn listen(what: &str, port: u16) -> anyhow::Result<TcpListener> {
     TcpListener::bind(addr).await.with_context(|| format!("{what}: port {port} (use --port for another row)"))
 }
 
-async fn coordinator(common: &CommonConfig, backends: &Backends, args: &Args) -> anyhow::Result<Coordinator> {
+async fn coordinator(cluster: &Arc<Cluster>) -> anyhow::Result<Coordinator> {
+    let (common, port) = (&cluster.common, cluster.row.first);
     let mut config = CoordinatorConfig::new(common.tuning.vnodes, common.tuning.lease_ttl_ms);
     config.http = common.http.clone();
-    let public = listen("the coordinator", args.port).await?;
-    let admin = listen("the coordinator's health", args.port + 100).await?;
-    Ok(Coordinator::bind(config, Arc::clone(&backends.store), public, admin).await?)
+    config.console = Console::Dev(Arc::clone(cluster) as _);
+    let public = listen("the coordinator", port).await?;
+    let admin = listen("the coordinator's health", Row::admin(port)).await?;
+    Ok(Coordinator::bind(config, Arc::clone(&cluster.backends.store), public, admin).await?)
 }
 
 fn wall_ms() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis() as u64
 }
 
-/// The first port above those of the coordinator and the nodes, from the tenth on.
-fn archiver_port(args: &Args) -> u16 {
-    args.port + (args.nodes + 1).max(10)
-}
-
-async fn archiver(common: &CommonConfig, backends: &Backends, args: &Args) -> anyhow::Result<Archiver> {
+async fn archiver(cluster: &Cluster) -> anyhow::Result<Archiver> {
+    let common = &cluster.common;
     let file = place::data_dir().join("archive.db");
     let archive = EmbeddedArchive::open(&file, Arc::new(wall_ms)).context("the archive")?;
     let mut config = ArchiverConfig::new(common.jwt.verifier());
     config.open_rooms = true;
     config.http = common.http.clone();
-    let port = archiver_port(args);
+    let port = cluster.row.archiver();
     let (public, admin) =
-        (listen("the archiver", port).await?, listen("the archiver's health", port + 100).await?);
-    Ok(Archiver::bind(config, Arc::clone(&backends.log), Arc::new(archive), public, admin).await?)
-}
-
-async fn node(
-    common: &CommonConfig,
-    sessions: &SessionSettings,
-    backends: &Backends,
-    args: &Args,
-    i: u16,
-) -> anyhow::Result<Server> {
-    let name = NodeId::new(format!("ws-{i}")).context("the node's name")?;
-    let ports = Ports {
-        public: listen(name.as_str(), args.port + i).await?,
-        admin: listen(name.as_str(), args.port + 100 + i).await?,
-    };
-    let mut config = WsNodeConfig::new(name, common.tuning.vnodes, &Pins::Auto, common.jwt.verifier());
-    config.core.open_rooms = true;
-    config.core.archive_url = Some(format!("http://127.0.0.1:{}", archiver_port(args)));
-    config.core.lease_ttl_ms = common.tuning.lease_ttl_ms;
-    config.core.linger_ms = common.tuning.presence_linger_ms;
-    config.core.grace_ms = common.tuning.presence_grace_ms;
-    config.core.undelivered_after_ms = common.tuning.undelivered_after_ms;
-    config.core.event_timeout_ms = common.tuning.event_timeout_ms;
-    config.http = common.http.clone();
-    sessions.clone().apply(&mut config);
-    Ok(Server::bind(config, backends.clone(), ports).await?)
+        (listen("the archiver", port).await?, listen("the archiver's health", Row::admin(port)).await?);
+    let log = Arc::clone(&cluster.backends.log);
+    Ok(Archiver::bind(config, log, Arc::new(archive), public, admin).await?)
 }
 
 /// Until every vnode has a ready home.
@@ -170,10 +169,10 @@ async fn wait_ready(coordinator: &Coordinator) {
     }
 }
 
-fn greet(coordinator: &Coordinator, servers: &[Server], secret: Option<&roost_service::Secret>) {
+async fn greet(coordinator: &Coordinator, cluster: &Cluster) {
     let url = format!("http://{}", coordinator.addr());
     println!("coordinator   {url}          health http://{}/readyz", coordinator.admin_addr());
-    for server in servers {
+    for server in cluster.nodes.lock().await.values().flatten() {
         println!(
             "{:<13} {}   metrics http://{}/metrics",
             server.node().as_str(),
@@ -182,7 +181,8 @@ fn greet(coordinator: &Coordinator, servers: &[Server], secret: Option<&roost_se
         );
     }
     println!("data          {}", place::data_dir().display());
-    let (Some(secret), Ok(alice)) = (secret, UserId::new("alice")) else { return };
+    println!("\nconsole       {url}/console");
+    let (Some(secret), Ok(alice)) = (&cluster.secret, UserId::new("alice")) else { return };
     println!(
         "\na token for alice, good for a day:\n{}",
         token::make(secret, &alice, 86_400, Role::User, None)

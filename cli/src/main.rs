@@ -9,6 +9,7 @@ mod forget;
 mod health;
 mod place;
 mod plan;
+mod processor;
 mod room;
 mod route;
 mod service;
@@ -39,6 +40,12 @@ enum Command {
     Send(talk::SendArgs),
     /// Give an event to the application's processors, and print the result
     Event(talk::EventArgs),
+    /// Print what clients give to the application's processors
+    Events(processor::EventsArgs),
+    /// Answer an event, as a processor does
+    Results(processor::ResultsArgs),
+    /// Print the events that wait for a result
+    Tickets(processor::TicketsArgs),
     /// Print what arrives for a user, until interrupted
     Listen(talk::ListenArgs),
     /// What could not be archived: list it, try it again, or discard it
@@ -79,6 +86,9 @@ fn main() -> ExitCode {
             Command::Token(args) => token::run(&args),
             Command::Send(args) => talk::send(args).await,
             Command::Event(args) => talk::event(args).await,
+            Command::Events(args) => processor::events(args).await,
+            Command::Results(args) => processor::results(args).await,
+            Command::Tickets(args) => processor::tickets(args).await,
             Command::Listen(args) => talk::listen(args).await,
             Command::DeadLetters(args) => dead_letters::run(args).await,
             Command::History(args) => service::history(args).await,

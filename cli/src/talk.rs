@@ -101,7 +101,7 @@ pub async fn event(args: EventArgs) -> anyhow::Result<()> {
         None => client.event(data).await,
     };
     client.close().await;
-    println!("{}", result.context("no result")?.record.get());
+    println!("{}", result?.record.get());
     Ok(())
 }
 

@@ -10,8 +10,8 @@ const BYTES_MAX = 8_000;
 const INTERNAL = `
   acked act after alone answerBy answered asked auto carrier changed conn core due expires fail failure fatal first
   greets heard hello holds isCurrent isFullFor isHeard isRunning joined lane lastTrouble link lose missed movedOn
-  notWelcome outbox own place promote quiet received reply requeue reset result retire retiring setState showed signals
-  stage step take target text ticket told waiters wake wants watches welcomed why withdraw writes
+  notWelcome outbox own place promote quiet ready received reply requeue reset result retire retiring setState showed
+  signals stage step take target text ticket told waiters wake wants watches welcomed why withdraw writes
 `;
 
 const { outputFiles } = await build({

@@ -3,11 +3,12 @@
 use std::net::{Ipv4Addr, SocketAddr};
 
 use roost_backend::store::{StoreConfig, StoreError};
-use roost_service::config::{Defaults, field, number, read, required};
+use roost_service::config::{Defaults, field, flag, number, read, required};
 use roost_service::{CommonConfig, ConfigError, HttpLimits, Secret};
 use serde::Deserialize;
 
 use crate::leader::{IN_FLIGHT_MAX, LeaderConfig};
+use crate::routes::Console;
 
 const REDIS_HINT: &str = "redis://host:6379; without Redis run `roost dev`";
 const REDIS_SCHEMES: [&str; 4] = ["redis://", "rediss://", "redis+cluster://", "redis+sentinel://"];
@@ -25,6 +26,7 @@ pub struct CoordinatorConfig {
     pub first_plan_wait_ms: u64,
     /// Of the public listener.
     pub http: HttpLimits,
+    pub console: Console,
 }
 
 impl CoordinatorConfig {
@@ -39,6 +41,7 @@ impl CoordinatorConfig {
             in_flight_max: leader.in_flight_max,
             first_plan_wait_ms: leader.first_plan_wait_ms,
             http: HttpLimits::default(),
+            console: Console::Off,
         }
     }
 }
@@ -56,6 +59,7 @@ pub struct Settings {
 struct Raw {
     redis_url: Option<String>,
     moves_in_flight_max: Option<String>,
+    console: Option<String>,
 }
 
 impl Settings {
@@ -76,10 +80,12 @@ impl Settings {
         let redis_url = required("REDIS_URL", raw.redis_url, REDIS_HINT, redis_url)?;
         let in_flight_max =
             field("MOVES_IN_FLIGHT_MAX", raw.moves_in_flight_max, IN_FLIGHT_MAX, number(1..=1_000))?;
+        let console = field("CONSOLE", raw.console, false, flag)?;
         let common = CommonConfig::from_vars(vars, defaults)?;
         let coordinator = CoordinatorConfig {
             in_flight_max,
             http: common.http.clone(),
+            console: if console { Console::On } else { Console::Off },
             ..CoordinatorConfig::new(common.tuning.vnodes, common.tuning.lease_ttl_ms)
         };
         Ok(Self { common, redis_url, coordinator })
@@ -152,6 +158,7 @@ mod tests {
             ("REDIS_URL", "localhost:6379"),
             ("REDIS_URL", "redis://"),
             ("MOVES_IN_FLIGHT_MAX", "0"),
+            ("CONSOLE", "dev"),
             ("VNODES", "1000"),
             ("LISTEN_ADDR", "here"),
         ] {

@@ -14,4 +14,5 @@ mod server;
 pub mod view;
 
 pub use config::CoordinatorConfig;
+pub use routes::{Console, DevCluster};
 pub use server::{BindError, Coordinator};

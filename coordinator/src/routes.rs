@@ -1,7 +1,10 @@
-//! What the public port answers: `/route`, `/presence`, `/ring`, `/nodes` (`docs/PROTOCOL.md`, HTTP).
+//! What the public port answers: `/route`, `/presence`, `/ring`, `/nodes` (`docs/PROTOCOL.md`, HTTP), and files.
 //!
-//! The server API is passed on to a node. All else but `/presence` is answered from the current snapshot. Browsers call them from any page, so any origin may.
+//! The server API is passed on to a node. All else but `/presence` is answered from the current snapshot. Browsers
+//! call these from any page, so any origin may; `/dev` is for the console's own page alone.
 
+mod dev;
+mod files;
 mod forward;
 mod operate;
 mod presence;
@@ -48,6 +51,8 @@ pub(crate) struct Api {
     pub nodes: Forwarder,
 }
 
+pub use dev::DevCluster;
+pub use files::Console;
 pub(crate) use forward::Forwarder;
 
 pub(crate) fn operators() -> Semaphore {
@@ -67,7 +72,16 @@ struct RouteQuery {
 }
 
 /// All of them; nothing is rejected.
-pub(crate) fn routes(api: Api) -> BoxedFilter<(Response,)> {
+pub(crate) fn routes(api: Api, console: &Console) -> BoxedFilter<(Response,)> {
+    let own = match console {
+        Console::Dev(cluster) => files::route(console).or(dev::routes(Arc::clone(cluster))).unify().boxed(),
+        Console::Off | Console::On => files::route(console),
+    };
+    own.or(open(api)).unify().boxed()
+}
+
+/// Those that pages of any origin may call.
+fn open(api: Api) -> BoxedFilter<(Response,)> {
     let api = Arc::new(api);
     let with = |api: &Arc<Api>| {
         let api = Arc::clone(api);

@@ -101,7 +101,7 @@ impl Coordinator {
             operators,
             nodes: routes::Forwarder::new(),
         };
-        let api = warp::service(routes(api));
+        let api = warp::service(routes(api, &config.console));
         let public = serve(public, api, config.http, public_metrics, stop.clone(), tasks.tracker());
         tasks.spawn("view", Arc::clone(&view).run(stop.clone()));
         tasks.spawn("leader", carrier.run(stop));

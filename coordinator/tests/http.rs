@@ -258,7 +258,7 @@ async fn the_ring_and_the_nodes_are_shown_as_they_are() {
     assert_eq!(node["vnodes"], json!({"assigned": 1, "owned": 2, "ready": 2}));
     assert_eq!(
         node["load"],
-        json!({"sessions": 12, "messages_per_s": 1.5, "accepts_per_s": 500, "at_home": 2})
+        json!({"sessions": 12, "messages_per_s": 1.5, "accepts_per_s": 500, "at_home": 2, "lag": 3})
     );
     assert_eq!(nodes.json()["nodes"][1]["vnodes"], json!({"assigned": 1, "owned": 1, "ready": 0}));
 }

@@ -29,6 +29,8 @@ enum Mode {
     Shut,
     /// Open, and what the server answers is noted.
     Watched,
+    /// The same, and no answer arrives.
+    Muted,
     /// Connections are closed, new ones too.
     Cut,
 }
@@ -91,6 +93,12 @@ impl Gate {
     pub fn open(&self) {
         lock(&self.state.answers).clear();
         self.state.mode.send_replace(Mode::Watched);
+    }
+
+    /// From now on no answer of the server arrives; it is noted instead.
+    pub fn mute(&self) {
+        lock(&self.state.answers).clear();
+        self.state.mode.send_replace(Mode::Muted);
     }
 
     /// How often this text is in what was answered since.
@@ -162,10 +170,11 @@ async fn ask(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, state: &State) {
 async fn answer(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, state: &State) {
     let mut chunk = vec![0; CHUNK];
     while let Ok(n @ 1..) = from.read(&mut chunk).await {
-        if *state.mode.borrow() == Mode::Watched {
+        let mode = *state.mode.borrow();
+        if matches!(mode, Mode::Watched | Mode::Muted) {
             lock(&state.answers).extend_from_slice(&chunk[..n]);
         }
-        if to.write_all(&chunk[..n]).await.is_err() {
+        if mode != Mode::Muted && to.write_all(&chunk[..n]).await.is_err() {
             return;
         }
     }

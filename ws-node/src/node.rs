@@ -425,7 +425,8 @@ impl Node {
                     epoch,
                 });
             }
-            Action::Renew(r) => {
+            Action::Renew(mut r) => {
+                r.load.lag = self.parts.lag.load(Ordering::Relaxed);
                 let rows = r.rows.clone();
                 self.ask("renew", async move { store.renew(&r).await }, move |answer| Event::Renewed {
                     sent,

@@ -88,9 +88,10 @@ pub struct Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
+        // Before `closing`: who crashes takes leave of nobody.
+        self.stop.cancel();
         self.accepting.cancel();
         self.closing.cancel();
-        self.stop.cancel();
     }
 }
 
@@ -224,6 +225,7 @@ impl Server {
             queue_max: config.core.credit + config.core.signal_credit + UNANSWERED_MAX + SLACK,
             sockets: self.sockets.clone(),
             closing: self.closing.clone(),
+            stop: self.stop.clone(),
         });
         let api = Arc::new(Api::new(
             self.events.clone(),

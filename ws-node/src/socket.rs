@@ -81,6 +81,8 @@ pub struct Shared {
     pub sockets: TaskTracker,
     /// Cancelled when the remaining connections are closed with 3001.
     pub closing: CancellationToken,
+    /// Cancelled when they end without a word.
+    pub stop: CancellationToken,
 }
 
 impl Shared {

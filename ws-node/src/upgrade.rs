@@ -136,7 +136,14 @@ async fn upgraded(
         WebSocketStream::from_partially_read(stream, parts.read_buf.to_vec(), Role::Server, Some(config))
             .await;
     match claims {
-        Some(claims) => socket::run(shared, socket, claims).await,
+        Some(claims) => {
+            let stop = shared.stop.clone();
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => {}
+                () = socket::run(shared, socket, claims) => {}
+            }
+        }
         None => socket::turn_away(socket, CloseCode::ForbiddenOrigin, "the origin is not allowed").await,
     }
     drop(slot);

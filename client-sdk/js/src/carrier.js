@@ -62,6 +62,14 @@ export class Carrier {
   start(options) {
     for (const event of WAKERS) globalThis.addEventListener?.(event, this.#wake);
     this.step('start');
+    return this.ready(options);
+  }
+
+  /**
+   * Waits for a connection.
+   * @param {CallOptions} [options]
+   */
+  ready(options) {
     return this.command({ id: '@connect', lane: '', connect: true }, options);
   }
 
@@ -231,12 +239,11 @@ export class Carrier {
   #attempt(conn, attempt) {
     const ended = new AbortController();
     this.#attempts.set(conn, ended);
-    const failed = (/** @type {any} */ error) => {
-      const fatal = error instanceof RoostError ? error : undefined;
-      this.step('trouble', conn, { why: String(error?.cause ?? error), fatal });
-    };
     attempt(ended.signal)
-      .catch(failed)
+      .catch((error) => {
+        const fatal = error instanceof RoostError ? error : undefined;
+        this.step('trouble', conn, { why: String(error?.cause ?? error), fatal });
+      })
       .finally(() => this.#attempts.delete(conn));
   }
 

@@ -41,7 +41,7 @@ export class Roost extends Emitter {
   constructor(url, options) {
     super();
     const { ack, WebSocket = globalThis.WebSocket } = options;
-    if (!WebSocket) throw new TypeError('no WebSocket: give one');
+    if (!WebSocket) throw new TypeError('no WebSocket');
     url = new URL(url.replace(/\/*$/, '/'), globalThis.location?.href).href;
     this.#carrier = new Carrier(new Core(options), { ...options, url, WebSocket }, (...event) => this.#tell(...event));
     this.#acks = ack !== 'manual';

@@ -43,7 +43,9 @@ export class Inbox extends Part {
    * @param {{ before?: string, limit?: number } & CallOptions} [options]
    * @returns {Promise<History>}
    */
-  history(options) {
+  async history(options) {
+    // Whose inbox it is, the first welcome says.
+    await this.carrier.ready(options);
     return this.carrier.history(`user:${this.carrier.core.user}`, options);
   }
 }

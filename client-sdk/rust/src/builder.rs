@@ -218,6 +218,7 @@ impl Builder {
             frame_bytes_max: (2 * self.frame_bytes_max).max(READ_BYTES_MIN),
         };
         let (orders, taken_orders) = mpsc::channel(ORDERS_MAX);
+        let signals = Arc::default();
         let (items, taken_items) = mpsc::channel(self.events_max);
         let cursor = Arc::new(watch::Sender::new(self.cursor));
         let (state, trouble) = (watch::Sender::new(State::Disconnected), watch::Sender::new(None));
@@ -225,6 +226,7 @@ impl Builder {
         let shared = Shared {
             user,
             orders,
+            signals: Arc::clone(&signals),
             state: state.subscribe(),
             trouble: trouble.subscribe(),
             cursor: Arc::clone(&cursor),
@@ -234,7 +236,15 @@ impl Builder {
             event_timeout_ms: ms(self.event_timeout),
             frame_bytes_max: self.frame_bytes_max,
         };
-        let ends = Ends { orders: taken_orders, items, state, trouble, cursor: Arc::clone(&cursor), closing };
+        let ends = Ends {
+            orders: taken_orders,
+            signals,
+            items,
+            state,
+            trouble,
+            cursor: Arc::clone(&cursor),
+            closing,
+        };
         tracker.spawn(Driver::new(core, dialer, ends).run());
         tracker.close();
         let events = Events { items: taken_items, cursor, acks: !self.manual_ack };

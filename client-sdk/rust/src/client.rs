@@ -16,7 +16,7 @@ use crate::driver::Order;
 use crate::error::{ConnectError, SendError};
 use crate::lanes::Lane;
 use crate::outbox::{Command, Done, What};
-use crate::signals::Outgoing;
+use crate::signals::{Given, Outgoing};
 use crate::state::State;
 
 /// The longest that [`Client::close`] waits: two seconds of goodbyes, and some for a busy machine.
@@ -51,6 +51,7 @@ pub struct Client {
 pub(crate) struct Shared {
     pub(crate) user: UserId,
     pub(crate) orders: mpsc::Sender<Order>,
+    pub(crate) signals: Arc<Given>,
     pub(crate) state: watch::Receiver<State>,
     pub(crate) trouble: watch::Receiver<Option<String>>,
     pub(crate) cursor: Arc<watch::Sender<Option<Cursor>>>,
@@ -220,9 +221,10 @@ impl Client {
         answered.await.unwrap_or(Err(SendError::Closed { sent: true }))
     }
 
-    /// Hands a signal over if there is room for it at once.
     pub(crate) fn offer(&self, signal: Outgoing) {
-        let _ = self.shared.orders.try_send(Order::Signal(signal));
+        self.shared.signals.push(signal);
+        // If there is no room, an order that comes before this one says it too.
+        let _ = self.shared.orders.try_send(Order::Signals);
     }
 }
 

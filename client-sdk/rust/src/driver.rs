@@ -21,7 +21,7 @@ use crate::event::Item;
 use crate::link::ConnId;
 use crate::outbox::{Command, Done, Ticket};
 use crate::route::{Route, Router};
-use crate::signals::Outgoing;
+use crate::signals::Given;
 use crate::state::State;
 use crate::token::Tokens;
 
@@ -33,8 +33,13 @@ const IDLE: Duration = Duration::from_secs(3600);
 /// What is on its way from the application to the core.
 #[derive(Debug)]
 pub(crate) enum Order {
-    Command { command: Command, timeout_ms: u64, answer: oneshot::Sender<Result<Done, SendError>> },
-    Signal(Outgoing),
+    Command {
+        command: Command,
+        timeout_ms: u64,
+        answer: oneshot::Sender<Result<Done, SendError>>,
+    },
+    /// There are signals.
+    Signals,
     Read(Cursor),
 }
 
@@ -51,6 +56,7 @@ pub(crate) struct Dialer {
 #[derive(Debug)]
 pub(crate) struct Ends {
     pub(crate) orders: mpsc::Receiver<Order>,
+    pub(crate) signals: Arc<Given>,
     pub(crate) items: mpsc::Sender<Item>,
     pub(crate) state: watch::Sender<State>,
     pub(crate) trouble: watch::Sender<Option<String>>,
@@ -207,9 +213,13 @@ impl Driver {
     }
 
     fn order(&mut self, order: Order) {
+        // With any order: there may have been no room for theirs.
+        for signal in self.ends.signals.take() {
+            self.step(Input::Signal(signal));
+        }
         let (command, timeout_ms, answer) = match order {
             Order::Command { command, timeout_ms, answer } => (command, timeout_ms, answer),
-            Order::Signal(signal) => return self.step(Input::Signal(signal)),
+            Order::Signals => return,
             Order::Read(cursor) => return self.step(Input::Read(cursor)),
         };
         self.last_ticket += 1;

@@ -55,11 +55,11 @@ pub enum SendError {
     Unknown { id: MessageId },
     /// To an event: it is stored, and the cluster says that no processor gave a result in its time. One that comes
     /// later is a message of the inbox.
-    #[error("the event {id} has no result in time")]
+    #[error("no processor gave a result of the event {id} in time")]
     TimedOut { id: MessageId },
     /// To an event: it is stored, and neither a result nor [`TimedOut`](Self::TimedOut) came for as long as
     /// [`event_timeout`](crate::Builder::event_timeout). Either may still come, as a message of the inbox.
-    #[error("nothing came about the event {id}")]
+    #[error("no result of the event {id} came as long as it was waited for")]
     NoResult { id: MessageId },
     /// To a join: the client is in as many rooms as a connection may be.
     #[error("in {max} rooms already")]

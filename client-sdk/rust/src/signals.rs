@@ -2,7 +2,7 @@
 //! clock.
 
 use std::collections::VecDeque;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use roost_proto::{RoomId, UserId};
 
@@ -31,25 +31,49 @@ pub struct Outgoing {
     pub text: Arc<str>,
 }
 
+/// The latest signal of each place and kind.
+#[derive(Debug, Default)]
+struct Latest(VecDeque<Outgoing>);
+
+impl Latest {
+    /// Takes a signal over, in the place of one that waits and that it makes old.
+    fn push(&mut self, signal: Outgoing) {
+        match self.0.iter_mut().find(|old| old.to == signal.to && old.kind == signal.kind) {
+            Some(old) => *old = signal,
+            None => {
+                if self.0.len() >= WAITING_MAX {
+                    self.0.pop_front();
+                }
+                self.0.push_back(signal);
+            }
+        }
+    }
+}
+
+/// Signals on their way from the application to the driver.
+#[derive(Debug, Default)]
+pub(crate) struct Given(Mutex<Latest>);
+
+impl Given {
+    pub(crate) fn push(&self, signal: Outgoing) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(signal);
+    }
+
+    pub(crate) fn take(&self) -> VecDeque<Outgoing> {
+        std::mem::take(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner).0)
+    }
+}
+
 #[derive(Debug, Default)]
 pub(crate) struct Signals {
-    waiting: VecDeque<Outgoing>,
+    waiting: Latest,
     /// When the allowance is whole again.
     whole_ms: u64,
 }
 
 impl Signals {
-    /// Takes a signal over, in the place of one that waits and that it makes old.
     pub(crate) fn push(&mut self, signal: Outgoing) {
-        match self.waiting.iter_mut().find(|old| old.to == signal.to && old.kind == signal.kind) {
-            Some(old) => *old = signal,
-            None => {
-                if self.waiting.len() >= WAITING_MAX {
-                    self.waiting.pop_front();
-                }
-                self.waiting.push_back(signal);
-            }
-        }
+        self.waiting.push(signal);
     }
 
     /// The next that may be written now.
@@ -58,17 +82,17 @@ impl Signals {
             return None;
         }
         self.whole_ms = self.whole_ms.max(now) + EVERY_MS;
-        self.waiting.pop_front().map(|signal| signal.text)
+        self.waiting.0.pop_front().map(|signal| signal.text)
     }
 
     /// When the next may be written, if one waits.
     pub(crate) fn due_ms(&self) -> Option<u64> {
-        (!self.waiting.is_empty()).then(|| self.whole_ms.saturating_sub((BURST - 1) * EVERY_MS))
+        (!self.waiting.0.is_empty()).then(|| self.whole_ms.saturating_sub((BURST - 1) * EVERY_MS))
     }
 
     /// Without a connection they are of no use: when there is one again they are old.
     pub(crate) fn drop_all(&mut self) {
-        self.waiting.clear();
+        self.waiting.0.clear();
     }
 }
 
@@ -111,7 +135,7 @@ mod tests {
     fn of_too_many_that_wait_the_oldest_goes() {
         let mut signals = Signals::default();
         (0..=WAITING_MAX).for_each(|i| signals.push(signal(&format!("r{i}"), "k", &i.to_string())));
-        assert_eq!(signals.waiting.len(), WAITING_MAX);
+        assert_eq!(signals.waiting.0.len(), WAITING_MAX);
         assert_eq!(signals.take(0).as_deref(), Some("1"));
         signals.drop_all();
         assert_eq!((signals.take(0), signals.due_ms()), (None, None));

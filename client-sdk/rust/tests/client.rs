@@ -298,6 +298,15 @@ async fn an_event_gives_its_result_which_outlives_the_connection() {
 }
 
 #[tokio::test]
+async fn of_signals_given_at_once_the_latest_goes_out() {
+    let mut c = connected(|b| b).await;
+    for n in 0..200 {
+        c.client.signal_user("bob", "cursor", n).unwrap();
+    }
+    assert_eq!(c.socket.read().await["data"], 199);
+}
+
+#[tokio::test]
 async fn an_event_has_a_limit_of_its_own() {
     let mut c = connected(|b| b.event_timeout(Duration::from_millis(50))).await;
     let (result, event) = tokio::join!(c.client.event(1), c.socket.confirm());

@@ -62,6 +62,9 @@ impl Forwarder {
     }
 }
 
+/// What one node cannot answer for all of them.
+const EACH_ITS_OWN: [&str; 2] = ["/api/tickets", "/api/events"];
+
 /// The path and query as they came, and what is needed to pass a request on.
 pub(super) fn route(api: Arc<Api>) -> impl Filter<Extract = (Response,), Error = Rejection> + Clone {
     warp::path("api")
@@ -108,6 +111,10 @@ async fn forward<B: warp::Buf>(
     // The node looks at the token; without any it is not troubled, and no body is read.
     if !headers.contains_key(AUTHORIZATION) {
         return Err(ErrorBody::new(ErrorCode::Unauthorized, "a service token is needed"));
+    }
+    if EACH_ITS_OWN.iter().any(|path| uri.split('?').next() == Some(path)) {
+        let why = "each node answers for itself: ask those that /nodes names";
+        return Err(ErrorBody::new(ErrorCode::NotFound, why));
     }
     let busy = || ErrorBody::new(ErrorCode::RateLimited, "too many requests of the server API at once");
     let _turn = api.nodes.turns.try_acquire().map_err(|_| busy().retry_after(NO_HOME_RETRY_AFTER_MS))?;

@@ -172,6 +172,11 @@ pub struct Reply {
 }
 
 impl Reply {
+    pub async fn of(response: reqwest::Response) -> Self {
+        let (status, headers) = (response.status().as_u16(), response.headers().clone());
+        Self { status, headers, text: response.text().await.unwrap() }
+    }
+
     pub fn json(&self) -> Value {
         serde_json::from_str(&self.text).unwrap_or_else(|e| panic!("{e}: {}", self.text))
     }
@@ -190,9 +195,7 @@ pub async fn get_admin(coordinator: &Coordinator, path: &str) -> Reply {
 }
 
 async fn fetch(url: String) -> Reply {
-    let response = reqwest::get(&url).await.unwrap();
-    let (status, headers) = (response.status().as_u16(), response.headers().clone());
-    Reply { status, headers, text: response.text().await.unwrap() }
+    Reply::of(reqwest::get(&url).await.unwrap()).await
 }
 
 /// Waits until `done`, looking often, and says how long it took; a panic says what did not come.
@@ -216,7 +219,7 @@ pub fn node_row(name: &str) -> NodeRow {
         beat: 0,
         weight: 1,
         pins: "auto".into(),
-        load: Load { sessions: 12, messages_per_s: 1.5, accepts_per_s: 500, at_home: 2 },
+        load: Load { sessions: 12, messages_per_s: 1.5, accepts_per_s: 500, at_home: 2, lag: 3 },
     }
 }
 

@@ -310,12 +310,15 @@ impl World {
         }
         // The last is for the processors.
         let to = self.between(0, (self.setup.users + rooms::ROOMS + 1) as u64) as usize;
+        let event = self.is_event(to);
         let client = &mut self.clients[user];
         client.said += 1;
         let id = format!("{}-{}", client.label, client.said);
         client.order.entry(to).or_default().push(id.clone());
         let now = self.now;
-        self.book.said.insert(id.clone(), now);
+        if !event {
+            self.book.said.insert(id.clone(), now);
+        }
         client.outgoing.push_back(Out { id: id.clone(), to, state: Said::Waiting });
         match client.sdk {
             Some(_) => self.send_by_sdk(user, &id, to),

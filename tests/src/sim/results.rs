@@ -118,9 +118,9 @@ impl World {
                 .take(3)
                 .map(|offset| LogRecord {
                     position: Position { partition, offset: offset as u64 },
-                    at_ms: 0,
                     key: Bytes::new(),
                     payload: records[offset].clone(),
+                    at_ms: 0,
                 })
                 .collect();
             if !page.is_empty() {

@@ -313,11 +313,6 @@ impl NodeCore {
                     self.counters.events_timed_out += 1;
                     self.appended(vnode, &op, offset, event, (call.write.now_ms, arrived_us), now);
                 }
-                // Somebody answered before.
-                (Work::TimedOut { id, .. }, _) => {
-                    let Some(home) = self.homes.get_mut(&vnode) else { return };
-                    home.tickets.close(&id);
-                }
                 (Work::Item { sid, chan, n, op: Op::Event(op), .. }, OpResult::Accepted) => {
                     event.0 += 1;
                     self.counters.events += 1;
@@ -343,15 +338,21 @@ impl NodeCore {
                 }
                 (Work::Item { sid, chan, n, op: Op::Append(op), .. }, OpResult::Duplicate { offset, at }) => {
                     self.counters.duplicates += 1;
-                    // This very item, by a write whose answer was lost.
-                    if let Some(home) = self.homes.get_mut(&vnode).filter(|_| at == op.at) {
-                        home.appended(&op, Cursor::new(generation, offset), call.write.now_ms);
-                    }
                     self.hold_result(
                         vnode,
                         Held::Result { sid, chan, n, result: ItemResult::Ok { at, cursor: None } },
                     );
-                    self.tail_is(vnode, &op.stream, Cursor::new(generation, offset), now);
+                    self.known(vnode, &op, Cursor::new(generation, offset), at, call.write.now_ms, now);
+                }
+                (Work::TimedOut { id, op, .. }, OpResult::Duplicate { offset, at }) => {
+                    self.known(vnode, &op, Cursor::new(generation, offset), at, call.write.now_ms, now);
+                    let Some(home) = self.homes.get_mut(&vnode) else { return };
+                    home.tickets.close(&id);
+                }
+                // Somebody answered before.
+                (Work::TimedOut { id, .. }, _) => {
+                    let Some(home) = self.homes.get_mut(&vnode) else { return };
+                    home.tickets.close(&id);
                 }
                 (Work::Item { sid, chan, n, .. }, OpResult::Conflict) => {
                     self.counters.conflicts += 1;
@@ -420,6 +421,15 @@ impl NodeCore {
         home.outbox.push(OutboxEvent { seq: event, topic, key, payload: payload.clone() });
         self.counters.appended += 1;
         self.deliver(vnode, &op.stream, cursor, &payload, arrived_us, now);
+    }
+
+    /// A message was in the store before, from this time on.
+    fn known(&mut self, vnode: VnodeId, op: &AppendOp, cursor: Cursor, at: u64, clock_ms: u64, now: Now) {
+        // This very one, by a write whose answer was lost.
+        if let Some(home) = self.homes.get_mut(&vnode).filter(|_| at == op.at) {
+            home.appended(op, cursor, clock_ms);
+        }
+        self.tail_is(vnode, &op.stream, cursor, now);
     }
 
     /// Told when everything now in the outbox is in the log (rule 13).

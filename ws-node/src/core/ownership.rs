@@ -100,6 +100,8 @@ impl NodeCore {
             messages_per_s: self.rate,
             accepts_per_s: self.accepting.per_s(),
             at_home: self.sessions.values().filter(|session| session.counted).count() as u64,
+            // Known to whoever reads the topic.
+            lag: 0,
         }
     }
 

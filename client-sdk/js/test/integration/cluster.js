@@ -57,9 +57,10 @@ async function start(dir, env) {
   });
   await until('every vnode has a home', async () => {
     assert.ok(!ended, `${BIN} ended: ${said}`);
-    const { rows } = await fetch(`${URL_}/ring`).then(
+    // An error until it has read the table.
+    const { rows = [] } = await fetch(`${URL_}/ring`).then(
       (r) => r.json(),
-      () => ({ rows: [] }),
+      () => ({}),
     );
     return rows.length === 1024 && rows.every(([, , , ready]) => ready);
   });
@@ -77,13 +78,17 @@ export async function roost(...args) {
   return (await promisify(execFile)(BIN, args, { env })).stdout;
 }
 
-/** Asks the server API. */
-export async function service(path, body) {
+/** A node by its name. */
+export const urlOf = (node) => `http://127.0.0.1:${PORT + Number(node.slice('ws-'.length))}`;
+
+/** Asks the server API, of the coordinator or of a node. */
+export async function service(path, body, at = URL_) {
   const headers = {
     Authorization: `Bearer ${token('app', 600, { role: 'service' })}`,
     'Content-Type': 'application/json',
   };
-  const answer = await fetch(`${URL_}${path}`, { method: 'POST', headers, body: JSON.stringify(body) });
+  const method = body ? 'POST' : 'GET';
+  const answer = await fetch(`${at}${path}`, { method, headers, body: JSON.stringify(body) });
   return answer.json();
 }
 

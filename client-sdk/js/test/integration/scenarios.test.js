@@ -2,7 +2,7 @@
 import assert from 'node:assert/strict';
 import { readFile } from 'node:fs/promises';
 import { after, before, test } from 'node:test';
-import { clients, cluster, numbers, roost, service, token, until } from './cluster.js';
+import { clients, cluster, numbers, roost, service, token, until, urlOf } from './cluster.js';
 
 /** Messages in the hot window. */
 const WINDOW = 200;
@@ -11,6 +11,7 @@ let dev;
 before(
   async () => {
     const env = {
+      EVENT_TIMEOUT_MS: 15_000,
       LEASE_TTL_MS: 1500,
       PRESENCE_LINGER_MS: 300,
       SESSIONS_PER_USER_MAX: 2,
@@ -211,6 +212,40 @@ test('slow-reader', async (t) => {
     olga.got.map(({ i }) => i),
     numbers(150),
   );
+});
+
+/** Answers an event as a processor does. */
+const answer = (user, event, data) =>
+  service('/api/result', { type: 'event_accepted', client_id: user, event_id: event, data });
+
+test('event-result', async (t) => {
+  const [paul] = await connected(t, 'paul');
+  const results = [];
+  paul.roost.inbox.on('result', ({ data }) => results.push(data.event_id));
+  const disturb = { e1: async () => paul.cut(), e2: () => dev.crash() };
+  for (const [id, away] of Object.entries(disturb)) {
+    const asked = paul.roost.event({ order: 17 }, { id });
+    await until('it is with the processor', async () => {
+      const { ok } = await service('/api/tickets?userId=paul', undefined, urlOf(paul.roost.node));
+      return JSON.stringify(ok).includes(id);
+    });
+    await away();
+    await answer('paul', id, 7);
+    const { type, event_id: event, data } = await asked;
+    assert.deepEqual([type, event, data], ['event_accepted', id, 7]);
+  }
+  assert.deepEqual(results, ['e1', 'e2']);
+});
+
+test('event-timeout', async (t) => {
+  const [quin] = await connected(t, 'quin');
+  const results = [];
+  quin.roost.inbox.on('result', ({ data }) => results.push(data.type));
+  const { code, id, sent } = await quin.roost.event(1).catch((error) => error);
+  assert.deepEqual([code, sent], ['timeout', true]);
+  await answer('quin', id);
+  await until('the result', () => results.length === 2);
+  assert.deepEqual(results, ['event_timeout', 'event_accepted']);
 });
 
 test('room-resume', async (t) => {

@@ -25,6 +25,7 @@ class Socket {
       const about = { session: 's', user: 'ÿalice', node: 'ws-1', epoch: 1, ping_interval_ms: 25_000 };
       this.says({ type: 'welcome', ...about, cursor, recovered: true, replayed: 0 });
     }
+    if (frame.type === 'history') this.says({ type: 'reply', id: frame.id, ok: { messages: [] } });
     if (frame.type === 'send') this.says({ type: 'reply', id: frame.id, ok: { at: 'then' } });
   }
 
@@ -170,6 +171,16 @@ test('a listener that calls is heard after what it was told of, and one that thr
     socket.sent.filter((f) => f.type === 'send').map((f) => f.data),
     ['m1', 'm2'],
   );
+  roost.disconnect();
+});
+
+test('the history of the inbox that is asked for too soon waits until it is known whose it is', async () => {
+  const roost = client();
+  const asked = roost.inbox.history({ limit: 3 });
+  await roost.connect();
+  assert.deepEqual((await asked).messages, []);
+  const [{ stream, limit }] = Socket.all[0].sent.filter(({ type }) => type === 'history');
+  assert.deepEqual([stream, limit], ['user:ÿalice', 3]);
   roost.disconnect();
 });
 

@@ -102,7 +102,7 @@ pub fn node_row(sid: &Sid) -> NodeRow {
         beat: 0,
         weight: 100,
         pins: "0-341,500".into(),
-        load: Load { sessions: 3, messages_per_s: 1.5, accepts_per_s: 9, at_home: 2 },
+        load: Load { sessions: 3, messages_per_s: 1.5, accepts_per_s: 9, at_home: 2, lag: 1 },
     }
 }
 
@@ -202,7 +202,7 @@ impl Process {
 
     pub fn renewal(&self, sid: &Sid, rows: &[(VnodeId, Epoch)]) -> Renew {
         let (data_set, sid, rows) = (self.data_set.clone(), sid.clone(), rows.to_vec());
-        let load = Load { sessions: 7, messages_per_s: 0.25, accepts_per_s: 11, at_home: 2 };
+        let load = Load { sessions: 7, messages_per_s: 0.25, accepts_per_s: 11, at_home: 2, lag: 3 };
         Renew { data_set, sid, state: NodeState::Up, load, rows }
     }
 

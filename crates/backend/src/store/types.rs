@@ -76,6 +76,9 @@ pub struct Load {
     /// Of the sessions those that are at home there; the others are on their way elsewhere.
     #[serde(default)]
     pub at_home: u64,
+    /// Records of its topic that it has not read yet.
+    #[serde(default)]
+    pub lag: u64,
 }
 
 /// One ws-node as others see it.

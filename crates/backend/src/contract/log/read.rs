@@ -1,4 +1,4 @@
-//! Promises 5, 6 and 10: what a reader sees, and where it goes on.
+//! Promises 5, 6, 10 and 11: what a reader sees, and where it goes on.
 
 use std::collections::BTreeMap;
 
@@ -137,7 +137,7 @@ pub async fn lag_counts_what_was_not_returned_yet(f: &Fixture) {
     assert_eq!(reader.lag(), 0);
 }
 
-/// Promise 9.
+/// Promise 10.
 pub async fn a_reader_of_some_partitions_begins_where_it_is_told_and_sees_no_others(f: &Fixture) {
     let topic = f.topic(4).await;
     let mut sender = f.sender();
@@ -160,7 +160,7 @@ pub async fn a_reader_of_some_partitions_begins_where_it_is_told_and_sees_no_oth
     assert!(nowhere.is_err(), "there is no such partition");
 }
 
-/// Promise 9: the topic was made anew, and is shorter than it was.
+/// Promise 10: the topic was made anew, and is shorter than it was.
 pub async fn a_reader_told_to_begin_beyond_the_end_begins_with_the_earliest_record(f: &Fixture) {
     let topic = f.topic(1).await;
     let mut sender = f.sender();
@@ -170,7 +170,7 @@ pub async fn a_reader_told_to_begin_beyond_the_end_begins_with_the_earliest_reco
     assert_eq!(read(&mut *reader, 1).await[0].position, first);
 }
 
-/// Promise 10.
+/// Promise 11.
 pub async fn what_is_committed_is_found_by_whoever_asks(f: &Fixture) {
     let topic = f.topic(3).await;
     assert_eq!(f.log.committed(&topic).await.expect("the log answers"), BTreeMap::new());

@@ -59,7 +59,7 @@ pub async fn a_renewal_shows_that_the_node_lives(fixture: &dyn Fixture) {
     let wanted = NodeRow {
         beat: before.beat + 2,
         state: NodeState::Draining,
-        load: Load { sessions: 7, messages_per_s: 0.25, accepts_per_s: 11, at_home: 2 },
+        load: Load { sessions: 7, messages_per_s: 0.25, accepts_per_s: 11, at_home: 2, lag: 3 },
         ..before
     };
     assert_eq!(after, wanted);
