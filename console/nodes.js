@@ -17,11 +17,7 @@ export function allowAll() {
   isDev = true;
   const add = $('node-add');
   add.hidden = false;
-  add.onclick = async () => {
-    add.disabled = true;
-    await addNode();
-    add.disabled = false;
-  };
+  add.onclick = () => once(add, addNode);
 }
 
 /** Takes `nodes` of the body of `/nodes`. */
@@ -112,18 +108,32 @@ function update(element, row) {
     vnodes: vnodes.ready === vnodes.assigned ? String(vnodes.ready) : `${vnodes.ready}/${vnodes.assigned}`,
   };
   for (const [name, text] of Object.entries(shown)) say($(`node-${name}`, element), text);
+  const pressed = document.activeElement;
   for (const [name, op] of Object.entries(OPS)) {
     $(`node-${name}`, element).hidden = !op.states.includes(state) || (!!op.dev && !isDev);
   }
+  if (pressed?.hidden && element.contains(pressed)) passOn(pressed);
+}
+
+/** The focus of a button that is no longer offered goes to the next one, which undoes what it did. */
+function passOn(button) {
+  const all = [...button.parentElement.children];
+  const at = all.indexOf(button);
+  [...all.slice(at), ...all.slice(0, at).reverse()].find(({ hidden }) => !hidden)?.focus();
+}
+
+/** Does `work`, unless this button still does it. (One that is `disabled` would lose the focus.) */
+async function once(button, work) {
+  if (button.ariaDisabled) return;
+  button.ariaDisabled = 'true';
+  const done = await work();
+  button.ariaDisabled = null;
+  return done;
 }
 
 async function press(button, name, node) {
-  button.disabled = true;
-  const done = await operate(name, node);
-  button.disabled = false;
+  const done = await once(button, () => operate(name, node));
   const known = seen.get(node);
   if (done && known && name === 'kill') known.killed = true;
   render();
-  // Whoever used the keyboard stays where they were.
-  if (button.hidden) button.parentElement.querySelector('button:not([hidden])')?.focus();
 }

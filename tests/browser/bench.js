@@ -63,7 +63,9 @@ function frames(page) {
     (ms) =>
       new Promise((resolve) => {
         const [between, long] = [[], []];
-        const tasks = new PerformanceObserver((list) => long.push(...list.getEntries().map(({ duration }) => duration)));
+        const tasks = new PerformanceObserver((list) =>
+          long.push(...list.getEntries().map(({ duration }) => duration)),
+        );
         tasks.observe({ type: 'longtask' });
         const start = performance.now();
         let last = start;

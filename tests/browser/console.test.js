@@ -3,26 +3,41 @@ import assert from 'node:assert/strict';
 import { readFile } from 'node:fs/promises';
 import { createRequire } from 'node:module';
 import { after, before } from 'node:test';
-import { URL_, cluster, service } from '../../client-sdk/js/test/integration/cluster.js';
+import { cluster, service, until } from '../../client-sdk/js/test/integration/cluster.js';
 import { freeze, hide, scene, shot } from './browser.js';
-import { allIsThere, count, enter, hears, homeOf, isMarked, messages, node, press, say, sees, seesNot } from './console.js';
+import {
+  allIsThere,
+  count,
+  enter,
+  hears,
+  homeOf,
+  isMarked,
+  messages,
+  node,
+  press,
+  say,
+  sees,
+  seesNot,
+} from './console.js';
 
 const AXE = await readFile(createRequire(import.meta.url).resolve('axe-core/axe.min.js'), 'utf8');
 const NARROW = { width: 400, height: 800 };
+/** For what is kept to be shown. */
+const WIDE = { width: 1360, height: 900 };
 const TABS_MAX = 80;
 
 let dev;
 before(
   async () => {
     // Long enough to come back after a failover on a busy machine; short enough to wait for.
-    dev = await cluster({ PRESENCE_LINGER_MS: '1000', PRESENCE_GRACE_MS: '8000' });
+    dev = await cluster({ PRESENCE_LINGER_MS: '1000', PRESENCE_GRACE_MS: '5000' });
   },
   { timeout: 120_000 },
 );
 after(() => dev?.stop());
 
 scene('two people talk, point, and see each other come and go', async ({ open }) => {
-  const ann = await enter(await open({ colorScheme: 'dark' }), 'ann', { room: 'plaza', watch: 'ben' });
+  const ann = await enter(await open({ colorScheme: 'dark', viewport: WIDE }), 'ann', { room: 'plaza', watch: 'ben' });
   await sees(ann, '[data-testid=presence-list] [data-user=ben][data-status=offline]');
   const ben = await enter(await open(), 'ben', { room: 'plaza', watch: 'ann' });
   await sees(ann, '[data-testid=presence-list] [data-user=ben][data-status=online]');
@@ -30,9 +45,13 @@ scene('two people talk, point, and see each other come and go', async ({ open })
   await sees(ben, '[data-testid=members] [data-user=ann]');
   assert.equal(await ben.getByTestId('member-count').textContent(), '2');
 
-  await say(ann, 'hello ben');
-  await say(ben, 'hello <b>ann</b> 👋');
-  await allIsThere([ann, ben], { ann: ['hello ben'], ben: ['hello <b>ann</b> 👋'] });
+  const talk = {
+    ann: ['Guten Morgen, ben!', 'Which node are you on?'],
+    ben: ['Morning. No idea,', 'it does not matter.'],
+  };
+  for (const text of talk.ann) await say(ann, text);
+  for (const text of talk.ben) await say(ben, text);
+  await allIsThere([ann, ben], talk);
   await ben.getByTestId('message-input').pressSequentially('so');
   await ann.getByText('ben is typing').waitFor();
 
@@ -48,7 +67,9 @@ scene('two people talk, point, and see each other come and go', async ({ open })
   );
   await ben.locator('[data-reaction=heart]').click();
   await sees(ann, '[data-testid=reaction][data-user=ben][data-reaction=heart] svg');
-  await shot(ann, 'console-dark');
+  await points(ben, 0.6, 0.4);
+  await cursor.waitFor();
+  await shot(ann, 'console-talk');
 
   await ben.getByTestId('status-select').selectOption('away');
   await sees(ann, '[data-testid=presence-list] [data-user=ben][data-status=away]');
@@ -69,7 +90,7 @@ scene('a private message is received and read, and kept for who is not there', a
 });
 
 scene('the home is killed from the console and the conversation goes on', async ({ open }) => {
-  const eve = await enter(await open(), 'eve', { room: 'salon', watch: 'fay' });
+  const eve = await enter(await open({ viewport: WIDE }), 'eve', { room: 'salon', watch: 'fay' });
   const fay = await enter(await open(), 'fay', { room: 'salon', watch: 'eve' });
   const counts = [count(eve, 'eve'), count(fay, 'fay')];
   for (const [one, name] of [
@@ -80,10 +101,10 @@ scene('the home is killed from the console and the conversation goes on', async 
     const home = await homeOf(one);
     await press(one, 'node-kill', node(one, home));
     await sees(one, `[data-testid=nodes] [data-node="${home}"][data-state=killed]`);
-    await shot(one, `console-killed-${name}`);
     await sees(one, '[data-testid=event-log] [data-event=recovered]');
     assert.notEqual(await homeOf(one), home);
     await hears(one, name, 5);
+    await shot(one, `console-failover-${name}`);
     await press(one, 'node-restart', node(one, home));
     await sees(one, `[data-testid=nodes] [data-node="${home}"][data-state=up]`);
   }
@@ -98,7 +119,7 @@ scene('the home is killed from the console and the conversation goes on', async 
     await sees(page, `[data-testid=presence-list] [data-user=${other}][data-status=online]`);
     assert.equal(await page.locator('[data-event=gap], [data-event=failed]').count(), 0);
   }
-  await shot(eve, 'console-recovered');
+  assert.ok(await isAtEnd(eve), 'the newest message is in sight');
 });
 
 scene('a node is drained and nobody notices, and one is added', async ({ open }) => {
@@ -160,7 +181,10 @@ scene('what happened to a message and a user is explained, and a token is made',
   await mia.getByTestId('inspect-input').fill('mia');
   await mia.getByTestId('inspect-to').fill('');
   await mia.getByTestId('inspect-run').click();
-  await mia.getByTestId('inspect-output').getByText(new RegExp(`${await homeOf(mia)}: vnode \\d+`)).waitFor();
+  await mia
+    .getByTestId('inspect-output')
+    .getByText(new RegExp(`${await homeOf(mia)}: vnode \\d+`))
+    .waitFor();
   await mia.getByTestId('token-user').fill('nat');
   await mia.getByTestId('token-make').click();
   await mia.waitForFunction(() => document.querySelector('[data-testid=token-output]').value);
@@ -186,6 +210,18 @@ scene('by keyboard alone: sign in, speak, move the cursor', async ({ open }) => 
   await sees(other, '[data-testid=cursor][data-user=pia]');
   await tabTo(page, 'node-drain');
   assert.equal(await page.evaluate(() => document.activeElement.matches(':focus-visible')), true);
+  const first = node(page, await page.evaluate(() => document.activeElement.closest('[data-node]').dataset.node));
+  await page.keyboard.press('Enter');
+  await first.getByTestId('node-undrain').waitFor();
+  await until('the focus is where it was', async () => (await focusOf(page)) === 'node-undrain');
+  // Who writes when the answer comes goes on writing.
+  await page.route('**/drain', async (route) => {
+    await page.getByTestId('message-input').focus();
+    await route.continue();
+  });
+  await page.keyboard.press('Enter');
+  await first.getByTestId('node-drain').waitFor();
+  assert.equal(await focusOf(page), 'message-input');
 });
 
 scene('dark, light and narrow: nothing is cut off, and axe finds nothing serious', async ({ open }) => {
@@ -193,7 +229,9 @@ scene('dark, light and narrow: nothing is cut off, and axe finds nothing serious
   assert.equal(await themeOf(system), 'light');
   const page = await enter(await open({ colorScheme: 'dark' }), 'rosa', { room: 'hall', watch: 'ann,quinn' });
   assert.equal(await themeOf(page), 'dark');
-  for (const text of ['good morning', 'a longer one, '.repeat(20), 'x'.repeat(300)]) await say(page, text);
+  const texts = ['<img src=x onerror=alert(1)> is text', 'a longer one, '.repeat(20).trim(), 'x'.repeat(300)];
+  for (const text of texts) await say(page, text);
+  await allIsThere([page, system], { rosa: texts });
   await writes(page, 'rosa', 'a note to myself');
   await page.getByTestId('inspect-input').fill('rosa');
   await page.getByTestId('inspect-run').click();
@@ -226,20 +264,30 @@ async function points(page, x, y) {
   await page.mouse.move(box.x + box.width * x, box.y + box.height * y, { steps: 5 });
 }
 
+const focusOf = (page) => page.evaluate(() => document.activeElement?.dataset.testid);
+
 async function tabTo(page, testid) {
   for (let n = 0; n < TABS_MAX; n++) {
     await page.keyboard.press('Tab');
-    if ((await page.evaluate(() => document.activeElement?.dataset.testid)) === testid) return;
+    if ((await focusOf(page)) === testid) return;
   }
   assert.fail(`${testid} is not reached by Tab`);
 }
+
+/** Whether the newest message is in sight, of a list that is longer than its place. */
+const isAtEnd = (page) =>
+  page.getByTestId('messages').evaluate((list) => {
+    const place = list.closest('[role=log]').getBoundingClientRect();
+    const newest = list.lastElementChild.getBoundingClientRect();
+    return list.offsetHeight > place.height && newest.bottom < place.bottom + 1;
+  });
 
 const themeOf = (page) => page.evaluate(() => document.documentElement.dataset.theme);
 
 /** What a window shows is what the archive and the hot window have, once and in this order. */
 async function isKept(room, shown) {
   const kept = [];
-  for (let before; ; ) {
+  for (let before; ;) {
     const { ok } = await service('/api/history', { stream: `room:${room}`, limit: 100, before });
     kept.unshift(...ok.messages.toReversed());
     if (!ok.before) break;

@@ -64,7 +64,14 @@ async function enter(page, user) {
 }
 
 const seen = (page) => page.evaluate(() => window.seen);
+const routeOf = async (user) => (await fetch(`${URL_}/route?userId=${user}`).then((r) => r.json())).node;
 const nodeOf = (page) => page.evaluate(() => window.roost.node);
+/** What only `roost dev` does. */
+async function ofNode(node, what) {
+  const { status } = await fetch(`${URL_}/dev/nodes/${node}/${what}`, { method: 'POST' });
+  assert.ok(status < 300, `${what} ${node}: ${status}`);
+}
+
 const pause = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
 
 /** Waits for so many more messages. */
@@ -114,11 +121,12 @@ scene('a page goes on after it was offline, while its home moved', async ({ open
   const [cat, dan] = await twoWhoTalk(await open(), await open(), ['cat', 'dan']);
   const home = await nodeOf(dan);
   await dan.context().setOffline(true);
-  await roost('drain', home);
-  await until('cat talks', async () => (await seen(cat)).confirmed > 20);
+  const drained = roost('drain', home);
+  await until('the home is another', async () => (await routeOf('dan')) !== home);
   await dan.context().setOffline(false);
   await until('dan moved', async () => (await nodeOf(dan)) !== home);
   await nothingLostNothingDoubled(cat, dan);
+  await drained;
   await roost('drain', home, '--undo');
 });
 
@@ -155,6 +163,17 @@ scene('a planned move is not seen by the page', async ({ open }) => {
   await nothingLostNothingDoubled(hal, ivy);
   assert.deepEqual((await seen(ivy)).states, ['connecting', 'connected']);
   await roost('drain', home, '--undo');
+});
+
+scene('a page whose home is killed misses nothing', async ({ open }) => {
+  const [jim, kay] = await twoWhoTalk(await open(), await open(), ['jim', 'kay']);
+  const home = await nodeOf(kay);
+  await hears(kay, 10);
+  await ofNode(home, 'kill');
+  await until('kay is at home elsewhere', async () => ![home, ''].includes(await nodeOf(kay)));
+  await hears(kay, 10);
+  await nothingLostNothingDoubled(jim, kay);
+  await ofNode(home, 'restart');
 });
 
 scene('the page of the README works as printed', async ({ open }) => {

@@ -12,6 +12,8 @@ mod bad_input;
 mod configuration;
 #[path = "conformance/elasticity.rs"]
 mod elasticity;
+#[path = "conformance/events.rs"]
+mod events;
 #[path = "conformance/gate.rs"]
 mod gate;
 #[path = "conformance/messages.rs"]
@@ -88,6 +90,11 @@ roost_tests::on_each_backend! {
     acknowledgements::what_was_due_when_its_home_stopped_is_reported_once,
     acknowledgements::a_sender_who_asks_is_told_what_becomes_of_the_message,
     acknowledgements::a_receipt_outlives_both_homes,
+    events::an_event_goes_out_once_and_its_result_comes_once,
+    events::a_result_outlives_the_home_and_finds_another_device,
+    events::an_event_without_a_result_in_time_says_so,
+    events::a_result_nobody_can_take_holds_up_none,
+    events::tickets_are_listed_and_a_result_can_be_given_over_http,
     presence::a_user_is_online_from_the_first_session_and_offline_after_the_last,
     presence::a_quick_reconnect_is_not_seen_by_anybody,
     presence::a_user_shows_what_it_chose,

@@ -94,8 +94,8 @@ fn next(nodes: &BTreeMap<u16, Option<Server>>) -> u16 {
     nodes.last_key_value().map_or(1, |(last, _)| last + 1)
 }
 
-/// The place of a node that there is or was.
-fn place<'a>(
+/// A node that there is or was.
+fn known<'a>(
     nodes: &'a mut BTreeMap<u16, Option<Server>>,
     node: &NodeId,
 ) -> Result<(u16, &'a mut Option<Server>), ErrorBody> {
@@ -122,7 +122,7 @@ impl DevCluster for Cluster {
 
     async fn kill(&self, node: &NodeId) -> Result<(), ErrorBody> {
         let mut nodes = self.nodes.lock().await;
-        let (_, server) = place(&mut nodes, node)?;
+        let (_, server) = known(&mut nodes, node)?;
         // A server that is dropped hands nothing over.
         let killed = server.take().map(drop);
         killed.ok_or_else(|| ErrorBody::new(ErrorCode::NotFound, format!("{node} does not run")))
@@ -130,7 +130,7 @@ impl DevCluster for Cluster {
 
     async fn restart(&self, node: &NodeId) -> Result<(), ErrorBody> {
         let mut nodes = self.nodes.lock().await;
-        let (i, server) = place(&mut nodes, node)?;
+        let (i, server) = known(&mut nodes, node)?;
         if server.is_some() {
             return Err(ErrorBody::new(ErrorCode::Conflict, format!("{node} runs")));
         }

@@ -24,6 +24,8 @@ use super::{TempDir, eventually};
 pub struct Services {
     brokers: String,
     redis: Redis,
+    /// Clusters of other tests are on the same broker, and must not commit for this one.
+    group: String,
 }
 
 impl Services {
@@ -39,12 +41,12 @@ impl Services {
                 None => return missing("there is no redis-server to start, and REDIS_URL is not set"),
             },
         };
-        Some(Self { brokers, redis })
+        Some(Self { brokers, redis, group: group() })
     }
 
     /// These, which somebody else starts and stops.
     pub fn at(brokers: String, redis_url: String) -> Self {
-        Self { brokers, redis: Redis { url: redis_url, process: None, turn: None } }
+        Self { brokers, redis: Redis { url: redis_url, process: None, turn: None }, group: group() }
     }
 
     pub fn brokers(&self) -> &str {
@@ -58,7 +60,8 @@ impl Services {
     /// New connections, as every process has its own.
     pub(super) async fn connect(&self, config: StoreConfig) -> Backends {
         let store = RedisStore::connect(&self.redis.url, config).await.expect("Redis is reached");
-        let kafka = KafkaConfig { brokers: self.brokers.clone(), ..KafkaConfig::default() };
+        let (brokers, group) = (self.brokers.clone(), self.group.clone());
+        let kafka = KafkaConfig { brokers, group, ..KafkaConfig::default() };
         let log = KafkaLog::connect(kafka).await.expect("a broker at KAFKA_BROKERS");
         Backends { store: Arc::new(store), log: Arc::new(log) }
     }
@@ -75,6 +78,10 @@ impl Services {
         };
         let _ = std::thread::spawn(delete).join();
     }
+}
+
+fn group() -> String {
+    format!("roost-readers-{:08x}", rand::random::<u32>())
 }
 
 fn variable(name: &str) -> Option<String> {

@@ -78,16 +78,16 @@ impl Log for Gated {
         self.log.end(topic, partition).await
     }
 
+    async fn first(&self, topic: &str, partition: u32) -> Result<u64, LogError> {
+        self.log.first(topic, partition).await
+    }
+
     async fn committed(&self, topic: &str) -> Result<BTreeMap<u32, u64>, LogError> {
         self.log.committed(topic).await
     }
 
     async fn commit(&self, topic: &str, at: &[Position]) -> Result<(), LogError> {
         self.log.commit(topic, at).await
-    }
-
-    async fn first(&self, topic: &str, partition: u32) -> Result<u64, LogError> {
-        self.log.first(topic, partition).await
     }
 
     async fn ping(&self) -> Result<(), LogError> {

@@ -193,6 +193,12 @@ impl Log for EmbeddedLog {
         self.topic(topic)?.end(partition).ok_or_else(missing)
     }
 
+    async fn first(&self, topic: &str, partition: u32) -> Result<u64, LogError> {
+        let (end, topic) = (self.end(topic, partition).await?, self.topic(topic)?.id);
+        let first = self.shared.db.read(move |db| db::first(db, topic, partition)).await?;
+        Ok(first.unwrap_or(end))
+    }
+
     async fn committed(&self, topic: &str) -> Result<BTreeMap<u32, u64>, LogError> {
         let id = self.topic(topic)?.id;
         self.shared.db.read(move |db| db::committed(db, id)).await
@@ -201,12 +207,6 @@ impl Log for EmbeddedLog {
     async fn commit(&self, topic: &str, at: &[Position]) -> Result<(), LogError> {
         let (id, at) = (self.topic(topic)?.id, at.to_vec());
         self.shared.db.write(move |db| db::commit(db, id, &at)).await
-    }
-
-    async fn first(&self, topic: &str, partition: u32) -> Result<u64, LogError> {
-        let (end, topic) = (self.end(topic, partition).await?, self.topic(topic)?.id);
-        let first = self.shared.db.read(move |db| db::first(db, topic, partition)).await?;
-        Ok(first.unwrap_or(end))
     }
 
     async fn ping(&self) -> Result<(), LogError> {

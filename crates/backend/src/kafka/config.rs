@@ -46,10 +46,6 @@ const FETCH_FULL_BACKOFF_MS: u64 = 10;
 /// How long after an error, such as a change of leader (the default is 500 ms).
 const FETCH_ERROR_BACKOFF_MS: u64 = 100;
 
-/// Under this group offsets are committed, and librdkafka wants one to assign partitions by hand. Nothing ever joins it;
-/// a cluster with ACLs must allow `Read` on it.
-const GROUP: &str = "roost-readers";
-
 /// Where Kafka is and how to talk to it.
 #[derive(Clone)]
 pub struct KafkaConfig {
@@ -67,6 +63,9 @@ pub struct KafkaConfig {
     pub replication: i32,
     /// How this process is named in the brokers' logs and quotas.
     pub client_id: String,
+    /// Under this group offsets are committed, and librdkafka wants one to assign partitions by hand. Nothing ever joins
+    /// it; a cluster with ACLs must allow `Read` on it.
+    pub group: String,
     /// How long a transport record is tried; at most [`TRANSPORT_TIMEOUT_MS`] (core rule 6).
     pub transport_timeout_ms: u64,
 }
@@ -82,6 +81,7 @@ impl Default for KafkaConfig {
             ssl_ca_file: None,
             replication: -1,
             client_id: "roost".to_owned(),
+            group: "roost-readers".to_owned(),
             transport_timeout_ms: TRANSPORT_TIMEOUT_MS,
         }
     }
@@ -97,6 +97,7 @@ impl fmt::Debug for KafkaConfig {
             .field("ssl_ca_file", &self.ssl_ca_file)
             .field("replication", &self.replication)
             .field("client_id", &self.client_id)
+            .field("group", &self.group)
             .field("transport_timeout_ms", &self.transport_timeout_ms)
             .finish_non_exhaustive()
     }
@@ -229,7 +230,7 @@ impl KafkaConfig {
     /// For questions about topics and offsets, and to commit.
     pub(super) fn control(&self) -> ClientConfig {
         let mut c = self.common();
-        c.set("group.id", GROUP).set("enable.auto.commit", "false");
+        c.set("group.id", &self.group).set("enable.auto.commit", "false");
         // Nothing here is transactional; by default offsets are asked with an eye to open transactions.
         c.set("isolation.level", "read_uncommitted");
         c

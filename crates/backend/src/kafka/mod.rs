@@ -121,6 +121,10 @@ impl Log for KafkaLog {
         ends.first().copied().ok_or_else(|| LogError::Unreachable(format!("no end of {topic}/{partition}")))
     }
 
+    async fn first(&self, topic: &str, partition: u32) -> Result<u64, LogError> {
+        ends::first(&self.control, topic, partition).await
+    }
+
     async fn committed(&self, topic: &str) -> Result<BTreeMap<u32, u64>, LogError> {
         let places = places(topic, self.partitions(topic).await?.into_iter().map(|p| (p, Offset::Invalid)))?;
         let control = Arc::clone(&self.control);
@@ -142,10 +146,6 @@ impl Log for KafkaLog {
             control.commit(&places, CommitMode::Sync).map_err(|e| refusal(&e, COMMIT_LIMIT))
         })
         .await
-    }
-
-    async fn first(&self, topic: &str, partition: u32) -> Result<u64, LogError> {
-        ends::first(&self.control, topic, partition).await
     }
 
     async fn ping(&self) -> Result<(), LogError> {

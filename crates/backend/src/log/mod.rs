@@ -117,11 +117,11 @@ pub trait LogReader: Send {
 ///    topic with another partition count is an error, never changed.
 /// 8. `end` is the offset the next record of the partition will get, no smaller than any offset reported before
 ///    the call; it asks the log itself, not a cache.
-/// 9. `first` is the offset of the earliest record of the partition, or the end if there is none.
-/// 10. `read_from` begins each partition at its offset, or at the earliest record there is, if retention has removed
-///     that one or the partition does not reach so far.
-/// 11. `committed` is where each partition was last committed, by whatever process; absent: never, or it was forgotten
+/// 9. `read_from` begins each partition at its offset, or at the earliest record there is, if retention has removed
+///    that one or the partition does not reach so far.
+/// 10. `committed` is where each partition was last committed, by whatever process; absent: never, or it was forgotten
 ///     after days in which nobody committed it.
+/// 11. `first` is the offset of the earliest record of the partition, or the end if there is none.
 #[async_trait]
 pub trait Log: Send + Sync {
     /// # Errors
@@ -140,7 +140,7 @@ pub trait Log: Send + Sync {
     /// [`LogError`]; safe to repeat.
     async fn read_from_end(&self, topic: &str) -> Result<Box<dyn LogReader>, LogError>;
 
-    /// A reader of these partitions of `topic`, each from its offset on (promise 10).
+    /// A reader of these partitions of `topic`, each from its offset on (promise 9).
     ///
     /// # Errors
     /// [`LogError`]; safe to repeat.

@@ -46,7 +46,7 @@ pub async fn the_end_is_past_everything_reported_before_the_question(f: &Fixture
     assert_eq!(f.log.end(&topic, 0).await.expect("an end"), 0);
 }
 
-/// Promise 9.
+/// Promise 11.
 pub async fn the_first_record_is_named(f: &Fixture) {
     let topic = f.topic(2).await;
     assert_eq!(f.log.first(&topic, 1).await.expect("the end"), 0);
