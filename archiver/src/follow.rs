@@ -247,6 +247,15 @@ impl Follower {
                     Ok(None) => return Ended::Unread("the reader ended".to_owned()),
                     Err(_) => match self.skip_removed(&mut next).await {
                         Ok(()) => continue,
+                        // The reader is well; one partition without a leader must not stop the others.
+                        Err(Ended::Unread(error)) => {
+                            tracing::debug!(
+                                topic = self.topic,
+                                error,
+                                "where partitions begin is not known now"
+                            );
+                            continue;
+                        }
                         Err(ended) => return ended,
                     },
                 },

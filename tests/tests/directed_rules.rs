@@ -19,6 +19,8 @@ mod ownership;
 mod presence;
 #[path = "directed_rules/receipts.rs"]
 mod receipts;
+#[path = "directed_rules/results.rs"]
+mod results;
 #[path = "directed_rules/rig.rs"]
 mod rig;
 #[path = "directed_rules/rooms.rs"]

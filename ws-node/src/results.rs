@@ -17,6 +17,10 @@ use crate::node::{Input, RETRY};
 
 /// For one question to the log; its own limits are shorter.
 const LIMIT: Duration = Duration::from_secs(10);
+/// After a commit that the log did not take.
+const COMMIT_AGAIN: Duration = Duration::from_secs(1);
+/// Kafka forgets the places of a group without members after days (`offsets.retention.minutes`).
+const COMMIT_EVERY: Duration = Duration::from_secs(3600);
 
 /// The readings of one node.
 pub struct Readings {
@@ -44,7 +48,7 @@ impl Readings {
         let (done, is_done) = watch::channel(0);
         let stop = self.stop.child_token();
         let (log, events) = (Arc::clone(&self.log), self.events.clone());
-        let reading = Reading { log, events, partition, ask, is_done, lag: self.lag.clone() };
+        let reading = Reading { log, events, partition, ask, is_done, lag: self.lag.clone(), place: None };
         let stopped = stop.clone();
         self.tasks.spawn(async move {
             tokio::select! {
@@ -75,6 +79,8 @@ struct Reading {
     ask: u64,
     is_done: watch::Receiver<u64>,
     lag: IntGaugeVec,
+    /// Up to where it is done with, as far as is known.
+    place: Option<u64>,
 }
 
 async fn within<T>(answer: impl Future<Output = Result<T, LogError>>) -> Result<T, LogError> {
@@ -93,21 +99,36 @@ impl Reading {
                 }
             }
         };
+        self.commit().await;
         while self.page(&mut *reader).await.is_some() {}
     }
 
-    async fn open(&self) -> Result<Box<dyn LogReader>, LogError> {
-        let committed = within(self.log.committed(CLIENT_RESULTS)).await?;
+    async fn open(&mut self) -> Result<Box<dyn LogReader>, LogError> {
+        self.place = within(self.log.committed(CLIENT_RESULTS)).await?.get(&self.partition).copied();
         // Never committed: from the first there is.
-        let offset = committed.get(&self.partition).copied().unwrap_or(0);
+        let offset = self.place.unwrap_or(0);
         let from = Position { partition: self.partition, offset };
         within(self.log.read_from(CLIENT_RESULTS, &[from])).await
     }
 
+    /// Until the log has it: what is read again long after is not found by its ids any more.
+    async fn commit(&self) {
+        let Some(offset) = self.place else { return };
+        let at = Position { partition: self.partition, offset };
+        while let Err(error) = within(self.log.commit(CLIENT_RESULTS, &[at])).await {
+            tracing::warn!(%error, ?at, "how far results are handed out could not be committed");
+            sleep(COMMIT_AGAIN).await;
+        }
+    }
+
     async fn page(&mut self, reader: &mut dyn LogReader) -> Option<()> {
-        let records = match reader.next().await {
-            Ok(records) => records,
-            Err(error) => {
+        let records = match timeout(COMMIT_EVERY, reader.next()).await {
+            Ok(Ok(records)) => records,
+            Err(_) => {
+                self.commit().await;
+                return Some(());
+            }
+            Ok(Err(error)) => {
                 tracing::debug!(%error, partition = self.partition, "results cannot be read now");
                 sleep(RETRY).await;
                 return Some(());
@@ -118,13 +139,16 @@ impl Reading {
         let lag = self.lag.with_label_values(&[&partition.to_string()]);
         lag.set((reader.lag() + records.len() as u64) as i64);
         let event = Event::Results { partition, ask, records };
+        self.is_done.mark_unchanged();
         self.events.send(Input::Core(event)).await.ok()?;
-        self.is_done.wait_for(|done| *done >= next).await.ok()?;
-        // What is not committed is read again by the next reader, and found by its ids.
-        let at = Position { partition, offset: next };
-        if let Err(error) = within(self.log.commit(CLIENT_RESULTS, &[at])).await {
-            tracing::warn!(%error, partition, "how far results are handed out could not be committed");
+        // What was said before is over: a log that went back has had this place already.
+        while self.is_done.changed().await.is_ok() {
+            if *self.is_done.borrow() == next {
+                break;
+            }
         }
+        self.place = Some(next);
+        self.commit().await;
         lag.set(reader.lag() as i64);
         Some(())
     }

@@ -141,6 +141,8 @@ pub enum ItemResult {
     Noted,
     /// The id was used before with another body.
     Conflict,
+    /// Too many events wait already.
+    Full,
     /// A result for somebody of whom nothing is known.
     Nobody,
     /// The body could not be understood.

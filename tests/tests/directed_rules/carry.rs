@@ -50,6 +50,9 @@ impl Rig {
             Action::Answer { call, reply } => self.answers.push((call, *reply)),
             Action::Replaced => self.replaced.push(node),
             Action::Refresh => self.look(node),
+            Action::ReadResults { partition, ask } => drop(self.readings.insert(partition, (node, ask))),
+            Action::LeaveResults { partition } => drop(self.readings.remove(&partition)),
+            Action::ResultsDone { partition, next, .. } => self.handed_out.push((partition, next)),
             asked => self.ask_store(node, asked),
         }
     }

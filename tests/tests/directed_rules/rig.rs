@@ -109,6 +109,9 @@ pub struct Rig {
     /// To commands of the server API.
     pub answers: Vec<(SessionKey, Reply)>,
     pub replaced: Vec<usize>,
+    /// Who reads a partition of `client_results`, and pages that are done with.
+    pub readings: BTreeMap<u32, (usize, u64)>,
+    pub handed_out: Vec<(u32, u64)>,
     pending: BTreeMap<(u64, u64), (usize, Event)>,
     next: u64,
 }
@@ -156,6 +159,8 @@ impl Rig {
             closes: Vec::new(),
             answers: Vec::new(),
             replaced: Vec::new(),
+            readings: BTreeMap::new(),
+            handed_out: Vec::new(),
             pending: BTreeMap::new(),
             next: 0,
         };

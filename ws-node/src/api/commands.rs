@@ -145,7 +145,9 @@ fn call_of(text: &str, sub: &UserId) -> Result<Call, ErrorBody> {
     check_text(text)?;
     let Tagged { r#type } = read(text)?;
     match r#type.as_str() {
-        "presence" | "history" | "batch" => Err(bad(format!("'{}' does not go into a batch", r#type))),
+        "presence" | "history" | "result" | "batch" => {
+            Err(bad(format!("'{}' does not go into a batch", r#type)))
+        }
         command => call(command, text, sub),
     }
 }

@@ -22,8 +22,10 @@ use crate::node::RETRY;
 
 /// Lookers at once.
 pub const LOOKERS_MAX: usize = 8;
-/// Lines that one has not read yet; then it is waited for.
-const LINES_MAX: usize = 64;
+/// Pages that one has not read yet; then it is waited for.
+const PAGES_MAX: usize = 2;
+/// Who takes nothing for so long is gone.
+const READ_TIMEOUT: Duration = Duration::from_secs(30);
 /// A line without anything, so that who is gone is noticed.
 const SILENCE: Duration = Duration::from_secs(10);
 /// For the log to say where it ends.
@@ -32,6 +34,9 @@ const OPEN_TIMEOUT: Duration = Duration::from_secs(10);
 impl Api {
     pub(super) async fn look(self: Arc<Self>, headers: &HeaderMap) -> Result<Response, Refused> {
         self.authorize(headers)?;
+        if self.closing.is_cancelled() {
+            return Err(ended().into());
+        }
         let place = Arc::clone(&self.lookers).try_acquire_owned();
         let place = place.map_err(|_| {
             let why = format!("at most {LOOKERS_MAX} look at the events of a node at once");
@@ -39,7 +44,7 @@ impl Api {
         })?;
         let reader = timeout(OPEN_TIMEOUT, self.log.read_from_end(CLIENT_EVENTS)).await;
         let reader = reader.ok().and_then(Result::ok).ok_or_else(ended)?;
-        let (lines, shown) = mpsc::channel(LINES_MAX);
+        let (lines, shown) = mpsc::channel(PAGES_MAX);
         self.tasks.spawn(show(reader, lines, place, self.closing.clone()));
         let body = futures_util::stream::unfold(shown, |mut shown| async move {
             shown.recv().await.map(|line| (Ok::<Bytes, Infallible>(line), shown))
@@ -67,7 +72,10 @@ async fn show(
         match records {
             Ok(Ok(records)) => {
                 for record in records {
-                    text.extend_from_slice(&record.payload);
+                    // A client may have put ends of lines between its values.
+                    let line =
+                        record.payload.iter().map(|b| if matches!(b, b'\n' | b'\r') { b' ' } else { *b });
+                    text.extend(line);
                     text.push(b'\n');
                 }
             }
@@ -80,7 +88,7 @@ async fn show(
         }
         tokio::select! {
             () = closing.cancelled() => return,
-            sent = lines.send(text.into()) => if sent.is_err() { return },
+            sent = timeout(READ_TIMEOUT, lines.send(text.into())) => if !matches!(sent, Ok(Ok(()))) { return },
         }
     }
 }

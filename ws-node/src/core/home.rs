@@ -314,10 +314,7 @@ impl Home {
     }
 
     pub fn has_room(&self, cfg: &CoreConfig) -> bool {
-        self.queue.len() < cfg.queue_max
-            && self.outbox.len() < cfg.outbox_max
-            && !self.due.is_full()
-            && !self.tickets.is_full()
+        self.queue.len() < cfg.queue_max && self.outbox.len() < cfg.outbox_max && !self.due.is_full()
     }
 
     /// Half empty: asking for the rest at the first free place would have it all sent for one place.
@@ -325,14 +322,20 @@ impl Home {
         self.has_room(cfg) && self.queue.len() <= cfg.queue_max / 2 && self.outbox.len() <= cfg.outbox_max / 2
     }
 
+    /// The event waits no more that a message is an answer to.
+    pub fn close_ticket(&mut self, op: &AppendOp) {
+        if let (Some(Closes::Answered(event) | Closes::TimedOut(event)), Some(client)) =
+            (&op.closes, op.stream.user())
+        {
+            self.tickets.close(&(client, event.clone()));
+        }
+    }
+
     /// A message is in the store, at this place.
     pub fn appended(&mut self, op: &AppendOp, cursor: Cursor, clock_ms: u64) {
         let Some(user) = op.stream.user() else { return };
         if let Some(wanted) = &op.wanted {
             self.receipts.want((user.clone(), cursor), wanted.clone());
-        }
-        if let Some(Closes::Answered(event) | Closes::TimedOut(event)) = &op.closes {
-            self.tickets.close(&(user.clone(), event.clone()));
         }
         if op.due {
             self.due.insert((user, cursor), clock_ms);

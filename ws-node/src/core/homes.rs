@@ -4,13 +4,13 @@ use std::borrow::Cow;
 
 use roost_backend::log::{Lane, Outgoing};
 use roost_backend::store::*;
-use roost_proto::codes::CloseCode;
+use roost_proto::codes::{CloseCode, ErrorBody, ErrorCode};
 use roost_proto::events::{
     CHAT_EVENTS, CLIENT_EVENTS, RECEIPT, UNDELIVERED_EVENTS, USER_STATUS_EVENTS, message_bytes, message_rest,
     numbered_bytes,
 };
 use roost_proto::frames::ReplyOk;
-use roost_proto::ids::{Cursor, Epoch, Offset, Seq, UserId, VnodeId};
+use roost_proto::ids::{Cursor, Epoch, Offset, Seq, StreamId, UserId, VnodeId};
 use roost_proto::records::{Append, Confirm, Item, ItemBody, ItemResult, Probe, Record};
 use roost_proto::results::RESULT;
 use roost_proto::time::rfc3339;
@@ -23,7 +23,7 @@ use super::events::{Maybe, Now, Observation};
 use super::home::{Call, Held, Home, Phase, Work};
 use super::receipts::BY;
 use super::rooms::placing::ROOMS;
-use super::sending::MESSAGE;
+use super::sending::{MESSAGE, RETRY_AFTER_MS};
 use super::tickets::event_op;
 use super::{Action, NodeCore, Token};
 
@@ -104,7 +104,13 @@ impl NodeCore {
                 Some(Ok(ItemBody::Tail { stream })) => {
                     home.work_on(&item, Op::Tail { stream }, now);
                 }
-                Some(Ok(ItemBody::Event(event))) => home.work_on(&item, event_op(event, now.wall), now),
+                Some(Ok(ItemBody::Event(event))) => {
+                    if home.tickets.has_room(&event.client) {
+                        home.work_on(&item, event_op(event, now.wall), now);
+                    } else if let Some(sender) = home.sender(channel) {
+                        sender.take(item.n, Some(ItemResult::Full));
+                    }
+                }
                 Some(Ok(ItemBody::Append(append))) => {
                     let clock_ms = home.clock_ms(&self.cfg, now);
                     let op = append_op(append, now.wall, clock_ms, self.cfg.undelivered_after_ms > 0);
@@ -333,8 +339,11 @@ impl NodeCore {
                     let result = ItemResult::Ok { at, cursor: None };
                     self.hold_result(vnode, Held::Result { sid, chan, n, result });
                 }
-                (Work::Item { sid, chan, n, .. }, OpResult::Nobody) => {
-                    self.hold_result(vnode, Held::Result { sid, chan, n, result: ItemResult::Nobody });
+                (Work::Item { sid, chan, n, op, .. }, OpResult::Nobody) => {
+                    // Whose session is here is not in the store yet: to be said again.
+                    let here = matches!(&op, Op::Append(op) if self.is_here(vnode, &op.stream));
+                    let result = if here { ItemResult::Void } else { ItemResult::Nobody };
+                    self.hold_result(vnode, Held::Result { sid, chan, n, result });
                 }
                 (Work::Item { sid, chan, n, op: Op::Append(op), .. }, OpResult::Duplicate { offset, at }) => {
                     self.counters.duplicates += 1;
@@ -354,8 +363,11 @@ impl NodeCore {
                     let Some(home) = self.homes.get_mut(&vnode) else { return };
                     home.tickets.close(&id);
                 }
-                (Work::Item { sid, chan, n, .. }, OpResult::Conflict) => {
+                (Work::Item { sid, chan, n, op, .. }, OpResult::Conflict) => {
                     self.counters.conflicts += 1;
+                    if let (Op::Append(op), Some(home)) = (&op, self.homes.get_mut(&vnode)) {
+                        home.close_ticket(op);
+                    }
                     self.hold_result(vnode, Held::Result { sid, chan, n, result: ItemResult::Conflict });
                 }
                 (Work::Item { sid, chan, n, .. }, OpResult::Tail { tail, first }) => {
@@ -417,17 +429,26 @@ impl NodeCore {
         let cursor = Cursor::new(home.generation, offset);
         let payload = message_bytes(&op.stream, cursor, &op.rest);
         home.appended(op, cursor, clock_ms);
+        home.close_ticket(op);
         let (topic, key) = (EventTopic::Chat, op.stream.to_string());
         home.outbox.push(OutboxEvent { seq: event, topic, key, payload: payload.clone() });
         self.counters.appended += 1;
         self.deliver(vnode, &op.stream, cursor, &payload, arrived_us, now);
     }
 
+    /// Whether somebody reads this inbox here.
+    fn is_here(&self, vnode: VnodeId, inbox: &StreamId) -> bool {
+        self.by_vnode.get(&vnode).is_some_and(|streams| streams.contains_key(inbox))
+    }
+
     /// A message was in the store before, from this time on.
     fn known(&mut self, vnode: VnodeId, op: &AppendOp, cursor: Cursor, at: u64, clock_ms: u64, now: Now) {
-        // This very one, by a write whose answer was lost.
-        if let Some(home) = self.homes.get_mut(&vnode).filter(|_| at == op.at) {
-            home.appended(op, cursor, clock_ms);
+        if let Some(home) = self.homes.get_mut(&vnode) {
+            home.close_ticket(op);
+            // This very one, by a write whose answer was lost.
+            if at == op.at {
+                home.appended(op, cursor, clock_ms);
+            }
         }
         self.tail_is(vnode, &op.stream, cursor, now);
     }
@@ -501,6 +522,13 @@ impl NodeCore {
                 );
             }
             ItemResult::Conflict => self.reply_conflict(waiter.session, id),
+            ItemResult::Full => {
+                if let Some(session) = self.sessions.get_mut(&waiter.session) {
+                    session.block(&key.0, waiter.arrival, &key.2);
+                }
+                let error = ErrorBody::new(ErrorCode::RateLimited, "too many events wait for a result");
+                self.reply_error(waiter.session, id, error.retry_after(RETRY_AFTER_MS));
+            }
             ItemResult::Bad => {
                 self.reply_bad(waiter.session, id, "the home node could not read this message")
             }

@@ -22,6 +22,8 @@ use super::{Action, NodeCore, Token};
 /// Keys with this bit are no sessions: a page waits for the confirm of a result. Sockets count from 1, and other keys
 /// that are no sessions have a higher bit.
 const HANDED: u64 = 1 << 61;
+/// Of a record's key, in a dead letter.
+const KEY_BYTES_MAX: usize = 1024;
 
 impl SessionKey {
     /// Whether a page waits for the confirm of a result under this key.
@@ -72,10 +74,10 @@ impl Results {
     }
 
     /// The first of a client's, where it is the one under this key.
-    fn handed(&self, key: SessionKey) -> Option<(u32, &Left)> {
+    fn handed(&self, key: SessionKey) -> Option<&Left> {
         let (partition, client) = self.under_way.get(&key)?;
         let (left, _) = self.pages.get(partition)?.clients.get(client)?;
-        Some((*partition, left.front()?))
+        left.front()
     }
 
     /// One is done with, or is to be tried again; true if its page is all done with.
@@ -83,7 +85,7 @@ impl Results {
         let (partition, client) = self.under_way.remove(&key)?;
         let page = self.pages.get_mut(&partition)?;
         let (left, under_way) = page.clients.get_mut(&client)?;
-        *under_way = None;
+        under_way.take_if(|is| *is == key)?;
         if done {
             left.pop_front();
         }
@@ -156,10 +158,17 @@ impl NodeCore {
             return;
         }
         let Some(page) = self.results.pages.get(&partition) else { return };
-        let Some(left) = page.clients.get(client).and_then(|(left, _)| left.front()) else { return };
+        // One that was answered at once has handed out the others.
+        let waiting = page.clients.get(client).filter(|(_, under_way)| under_way.is_none());
+        let Some(left) = waiting.and_then(|(left, _)| left.front()) else { return };
         let ClientResult { result_id: id, event_id: event, record, .. } = left.result.clone();
         let data: Box<RawValue> = record.into();
         let key = self.results.key(partition, client);
+        if let Some((_, under_way)) =
+            self.results.pages.get_mut(&partition).and_then(|page| page.clients.get_mut(client))
+        {
+            *under_way = Some(key);
+        }
         let item: ItemKey = (stream.clone(), PROCESSOR.to_owned(), id.clone());
         let hash = body_hash(RESULT, data.get());
         let waiter = self.waiter(key, now);
@@ -174,11 +183,6 @@ impl NodeCore {
                 let body = to_raw_value(&ItemBody::Append(append)).expect("bodies always encode");
                 self.channel(to, now).push(Pending::new(item, body, hash, waiter), now.mono);
             }
-        }
-        if let Some((_, under_way)) =
-            self.results.pages.get_mut(&partition).and_then(|page| page.clients.get_mut(client))
-        {
-            *under_way = Some(key);
         }
         self.pump(to, now);
     }
@@ -205,22 +209,22 @@ impl NodeCore {
 
     /// Puts a result where operators find it; it counts as handed out when it is there.
     fn refuse_result(&mut self, key: SessionKey, reason: &str) {
-        let Some((_, left)) = self.results.handed(key) else { return };
-        let (position, record) = (left.record.position, &left.record);
-        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        let Some(left) = self.results.handed(key) else { return };
+        let Left { result, record: LogRecord { position, key: named, payload, .. } } = left;
+        // A stranger's key may be as large as a record, and what is made of it must fit into one.
+        let named = &named[..named.len().min(KEY_BYTES_MAX)];
         let refused = Refused {
             topic: CLIENT_RESULTS.to_owned(),
             partition: position.partition,
             offset: position.offset,
-            key: text(&record.key),
-            payload: text(&record.payload),
+            key: String::from_utf8_lossy(named).into_owned(),
+            payload: String::from_utf8_lossy(payload).into_owned(),
             reason: reason.to_owned(),
         };
-        let key_bytes = record.key.clone();
+        let (partition, client) = (position.partition, result.client_id.to_string());
         let payload = serde_json::to_vec(&refused).expect("plain fields always encode").into();
         let token = self.token(Token::Refused { key });
-        let (topic, partition) = (DEAD_LETTERS.into(), position.partition);
-        let record = Outgoing { topic, partition, key: key_bytes, payload, token };
+        let record = Outgoing { topic: DEAD_LETTERS.into(), partition, key: client.into(), payload, token };
         self.out.push(Action::Produce { lane: Lane::Outbox, record });
     }
 

@@ -1,6 +1,8 @@
 //! Events of clients that wait for a result (docs/decisions/0014): they go out to the processors through the home of
 //! their client, which answers itself when nobody else did in time.
 
+use std::collections::BTreeMap;
+
 use roost_backend::store::{AppendOp, Closes, EventOp, Op, Ticket, TicketId};
 use roost_proto::events::event_rest;
 use roost_proto::frames;
@@ -17,9 +19,10 @@ use super::homes::{append_op, body_hash};
 use super::places::Places;
 use super::session::Early;
 
-/// Events of one vnode that may wait, some 200 bytes each here; at as many it takes no more of anything, until the
-/// first have waited long enough.
+/// Events of one vnode that may wait, some 200 bytes each here, and those of one client; more are refused until some
+/// are answered, or have waited long enough.
 const TICKETS_MAX: usize = 10_000;
+const TICKETS_OF_ONE_MAX: usize = 256;
 /// Tickets that one node shows at once: some 100 kB.
 pub(super) const SHOWN_MAX: usize = 1000;
 
@@ -28,6 +31,7 @@ pub(super) const SHOWN_MAX: usize = 1000;
 pub struct HomeTickets {
     /// By age those whose time is not over.
     open: Places<Ticket, TicketId>,
+    of_clients: BTreeMap<UserId, usize>,
 }
 
 impl HomeTickets {
@@ -40,15 +44,24 @@ impl HomeTickets {
     }
 
     pub fn open(&mut self, id: TicketId, ticket: Ticket) {
+        self.close(&id);
+        *self.of_clients.entry(id.0.clone()).or_default() += 1;
         self.open.insert(id, ticket.since_ms, ticket);
     }
 
     pub fn close(&mut self, id: &TicketId) {
-        self.open.remove(id);
+        let there = self.open.remove(id).is_some();
+        if there && let Some(of_client) = self.of_clients.get_mut(&id.0) {
+            *of_client -= 1;
+            if *of_client == 0 {
+                self.of_clients.remove(&id.0);
+            }
+        }
     }
 
-    pub fn is_full(&self) -> bool {
-        self.open.len() >= TICKETS_MAX
+    /// Whether one more of this client may wait.
+    pub fn has_room(&self, client: &UserId) -> bool {
+        self.open.len() < TICKETS_MAX && self.of_clients.get(client).is_none_or(|n| *n < TICKETS_OF_ONE_MAX)
     }
 
     /// At most `max` of those whose time is over, oldest first; they are not told again.
@@ -170,5 +183,22 @@ mod tests {
         assert_eq!(home.overdue(60, 30, 9), [id("bob", "1")]);
         assert!(home.overdue(60, 30, 9).is_empty());
         assert_eq!(home.open.len(), 2, "until it was told each still waits");
+    }
+
+    #[test]
+    fn one_client_leaves_room_for_the_others() {
+        let mut home = HomeTickets::default();
+        for n in 0..TICKETS_OF_ONE_MAX {
+            let event = id("bob", &format!("e{n}"));
+            assert!(home.has_room(&event.0));
+            for _ in 0..2 {
+                home.open(event.clone(), Ticket { since_ms: 0, at: 0 });
+            }
+        }
+        let (bob, eve) = (id("bob", "e0"), id("eve", "e0"));
+        assert!(!home.has_room(&bob.0) && home.has_room(&eve.0));
+        home.close(&bob);
+        home.close(&bob);
+        assert!(home.has_room(&bob.0));
     }
 }

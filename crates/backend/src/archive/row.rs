@@ -106,6 +106,8 @@ impl<'a> Rows<'a> {
     }
 }
 
+/// Kafka's bound on the names of topics; an index holds them.
+const TOPIC_BYTES_MAX: usize = 249;
 /// Of what a parser says.
 const REASON_CHARS_MAX: usize = 500;
 
@@ -155,6 +157,10 @@ fn refused(record: &LogRecord) -> Result<Dead, String> {
     }
     numbers([("offset", offset)])?;
     texts([("topic", &topic), ("reason", &reason)])?;
+    if topic.len() > TOPIC_BYTES_MAX {
+        return Err(format!("'topic' is too long: {} bytes", topic.len()));
+    }
+    let reason = reason.chars().take(REASON_CHARS_MAX).collect();
     let (key, payload) = (Bytes::from(key), Bytes::from(payload));
     let record = LogRecord { position: Position { partition, offset }, at_ms: record.at_ms, key, payload };
     Ok(Dead { topic: topic.into(), record, reason })

@@ -101,7 +101,10 @@ local function append()
   if closes ~= '' then user, name, ticket = users[tonumber(arg())], arg(), arg() end
   local rest = arg()
   local before = known(stream, id)
-  if before then return repeated(before, hash) end
+  if before then
+    if closes ~= '' then redis.call('HDEL', tickets, ticket) end
+    return repeated(before, hash)
+  end
   if closes ~= '' and not closed(stream, user, name, closes, ticket) then return {'nobody'} end
   opened(stream)
   stream.offset, stream.appended = stream.offset + 1, true

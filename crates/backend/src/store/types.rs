@@ -533,7 +533,7 @@ pub struct AppendOp {
     pub closes: Option<Closes>,
 }
 
-/// What a message is to an event; if it is not taken, [`OpResult::Nobody`].
+/// What a message is to an event; if it is not taken, [`OpResult::Nobody`]. One whose id is known ends the wait, too.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Closes {
     /// A result: taken if anything is known of the client (a session, when it was last there, an inbox, an event).

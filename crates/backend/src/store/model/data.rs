@@ -369,12 +369,13 @@ impl VnodeData {
         seq: &mut Seq,
         config: &StoreConfig,
     ) -> OpResult {
-        if let Some(known) = self.known(&op.stream, &op.from, &op.id, now) {
+        let known = self.known(&op.stream, &op.from, &op.id, now);
+        let closed =
+            op.closes.as_ref().zip(op.stream.user()).map(|(closes, client)| self.close(&client, closes));
+        if let Some(known) = known {
             return known.answer(op.hash);
         }
-        if let Some((closes, client)) = op.closes.as_ref().zip(op.stream.user())
-            && !self.close(&client, closes)
-        {
+        if closed == Some(false) {
             return OpResult::Nobody;
         }
         let last = self.stream(&op.stream, generation, now, config).map_or(0, |s| s.tail.offset.0);
