@@ -219,81 +219,94 @@ impl Metrics {
         self.redis.inc_by(commands - self.last_commands);
         self.last_commands = commands;
         let last = std::mem::replace(&mut self.last, now);
-        let add = |family: &IntCounterVec, label: &str, before: u64, after: u64| {
-            family.with_label_values(&[label]).inc_by(after - before);
-        };
-        for (kind, before, after) in [
-            ("sent", last.sends, now.sends),
-            ("refused", last.refused, now.refused),
-            ("appended", last.appended, now.appended),
-            ("duplicate", last.duplicates, now.duplicates),
-            ("conflict", last.conflicts, now.conflicts),
-            ("delivered", last.delivered, now.delivered),
-            ("replayed", last.replayed, now.replayed),
-            ("found_by_tail", last.found_by_tail, now.found_by_tail),
-            ("status_event", last.status_events, now.status_events),
-            ("undelivered", last.undelivered, now.undelivered),
-            ("receipt", last.receipts, now.receipts),
-        ] {
-            add(&self.messages, kind, before, after);
-        }
-        for (kind, before, after) in [
-            ("sent", last.events, now.events),
-            ("timeout", last.events_timed_out, now.events_timed_out),
-            ("result", last.results, now.results),
-            ("result_conflict", last.results_conflicting, now.results_conflicting),
-            ("result_refused", last.results_refused, now.results_refused),
-            ("result_malformed", last.results_malformed, now.results_malformed),
-        ] {
-            add(&self.events, kind, before, after);
-        }
-        for (change, before, after) in [
-            ("claim", last.claims, now.claims),
-            ("takeover", last.takeovers, now.takeovers),
-            ("handoff", last.handoffs, now.handoffs),
-            ("suspension", last.suspensions, now.suspensions),
-            ("generation", last.generations_begun, now.generations_begun),
-        ] {
-            add(&self.vnodes, change, before, after);
-        }
-        for (outcome, before, after) in [
-            ("sent", last.writes, now.writes),
-            ("unknown", last.writes_unknown, now.writes_unknown),
-            ("fenced", last.writes_fenced, now.writes_fenced),
-        ] {
-            add(&self.writes, outcome, before, after);
-        }
-        for (outcome, before, after) in
-            [("sent", last.signals, now.signals), ("dropped", last.signals_dropped, now.signals_dropped)]
-        {
-            add(&self.signals, outcome, before, after);
-        }
-        for (kind, before, after) in [
-            ("told", last.presence_told, now.presence_told),
-            ("found", last.presence_found, now.presence_found),
-        ] {
-            add(&self.presence, kind, before, after);
-        }
-        for (event, before, after) in [
-            ("confirm", last.confirms, now.confirms),
-            ("ask", last.asks, now.asks),
-            ("probe", last.probes, now.probes),
-            ("void", last.void_records, now.void_records),
-            ("undecodable", last.undecodable, now.undecodable),
-            ("moved", last.moved, now.moved),
-            ("reply_ok", last.replies_ok, now.replies_ok),
-            ("reply_unknown", last.replies_unknown, now.replies_unknown),
-        ] {
-            add(&self.channel_events, event, before, after);
-        }
-        for (event, before, after) in [
-            ("refused", last.sessions_refused, now.sessions_refused),
-            ("replaced", last.sessions_replaced, now.sessions_replaced),
-            ("disconnected", last.sessions_disconnected, now.sessions_disconnected),
-            ("refreshed", last.refreshed, now.refreshed),
-            ("refresh_refused", last.refreshes_refused, now.refreshes_refused),
-        ] {
-            add(&self.session_events, event, before, after);
+        let counted: [(&IntCounterVec, &[(&str, u64, u64)]); 8] = [
+            (
+                &self.messages,
+                &[
+                    ("sent", last.sends, now.sends),
+                    ("refused", last.refused, now.refused),
+                    ("appended", last.appended, now.appended),
+                    ("duplicate", last.duplicates, now.duplicates),
+                    ("conflict", last.conflicts, now.conflicts),
+                    ("delivered", last.delivered, now.delivered),
+                    ("replayed", last.replayed, now.replayed),
+                    ("found_by_tail", last.found_by_tail, now.found_by_tail),
+                    ("status_event", last.status_events, now.status_events),
+                    ("undelivered", last.undelivered, now.undelivered),
+                    ("receipt", last.receipts, now.receipts),
+                ],
+            ),
+            (
+                &self.events,
+                &[
+                    ("sent", last.events, now.events),
+                    ("timeout", last.events_timed_out, now.events_timed_out),
+                    ("result", last.results, now.results),
+                    ("result_conflict", last.results_conflicting, now.results_conflicting),
+                    ("result_refused", last.results_refused, now.results_refused),
+                    ("result_malformed", last.results_malformed, now.results_malformed),
+                ],
+            ),
+            (
+                &self.vnodes,
+                &[
+                    ("claim", last.claims, now.claims),
+                    ("takeover", last.takeovers, now.takeovers),
+                    ("handoff", last.handoffs, now.handoffs),
+                    ("suspension", last.suspensions, now.suspensions),
+                    ("generation", last.generations_begun, now.generations_begun),
+                ],
+            ),
+            (
+                &self.writes,
+                &[
+                    ("sent", last.writes, now.writes),
+                    ("unknown", last.writes_unknown, now.writes_unknown),
+                    ("fenced", last.writes_fenced, now.writes_fenced),
+                ],
+            ),
+            (
+                &self.signals,
+                &[
+                    ("sent", last.signals, now.signals),
+                    ("dropped", last.signals_dropped, now.signals_dropped),
+                ],
+            ),
+            (
+                &self.presence,
+                &[
+                    ("told", last.presence_told, now.presence_told),
+                    ("found", last.presence_found, now.presence_found),
+                ],
+            ),
+            (
+                &self.channel_events,
+                &[
+                    ("confirm", last.confirms, now.confirms),
+                    ("ask", last.asks, now.asks),
+                    ("probe", last.probes, now.probes),
+                    ("void", last.void_records, now.void_records),
+                    ("undecodable", last.undecodable, now.undecodable),
+                    ("moved", last.moved, now.moved),
+                    ("reply_ok", last.replies_ok, now.replies_ok),
+                    ("reply_unknown", last.replies_unknown, now.replies_unknown),
+                ],
+            ),
+            (
+                &self.session_events,
+                &[
+                    ("refused", last.sessions_refused, now.sessions_refused),
+                    ("replaced", last.sessions_replaced, now.sessions_replaced),
+                    ("disconnected", last.sessions_disconnected, now.sessions_disconnected),
+                    ("refreshed", last.refreshed, now.refreshed),
+                    ("refresh_refused", last.refreshes_refused, now.refreshes_refused),
+                ],
+            ),
+        ];
+        for (family, counts) in counted {
+            for (label, before, after) in counts {
+                family.with_label_values(&[label]).inc_by(after - before);
+            }
         }
     }
 }
