@@ -5,7 +5,6 @@
 
 use std::collections::HashSet;
 use std::ops::Range;
-use std::sync::Arc;
 
 use bytes::Bytes;
 use futures_util::SinkExt;
@@ -20,7 +19,7 @@ use super::parts::Parts;
 use super::{int, moment, read};
 use crate::archive::again::{Known, Suspects};
 use crate::archive::row::{Dead, Entry, Row, Rows};
-use crate::archive::{ArchiveError, Batch, KNOWN_FOR_MS, Replayed, Stored, Tally};
+use crate::archive::{AT_MAX_MS, ArchiveError, Batch, KNOWN_FOR_MS, Replayed, Stored, Tally};
 
 pub(super) async fn store(link: &Link, parts: &Parts, batch: &Batch) -> Result<Stored, ArchiveError> {
     let rows = Rows::of(batch);
@@ -34,7 +33,7 @@ pub(super) async fn store(link: &Link, parts: &Parts, batch: &Batch) -> Result<S
             return Ok(Stored::Fenced);
         }
         let Rows { entries, mut dead, skipped } = rows;
-        let mut tally = insert(&mut tx, &batch.topic, entries, &mut dead).await?;
+        let mut tally = insert(&mut tx, batch, entries, &mut dead).await?;
         bury(&tx, &dead).await?;
         tx.commit().await?;
         (tally.dead, tally.skipped) = (dead.len() as u64, skipped);
@@ -85,17 +84,20 @@ async fn advance(tx: &Transaction<'_>, batch: &Batch) -> Result<bool, Error> {
 
 async fn insert<'a>(
     tx: &mut Transaction<'_>,
-    topic: &Arc<str>,
+    batch: &Batch,
     entries: Vec<Entry<'a>>,
     dead: &mut Vec<Dead>,
 ) -> Result<Tally, Error> {
+    let topic = &batch.topic;
     let (entries, again) = match Suspects::of(&entries) {
         Some(suspects) => known(tx, &suspects, &entries).await?.part(entries),
         None => (entries, Vec::new()),
     };
     let mut tally = Tally { aliases: alias(tx, &again).await?, ..Tally::default() };
     let all = entries.len();
-    let entries = new_ids(tx, entries).await?;
+    // A letter that is tried again says nothing of when its record came.
+    let known_for_ms = if batch.spans.is_empty() { AT_MAX_MS } else { KNOWN_FOR_MS };
+    let entries = new_ids(tx, entries, known_for_ms).await?;
     tally.duplicates = (all - entries.len()) as u64;
     let mut ranges: Vec<Range<usize>> = Vec::from_iter((!entries.is_empty()).then_some(0..entries.len()));
     while let Some(range) = ranges.pop() {
@@ -116,16 +118,23 @@ async fn insert<'a>(
 }
 
 /// Those whose id, if that is how they are known, is neither there nor has an earlier one. Nearly always all.
-async fn new_ids<'a>(tx: &Transaction<'_>, mut entries: Vec<Entry<'a>>) -> Result<Vec<Entry<'a>>, Error> {
+async fn new_ids<'a>(
+    tx: &Transaction<'_>,
+    mut entries: Vec<Entry<'a>>,
+    known_for_ms: u64,
+) -> Result<Vec<Entry<'a>>, Error> {
     let (mut clients, mut ids, mut since, mut until) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     for row in entries.iter().map(|entry| &entry.row) {
         let Some((client, id)) = row.id() else { return Ok(entries) };
         clients.push(client);
         ids.push(id);
-        since.push(moment(row.at_ms().saturating_sub(KNOWN_FOR_MS)));
-        until.push(moment(row.at_ms() + KNOWN_FOR_MS));
+        since.push(moment(row.at_ms().saturating_sub(known_for_ms)));
+        until.push(moment(row.at_ms() + known_for_ms));
     }
     let Some(table) = entries.first().map(|entry| Table::of(&entry.row)) else { return Ok(entries) };
+    // A copy may be in another partition, which somebody else stores at this moment: one after the other.
+    let turn = "SELECT pg_advisory_xact_lock(hashtext('roost'), hashtext($1))";
+    tx.execute(turn, &[&table.name()]).await?;
     // One look into the index for each, of two or three parts.
     let there = format!(
         "SELECT c.n FROM unnest($1::text[], $2::text[], $3::timestamptz[], $4::timestamptz[])
@@ -287,7 +296,7 @@ pub(super) async fn replay(link: &Link, parts: &Parts, id: u64) -> Result<Replay
         let Some(letter) = read::locked_dead_letter(&tx, id).await? else { return Ok(Replayed::Missing) };
         let batch = letter.batch();
         let Rows { entries, mut dead, .. } = Rows::of(&batch);
-        insert(&mut tx, &batch.topic, entries, &mut dead).await?;
+        insert(&mut tx, &batch, entries, &mut dead).await?;
         let replayed = match dead.pop() {
             Some(Dead { reason, .. }) => {
                 let update = "UPDATE dead_letters SET reason = $2 WHERE id = $1";
