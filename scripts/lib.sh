@@ -34,6 +34,38 @@ apt_install() {
   { apt-get update -qq >&2 && "${install[@]}" >&2; } || die "apt-get could not install: $*"
 }
 
+# For `node --test --test-concurrency`.
+NODE_MIN=20.10
+
+need_node() {
+  local version major minor
+  need_cmd node "install Node $NODE_MIN or newer (https://nodejs.org/en/download)"
+  need_cmd npm "install npm (it comes with Node; Debian: sudo apt-get install npm)"
+  version=$(node --version) || die "node does not run (see above)"
+  IFS=. read -r major minor _ <<<"${version#v}"
+  ((major > ${NODE_MIN%.*} || (major == ${NODE_MIN%.*} && minor >= ${NODE_MIN#*.}))) ||
+    die "node $version is too old: install Node $NODE_MIN or newer (https://nodejs.org/en/download)"
+}
+
+# The browser of the tests, for this script and those that it runs: CHROMIUM, or the system's.
+need_chromium() {
+  [[ -n ${CHROMIUM:-} ]] || have chromium || apt_need chromium
+  export CHROMIUM="${CHROMIUM:-$(command -v chromium)}"
+  [[ -x $CHROMIUM ]] || die "CHROMIUM is no program: $CHROMIUM"
+}
+
+# node_test [OPTION...] FILE...: one after the other. A file that hangs is ended, one that only left something open too,
+# where this Node knows how (20.14).
+node_test() {
+  local known option
+  local -a ends=()
+  known=$(node --help)
+  for option in --test-force-exit --test-timeout=900000; do
+    [[ $known != *"${option%%=*}"* ]] || ends+=("$option")
+  done
+  node --test --test-concurrency=1 "${ends[@]}" "$@"
+}
+
 # Debian starts a server as soon as its package is installed, on the very port we are about to use;
 # a policy-rc.d that answers 101 is the documented way to say no. Runs in the caller's subshell.
 without_daemons() {

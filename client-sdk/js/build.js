@@ -8,7 +8,7 @@ const OUT = new URL('dist/roost.js', import.meta.url);
 const BYTES_MAX = 8_000;
 /** Names that only the core uses: neither frames, nor inputs, nor the public API have a field of such a name. */
 const INTERNAL = `
-  acked act after alone answerBy answered asked auto carrier changed conn core due expires fail failure fatal first
+  acked act after alone answerBy answered asked auto backoff carrier changed conn core due emit expires fail failure fatal first
   greets heard hello holds isCurrent isFullFor isHeard isRunning joined lane lastTrouble link lose missed movedOn
   notWelcome outbox own place promote quiet ready received reply requeue reset result retire retiring setState showed
   signals stage step take target text ticket told waiters wake wants watches welcomed why withdraw writes

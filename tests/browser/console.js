@@ -1,10 +1,12 @@
 // The console as a test uses it: who signs in, what they say, what is listed. Controls have the names that
 // console/README.md gives.
 import assert from 'node:assert/strict';
+import { setTimeout } from 'node:timers/promises';
 import { URL_, until } from '../../client-sdk/js/test/integration/cluster.js';
 
 /** Slow enough for a person to read along, fast enough that a failover meets messages in every state. */
 const SAY_EVERY_MS = 120;
+const ACT_EVERY_MS = 1_000;
 
 /** Opens the console as `user`, and marks the page: a reload would remove the mark. */
 export async function enter(page, user, more = {}) {
@@ -17,8 +19,22 @@ export async function enter(page, user, more = {}) {
 /** Waits until `page` shows an element that fits. */
 export const sees = (page, css) => page.locator(css).first().waitFor();
 export const seesNot = (page, css) => page.locator(css).first().waitFor({ state: 'detached' });
+/**
+ * Does `act` until `page` shows what is gone again after a moment: on a busy machine one may pass unseen, or get lost, as
+ * signals do.
+ */
+export async function seesOf(page, selector, act) {
+  const seen = sees(page, selector).then(() => true);
+  // If the act fails, that is the error.
+  seen.catch(() => {});
+  do await act();
+  while (!(await Promise.race([seen, setTimeout(ACT_EVERY_MS)])));
+}
 export const isMarked = (page) => page.evaluate(() => window.mark === true);
+/** Empty without a connection. */
 export const homeOf = (page) => page.getByTestId('home-node').getAttribute('data-node');
+/** How often the log of a page has an event. */
+export const told = (page, event) => page.locator(`[data-testid=event-log] [data-event=${event}]`).count();
 
 /** Where `node` is shown, of the nodes. */
 export const node = (page, name) => page.locator(`[data-testid=nodes] [data-node="${name}"]`);

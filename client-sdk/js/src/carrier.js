@@ -49,7 +49,7 @@ export class Carrier {
   /**
    * @param {Core} core
    * @param {CarrierOptions} options
-   * @param {(to: string, name: string, value: any, ack?: Cursor) => void} tell the application
+   * @param {(to: string, name: string, value: any, ack?: Cursor, settled?: boolean) => void} tell the application
    */
   constructor(core, options, tell) {
     this.core = core;
@@ -165,7 +165,7 @@ export class Carrier {
   route(conn) {
     this.#attempt(conn, async (signal) => {
       const { url, user = claims(await this.#tokens.get()).sub } = this.#options;
-      if (!user) throw new RoostError('unauthorized', 'no sub in the token');
+      if (!user) throw new RoostError('unauthorized', 'no sub');
       const route = new URL('route', url);
       route.searchParams.set('userId', user);
       const answer = await fetch(route, { signal, cache: 'no-store' });

@@ -33,6 +33,8 @@ export class Roost extends Emitter {
   /** @type {Map<string, Room>} */
   #rooms = new Map();
   #acks;
+  /** Whether the last message came while nothing listened for one. @type {boolean | undefined} */
+  #unheard;
 
   /**
    * @param {string} url of a coordinator; in a page it may be relative
@@ -132,12 +134,19 @@ export class Roost extends Emitter {
    * @param {string} name
    * @param {any} value
    * @param {Cursor} [ack]
+   * @param {boolean} [settled]
    */
-  #tell(to, name, value, ack) {
+  #tell(to, name, value, ack, settled) {
     /** @type {Emitter<any>} */
     const target =
       { client: this, inbox: this.inbox, presence: this.presence }[to] ?? this.room(to.slice('room:'.length));
     target.emit(name, value);
-    if (ack && this.#acks && this.inbox.isHeard('message')) this.#carrier.step('mark', 'ack', ack);
+    if (!ack || !this.#acks) return;
+    /** @type {unknown} */
+    let isTaken = this.inbox.isHeard('message');
+    // An ack is for all before it, too: a result's must not be for messages that nobody was told.
+    if (name === 'message') this.#unheard = !isTaken;
+    if (name === 'result' && !this.#unheard) isTaken ||= settled || this.inbox.isHeard(name);
+    if (isTaken) this.#carrier.step('mark', 'ack', ack);
   }
 }

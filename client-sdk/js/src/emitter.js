@@ -26,7 +26,7 @@ export class Emitter {
    * @param {keyof Events & string} name
    */
   isHeard(name) {
-    return !!this.#listeners.get(name)?.size;
+    return this.#listeners.get(name)?.size;
   }
 
   /**

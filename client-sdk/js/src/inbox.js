@@ -12,7 +12,7 @@ import { cursorOf } from './core/place.js';
  * - `signal`: something that is not kept
  *
  * Add listeners before `connect()`: what comes while nobody listens for `message` is not shown later, and not
- * acknowledged.
+ * acknowledged. A result that an `event` or a listener waits for is, unless the last message before it was not shown.
  * @extends {Part<{ message: Message, result: Message, receipt: Message, gap: Gap, signal: Signal }>}
  */
 export class Inbox extends Part {

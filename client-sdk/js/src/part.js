@@ -10,7 +10,7 @@ import { bytes } from './wire.js';
  */
 export function name(what, text, max = 128) {
   if (text && bytes(text) <= max && !/\p{Cc}/u.test(text)) return text;
-  throw new RoostError('bad_request', `not the name of a ${what}`);
+  throw new RoostError('bad_request', `not a ${what}'s name`);
 }
 
 /**

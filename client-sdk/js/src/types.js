@@ -126,14 +126,15 @@
  * - `token`: get a fresh token; answered by `token`
  * - `offer`: write, unless the socket is behind
  * - `close`: close, or forget what is under way
- * - `tell`: the application; `ack` is what this acknowledges, `name` is empty for what was shown before
+ * - `tell`: the application; `ack` is what this acknowledges, `name` is empty for what was shown before, `settled` that
+ *   a caller has this result
  * - `answer`: a caller
  * @typedef {[name: 'route', conn: number]
  *   | [name: 'open', conn: number, url: string, fresh: boolean]
  *   | [name: 'token', conn: number]
  *   | [name: 'write' | 'offer', conn: number, text: string]
  *   | [name: 'close', conn: number]
- *   | [name: 'tell', to: string, name: string, value: any, ack?: Cursor]
+ *   | [name: 'tell', to: string, name: string, value: any, ack?: Cursor, settled?: boolean]
  *   | [name: 'answer', ticket: number, error: import('./error.js').RoostError | null, ok?: any]} Action
  */
 

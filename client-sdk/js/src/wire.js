@@ -14,7 +14,7 @@ export function encode(frame) {
   const text = JSON.stringify(frame);
   const size = bytes(text);
   if (size > FRAME_BYTES_MAX) {
-    throw new RoostError('too_large', `${size} bytes > ${FRAME_BYTES_MAX}`);
+    throw new RoostError('too_large', `${size} bytes`);
   }
   return text;
 }

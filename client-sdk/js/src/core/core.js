@@ -89,7 +89,7 @@ export class Core {
   tick() {
     const { link, outbox, signals, now } = this;
     if (this.isRunning) link.tick();
-    if (outbox.tick(now, link.writes > 0) && link.writes) link.broken(link.writes, 'no answer to a command');
+    if (outbox.tick(now, link.writes > 0) && link.writes) link.broken(link.writes, 'no reply');
     const conn = link.writes;
     if (!conn) return signals.clear();
     for (const { id, text, join } of outbox.take(now)) {
@@ -181,7 +181,7 @@ export class Core {
       return this.fail(new RoostError('other_user'));
     }
     this.link.promote(conn, w.ping_interval_ms);
-    this.outbox.withdraw((p) => p.own || !!p.command.connect);
+    this.outbox.withdraw((p) => p.own || p.command.connect);
     this.outbox.requeue();
     this.node = w.node;
     this.setState('connected', null);
@@ -206,7 +206,7 @@ export class Core {
     const { join, leave } = p.command;
     let error = reply.error ? new RoostError(reply.error.code, reply.error.message, { id }) : null;
     if (join && !error) this.rooms.joined(join, p.own, ok);
-    if (join && p.own && error) this.rooms.lose(join.room, error);
+    else if (join && p.own) this.rooms.lose(join.room, /** @type {RoostError} */ (error));
     if (leave) {
       this.rooms.leave(leave);
       // It was not in the room: over this connection, or by a first copy of this command.
@@ -236,18 +236,22 @@ export class Core {
     const verdict = place?.message(m);
     // What is taken of a room is not acknowledged to anybody.
     const ack = (to === 'inbox' && place?.received) || undefined;
-    if (verdict === 'hole') this.link.broken(conn, 'a missing message');
+    if (verdict === 'hole') this.link.broken(conn, 'a hole');
     if (verdict === 'shown' && ack) this.tell(to, '', null, ack);
     if (verdict !== 'show') return;
+    let settled;
     if (ack && m.kind === 'result') {
       const { type, event_id: id } = m.data;
       this.outbox.withdraw(
-        (p) => !!p.command.result && p.command.id === id,
-        () => (type === 'event_timeout' ? new RoostError('timeout', type, { id, sent: true }) : null),
+        (p) => p.command.result && p.command.id === id,
+        () => {
+          settled = true;
+          return type === 'event_timeout' ? new RoostError('timeout', type, { id, sent: true }) : null;
+        },
         m.data,
       );
     }
-    this.tell(to, m.kind, m, ack);
+    this.tell(to, m.kind, m, ack, settled);
   }
 
   /** @param {any} reset */
@@ -319,14 +323,9 @@ export class Core {
     this.act('write', conn, JSON.stringify(frame));
   }
 
-  /**
-   * @param {string} to
-   * @param {string} name
-   * @param {any} value
-   * @param {Cursor} [ack]
-   */
-  tell(to, name, value, ack) {
-    this.act('tell', to, name, value, ack);
+  /** @param {[to: string, name: string, value: any, ack?: Cursor, settled?: boolean]} event */
+  tell(...event) {
+    this.act('tell', ...event);
   }
 
   /** @param {Action} action */

@@ -92,12 +92,12 @@ export class Link {
   tick() {
     const { now } = this.#core;
     const c = this.#current;
-    if (c?.answerBy && c.answerBy <= now) this.broken(c.conn, 'no answer to a ping');
+    if (c?.answerBy && c.answerBy <= now) this.broken(c.conn, 'no pong');
     else if (c && c.heard + c.quiet <= now) this.#probe(c);
     const next = this.#next;
     if (!next || next.at > now) return;
     if (next.step === 'wait') this.#begin(next.target);
-    else this.broken(next.conn, `no answer in time (${next.step})`);
+    else this.broken(next.conn, `no answer (${next.step})`);
   }
 
   /** The network or the machine came back: nothing is waited for that only time was to bring. */
@@ -143,8 +143,8 @@ export class Link {
    * @param {Target} target
    * @param {number} [after]
    */
-  #goto({ url, epoch }, after = 0) {
-    this.#wait(Math.min(after, SERVER_DELAY_MS_MAX), { url, epoch }, true);
+  #goto(target, after = 0) {
+    this.#wait(Math.min(after, SERVER_DELAY_MS_MAX), target, true);
   }
 
   /**
@@ -199,7 +199,7 @@ export class Link {
     this.#core.act('close', conn);
     if (++this.#hops <= HOPS_MAX) return this.#goto(moved, moved.after_ms);
     this.#hops = 0;
-    this.#failed({ why: 'moved too often' });
+    this.#failed({ why: 'too many moves' });
   }
 
   /**

@@ -78,7 +78,7 @@ export class Outbox {
 
   /**
    * Forgets commands, and tells who waited for them.
-   * @param {(p: Pending) => boolean} unwanted
+   * @param {(p: Pending) => unknown} unwanted
    * @param {(p: Pending) => RoostError | null} [error]
    * @param {any} [ok]
    */

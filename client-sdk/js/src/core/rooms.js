@@ -9,7 +9,7 @@ const ROOMS_MAX = 200;
 
 /**
  * @typedef {object} Room
- * @property {RoomAt} at as the application joined it; without a cursor
+ * @property {RoomAt} at as the application joined it last; without a cursor
  * @property {Place} place
  * @property {boolean} auto the server has everyone join it
  */
@@ -89,7 +89,8 @@ export class Rooms {
     const { cursor, ...kept } = at;
     const room = this.#rooms.get(at.room);
     this.#declined.delete(at.room);
-    if (room && !own) room.at = kept;
+    // In place: a join of the core's own that waits is to be written like this, too.
+    if (room && !own) Object.assign(room.at, kept);
     if (!room && own) return;
     if (!room) this.#rooms.set(at.room, { at: kept, place: new Place(cursor), auto: false });
     this.#placed(at.room, joined);

@@ -4,6 +4,7 @@ import assert from 'node:assert/strict';
 import { execFile, spawn } from 'node:child_process';
 import { createHmac } from 'node:crypto';
 import { mkdtemp, rm } from 'node:fs/promises';
+import { connect } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
@@ -14,6 +15,10 @@ const BIN = process.env.ROOST_BIN ?? new URL('../../../../target/debug/roost', i
 const PORT = Number(process.env.ROOST_TEST_JS_PORT ?? 17_800);
 const SECRET = 'a secret of the tests of the SDK, long enough';
 const PATIENCE_MS = 60_000;
+/** A cluster that was asked to end and has not by then is killed. */
+const END_MS_MAX = 15_000;
+/** One that is stuck does not answer at all. */
+const ANSWER_MS_MAX = 5_000;
 export const URL_ = `http://127.0.0.1:${PORT}`;
 
 const base64 = (value) => Buffer.from(JSON.stringify(value)).toString('base64url');
@@ -28,7 +33,10 @@ export function token(user, lives = 600, claims = {}) {
 /** Starts a cluster and waits until every vnode has a home. */
 export async function cluster(env = {}) {
   const dir = await mkdtemp(join(tmpdir(), 'roost-js-'));
-  let running = await start(dir, env);
+  let running = await start(dir, env).catch(async (error) => {
+    await rm(dir, { recursive: true });
+    throw error;
+  });
   return {
     /** Ends as in a crash, and is there again with what it had kept. */
     async crash() {
@@ -42,34 +50,70 @@ export async function cluster(env = {}) {
   };
 }
 
+/** Programs that run: none outlives the tests, however these end. */
+const children = new Set();
+process.on('exit', () => children.forEach((child) => child.kill('SIGKILL')));
+// By itself a signal ends Node without `exit`.
+for (const [signal, code] of [
+  ['SIGINT', 130],
+  ['SIGTERM', 143],
+]) {
+  process.once(signal, () => process.exit(code));
+}
+
 async function start(dir, env) {
+  // Otherwise the tests would run against whatever is there, an earlier run's cluster perhaps.
+  assert.ok(!(await isTaken(PORT)), `something listens on port ${PORT} already: end it, or set ROOST_TEST_JS_PORT`);
   const options = {
     env: { ...process.env, JWT_SECRET: SECRET, ROOST_DATA_DIR: dir, ...env },
     stdio: ['ignore', 'pipe', 'pipe'],
   };
   const child = spawn(BIN, ['dev', '--port', String(PORT)], options);
+  children.add(child);
   let said = '';
   for (const stream of [child.stdout, child.stderr]) stream.on('data', (text) => (said = (said + text).slice(-4000)));
-  let ended = false;
-  const end = new Promise((resolve) => {
+  let hasEnded = false;
+  const ended = new Promise((resolve) => {
     child.on('error', (error) => (said += error.message));
-    child.on('close', () => resolve((ended = true)));
+    child.on('close', () => {
+      hasEnded = true;
+      children.delete(child);
+      resolve();
+    });
   });
-  await until('every vnode has a home', async () => {
-    assert.ok(!ended, `${BIN} ended: ${said}`);
-    // An error until it has read the table.
-    const { rows = [] } = await fetch(`${URL_}/ring`).then(
-      (r) => r.json(),
-      () => ({}),
-    );
-    return rows.length === 1024 && rows.every(([, , , ready]) => ready);
-  });
-  return {
-    end(signal) {
-      child.kill(signal);
-      return end;
-    },
+  const end = async (signal) => {
+    child.kill(signal);
+    const timer = setTimeout(() => child.kill('SIGKILL'), END_MS_MAX);
+    await ended;
+    clearTimeout(timer);
   };
+  try {
+    await until('every vnode has a home', async () => {
+      // An error until it has read the table.
+      const { rows = [] } = await fetch(`${URL_}/ring`, { signal: AbortSignal.timeout(ANSWER_MS_MAX) })
+        .then((r) => r.json())
+        .catch(() => ({}));
+      // After the answer: it may be another program's.
+      assert.ok(!hasEnded, `${BIN} ended: ${said}`);
+      return rows.length === 1024 && rows.every(([, , , ready]) => ready);
+    });
+  } catch (error) {
+    // Nobody else knows of it, and the test's process would wait for it.
+    await end('SIGKILL');
+    throw error;
+  }
+  return { end };
+}
+
+function isTaken(port) {
+  return new Promise((resolve) => {
+    const socket = connect(port, '127.0.0.1');
+    socket.on('error', () => resolve(false));
+    socket.on('connect', () => {
+      socket.destroy();
+      resolve(true);
+    });
+  });
 }
 
 /** Runs the program with a token of a service. */

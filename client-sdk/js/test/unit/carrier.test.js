@@ -209,3 +209,35 @@ test('a frame that cannot be read costs the connection, and an unknown one nothi
 test('without a WebSocket it says so', () => {
   assert.throws(() => client({ WebSocket: undefined }), { name: 'TypeError' });
 });
+
+/** Has an inbox of such messages come to a client, and gives the offset that it acknowledged last. */
+async function acks(messages, prepare = () => {}, options) {
+  const roost = client(options);
+  prepare(roost);
+  await roost.connect();
+  const result = roost.event(1, { id: 'e1' }).catch((error) => error);
+  const [socket] = Socket.all.slice(-1);
+  const stream = 'user:ÿalice';
+  messages.forEach(([kind, data], n) =>
+    socket.says({ type: 'message', stream, generation: 1, offset: n + 1, id: `m${n}`, from: 'x', kind, data }),
+  );
+  await settled();
+  roost.disconnect();
+  await result;
+  return socket.sent.filter(({ type }) => type === 'ack').at(-1)?.cursor.offset;
+}
+
+test('a result counts as dealt with if somebody waits for it, or listens', async () => {
+  const awaited = ['result', { type: 'event_result', event_id: 'e1' }];
+  const late = ['result', { type: 'event_result', event_id: 'e0' }];
+  const message = ['message', 1];
+  const results = (roost) => roost.inbox.on('result', () => {});
+  const all = (roost) => (results(roost), roost.inbox.on('message', () => {}));
+  assert.equal(await acks([awaited]), 1);
+  assert.equal(await acks([late]), undefined);
+  assert.equal(await acks([late, awaited]), 2);
+  assert.equal(await acks([late], results), 1);
+  assert.equal(await acks([awaited], undefined, { ack: 'manual' }), undefined);
+  assert.equal(await acks([awaited, message, late], results), 1, 'a message that nobody was told is not acknowledged');
+  assert.equal(await acks([awaited, message, late], all), 3);
+});

@@ -130,7 +130,9 @@ export class Client {
   }
 
   join(room, options = {}) {
-    return this.command({ id: `j${this.tickets}`, lane: `in:${room}`, alone: true, join: { room, ...options } });
+    // As `Room.join` does: what is not asked for is named, too.
+    const join = { room, presence: undefined, info: undefined, ...options };
+    return this.command({ id: `j${this.tickets}`, lane: `in:${room}`, alone: true, join });
   }
 
   leave(room) {

@@ -92,6 +92,21 @@ test('with a fresh token every room is joined again, and one that it does not al
   assert.equal(c.events('message').length, 1);
 });
 
+test('joined again behind a join that is under way, a room is joined as that asked', () => {
+  const { c, conn } = inLobby({ info: 'old' });
+  c.join('lobby', { presence: true });
+  const [join] = c.frames('join');
+  c.refresh(conn);
+  assert.deepEqual(c.frames('join'), []);
+  c.reply(conn, join.id, room(at(1, 7)));
+  const [again] = c.frames('join');
+  assert.deepEqual([again.presence, again.info], [true, undefined]);
+  c.reply(conn, again.id, room(at(1, 7)));
+  c.step('closed', conn, 1006, '').pass(500);
+  c.dial();
+  assert.deepEqual(c.frames('connect')[0].rooms, [{ room: 'lobby', presence: true, cursor: at(1, 7) }]);
+});
+
 test('after leave nothing of a room is shown and no connection names it', () => {
   const { c, conn } = inLobby();
   const ticket = c.leave('lobby');
