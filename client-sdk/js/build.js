@@ -6,6 +6,8 @@ import { build } from 'esbuild';
 const OUT = new URL('dist/roost.js', import.meta.url);
 /** Compressed, as servers send it. */
 const BYTES_MAX = 8_000;
+/** By which the zlib of another machine may pack worse: what was built once is not refused there. */
+const ZLIB_BYTES = 64;
 /** Names that only the core uses: neither frames, nor inputs, nor the public API have a field of such a name. */
 const INTERNAL = `
   acked act after alone answerBy answered asked auto backoff carrier changed conn core due emit expires fail failure fatal first
@@ -28,6 +30,7 @@ const { outputFiles } = await build({
 const [{ text }] = outputFiles;
 const bytes = gzipSync(text, { level: 9 }).length;
 console.log(`dist/roost.js: ${text.length} bytes, ${bytes} compressed, of at most ${BYTES_MAX}`);
-if (bytes >= BYTES_MAX) throw new Error('the bundle is too large');
-if (!process.argv.includes('--check')) await writeFile(OUT, text);
+const checks = process.argv.includes('--check');
+if (bytes >= BYTES_MAX + (checks ? ZLIB_BYTES : 0)) throw new Error('the bundle is too large');
+if (!checks) await writeFile(OUT, text);
 else if (text !== (await readFile(OUT, 'utf8').catch(() => ''))) throw new Error('dist/roost.js is old: npm run build');
