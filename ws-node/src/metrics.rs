@@ -78,6 +78,9 @@ pub fn origins_refused(registry: &Registry) -> prometheus::Result<IntCounter> {
     Ok(counter)
 }
 
+/// A label, and what was counted under it before and by now.
+type Counted<'a> = (&'a str, u64, u64);
+
 impl Metrics {
     pub fn register(r: &Registry) -> prometheus::Result<Self> {
         let redis = IntCounter::new("roost_redis_commands_total", "Commands and scripts sent to the store")?;
@@ -219,7 +222,7 @@ impl Metrics {
         self.redis.inc_by(commands - self.last_commands);
         self.last_commands = commands;
         let last = std::mem::replace(&mut self.last, now);
-        let counted: [(&IntCounterVec, &[(&str, u64, u64)]); 8] = [
+        let counted: [(_, &[Counted]); 8] = [
             (
                 &self.messages,
                 &[
