@@ -79,7 +79,7 @@ pub fn origins_refused(registry: &Registry) -> prometheus::Result<IntCounter> {
 }
 
 /// A label, and what was counted under it before and by now.
-type Counted<'a> = (&'a str, u64, u64);
+type Counted = (&'static str, u64, u64);
 
 impl Metrics {
     pub fn register(r: &Registry) -> prometheus::Result<Self> {
