@@ -80,7 +80,7 @@ impl Results {
         left.front()
     }
 
-    /// One is done with, or is to be tried again; true if its page is all done with.
+    /// One is done with, and the partition goes on; or it is to be tried again.
     fn settle(&mut self, key: SessionKey, done: bool) -> Option<u32> {
         let (partition, client) = self.under_way.remove(&key)?;
         let page = self.pages.get_mut(&partition)?;
@@ -145,22 +145,22 @@ impl NodeCore {
         let Some(page) = self.results.pages.get(&partition) else { return };
         let waiting = page.clients.iter().filter(|(_, (_, under_way))| under_way.is_none());
         for client in waiting.map(|(client, _)| client.clone()).collect::<Vec<_>>() {
-            self.hand_next(partition, &client, now);
+            while self.hand_next(partition, &client, now) {}
         }
         self.page_done(partition);
     }
 
-    fn hand_next(&mut self, partition: u32, client: &UserId, now: Now) {
+    /// Hands out a client's next; true if it was answered at once, and there may be another.
+    fn hand_next(&mut self, partition: u32, client: &UserId, now: Now) -> bool {
         let stream = StreamId::inbox(client);
         let to = self.vnode_of(&stream);
         // The other half is for what is sent.
         if self.channels.get(&to).is_some_and(|c| c.len() >= self.cfg.channel_items_max / 2) {
-            return;
+            return false;
         }
-        let Some(page) = self.results.pages.get(&partition) else { return };
-        // One that was answered at once has handed out the others.
+        let Some(page) = self.results.pages.get(&partition) else { return false };
         let waiting = page.clients.get(client).filter(|(_, under_way)| under_way.is_none());
-        let Some(left) = waiting.and_then(|(left, _)| left.front()) else { return };
+        let Some(left) = waiting.and_then(|(left, _)| left.front()) else { return false };
         let ClientResult { result_id: id, event_id: event, record, .. } = left.result.clone();
         let data: Box<RawValue> = record.into();
         let key = self.results.key(partition, client);
@@ -176,7 +176,10 @@ impl NodeCore {
         match attached {
             Attached::Yes { .. } => {}
             // Another record with its id is before it, and that one stands.
-            Attached::Conflict => return self.result_answered(key, Some(&ItemResult::Conflict), now),
+            Attached::Conflict => {
+                self.counters.results_conflicting += 1;
+                return self.results.settle(key, true).is_some();
+            }
             Attached::No => {
                 let (from, kind) = (PROCESSOR.to_owned(), RESULT.to_owned());
                 let append = Append { stream, from, id, kind, data, receipt: false, answers: Some(event) };
@@ -185,6 +188,7 @@ impl NodeCore {
             }
         }
         self.pump(to, now);
+        false
     }
 
     /// What the client's home did with a result; `None`: nothing is known of it, and it is handed out again.
