@@ -15,11 +15,13 @@ use futures_util::future::join_all;
 use roost_archiver::Archiver;
 use roost_backend::archive::Archive;
 use roost_backend::embedded::{EmbeddedLog, EmbeddedStore};
-use roost_backend::log::{Log, LogReader};
+use roost_backend::log::{Log, LogReader, Position, TopicSpec};
 use roost_backend::store::{Store, StoreConfig};
 use roost_client::{Client, Events};
 use roost_coordinator::{Coordinator, CoordinatorConfig};
 use roost_proto::claims::Role;
+use roost_proto::events::PARTITIONS;
+use roost_proto::results::CLIENT_RESULTS;
 use roost_proto::{Claims, NodeId, RoomId, StreamId, UserId};
 use roost_ring::Pins;
 use roost_service::telemetry::{self, LogFormat};
@@ -111,6 +113,9 @@ impl Setup {
             place,
             services,
         };
+        if cluster.services.is_some() {
+            cluster.pass_over_results().await;
+        }
         let starting = (0..cluster.names.len()).map(|i| cluster.start_node(i));
         let nodes = join_all(starting).await;
         cluster.nodes = nodes.into_iter().map(Some).collect();
@@ -195,6 +200,19 @@ impl Drop for Cluster {
 }
 
 impl Cluster {
+    /// What clusters of earlier tests left in the broker is none of this one's.
+    async fn pass_over_results(&self) {
+        let log = &self.observer.log;
+        let spec = TopicSpec::shared(CLIENT_RESULTS, PARTITIONS);
+        log.ensure_topic(CLIENT_RESULTS, spec).await.expect("the topic is made");
+        let mut ends = Vec::new();
+        for partition in 0..PARTITIONS {
+            let offset = log.end(CLIENT_RESULTS, partition).await.expect("its end is known");
+            ends.push(Position { partition, offset });
+        }
+        log.commit(CLIENT_RESULTS, &ends).await.expect("the group is kept");
+    }
+
     /// See [`Setup::start`].
     pub async fn start(backend: Backend, nodes: usize) -> Option<Self> {
         Setup::new(backend, nodes).start().await
