@@ -50,6 +50,17 @@ impl WsNodeConfig {
         };
         Self { core, access: Access::default(), verifier, http: HttpLimits::default() }
     }
+
+    /// Takes over what every program of a cluster is told alike.
+    pub fn take_common(&mut self, common: &CommonConfig) {
+        let (core, tuning) = (&mut self.core, &common.tuning);
+        core.lease_ttl_ms = tuning.lease_ttl_ms;
+        core.linger_ms = tuning.presence_linger_ms;
+        core.grace_ms = tuning.presence_grace_ms;
+        core.undelivered_after_ms = tuning.undelivered_after_ms;
+        core.event_timeout_ms = tuning.event_timeout_ms;
+        self.http = common.http.clone();
+    }
 }
 
 /// What the program reads from the environment.
@@ -107,13 +118,8 @@ impl Settings {
         core.open_rooms = field("OPEN_ROOMS", raw.open_rooms, false, flag)?;
         core.auto_join = field("AUTO_JOIN_ROOMS", raw.auto_join_rooms, Vec::new(), rooms)?;
         core.archive_url = optional("ARCHIVE_URL", raw.archive_url, http_url)?;
-        core.lease_ttl_ms = common.tuning.lease_ttl_ms;
-        core.linger_ms = common.tuning.presence_linger_ms;
-        core.grace_ms = common.tuning.presence_grace_ms;
-        core.undelivered_after_ms = common.tuning.undelivered_after_ms;
-        core.event_timeout_ms = common.tuning.event_timeout_ms;
         core.url.clone_from(&url(&common));
-        config.http = common.http.clone();
+        config.take_common(&common);
         sessions.apply(&mut config);
         let sasl = kafka.sasl.as_ref();
         let sasl = sasl.map(|s| [s.mechanism.as_str(), s.username.as_str(), s.password.expose()]);

@@ -65,9 +65,12 @@ async fn a_partition_with_nothing_left_stands_where_it_ends() {
     };
     let following = tokio::spawn(follower.run(stop.clone()));
     let all = BTreeMap::from([(0, REMOVED), (1, REMOVED)]);
-    while progress.get() != all {
-        sleep(Duration::from_millis(5)).await;
-    }
+    let there = async {
+        while progress.get() != all {
+            sleep(Duration::from_millis(5)).await;
+        }
+    };
+    timeout(Duration::from_secs(20), there).await.expect("it moves over what is gone");
     assert_eq!(archive.positions(TOPIC).await.unwrap(), all);
     stop.cancel();
     following.await.unwrap();

@@ -54,12 +54,7 @@ impl Cluster {
         let mut config = WsNodeConfig::new(name, common.tuning.vnodes, &Pins::Auto, common.jwt.verifier());
         config.core.open_rooms = true;
         config.core.archive_url = Some(format!("http://127.0.0.1:{}", self.row.archiver()));
-        config.core.lease_ttl_ms = common.tuning.lease_ttl_ms;
-        config.core.linger_ms = common.tuning.presence_linger_ms;
-        config.core.grace_ms = common.tuning.presence_grace_ms;
-        config.core.undelivered_after_ms = common.tuning.undelivered_after_ms;
-        config.core.event_timeout_ms = common.tuning.event_timeout_ms;
-        config.http = common.http.clone();
+        config.take_common(common);
         self.sessions.clone().apply(&mut config);
         Ok(Server::bind(config, self.backends.clone(), ports).await?)
     }

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use roost_backend::store::{
-    AppendOp, Closes, DataSet, EventOp, Fence, MemberOp, Op, OutboxEvent, Ticket, TicketId, Write,
+    AppendOp, Closes, DataSet, EventOp, Fence, MemberOp, Op, OutboxEvent, Ticket, Write,
 };
 use roost_proto::frames::{ChosenStatus, ReplyOk};
 use roost_proto::ids::{Cursor, DeviceId, Epoch, MessageId, Seq, Sid, UserId, VnodeId};
@@ -62,7 +62,6 @@ pub enum Work {
     },
     /// Nobody answered an event.
     TimedOut {
-        id: TicketId,
         op: AppendOp,
         arrived_us: u64,
     },

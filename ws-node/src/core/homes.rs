@@ -353,15 +353,13 @@ impl NodeCore {
                     );
                     self.known(vnode, &op, Cursor::new(generation, offset), at, call.write.now_ms, now);
                 }
-                (Work::TimedOut { id, op, .. }, OpResult::Duplicate { offset, at }) => {
+                (Work::TimedOut { op, .. }, OpResult::Duplicate { offset, at }) => {
                     self.known(vnode, &op, Cursor::new(generation, offset), at, call.write.now_ms, now);
-                    let Some(home) = self.homes.get_mut(&vnode) else { return };
-                    home.tickets.close(&id);
                 }
                 // Somebody answered before.
-                (Work::TimedOut { id, .. }, _) => {
+                (Work::TimedOut { op, .. }, _) => {
                     let Some(home) = self.homes.get_mut(&vnode) else { return };
-                    home.tickets.close(&id);
+                    home.close_ticket(&op);
                 }
                 (Work::Item { sid, chan, n, op, .. }, OpResult::Conflict) => {
                     self.counters.conflicts += 1;

@@ -121,7 +121,7 @@ impl NodeCore {
         for id in home.tickets.overdue(clock_ms, self.cfg.event_timeout_ms, room) {
             let Some(ticket) = home.tickets.open.get_mut(&id).copied() else { continue };
             let op = timeout_op(&self.cfg, &id, ticket, clock_ms, now);
-            home.queue.push_back(Work::TimedOut { id, op, arrived_us: now.us });
+            home.queue.push_back(Work::TimedOut { op, arrived_us: now.us });
             self.dirty.insert(vnode);
         }
     }
