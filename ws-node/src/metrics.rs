@@ -31,6 +31,7 @@ pub struct Metrics {
     canary_age: Gauge,
     canary_took: Gauge,
     accepts: IntGauge,
+    under_way: IntGaugeVec,
     messages: IntCounterVec,
     vnodes: IntCounterVec,
     writes: IntCounterVec,
@@ -109,6 +110,13 @@ impl Metrics {
                 "Since the last message of this node's own was sent that was confirmed by its home and the log",
             )?,
             canary_took: gauge(r, "roost_canary_round_trip_seconds", "How long that one took")?,
+            under_way: {
+                let help = "Bytes under way: to the store in writes, from it in reads, and to sockets beyond what each \
+                            has for itself";
+                let gauges = IntGaugeVec::new(Opts::new("roost_bytes_under_way", help), &["what"])?;
+                r.register(Box::new(gauges.clone()))?;
+                gauges
+            },
             accepts: int_gauge(
                 r,
                 "roost_accepts_per_second",
@@ -219,6 +227,11 @@ impl Metrics {
         self.canary_age.set(gauges.canary_age_ms as f64 / 1000.0);
         self.canary_took.set(gauges.canary_took_ms.unwrap_or(0) as f64 / 1000.0);
         self.accepts.set(gauges.accepts_per_s as i64);
+        let under_way =
+            [("writes", gauges.write_bytes), ("reads", gauges.read_bytes), ("sockets", gauges.socket_bytes)];
+        for (what, bytes) in under_way {
+            self.under_way.with_label_values(&[what]).set(bytes as i64);
+        }
         self.redis.inc_by(commands - self.last_commands);
         self.last_commands = commands;
         let last = std::mem::replace(&mut self.last, now);

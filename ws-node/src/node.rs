@@ -46,7 +46,10 @@ const LOG_TIMEOUT: Duration = Duration::from_secs(3);
 const TABLE_EVERY: Duration = Duration::from_secs(1);
 /// Between two reads for the sake of hints: many come together when many vnodes move, and one read serves them.
 const HINT_PAUSE: Duration = Duration::from_millis(20);
-/// Replays and presence asked of the store at once.
+/// How long an activation may take: what is taken over may be hundreds of megabytes, in pieces that each have the
+/// store's own limit.
+const ACTIVATE_TIMEOUT: Duration = Duration::from_secs(10);
+/// Questions about presence asked of the store at once. How many reads of streams are under way is the core's to say.
 const READS_MAX: usize = 64;
 /// Pause after a failed read.
 pub const RETRY: Duration = Duration::from_millis(200);
@@ -253,9 +256,22 @@ impl Node {
         T: Send + 'static,
         F: Future<Output = Result<T, StoreError>> + Send + 'static,
     {
+        self.ask_within(STORE_TIMEOUT, what, call, event);
+    }
+
+    fn ask_within<T, F>(
+        &self,
+        limit: Duration,
+        what: &'static str,
+        call: F,
+        event: impl FnOnce(Option<T>) -> Event + Send + 'static,
+    ) where
+        T: Send + 'static,
+        F: Future<Output = Result<T, StoreError>> + Send + 'static,
+    {
         let events = self.parts.events.clone();
         self.parts.tasks.spawn(async move {
-            let answer = match timeout(STORE_TIMEOUT, call).await {
+            let answer = match timeout(limit, call).await {
                 Ok(Ok(answer)) => Some(answer),
                 Ok(Err(error)) => {
                     tracing::debug!(%error, what, "the store did not answer");
@@ -268,7 +284,7 @@ impl Node {
         });
     }
 
-    /// The same for what may be much at once: it must not hold up writes and renewals on the same connection.
+    /// The same for what may be much at once.
     fn ask_in_turn<T, F>(
         &self,
         what: &'static str,
@@ -307,12 +323,12 @@ impl Node {
                     answer,
                 });
             }
-            Action::Read { session, vnode, stream, generation, after, limit } => {
+            Action::Read { ask, session, vnode, stream, generation, after, limit } => {
                 let name = stream.clone();
-                self.ask_in_turn(
+                self.ask(
                     "read",
                     async move { store.read(vnode, &name, generation, after, limit).await },
-                    move |answer| Event::Read { session, stream, generation, after, answer },
+                    move |answer| Event::Read { ask, session, stream, generation, after, answer },
                 );
             }
             Action::Follow { channel, ask } => {
@@ -354,12 +370,12 @@ impl Node {
                     move |answer| Event::PresenceStandings { vnodes, answer },
                 );
             }
-            Action::Page { session, id, vnode, stream, before, limit } => {
+            Action::Page { ask, session, id, vnode, stream, before, limit } => {
                 let of = stream.clone();
-                self.ask_in_turn(
+                self.ask(
                     "page",
                     async move { store.page(vnode, &of, before, limit).await },
-                    move |answer| Event::Paged { session, id, stream, before, answer },
+                    move |answer| Event::Paged { ask, session, id, stream, before, answer },
                 );
             }
             Action::Answer { call, reply } => {
@@ -406,8 +422,11 @@ impl Node {
             }
             Action::Activate(a) => {
                 let (vnode, epoch) = (a.vnode, a.epoch);
-                self.ask("activate", async move { store.activate(&a).await }, move |answer| {
-                    Event::Activated { vnode, epoch, answer }
+                let call = async move { store.activate(&a).await };
+                self.ask_within(ACTIVATE_TIMEOUT, "activate", call, move |answer| Event::Activated {
+                    vnode,
+                    epoch,
+                    answer,
                 });
             }
             Action::Ready(r) => {
@@ -440,9 +459,9 @@ impl Node {
 
     fn fan(&mut self, sessions: &[SessionKey], frame: &[u8], lane: events::Lane) {
         match wire::encode(frame) {
-            Ok(frame) => {
+            Ok(wire) => {
                 for session in sessions {
-                    self.hand(*session, Out::Frame { frame: frame.clone(), lane });
+                    self.hand(*session, Out::Frame { frame: wire.clone(), lane, bytes: frame.len() });
                 }
             }
             Err(error) => {
@@ -491,6 +510,14 @@ pub async fn watch_table(
             Err(_) => Err("no answer in time".to_owned()),
         };
         let failed = outcome.is_err();
+        // The table goes another way than the data.
+        let outcome = match outcome {
+            Ok(()) => match timeout(STORE_TIMEOUT, store.ping()).await {
+                Ok(answer) => answer.map_err(|error| error.to_string()),
+                Err(_) => Err("the data does not answer in time".to_owned()),
+            },
+            failed => failed,
+        };
         health.set("redis", outcome);
         tokio::select! {
             () = stop.cancelled() => return,

@@ -4,9 +4,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::{HeaderMap, StatusCode};
-use roost_backend::store::Store;
+use roost_backend::store::{Limit, Store};
 use roost_proto::claims::Role;
 use roost_proto::events::Message;
+use roost_proto::limits::BATCH_BYTES_MAX;
 use roost_proto::{ErrorBody, ErrorCode, MessageId, Offset, StreamId, UserId};
 use roost_service::admin::SID_HEADER;
 use roost_service::tokens::{self, Verifier};
@@ -170,23 +171,28 @@ impl Operator {
         let vnode = roost_ring::vnode_of_stream(&stream, self.vnodes);
         let explained = self.ask(Query::User(to.clone())).await?;
         let Explained { home: Some(home), sessions, .. } = explained else { return Ok(Value::Null) };
-        let window = self.store.read(vnode, &stream, home.generation, Offset(0), SEARCH_MAX);
-        let window = timeout(ANSWER_TIMEOUT, window).await.ok().and_then(Result::ok).ok_or_else(|| {
-            ErrorBody::new(
-                ErrorCode::Unavailable,
-                "the store does not answer: its messages cannot be looked through",
-            )
-        })?;
-        let entries = window.entries.iter().filter_map(|(offset, frame)| {
-            let message: Message = serde_json::from_slice(frame).ok()?;
-            (message.id == *id).then(|| json!({"offset": offset, "from": message.from, "at": message.at}))
-        });
-        let entries: Vec<Value> = entries.collect();
+        let (mut entries, mut searched, mut after) = (Vec::<Value>::new(), 0, Offset(0));
+        while searched < SEARCH_MAX {
+            let limit = Limit { entries: SEARCH_MAX - searched, bytes: BATCH_BYTES_MAX };
+            let window = self.store.read(vnode, &stream, home.generation, after, limit);
+            let window = timeout(ANSWER_TIMEOUT, window).await.ok().and_then(Result::ok).ok_or_else(|| {
+                let why = "the store does not answer: its messages cannot be looked through";
+                ErrorBody::new(ErrorCode::Unavailable, why)
+            })?;
+            let Some((last, _)) = window.entries.last() else { break };
+            after = *last;
+            searched += window.entries.len();
+            entries.extend(window.entries.iter().filter_map(|(offset, frame)| {
+                let message: Message = serde_json::from_slice(frame).ok()?;
+                let found = || json!({"offset": offset, "from": message.from, "at": message.at});
+                (message.id == *id).then(found)
+            }));
+        }
         Ok(json!({
             "stream": stream,
             "generation": home.generation,
             "entries": entries,
-            "searched": window.entries.len(),
+            "searched": searched,
             "sessions": sessions,
         }))
     }

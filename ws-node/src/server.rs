@@ -220,8 +220,8 @@ impl Server {
             next: AtomicU64::new(1),
             // Beside commands there are acks, pongs and what is refused.
             frames: (4 * config.core.commands_per_s, 2 * config.core.commands_burst),
-            credit: config.core.credit,
-            signal_credit: config.core.signal_credit,
+            credit: (config.core.credit, config.core.credit_bytes),
+            signal_credit: (config.core.signal_credit, config.core.signal_credit_bytes),
             queue_max: config.core.credit + config.core.signal_credit + UNANSWERED_MAX + SLACK,
             sockets: self.sockets.clone(),
             closing: self.closing.clone(),

@@ -54,6 +54,8 @@ pub enum Out {
     Frame {
         frame: Bytes,
         lane: Lane,
+        /// As the core counts them.
+        bytes: usize,
     },
     Close {
         code: CloseCode,
@@ -73,9 +75,9 @@ pub struct Shared {
     pub next: AtomicU64,
     /// Frames of any kind read from one connection, per second and in a burst; 0: no limit.
     pub frames: (u32, u32),
-    /// Message frames and signals that may be on their way to one socket.
-    pub credit: usize,
-    pub signal_credit: usize,
+    /// Frames and bytes of messages and signals that may be on their way to one socket.
+    pub credit: (usize, usize),
+    pub signal_credit: (usize, usize),
     /// Room for all message frames on credit, all replies, and what the server says of itself.
     pub queue_max: usize,
     pub sockets: TaskTracker,
@@ -234,7 +236,7 @@ async fn open(shared: &Shared, connect: Connect, claims: Option<Claims>) -> Resu
         session: key,
         user: claims.sub.clone(),
         device: connect.device,
-        rights: Rights { rooms: claims.rooms, watch: claims.watch },
+        rights: Rights::of(claims.rooms, claims.watch, claims.role),
         epoch: connect.epoch,
         cursor: connect.cursor,
         rooms: connect.rooms,
@@ -382,9 +384,9 @@ impl Session {
         let mut closing = None;
         for out in batch.drain(..) {
             match out {
-                Out::Frame { frame, lane } => {
+                Out::Frame { frame, lane, bytes } => {
                     frames.push(frame);
-                    self.taken.take(lane);
+                    self.taken.take(lane, bytes);
                 }
                 Out::Close { code, reason } => {
                     closing = Some((code, reason.into_owned()));
@@ -477,7 +479,7 @@ impl Session {
             return Err(TokenError::Expired.body());
         }
         self.lifetime = Lifetime::of(claims.exp, now_s, shared.token_expiring, Instant::now());
-        Ok(Rights { rooms: claims.rooms, watch: claims.watch })
+        Ok(Rights::of(claims.rooms, claims.watch, claims.role))
     }
 
     async fn tell(&self, event: Event) -> Result<(), Option<Closing>> {

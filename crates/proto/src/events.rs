@@ -99,6 +99,13 @@ pub fn message_bytes(stream: &StreamId, cursor: Cursor, rest: &[u8]) -> Bytes {
     Bytes::from(out)
 }
 
+/// Who sent a message, from its frame. Quotes within the texts before it are escaped, so the first such name is it.
+pub fn sender_of(message: &[u8]) -> Option<String> {
+    const NAME: &[u8] = b",\"from\":";
+    let at = message.windows(NAME.len()).position(|part| part == NAME)?;
+    serde_json::Deserializer::from_slice(&message[at + NAME.len()..]).into_iter().next()?.ok()
+}
+
 /// What a user shows to others.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]

@@ -1,13 +1,14 @@
 //! A token bucket: pure, without a clock, so that a session, an address and a simulation can all own one.
 
-/// One token in the unit the level is kept in. A rate of n per second is then exactly n units per millisecond,
-/// and no rounding adds up.
-const UNITS: u64 = 1000;
-
-/// Lets `burst` through at once and `per_s` a second after that.
+/// Lets `burst` through at once and as many a second, or an hour, after that.
+///
+/// The level is kept in units of which a token has as many as there are milliseconds in the period: a rate of n is then
+/// exactly n units a millisecond, and no rounding adds up.
 #[derive(Debug, Clone)]
 pub struct Bucket {
-    per_s: u32,
+    rate: u32,
+    /// Units of one token.
+    token: u64,
     capacity: u64,
     level: u64,
     at_ms: u64,
@@ -16,8 +17,17 @@ pub struct Bucket {
 impl Bucket {
     /// A full bucket. A `per_s` of 0 means no limit; a `burst` of 0 is taken as 1, or nothing could ever pass.
     pub fn new(per_s: u32, burst: u32) -> Self {
-        let capacity = u64::from(burst.max(1)) * UNITS;
-        Self { per_s, capacity, level: capacity, at_ms: 0 }
+        Self::per(1000, per_s, burst)
+    }
+
+    /// The same for a rate per hour.
+    pub fn hourly(per_hour: u32, burst: u32) -> Self {
+        Self::per(3_600_000, per_hour, burst)
+    }
+
+    fn per(token: u64, rate: u32, burst: u32) -> Self {
+        let capacity = u64::from(burst.max(1)) * token;
+        Self { rate, token, capacity, level: capacity, at_ms: 0 }
     }
 
     /// Takes one token.
@@ -27,25 +37,43 @@ impl Bucket {
     /// # Errors
     /// When there is none: the milliseconds until there is one again.
     pub fn take(&mut self, now_ms: u64) -> Result<(), u64> {
-        if self.per_s == 0 {
-            return Ok(());
+        self.take_many(1, now_ms)
+    }
+
+    /// Takes `n` tokens; more than the burst count as the burst, or they could never pass.
+    ///
+    /// # Errors
+    /// When there are fewer: the milliseconds until there are as many; none is taken then.
+    pub fn take_many(&mut self, n: u32, now_ms: u64) -> Result<(), u64> {
+        match self.wait_ms(n, now_ms) {
+            0 => {
+                self.level = self.level_at(now_ms).saturating_sub(self.units(n));
+                self.at_ms = self.at_ms.max(now_ms);
+                Ok(())
+            }
+            wait_ms => Err(wait_ms),
         }
-        self.level = self.level_at(now_ms);
-        self.at_ms = self.at_ms.max(now_ms);
-        if self.level >= UNITS {
-            self.level -= UNITS;
-            return Ok(());
+    }
+
+    /// How long until `n` tokens can be taken; 0: now.
+    pub fn wait_ms(&self, n: u32, now_ms: u64) -> u64 {
+        if self.rate == 0 {
+            return 0;
         }
-        Err((UNITS - self.level).div_ceil(u64::from(self.per_s)))
+        self.units(n).saturating_sub(self.level_at(now_ms)).div_ceil(u64::from(self.rate))
     }
 
     /// Whether it is as good as new, so that forgetting it changes nothing.
     pub fn is_full(&self, now_ms: u64) -> bool {
-        self.per_s == 0 || self.level_at(now_ms) == self.capacity
+        self.rate == 0 || self.level_at(now_ms) == self.capacity
+    }
+
+    fn units(&self, n: u32) -> u64 {
+        (u64::from(n) * self.token).min(self.capacity)
     }
 
     fn level_at(&self, now_ms: u64) -> u64 {
-        let gained = now_ms.saturating_sub(self.at_ms).saturating_mul(u64::from(self.per_s));
+        let gained = now_ms.saturating_sub(self.at_ms).saturating_mul(u64::from(self.rate));
         self.level.saturating_add(gained).min(self.capacity)
     }
 }
@@ -79,6 +107,25 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn a_rate_per_hour_gives_one_after_its_part_of_the_hour() {
+        let mut bucket = Bucket::hourly(1000, 2);
+        assert!(bucket.take(0).is_ok() && bucket.take(0).is_ok());
+        assert_eq!(bucket.take(0), Err(3600));
+        let passed = (1..=3_600_000).filter(|now_ms| bucket.take(*now_ms).is_ok()).count();
+        assert_eq!(passed, 1000);
+    }
+
+    #[test]
+    fn many_are_taken_together_or_none() {
+        let mut bucket = Bucket::new(10, 100);
+        assert_eq!(bucket.take_many(60, 0), Ok(()));
+        assert_eq!(bucket.take_many(60, 0), Err(2000));
+        assert_eq!((bucket.wait_ms(40, 0), bucket.take_many(40, 0)), (0, Ok(())));
+        assert_eq!(bucket.take_many(1000, 10_000), Ok(()), "more than the burst are the burst");
+        assert_eq!(bucket.take(10_000), Err(100));
     }
 
     #[test]

@@ -2,12 +2,15 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use roost_backend::store::Limit;
 use roost_proto::events::{Message, Status, StatusEvent};
 use roost_proto::frames::ChosenStatus;
 use roost_proto::ids::{Cursor, Epoch, Offset, StreamId, UserId};
 
 use super::process::CANARY_MS;
 use super::{World, client};
+
+const ALL: Limit = Limit { entries: usize::MAX, bytes: usize::MAX };
 
 type Where = (Epoch, u64);
 
@@ -159,7 +162,7 @@ fn everything_settled(world: &World, wrong: &mut Vec<String>) {
         let stream = StreamId::new(format!("user:{}", client::name(client.user))).expect("a plain name");
         let data = &world.data[world.vnode_of(client.user).index()];
         let Some((_, _, generation, _)) = data.head() else { continue };
-        let window = data.read(&stream, generation, Offset(0), usize::MAX);
+        let window = data.read(&stream, generation, Offset(0), ALL);
         if let (Some((tail, _)), true) = (window.entries.last(), client.is_online())
             && client.cursor != Some(Cursor::new(generation, *tail))
         {

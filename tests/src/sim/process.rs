@@ -7,6 +7,7 @@ use roost_backend::store::{Deregister, OwnRows};
 use roost_proto::ids::NodeId;
 use roost_ws_node::core::credit::Taken;
 use roost_ws_node::core::events::{Action, Event, Lane, Now, SessionKey};
+use roost_ws_node::core::shares::ShareConfig;
 use roost_ws_node::core::{CoreConfig, NodeCore};
 
 use super::store::Peer;
@@ -30,7 +31,7 @@ pub(crate) struct Process {
     skew: i64,
     canaries: bool,
     /// Frames on credit for one socket, of each lane.
-    credit: (usize, usize),
+    credit: [(usize, usize); 2],
     taken: BTreeMap<SessionKey, Taken>,
     /// When the last publication reaches it.
     pub heard_at: u64,
@@ -99,6 +100,17 @@ impl World {
         cfg.outbox_max = 8;
         cfg.batch_max = 3;
         cfg.credit = 3;
+        // Fewer than that of the larger messages.
+        (cfg.credit_bytes, cfg.signal_credit_bytes) = (1000, 1000);
+        if self.setup.seed % 3 == 1 {
+            cfg.shares = ShareConfig {
+                to_one: (2, 2),
+                to_all: (5, 5),
+                from_new: (2, 2),
+                new_streams: (3600, 2),
+                ..ShareConfig::default()
+            };
+        }
         cfg.commands_per_s = 1000;
         cfg.commands_burst = 1000;
         cfg.accepts_per_s = 100;
@@ -119,7 +131,8 @@ impl World {
         let pid = self.processes.len();
         let skew = self.node_skew.get(&node).copied().unwrap_or(0);
         let canaries = cfg.canary_every_ms > 0;
-        let credit = (cfg.credit, cfg.signal_credit);
+        let credit =
+            [(cfg.credit, cfg.credit_bytes), (cfg.signal_credit, cfg.signal_credit_bytes)];
         let core = NodeCore::new(cfg, self.clock(skew));
         self.note(|| format!("p{pid} starts as {} ({node})", core.sid()));
         self.processes.push(Process {
@@ -318,10 +331,10 @@ impl World {
                 self.saw_presence_of(pid, &write);
                 self.ask_store(Peer::Node(pid), store::Request::Write(call, *write))
             }
-            Action::Read { session, vnode, stream, generation, after, limit } => {
+            Action::Read { ask, session, vnode, stream, generation, after, limit } => {
                 self.ask_store(
                     Peer::Node(pid),
-                    store::Request::Read { session, vnode, stream, generation, after, limit },
+                    store::Request::Read { ask, session, vnode, stream, generation, after, limit },
                 );
             }
             Action::Refresh => {
@@ -359,12 +372,12 @@ impl World {
     fn send_frame(&mut self, pid: usize, session: SessionKey, frame: bytes::Bytes, lane: Lane) {
         self.saw_frame(pid, session, &frame);
         let Some(user) = self.clients.iter().position(|c| c.has(pid, session.0)) else { return };
-        let at = self.clients[user].arrival(self.now + self.rng.random_range(1..8));
+        let (at, bytes) = (self.clients[user].arrival(self.now + self.rng.random_range(1..8)), frame.len());
         self.at(at, Happening::ToClient { user, connection: session.0, frame: Ok(frame) });
         let process = &mut self.processes[pid];
-        let (credit, signals) = process.credit;
+        let [credit, signals] = process.credit;
         let taken = process.taken.entry(session).or_insert_with(|| Taken::new(session, credit, signals));
-        taken.take(lane);
+        taken.take(lane, bytes);
         if let Some(event) = taken.due() {
             self.at(at, Happening::ToCore { pid, event: Box::new(event) });
         }

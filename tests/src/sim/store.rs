@@ -48,12 +48,13 @@ pub(crate) enum Request {
     Renew(Renew, u64),
     Write(u64, Write),
     Read {
+        ask: u64,
         session: SessionKey,
         vnode: VnodeId,
         stream: StreamId,
         generation: Epoch,
         after: Offset,
-        limit: usize,
+        limit: Limit,
     },
     Standings(Vec<(VnodeId, StreamId)>),
     Presence {
@@ -235,9 +236,9 @@ impl World {
                 Event::Renewed { sent, rows, answer }
             }
             Request::Write(call, write) => self.write(peer, call, write),
-            Request::Read { session, vnode, stream, generation, after, limit } => {
+            Request::Read { ask, session, vnode, stream, generation, after, limit } => {
                 let answer = Some(self.data[vnode.index()].read(&stream, generation, after, limit));
-                Event::Read { session, stream, generation, after, answer }
+                Event::Read { ask, session, stream, generation, after, answer }
             }
             Request::Standings(rooms) => {
                 let standing =
@@ -357,7 +358,8 @@ fn unanswered(request: &Request) -> Option<Told> {
         Request::PresenceStandings(vnodes) => {
             Event::PresenceStandings { vnodes: vnodes.clone(), answer: None }
         }
-        Request::Read { session, stream, generation, after, .. } => Event::Read {
+        Request::Read { ask, session, stream, generation, after, .. } => Event::Read {
+            ask: *ask,
             session: *session,
             stream: stream.clone(),
             generation: *generation,

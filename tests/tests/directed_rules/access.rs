@@ -185,7 +185,7 @@ fn a_refresh_changes_the_rights_or_says_why_not() {
         token,
     };
     rig.give(1, refresh("r1", Err(ErrorBody::new(ErrorCode::Unauthorized, "no"))));
-    rig.give(1, refresh("r2", Ok(Rights { rooms: Some(vec!["team-*".into()]), watch: None })));
+    rig.give(1, refresh("r2", Ok(Rights { rooms: Some(vec!["team-*".into()]), ..Rights::default() })));
     assert_eq!((rig.told(session, "r1"), rig.told(session, "r2")), (vec!["unauthorized"], vec!["ok"]));
     assert_eq!(rig.nodes[1].counters().refreshed, 1);
     let query = Query::User(UserId::new(&bob).unwrap());

@@ -98,15 +98,16 @@ impl Rig {
     }
 
     fn frame(&mut self, node: usize, session: SessionKey, frame: &[u8], lane: events::Lane) {
-        let (counted, signal) = (lane == events::Lane::Message, lane == events::Lane::Signal);
+        let of = |wanted| if lane == wanted { (1, frame.len()) } else { (0, 0) };
+        let (messages, signals) = (of(events::Lane::Message), of(events::Lane::Signal));
         let frame = ServerFrame::parse(std::str::from_utf8(frame).unwrap()).unwrap();
         self.frames.push((session.0, frame));
-        let (frames, signals) = (usize::from(counted), usize::from(signal));
         if self.stalled.contains(&session.0) {
-            let undrained = self.undrained.entry(session.0).or_default();
-            *undrained = (undrained.0 + frames, undrained.1 + signals);
-        } else if frames + signals > 0 {
-            self.later(1, node, Event::Drained { session, frames, signals });
+            let (m, s) = self.undrained.entry(session.0).or_default();
+            *m = (m.0 + messages.0, m.1 + messages.1);
+            *s = (s.0 + signals.0, s.1 + signals.1);
+        } else if messages.0 + signals.0 > 0 {
+            self.later(1, node, Event::Drained { session, messages, signals });
         }
     }
 
@@ -182,9 +183,9 @@ impl Rig {
                 wait = if answer.is_none() { STORE_TIMEOUT_MS } else { wait };
                 Event::Written { vnode, call, answer }
             }
-            Action::Read { session, vnode, stream, generation, after, limit } => {
+            Action::Read { ask, session, vnode, stream, generation, after, limit } => {
                 let answer = (!cut).then(|| self.data[vnode.index()].read(&stream, generation, after, limit));
-                Event::Read { session, stream, generation, after, answer }
+                Event::Read { ask, session, stream, generation, after, answer }
             }
             Action::ReadPresence { vnode, users, ask } => {
                 let answer = (!cut).then(|| self.data[vnode.index()].presences(&users));
@@ -195,9 +196,9 @@ impl Rig {
                 let answer = (!cut).then(|| vnodes.iter().map(standing).collect());
                 Event::PresenceStandings { vnodes, answer }
             }
-            Action::Page { session, id, vnode, stream, before, limit } => {
+            Action::Page { ask, session, id, vnode, stream, before, limit } => {
                 let answer = (!cut).then(|| self.data[vnode.index()].page(&stream, before, limit));
-                Event::Paged { session, id, stream, before, answer }
+                Event::Paged { ask, session, id, stream, before, answer }
             }
             other => unreachable!("not a question to the store: {other:?}"),
         };

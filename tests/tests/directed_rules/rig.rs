@@ -103,7 +103,8 @@ pub struct Rig {
     sessions: BTreeMap<u64, usize>,
     /// Sessions whose sockets take nothing.
     pub stalled: BTreeSet<u64>,
-    undrained: BTreeMap<u64, (usize, usize)>,
+    /// Frames and bytes, of messages and of signals.
+    undrained: BTreeMap<u64, ((usize, usize), (usize, usize))>,
     pub frames: Vec<(u64, ServerFrame)>,
     pub closes: Vec<(u64, CloseCode)>,
     /// To commands of the server API.
@@ -400,9 +401,9 @@ impl Rig {
     /// The socket takes everything it was handed.
     pub fn drain(&mut self, session: u64) {
         self.stalled.remove(&session);
-        let (frames, signals) = self.undrained.remove(&session).unwrap_or_default();
+        let (messages, signals) = self.undrained.remove(&session).unwrap_or_default();
         let session = SessionKey(session);
-        self.give(self.sessions[&session.0], Event::Drained { session, frames, signals });
+        self.give(self.sessions[&session.0], Event::Drained { session, messages, signals });
     }
 }
 

@@ -142,20 +142,23 @@ fn lists_of_members_and_records_about_them_are_bounded() {
 fn several_long_lists_go_in_several_records() {
     let mut rig = rig(&[0, 1, 2, 0]);
     crowd(&mut rig, 200, 3);
-    let carol = rig.user(2, 0);
-    let session = rig.connect(2, &carol);
+    // A socket has credit for one of them.
+    let sessions = [0, 1, 2].map(|k| {
+        let user = rig.user(2, k);
+        rig.connect(2, &user)
+    });
     // What was answered is lost, and asked for again, all at once.
     rig.road =
         Box::new(|_, record| if matches!(record, Record::Confirm(_)) { Road::Lost } else { Road::Goes });
     for k in 0..3 {
         let room = rig.room(1, k);
-        rig.members(session, &room, &format!("m{k}"));
+        rig.members(sessions[k], &room, &format!("m{k}"));
     }
     rig.run(100);
     rig.clear_road();
     rig.run(5000);
     for k in 0..3 {
-        assert_eq!(rig.done(session, &format!("m{k}")).members.as_ref().map(Vec::len), Some(200));
+        assert_eq!(rig.done(sessions[k], &format!("m{k}")).members.as_ref().map(Vec::len), Some(200));
     }
     let largest = rig.sent.iter().map(|(_, _, bytes, _)| *bytes).max();
     assert!(largest.is_some_and(|bytes| bytes < RESULTS_BYTES_MAX), "{largest:?}");
@@ -218,7 +221,7 @@ fn narrower_rights_take_rooms_away() {
     }
     rig.live.hold_follows = true;
     rig.join(a, &asked, "j4");
-    let token = Ok(Rights { rooms: Some(vec![kept.to_string()]), watch: None });
+    let token = Ok(Rights { rooms: Some(vec![kept.to_string()]), ..Rights::default() });
     rig.give(0, Event::Refresh { session: SessionKey(a), id: MessageId::new("f1").unwrap(), token });
     rig.run(500);
     assert_eq!((rig.told(a, "f1"), rig.told(a, "j4")), (vec!["ok"], vec!["forbidden"]));

@@ -38,6 +38,8 @@ use crate::socket;
 
 /// Requests at once. At 5 ms each that is 25,000 a second; and of the largest bodies it is 128 MiB.
 const REQUESTS_MAX: usize = 128;
+/// Pages of streams read at once, 1 MiB each.
+const PAGES_MAX: usize = 4;
 /// When to come again if there are more, in milliseconds: some are done by then.
 const BUSY_RETRY_AFTER_MS: u64 = 250;
 /// The core answers every command within 20 s; this is for a core that has too much to do to say so.
@@ -59,6 +61,7 @@ pub struct Api {
     pub log: Arc<dyn Log>,
     pub tasks: TaskTracker,
     turns: Semaphore,
+    pages: Semaphore,
     lookers: Arc<Semaphore>,
 }
 
@@ -108,6 +111,7 @@ impl Api {
             log,
             tasks,
             turns,
+            pages: Semaphore::new(PAGES_MAX),
             lookers,
         }
     }

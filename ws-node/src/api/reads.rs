@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use roost_backend::store::{Shown, StoreError, shown_of};
+use roost_backend::store::{Limit, Shown, StoreError, shown_of};
 use roost_proto::frames::ReplyOk;
 use roost_proto::history::Before;
 use roost_proto::limits::BATCH_BYTES_MAX;
@@ -61,7 +61,12 @@ pub async fn history(
     let limit = history::limit(limit)?;
     let vnode = roost_ring::vnode_of_stream(stream, api.vnodes);
     let before = before.map(|before| before.0);
-    let page = within(api.store.page(vnode, stream, before, limit)).await?;
+    let limit = Limit { entries: limit, bytes: BATCH_BYTES_MAX };
+    let page = within(async {
+        // Waited for as long as for the answer.
+        let _turn = api.pages.acquire().await;
+        api.store.page(vnode, stream, before, limit).await
+    });
     let asked = history::Asked { stream, before, archive_url: api.archive_url.as_deref() };
-    Ok(history::answer(page, BATCH_BYTES_MAX, asked))
+    Ok(history::answer(page.await?, asked))
 }

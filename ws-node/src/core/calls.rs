@@ -12,7 +12,7 @@ use roost_proto::results::CLIENT_RESULTS;
 use serde_json::value::RawValue;
 
 use super::canary::CANARY;
-use super::channel::{Attached, ItemKey, Pending, Waiter};
+use super::channel::{Attached, By, ItemKey, Pending, Waiter};
 use super::events::{Now, SessionKey};
 use super::homes::body_hash;
 use super::rooms::placing::ROOMS;
@@ -82,11 +82,11 @@ impl NodeCore {
             Attached::Conflict => return self.reply_conflict(key, append.id.as_str()),
             Attached::No => {}
         }
-        if self.channels.get(&vnode).is_some_and(|c| c.len() >= self.cfg.channel_items_max) {
+        if !self.has_place(vnode, &By::Services, append.data.get().len()) {
             let why = "too much is queued for this receiver's home";
             return self.refuse(key, append.id.as_str(), why, RETRY_AFTER_MS);
         }
-        self.push_append(vnode, append, hash, waiter, now);
+        self.push_append(By::Services, append, hash, waiter, now);
     }
 
     pub(super) fn waiter(&mut self, session: SessionKey, now: Now) -> Waiter {
@@ -98,15 +98,16 @@ impl NodeCore {
     /// Queues what is no session's.
     pub(super) fn push_append(
         &mut self,
-        vnode: VnodeId,
+        by: By,
         append: Append,
         hash: u64,
         waiter: Waiter,
         now: Now,
     ) {
+        let vnode = self.vnode_of(&append.stream);
         let item: ItemKey = (append.stream.clone(), append.from.clone(), append.id.clone());
         let body = serde_json::value::to_raw_value(&ItemBody::Append(append)).expect("bodies always encode");
-        self.channel(vnode, now).push(Pending::new(item, body, hash, waiter), now.mono);
+        self.queue(vnode, Pending::new(by, item, body, hash, waiter), now);
         self.pump(vnode, now);
     }
 

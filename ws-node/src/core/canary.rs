@@ -5,6 +5,7 @@ use roost_proto::events::CANARY_KIND;
 use roost_proto::ids::{MessageId, NodeId, StreamId, UserId, VnodeId};
 use roost_proto::records::Append;
 
+use super::channel::By;
 use super::events::{Now, SessionKey};
 use super::homes::body_hash;
 use super::{NodeCore, Registration};
@@ -64,7 +65,7 @@ impl NodeCore {
             return;
         }
         if let Some(user) = self.canary_user(vnode) {
-            self.send_canary(&user, vnode, now);
+            self.send_canary(&user, now);
         }
     }
 
@@ -92,7 +93,7 @@ impl NodeCore {
         names.into_iter().find(|user| self.vnode_of(&StreamId::inbox(user)) == vnode)
     }
 
-    fn send_canary(&mut self, user: &UserId, vnode: VnodeId, now: Now) {
+    fn send_canary(&mut self, user: &UserId, now: Now) {
         self.canary.sent += 1;
         // Nodes share the reserved users, and may be born in the same millisecond.
         let id = format!("canary-{:08x}-{}-{}", self.cfg.random, self.sid.born(), self.canary.sent);
@@ -111,6 +112,6 @@ impl NodeCore {
         };
         let waiter = self.waiter(CANARY, now);
         let hash = body_hash(CANARY_KIND, append.data.get());
-        self.push_append(vnode, append, hash, waiter, now);
+        self.push_append(By::Own, append, hash, waiter, now);
     }
 }

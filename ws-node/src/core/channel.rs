@@ -1,8 +1,9 @@
 //! What this node has for one vnode: items in order, kept until their home confirms them (rules 1–6).
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 
-use roost_proto::ids::{Epoch, MessageId, NodeId, Sid, StreamId, VnodeId};
+use roost_backend::store::EventOp;
+use roost_proto::ids::{Epoch, MessageId, NodeId, Sid, StreamId, UserId, VnodeId};
 use roost_proto::limits::VOID_AFTER_MS;
 use roost_proto::records::{ChannelId, Confirm, Item, ItemResult, Probe};
 use serde_json::value::RawValue;
@@ -28,12 +29,47 @@ pub struct Waiter {
 /// What makes an item a repeat of another.
 pub type ItemKey = (StreamId, String, MessageId);
 
+/// Whose places an item takes.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub enum By {
+    User(UserId),
+    /// The server API.
+    Services,
+    /// The cluster itself: receipts, results, what rooms ask, canaries. Their places are their own.
+    Own,
+}
+
+/// How much of something waits.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Load {
+    pub items: usize,
+    pub bytes: usize,
+    /// Of the items, events for the processors.
+    pub events: usize,
+}
+
+impl Load {
+    pub fn add(&mut self, other: Self) {
+        self.items += other.items;
+        self.bytes += other.bytes;
+        self.events += other.events;
+    }
+
+    pub fn remove(&mut self, other: Self) {
+        self.items = self.items.saturating_sub(other.items);
+        self.bytes = self.bytes.saturating_sub(other.bytes);
+        self.events = self.events.saturating_sub(other.events);
+    }
+}
+
 #[derive(Debug)]
 pub struct Pending {
     pub key: ItemKey,
     /// `None` is a void.
     body: Option<Box<RawValue>>,
     hash: u64,
+    pub by: By,
+    pub load: Load,
     pub waiters: Vec<Waiter>,
     /// Whose it is and when it came: of who asked for it last, even if told `unknown` since.
     session: SessionKey,
@@ -45,6 +81,8 @@ pub struct Pending {
 #[derive(Debug)]
 pub struct Dropped {
     pub key: ItemKey,
+    pub by: By,
+    pub load: Load,
     /// Its later sends to the stream must wait until this one is repeated (rule 1).
     pub session: SessionKey,
     pub arrival: u64,
@@ -53,14 +91,16 @@ pub struct Dropped {
 
 impl From<Pending> for Dropped {
     fn from(item: Pending) -> Self {
-        Self { key: item.key, session: item.session, arrival: item.arrival, waiters: item.waiters }
+        let Pending { key, by, load, session, arrival, waiters, .. } = item;
+        Self { key, by, load, session, arrival, waiters }
     }
 }
 
 impl Pending {
-    pub fn new(key: ItemKey, body: Box<RawValue>, hash: u64, waiter: Waiter) -> Self {
+    pub fn new(by: By, key: ItemKey, body: Box<RawValue>, hash: u64, waiter: Waiter) -> Self {
         let (session, arrival, renewed) = (waiter.session, waiter.arrival, waiter.since);
-        Self { key, body: Some(body), hash, waiters: vec![waiter], session, arrival, renewed }
+        let load = Load { items: 1, bytes: body.get().len(), events: usize::from(key.1 == EventOp::BY) };
+        Self { key, by, load, body: Some(body), hash, waiters: vec![waiter], session, arrival, renewed }
     }
 }
 
@@ -87,6 +127,9 @@ pub struct Channel {
     /// Where each queued key is, counted from the first item ever.
     index: HashMap<ItemKey, u64>,
     base: u64,
+    /// What is queued, by whose it is; and of all but the cluster's own.
+    shares: BTreeMap<By, Load>,
+    others: Load,
     heard: u64,
     probe_wait: u64,
     again_at: Option<u64>,
@@ -102,6 +145,8 @@ impl Channel {
             next: 1,
             index: HashMap::new(),
             base: 0,
+            shares: BTreeMap::new(),
+            others: Load::default(),
             heard: now,
             probe_wait: PROBE_MIN_MS,
             again_at: None,
@@ -114,6 +159,45 @@ impl Channel {
 
     pub fn is_empty(&self) -> bool {
         self.items.is_empty()
+    }
+
+    /// Whether one more may be queued. Who has some already has at most as many as are free; for the first of who has
+    /// none there are as many places again. So nobody finds all of them taken by another, nor by ten.
+    pub fn has_place(&self, by: &By, bytes: usize, items_max: usize, bytes_max: usize) -> bool {
+        let mine = self.share(by);
+        if *by == By::Own {
+            return mine.items < items_max;
+        }
+        if mine.items == 0 {
+            return self.others.items < 2 * items_max && self.others.bytes < 2 * bytes_max;
+        }
+        let free = items_max.saturating_sub(self.others.items);
+        let bytes_free = bytes_max.saturating_sub(self.others.bytes);
+        free > 0 && mine.items <= free && mine.bytes + bytes <= bytes_free
+    }
+
+    /// What is queued of somebody's.
+    pub fn share(&self, by: &By) -> Load {
+        self.shares.get(by).copied().unwrap_or_default()
+    }
+
+    fn enters(&mut self, by: &By, load: Load) {
+        self.shares.entry(by.clone()).or_default().add(load);
+        if *by != By::Own {
+            self.others.add(load);
+        }
+    }
+
+    fn leaves(&mut self, by: &By, load: Load) {
+        if let Some(share) = self.shares.get_mut(by) {
+            share.remove(load);
+            if share.items == 0 {
+                self.shares.remove(by);
+            }
+        }
+        if *by != By::Own {
+            self.others.remove(load);
+        }
     }
 
     pub fn home(&self) -> Option<&NodeId> {
@@ -161,6 +245,7 @@ impl Channel {
             self.probe_wait = PROBE_MIN_MS;
         }
         self.index.insert(item.key.clone(), self.base + self.items.len() as u64);
+        self.enters(&item.by, item.load);
         self.items.push_back(item);
     }
 
@@ -244,6 +329,7 @@ impl Channel {
 
     fn pop(&mut self) -> Option<Pending> {
         let item = self.items.pop_front()?;
+        self.leaves(&item.by, item.load);
         if self.index.get(&item.key) == Some(&self.base) {
             self.index.remove(&item.key);
         }
@@ -269,6 +355,7 @@ impl Channel {
         let (gone, stay): (VecDeque<_>, VecDeque<_>) =
             self.items.drain(..).partition(|i| i.key.0 == stream && i.key.1 == from);
         self.items = stay;
+        gone.iter().for_each(|item| self.leaves(&item.by, item.load));
         self.index = (self.base..)
             .zip(&self.items)
             .filter(|(_, i)| i.body.is_some())
@@ -339,5 +426,58 @@ impl Channel {
     /// Ends the channel.
     pub fn into_dropped(self) -> impl Iterator<Item = Dropped> {
         self.items.into_iter().map(Dropped::from)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn item(by: &By, n: usize, bytes: usize) -> Pending {
+        let stream = StreamId::new("user:bob").unwrap();
+        let id = MessageId::new(format!("m{n}")).unwrap();
+        let body = RawValue::from_string(format!("\"{}\"", "x".repeat(bytes - 2))).unwrap();
+        let waiter = Waiter { session: SessionKey(1), arrival: 1, since: 0, since_us: 0 };
+        Pending::new(by.clone(), (stream, "alice".into(), id), body, 0, waiter)
+    }
+
+    fn by(name: &str) -> By {
+        By::User(UserId::new(name).unwrap())
+    }
+
+    /// How many of this size somebody can queue.
+    fn fill(channel: &mut Channel, by: &By, bytes: usize) -> usize {
+        let before = channel.len();
+        while channel.has_place(by, bytes, 1000, 1_000_000) {
+            channel.push(item(by, channel.len(), bytes), 0);
+        }
+        channel.len() - before
+    }
+
+    #[test]
+    fn nobody_finds_all_places_taken() {
+        let sid = Sid::new(&NodeId::new("ws-1").unwrap(), 1, 1);
+        let mut channel = Channel::new(VnodeId(0), sid.clone(), 0);
+        assert_eq!(fill(&mut channel, &by("eve"), 10), 501);
+        for n in 0..100 {
+            assert!(fill(&mut channel, &by(&format!("eve{n}")), 10) > 0);
+        }
+        assert!(channel.has_place(&By::Services, 10, 1000, 1_000_000));
+        assert_eq!(fill(&mut channel, &By::Own, 10), 1000, "the cluster's own");
+        assert!(channel.has_place(&by("alice"), 10, 1000, 1_000_000));
+        let mut channel = Channel::new(VnodeId(0), sid, 0);
+        assert_eq!(fill(&mut channel, &by("eve"), 60_000), 8, "half of the bytes");
+        assert_eq!(fill(&mut channel, &by("alice"), 100), 497, "half of the items");
+    }
+
+    #[test]
+    fn who_left_has_no_share_any_more() {
+        let mut channel = Channel::new(VnodeId(0), Sid::new(&NodeId::new("ws-1").unwrap(), 1, 1), 0);
+        for (n, by) in [by("a"), by("b"), By::Own, by("a")].iter().enumerate() {
+            channel.push(item(by, n, 10), 0);
+        }
+        assert_eq!(channel.share(&by("a")), Load { items: 2, bytes: 20, events: 0 });
+        while channel.pop().is_some() {}
+        assert_eq!((channel.shares.len(), channel.others), (0, Load::default()));
     }
 }

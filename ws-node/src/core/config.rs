@@ -4,6 +4,7 @@ use roost_proto::ids::{NodeId, RoomId, VnodeId};
 use roost_proto::limits;
 
 use super::limit::SessionPolicy;
+use super::shares::ShareConfig;
 
 /// A rule of the protocol core that the project's own tests switch off to see that they would notice.
 /// The numbers are those of `docs/decisions/0001-protocol-core.md`. Nothing but tests sets one.
@@ -75,20 +76,26 @@ pub struct CoreConfig {
     /// Unconfirmed items in one channel: ten times what the transport acknowledges in one round trip of 1 ms
     /// at 100,000 records/s.
     pub channel_items_max: usize,
+    /// And their bytes.
+    pub channel_bytes_max: usize,
     /// Items queued at one home.
     pub queue_max: usize,
     /// Events of one vnode that the log has not confirmed; at this many, appends of the vnode stop.
     pub outbox_max: usize,
     /// Operations in one write: bounds how long a store script runs (128 × about 10 µs).
     pub batch_max: usize,
-    /// Frames handed to one session's socket and not yet written.
+    /// Frames handed to one session's socket and not yet written, and their bytes: four of the largest at least, of which
+    /// one is the socket's own.
     pub credit: usize,
+    pub credit_bytes: usize,
     /// Vnodes being claimed or activated at once.
     pub claims_max: usize,
     /// Newcomers taken per second at most.
     pub accepts_per_s: u64,
-    /// Signals handed to one session's socket and not yet written.
+    /// Signals handed to one session's socket and not yet written, and their bytes: two of the largest at least, or what
+    /// a socket took and did not say yet could keep the next one waiting for ever.
     pub signal_credit: usize,
+    pub signal_credit_bytes: usize,
     /// A token that names no rooms allows all of them.
     pub open_rooms: bool,
     /// Rooms that everyone is in.
@@ -103,6 +110,7 @@ pub struct CoreConfig {
     pub session_policy: SessionPolicy,
     pub commands_per_s: u32,
     pub commands_burst: u32,
+    pub shares: ShareConfig,
     /// Between two canaries; 0: none.
     pub canary_every_ms: u64,
     pub off: Option<Rule>,
@@ -126,13 +134,16 @@ impl CoreConfig {
             event_timeout_ms: 30_000,
             random: 0,
             channel_items_max: 1000,
+            channel_bytes_max: 8 * 1024 * 1024,
             queue_max: 1000,
             outbox_max: 1000,
             batch_max: 128,
             credit: 256,
+            credit_bytes: 4 * limits::FRAME_BYTES_MAX,
             claims_max: 64,
             accepts_per_s: 1000,
             signal_credit: 32,
+            signal_credit_bytes: 2 * limits::FRAME_BYTES_MAX,
             open_rooms: false,
             auto_join: Vec::new(),
             watched_per_session_max: limits::WATCHED_PER_SESSION_MAX,
@@ -143,6 +154,7 @@ impl CoreConfig {
             session_policy: SessionPolicy::default(),
             commands_per_s: limits::COMMANDS_PER_S,
             commands_burst: limits::COMMANDS_BURST,
+            shares: ShareConfig::default(),
             canary_every_ms: 0,
             off: None,
         }

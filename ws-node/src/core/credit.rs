@@ -1,10 +1,63 @@
-//! Credit: how many frames of a lane may be on their way to one socket.
+//! Credit: how many frames of a lane, and how many bytes, may be on their way to one socket.
 
 use super::events::{Event, Lane, SessionKey};
 
-/// What one socket took and did not say yet. It speaks when half of a lane's credit has gathered: a socket that keeps
-/// up costs the core one event for many frames, and a session without credit always gets some back, since what is not
-/// on its way has gathered here.
+/// One lane of one socket.
+#[derive(Debug, Clone)]
+pub struct Credit {
+    frames: usize,
+    frames_max: usize,
+    /// On their way.
+    bytes: usize,
+    bytes_max: usize,
+}
+
+impl Credit {
+    pub fn new(frames_max: usize, bytes_max: usize) -> Self {
+        Self { frames: frames_max, frames_max, bytes: 0, bytes_max }
+    }
+
+    /// Whether a frame of so many bytes may go: one may when nothing is on its way, however large.
+    pub fn allows(&self, bytes: usize) -> bool {
+        self.frames > 0 && (self.bytes == 0 || self.bytes + bytes <= self.bytes_max)
+    }
+
+    /// Whether an answer may go whose size is not known yet.
+    pub fn is_open(&self) -> bool {
+        self.frames > 0 && self.bytes < self.bytes_max
+    }
+
+    pub fn spend(&mut self, bytes: usize) {
+        self.frames = self.frames.saturating_sub(1);
+        self.bytes += bytes;
+    }
+
+    /// The socket took them.
+    pub fn give_back(&mut self, frames: usize, bytes: usize) {
+        self.frames = (self.frames + frames).min(self.frames_max);
+        self.bytes = self.bytes.saturating_sub(bytes);
+    }
+
+    /// Frames that may go.
+    pub fn frames(&self) -> usize {
+        self.frames
+    }
+
+    /// Bytes that may go.
+    pub fn left(&self) -> usize {
+        self.bytes_max.saturating_sub(self.bytes)
+    }
+
+    /// Bytes on their way.
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+}
+
+/// What one socket took and did not say yet. It speaks when half of a lane's frames have gathered, or an eighth of its
+/// bytes: a socket that keeps up costs the core one event for many frames, and a session without credit always gets
+/// some back, since what is not on its way has gathered here. An eighth, because that is half of what a socket has
+/// whatever others take ([`super::budget`]).
 #[derive(Debug)]
 pub struct Taken {
     session: SessionKey,
@@ -15,31 +68,42 @@ pub struct Taken {
 #[derive(Debug)]
 struct Gathered {
     frames: usize,
-    half: usize,
+    bytes: usize,
+    frames_due: usize,
+    bytes_due: usize,
 }
 
 impl Gathered {
-    fn of(credit: usize) -> Self {
-        Self { frames: 0, half: credit.div_ceil(2) }
+    fn of((frames, bytes): (usize, usize)) -> Self {
+        Self { frames: 0, bytes: 0, frames_due: frames.div_ceil(2), bytes_due: bytes / 8 }
+    }
+
+    fn take(&mut self, bytes: usize) {
+        self.frames += 1;
+        self.bytes += bytes;
     }
 
     fn is_due(&self) -> bool {
-        self.frames > 0 && self.frames >= self.half
+        self.frames > 0 && (self.frames >= self.frames_due || self.bytes >= self.bytes_due)
+    }
+
+    fn told(&mut self) -> (usize, usize) {
+        (std::mem::take(&mut self.frames), std::mem::take(&mut self.bytes))
     }
 }
 
 impl Taken {
-    /// For a session with so many frames and signals on credit.
-    pub fn new(session: SessionKey, credit: usize, signal_credit: usize) -> Self {
+    /// For a session with so many frames and bytes of messages, and of signals, on credit.
+    pub fn new(session: SessionKey, credit: (usize, usize), signal_credit: (usize, usize)) -> Self {
         Self { session, messages: Gathered::of(credit), signals: Gathered::of(signal_credit) }
     }
 
     /// The socket took a frame.
-    pub fn take(&mut self, lane: Lane) {
+    pub fn take(&mut self, lane: Lane, bytes: usize) {
         match lane {
             Lane::Reply => {}
-            Lane::Message => self.messages.frames += 1,
-            Lane::Signal => self.signals.frames += 1,
+            Lane::Message => self.messages.take(bytes),
+            Lane::Signal => self.signals.take(bytes),
         }
     }
 
@@ -48,9 +112,8 @@ impl Taken {
         if !self.messages.is_due() && !self.signals.is_due() {
             return None;
         }
-        let frames = std::mem::take(&mut self.messages.frames);
-        let signals = std::mem::take(&mut self.signals.frames);
-        Some(Event::Drained { session: self.session, frames, signals })
+        let (messages, signals) = (self.messages.told(), self.signals.told());
+        Some(Event::Drained { session: self.session, messages, signals })
     }
 }
 
@@ -60,16 +123,36 @@ mod tests {
 
     #[test]
     fn a_socket_speaks_when_half_of_a_credit_has_gathered() {
-        let mut taken = Taken::new(SessionKey(1), 5, 1);
-        taken.take(Lane::Message);
-        taken.take(Lane::Message);
-        taken.take(Lane::Reply);
+        let mut taken = Taken::new(SessionKey(1), (5, 8000), (1, 8000));
+        taken.take(Lane::Message, 10);
+        taken.take(Lane::Message, 10);
+        taken.take(Lane::Reply, 10);
         assert!(taken.due().is_none());
-        taken.take(Lane::Message);
-        assert!(matches!(taken.due(), Some(Event::Drained { frames: 3, signals: 0, .. })));
-        taken.take(Lane::Message);
-        taken.take(Lane::Signal);
-        assert!(matches!(taken.due(), Some(Event::Drained { frames: 1, signals: 1, .. })));
+        taken.take(Lane::Message, 10);
+        assert!(matches!(taken.due(), Some(Event::Drained { messages: (3, 30), signals: (0, 0), .. })));
+        taken.take(Lane::Message, 10);
+        taken.take(Lane::Signal, 7);
+        assert!(matches!(taken.due(), Some(Event::Drained { messages: (1, 10), signals: (1, 7), .. })));
         assert!(taken.due().is_none());
+        taken.take(Lane::Message, 999);
+        assert!(taken.due().is_none());
+        taken.take(Lane::Message, 1);
+        assert!(matches!(taken.due(), Some(Event::Drained { messages: (2, 1000), .. })), "an eighth of the bytes");
+    }
+
+    #[test]
+    fn a_credit_ends_with_its_frames_or_with_its_bytes() {
+        let mut credit = Credit::new(3, 100);
+        assert!(credit.allows(1000), "one at least");
+        credit.spend(60);
+        assert!(credit.allows(40) && !credit.allows(41));
+        credit.spend(40);
+        assert_eq!((credit.left(), credit.frames()), (0, 1));
+        credit.give_back(1, 60);
+        credit.spend(0);
+        credit.spend(0);
+        assert!(!credit.allows(0), "no frames");
+        credit.give_back(99, 999);
+        assert_eq!((credit.frames(), credit.bytes()), (3, 0));
     }
 }

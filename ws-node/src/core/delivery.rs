@@ -2,11 +2,12 @@
 //! replay, live delivery and slow readers.
 
 use bytes::Bytes;
-use roost_backend::store::Window;
+use roost_backend::store::{Limit, Window};
 use roost_proto::codes::CloseCode;
 use roost_proto::ids::{Cursor, Epoch, Offset, StreamId, VnodeId};
 
 use super::events::{Lane, Maybe, Now, Observation, SessionKey};
+use super::reads::{Begun, READ_BYTES_MAX, Want};
 use super::rooms::placing::ROOMS;
 use super::session::State;
 use super::{Action, NodeCore};
@@ -35,9 +36,9 @@ impl NodeCore {
             if session.state != State::Live {
                 continue;
             }
-            if session.inbox.is_next(at) && session.credit > 0 && leased {
+            let next = session.inbox.is_next(at) && leased;
+            if next && self.budget.spend(*key, &session.user, &mut session.credit, frame.len()) {
                 session.inbox.sent = at.offset;
-                session.credit -= 1;
                 self.counters.delivered += 1;
                 self.out.push(Action::Frame { session: *key, frame: frame.clone(), lane: Lane::Message });
                 self.out.push(Action::Observe(Observation::Delivery, now.us.saturating_sub(arrived_us)));
@@ -75,25 +76,41 @@ impl NodeCore {
         }
     }
 
-    /// Reads on for a session that is behind, as far as its socket takes it.
+    /// Reads on for a session that is behind.
     pub(super) fn feed(&mut self, key: SessionKey, now: Now) {
         let Some(session) = self.sessions.get_mut(&key) else { return };
-        let behind = session.inbox.is_behind();
         let leased = self.homes.get(&session.vnode).is_some_and(|h| h.leased(now));
-        if session.state != State::Live || session.inbox.reading || session.credit == 0 || !behind || !leased
-        {
-            return;
+        if session.state == State::Live && !session.inbox.reading && session.inbox.is_behind() && leased {
+            session.inbox.reading = true;
+            session.wants.add(Want::Inbox);
+            self.reads.wait(key, &session.user);
         }
+    }
+
+    /// Begins to read on for a session, as far as its socket takes it.
+    pub(super) fn read_inbox(&mut self, key: SessionKey, now: Now) -> Begun {
+        let Some(session) = self.sessions.get_mut(&key) else { return Begun::Not };
+        session.inbox.reading = false;
+        let leased = self.homes.get(&session.vnode).is_some_and(|h| h.leased(now));
+        if session.state != State::Live || !session.inbox.is_behind() || !leased {
+            return Begun::Not;
+        }
+        // Without room it is fed again when there is some.
+        let Some(room) = self.budget.room(key, &session.user, &session.credit) else { return Begun::Not };
+        let limit =
+            Limit { entries: session.credit.frames().min(READ_MAX), bytes: room.min(READ_BYTES_MAX) };
         session.inbox.reading = true;
         session.inbox.look = false;
         self.out.push(Action::Read {
+            ask: self.reads.begin(key, &session.user, limit.bytes),
             session: key,
             vnode: session.vnode,
             stream: session.stream.clone(),
             generation: session.inbox.generation,
             after: session.inbox.sent,
-            limit: session.credit.min(READ_MAX),
+            limit,
         });
+        Begun::Yes
     }
 
     pub(super) fn on_read(
@@ -126,11 +143,12 @@ impl NodeCore {
         let next = window.entries.first().is_some_and(|(offset, _)| offset.0 == after.0 + 1);
         let first = window.first;
         for (offset, frame) in window.entries {
-            if offset.0 != session.inbox.sent.0 + 1 || session.credit == 0 {
+            if offset.0 != session.inbox.sent.0 + 1
+                || !self.budget.spend(key, &session.user, &mut session.credit, frame.len())
+            {
                 break;
             }
             session.inbox.took(offset);
-            session.credit -= 1;
             self.counters.delivered += 1;
             self.out.push(Action::Frame { session: key, frame, lane: Lane::Message });
         }
@@ -146,9 +164,21 @@ impl NodeCore {
         self.feed(key, now);
     }
 
-    pub(super) fn on_drained(&mut self, key: SessionKey, frames: usize, now: Now) {
+    pub(super) fn on_drained(&mut self, key: SessionKey, taken: (usize, usize), now: Now) {
         let Some(session) = self.sessions.get_mut(&key) else { return };
-        session.credit = (session.credit + frames).min(self.cfg.credit);
+        self.budget.give_back(&session.user, &mut session.credit, taken);
+        self.feed_all(key, now);
+        for other in self.budget.take_waiting() {
+            self.feed_all(other, now);
+        }
+    }
+
+    /// Everything that the session lacks, and could not be given.
+    fn feed_all(&mut self, key: SessionKey, now: Now) {
+        let Some(session) = self.sessions.get_mut(&key) else { return };
+        if !session.wants.is_empty() {
+            self.reads.wait(key, &session.user);
+        }
         let starved = std::mem::take(&mut session.starved);
         self.feed(key, now);
         for stream in starved {

@@ -12,10 +12,12 @@ use roost_proto::ids::{Cursor, UserId, VnodeId};
 use super::NodeCore;
 use super::events::Now;
 use super::home::Work;
+use super::most::Most;
 use super::places::{Place, Places};
 
-/// Messages of one vnode that may be due: some 150 bytes each here. Beyond half of it the oldest are reported before
-/// their time (beyond nine tenths, while devices have time to come), at all of it the vnode takes no more.
+/// Messages of one vnode that may be due: some 250 bytes each here. Beyond half of it (beyond nine tenths, while devices
+/// have time to come) the oldest of who sent most of them are reported before their time; at all of it the vnode takes
+/// no more.
 const DUE_MAX: usize = 10_000;
 /// Acknowledged messages that one write takes from the store: about 1 ms there.
 const SETTLE_MAX: usize = 1000;
@@ -24,7 +26,9 @@ const SETTLE_MAX: usize = 1000;
 #[derive(Debug, Default)]
 pub struct HomeDue {
     /// By age those that are not being reported.
-    waiting: Places<()>,
+    waiting: Places<String>,
+    /// Of those, who sent most.
+    senders: Most<Place>,
     /// Acknowledged, which the store does not know yet.
     settled: VecDeque<Place>,
     /// Until then devices have time to come and show what they have, on the monotonic clock.
@@ -34,8 +38,8 @@ pub struct HomeDue {
 impl HomeDue {
     pub fn inherited(due: Vec<Due>) -> Self {
         let mut home = Self::default();
-        for Due { user, cursor, since_ms } in due {
-            home.insert((user, cursor), since_ms);
+        for Due { user, cursor, from, since_ms } in due {
+            home.insert((user, cursor), &from, since_ms);
         }
         home
     }
@@ -45,8 +49,21 @@ impl HomeDue {
         self.quiet_until = until;
     }
 
-    pub fn insert(&mut self, place: Place, since_ms: u64) {
-        self.waiting.insert(place, since_ms, ());
+    pub fn insert(&mut self, place: Place, from: &str, since_ms: u64) {
+        self.remove(&place);
+        self.senders.insert(from, since_ms, place.clone());
+        self.waiting.insert(place, since_ms, from.to_owned());
+    }
+
+    fn remove(&mut self, place: &Place) {
+        self.count_no_more(place);
+        self.waiting.remove(place);
+    }
+
+    fn count_no_more(&mut self, place: &Place) {
+        if let Some((since_ms, from)) = self.waiting.get(place) {
+            self.senders.remove(from, since_ms, place);
+        }
     }
 
     pub fn is_full(&self) -> bool {
@@ -56,9 +73,9 @@ impl HomeDue {
     /// A device of `user` has everything up to `cursor`.
     pub fn settle(&mut self, user: &UserId, cursor: Cursor) {
         let covered: Vec<Place> =
-            self.waiting.covered(user, cursor).map(|(place, ())| place.clone()).collect();
+            self.waiting.covered(user, cursor).map(|(place, _)| place.clone()).collect();
         for place in covered {
-            self.waiting.remove(&place);
+            self.remove(&place);
             self.settled.push_back(place);
         }
     }
@@ -72,22 +89,29 @@ impl HomeDue {
         self.settled.is_empty()
     }
 
-    /// At most `max` of those whose time is over, oldest first; they are not told again.
+    /// At most `max` of those whose time is over, oldest first, or of who sent most, if there are too many; they are not
+    /// told again.
     fn overdue(&mut self, clock_ms: u64, after_ms: u64, max: usize, now: Now) -> Vec<Place> {
         let mut overdue = Vec::new();
         let quiet = now.mono < self.quiet_until;
         let many = if quiet { DUE_MAX / 10 * 9 } else { DUE_MAX / 2 };
         while overdue.len() < max
-            && let Some((since_ms, _)) = self.waiting.oldest()
-            && (self.waiting.not_passed_over() > many || (!quiet && clock_ms >= since_ms + after_ms))
+            && let Some((since_ms, oldest)) = self.waiting.oldest()
         {
-            overdue.extend(self.waiting.pass_over());
+            let over = !quiet && clock_ms >= since_ms + after_ms;
+            let place = if over { Some(oldest) } else { self.senders.oldest() };
+            let Some(place) = place.filter(|_| over || self.waiting.not_passed_over() > many).cloned() else {
+                break;
+            };
+            self.count_no_more(&place);
+            self.waiting.pass_over_this(&place);
+            overdue.push(place);
         }
         overdue
     }
 
     pub fn reported(&mut self, place: &Place) {
-        self.waiting.remove(place);
+        self.remove(place);
     }
 }
 
@@ -127,8 +151,8 @@ mod tests {
     fn an_acknowledgement_settles_what_it_covers_of_its_user() {
         let mut due = HomeDue::default();
         for offset in 1..=3 {
-            due.insert((user("bob"), at(offset)), 100);
-            due.insert((user("bobby"), at(offset)), 100);
+            due.insert((user("bob"), at(offset)), "eve", 100);
+            due.insert((user("bobby"), at(offset)), "eve", 100);
         }
         due.settle(&user("bob"), at(2));
         due.settle(&user("bob"), at(2));
@@ -141,7 +165,7 @@ mod tests {
     fn what_is_overdue_is_told_once_oldest_first() {
         let mut due = HomeDue::default();
         for offset in [3, 1, 2] {
-            due.insert((user("bob"), at(offset)), 100 + offset);
+            due.insert((user("bob"), at(offset)), "eve", 100 + offset);
         }
         assert!(overdue(&mut due, 130, 9).is_empty());
         assert_eq!(overdue(&mut due, 132, 1), [1]);
@@ -157,9 +181,22 @@ mod tests {
     fn too_many_are_reported_before_their_time() {
         let mut due = HomeDue::default();
         for offset in 0..=DUE_MAX as u64 / 2 {
-            due.insert((user("bob"), at(offset)), offset);
+            due.insert((user("bob"), at(offset)), "eve", offset);
         }
         assert_eq!(overdue(&mut due, 0, 9), [0]);
         assert!(overdue(&mut due, 0, 9).is_empty(), "while it is being reported it counts no more");
+    }
+
+    #[test]
+    fn only_of_who_sent_most_anything_is_reported_before_its_time() {
+        let mut due = HomeDue::default();
+        due.insert((user("bob"), at(1)), "alice", 0);
+        for offset in 2..DUE_MAX as u64 {
+            due.insert((user("bob"), at(offset)), ["eve", "eve2", "eve3"][offset as usize % 3], offset);
+        }
+        let early = overdue(&mut due, 29, DUE_MAX);
+        assert_eq!(early.len(), DUE_MAX / 2 - 1);
+        assert!(!early.contains(&1));
+        assert_eq!(overdue(&mut due, 30, 1), [1], "in its time");
     }
 }

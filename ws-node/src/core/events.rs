@@ -110,8 +110,9 @@ pub enum Event {
         call: u64,
         answer: Maybe<WriteAnswer>,
     },
-    /// To `session`, or to all that share a read in a room.
+    /// To `session`, or to all that share a read in a room; `ask` is that of the action.
     Read {
+        ask: u64,
         session: SessionKey,
         stream: StreamId,
         generation: Epoch,
@@ -215,6 +216,7 @@ pub enum Event {
         history: History,
     },
     Paged {
+        ask: u64,
         session: SessionKey,
         id: MessageId,
         stream: StreamId,
@@ -223,11 +225,11 @@ pub enum Event {
     },
     /// Commands of the server API, to be taken in this order; each key is answered once.
     Calls(Vec<(SessionKey, Call)>),
-    /// The session's socket took this many message frames, and this many signals.
+    /// The session's socket took this many frames and bytes of messages, and of signals.
     Drained {
         session: SessionKey,
-        frames: usize,
-        signals: usize,
+        messages: (usize, usize),
+        signals: (usize, usize),
     },
     Closed {
         session: SessionKey,
@@ -253,21 +255,23 @@ pub enum Action {
         write: Box<Write>,
     },
     Read {
+        ask: u64,
         session: SessionKey,
         vnode: VnodeId,
         stream: StreamId,
         generation: Epoch,
         after: Offset,
-        limit: usize,
+        limit: Limit,
     },
     /// Asks for a page of a stream; answered by [`Event::Paged`].
     Page {
+        ask: u64,
         session: SessionKey,
         id: MessageId,
         vnode: VnodeId,
         stream: StreamId,
         before: Option<Cursor>,
-        limit: usize,
+        limit: Limit,
     },
     LogEnd {
         session: SessionKey,
@@ -381,5 +385,9 @@ pub struct Gauges {
     pub canary_age_ms: u64,
     pub canary_took_ms: Option<u64>,
     pub accepts_per_s: u64,
+    /// Bytes under way to the store in writes and in reads, and to sockets beyond what each has for itself.
+    pub write_bytes: usize,
+    pub read_bytes: usize,
+    pub socket_bytes: usize,
     pub draining: bool,
 }

@@ -158,7 +158,7 @@ impl NodeCore {
                 generation: s.inbox.generation,
                 sent: s.inbox.sent,
                 tail: s.inbox.tail.offset,
-                credit: s.credit,
+                credit: s.credit.frames(),
                 unanswered: s.unanswered,
             });
         let channel = self.channels.get(&vnode).filter(|c| !c.is_empty()).map(|c| ChannelShown {

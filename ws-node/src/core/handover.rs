@@ -68,7 +68,7 @@ impl NodeCore {
     pub(super) fn stop_home(&mut self, vnode: VnodeId, now: Now) {
         if let Some(home) = self.homes.get_mut(&vnode) {
             home.phase = Phase::Stopping;
-            let (queue, waiting) = (std::mem::take(&mut home.queue), home.take_waiting());
+            let (queue, waiting) = (home.take_queue(), home.take_waiting());
             self.drop_work(queue);
             self.refuse_waiting(waiting);
             self.hold_sessions(vnode, now);

@@ -1,7 +1,7 @@
 //! The command `history` on a socket: pages of the session's own inbox, or of a room it may read, as far as the hot
 //! window goes.
 
-use roost_backend::store::Page;
+use roost_backend::store::{Limit, Page};
 use roost_proto::Json;
 use roost_proto::codes::{ErrorBody, ErrorCode};
 use roost_proto::frames::ReplyOk;
@@ -10,6 +10,7 @@ use roost_proto::ids::{Cursor, MessageId, StreamId};
 use roost_proto::limits::{FRAME_BYTES_MAX, HISTORY_DEFAULT, HISTORY_MAX};
 
 use super::events::{Maybe, SessionKey};
+use super::reads::{Begun, Want};
 use super::session::Early;
 use super::{Action, NodeCore, Now};
 
@@ -35,9 +36,8 @@ pub struct Asked<'a> {
     pub archive_url: Option<&'a str>,
 }
 
-/// A page as it is answered, of at most `bytes` unless its first message alone is larger.
-pub fn answer(page: Page, bytes: usize, asked: Asked<'_>) -> ReplyOk {
-    let page = page.fit(bytes);
+/// A page as it is answered.
+pub fn answer(page: Page, asked: Asked<'_>) -> ReplyOk {
     let (before, older) = (page.before().map(Before), page.older);
     let last = page.entries.last().map(|(offset, _)| Cursor::new(page.generation, *offset));
     let place = last.or(asked.before).map(Before);
@@ -63,15 +63,34 @@ impl NodeCore {
                 let why = "neither the own inbox nor a room that the token allows";
                 self.reply_error(key, id.as_str(), ErrorBody::new(ErrorCode::Forbidden, why));
             }
-            Ok(limit) => self.out.push(Action::Page {
-                session: key,
-                id,
-                vnode: self.vnode_of(&history.stream),
-                stream: history.stream,
-                before: history.before.map(|before| before.0),
-                limit,
-            }),
+            Ok(_) => {
+                let Some(session) = self.sessions.get_mut(&key) else { return };
+                session.wants.add(Want::Page(Box::new(history)));
+                self.reads.wait(key, &session.user);
+            }
         }
+    }
+
+    /// Asks for a page, if the session's socket can take it: what it takes is kept free for the answer.
+    pub(super) fn read_page(&mut self, key: SessionKey, history: Box<History>) -> Begun {
+        let vnode = self.vnode_of(&history.stream);
+        let Some(session) = self.sessions.get_mut(&key) else { return Begun::Not };
+        if self.budget.room(key, &session.user, &session.credit).is_none() {
+            return Begun::Later(Want::Page(history));
+        }
+        self.budget.take(&session.user, &mut session.credit, PAGE_BYTES_MAX);
+        let entries = history.limit.unwrap_or(HISTORY_DEFAULT);
+        let History { id, stream, before, .. } = *history;
+        self.out.push(Action::Page {
+            ask: self.reads.begin(key, &session.user, PAGE_BYTES_MAX),
+            session: key,
+            id,
+            vnode,
+            stream,
+            before: before.map(|before| before.0),
+            limit: Limit { entries, bytes: PAGE_BYTES_MAX },
+        });
+        Begun::Yes
     }
 
     pub(super) fn on_paged(
@@ -82,9 +101,11 @@ impl NodeCore {
         before: Option<Cursor>,
         answer_of: Maybe<Page>,
     ) {
+        let Some(session) = self.sessions.get_mut(&key) else { return };
+        self.budget.give_back(&session.user, &mut session.credit, (1, PAGE_BYTES_MAX));
         let Some(page) = answer_of else { return self.reply_unavailable(key, id.as_str()) };
         let asked = Asked { stream, before, archive_url: self.cfg.archive_url.as_deref() };
-        let page = answer(page, PAGE_BYTES_MAX, asked);
+        let page = answer(page, asked);
         self.reply_on_credit(key, id.as_str(), page);
     }
 }

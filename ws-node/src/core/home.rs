@@ -72,6 +72,8 @@ pub enum Work {
 pub struct Call {
     pub id: u64,
     pub work: Vec<Work>,
+    /// When it was first sent, on the monotonic clock: since then its data has not answered.
+    pub since: u64,
     /// Acks come first in the write, so that an opening behind them sees them; nobody waits for their results.
     pub acks: usize,
     pub write: Write,
@@ -213,6 +215,10 @@ pub struct Home {
     pub previous: Option<Sid>,
     pub asked_at: Option<u64>,
     pub queue: VecDeque<Work>,
+    /// Of the items in it.
+    queued_bytes: usize,
+    /// When it was claimed, on the monotonic clock.
+    claimed_at: u64,
     /// Without a device it settles what is due, and moves no cursor.
     pub acks: BTreeMap<(UserId, Option<DeviceId>), Cursor>,
     /// How far users have read.
@@ -237,11 +243,17 @@ pub struct Home {
 /// the next message of a conversation, so that trimming rides on it.
 const TRIM_IDLE_MS: u64 = 1000;
 
+/// Of the items that wait for a write, and of the events that wait for the log, in bytes; and of one write, which some
+/// 2 ms in the store are.
+const QUEUE_BYTES_MAX: usize = 8 * 1024 * 1024;
+const OUTBOX_BYTES_MAX: usize = 8 * 1024 * 1024;
+const WRITE_BYTES_MAX: usize = 256 * 1024;
+
 /// How long an ack waits for a write to ride on, in milliseconds.
 const ACK_WAIT_MS: u64 = 200;
 
 impl Home {
-    pub fn claimed(vnode: VnodeId, epoch: Epoch, lease_until: u64) -> Self {
+    pub fn claimed(vnode: VnodeId, epoch: Epoch, lease_until: u64, now: Now) -> Self {
         Self {
             vnode,
             epoch,
@@ -255,6 +267,8 @@ impl Home {
             previous: None,
             asked_at: None,
             queue: VecDeque::new(),
+            queued_bytes: 0,
+            claimed_at: now.mono,
             acks: BTreeMap::new(),
             reads: BTreeMap::new(),
             write_at: None,
@@ -270,6 +284,17 @@ impl Home {
             trimmed: Seq(0),
             reported_at: 0,
         }
+    }
+
+    /// Whether its data has not answered for a lease: then it is not renewed, since a renewal goes another way and
+    /// proves nothing; when the lease is over it is claimed anew.
+    pub fn is_silent(&self, cfg: &CoreConfig, now: Now) -> bool {
+        let since = match (&self.call, self.phase) {
+            (Some(call), _) => call.since,
+            (None, Phase::Activating) => self.claimed_at,
+            (None, _) => return false,
+        };
+        now.mono >= since + cfg.lease_ttl_ms
     }
 
     pub fn outbox_len(&self) -> usize {
@@ -313,12 +338,17 @@ impl Home {
     }
 
     pub fn has_room(&self, cfg: &CoreConfig) -> bool {
-        self.queue.len() < cfg.queue_max && self.outbox.len() < cfg.outbox_max && !self.due.is_full()
+        let few = self.queue.len() < cfg.queue_max && self.outbox.len() < cfg.outbox_max;
+        let small = self.queued_bytes < QUEUE_BYTES_MAX && self.outbox.bytes() < OUTBOX_BYTES_MAX;
+        few && small && !self.due.is_full()
     }
 
     /// Half empty: asking for the rest at the first free place would have it all sent for one place.
     fn has_ample_room(&self, cfg: &CoreConfig) -> bool {
-        self.has_room(cfg) && self.queue.len() <= cfg.queue_max / 2 && self.outbox.len() <= cfg.outbox_max / 2
+        let few = self.queue.len() <= cfg.queue_max / 2 && self.outbox.len() <= cfg.outbox_max / 2;
+        let small =
+            self.queued_bytes <= QUEUE_BYTES_MAX / 2 && self.outbox.bytes() <= OUTBOX_BYTES_MAX / 2;
+        self.has_room(cfg) && few && small
     }
 
     /// The event waits no more that a message is an answer to.
@@ -337,7 +367,7 @@ impl Home {
             self.receipts.want((user.clone(), cursor), wanted.clone());
         }
         if op.due {
-            self.due.insert((user, cursor), clock_ms);
+            self.due.insert((user, cursor), &op.from, clock_ms);
         }
     }
 
@@ -351,6 +381,7 @@ impl Home {
         let (sid, chan, n) = (item.channel.sid.clone(), item.channel.chan, item.n);
         if let Some(sender) = self.sender(&item.channel) {
             sender.take(n, None);
+            self.queued_bytes += op.size();
             self.queue.push_back(Work::Item { sid, chan, n, op, at: now.wall, arrived_us: now.us });
         }
     }
@@ -372,6 +403,17 @@ impl Home {
         let read = self.reads.entry(user).or_default();
         *read = (*read).max(cursor);
         self.write_soon(now);
+    }
+
+    /// Whether [`Home::next_write`] may find something to do: cheap, and not for certain.
+    pub fn wants_to_write(&self, now: Now) -> bool {
+        match &self.call {
+            Some(call) => call.again_at.is_some_and(|at| now.mono >= at),
+            None => {
+                let waits = !self.queue.is_empty() || self.write_at.is_some_and(|at| now.mono >= at);
+                waits || self.phase == Phase::Stopping || self.outbox.reported() > self.trimmed
+            }
+        }
     }
 
     /// The next write, if one may go out now (rule 10: at most one).
@@ -405,6 +447,7 @@ impl Home {
             work,
             acks,
             write: write.clone(),
+            since: now.mono,
             sent_us: now.us,
             again_at: None,
             tries: 0,
@@ -423,9 +466,13 @@ impl Home {
             Vec::new()
         };
         let acks = ops.len();
-        while work.len() < room {
+        let (mut bytes, outbox) = (0, self.outbox.bytes());
+        while work.len() < room && bytes < WRITE_BYTES_MAX && outbox + bytes < OUTBOX_BYTES_MAX {
             let Some(next) = self.queue.pop_front() else { break };
-            ops.push(match &next {
+            if let Work::Item { op, .. } = &next {
+                self.queued_bytes -= op.size();
+            }
+            let op = match &next {
                 Work::Item { op, .. } => op.clone(),
                 Work::Member(op) => Op::Member(op.clone()),
                 Work::Open { user, device, .. } => Op::Open { user: user.clone(), device: device.clone() },
@@ -434,10 +481,18 @@ impl Home {
                     Op::Undelivered { user: user.clone(), cursor: *cursor }
                 }
                 Work::TimedOut { op, .. } => Op::Append(op.clone()),
-            });
+            };
+            bytes += op.size();
+            ops.push(op);
             work.push(next);
         }
         (work, acks, ops)
+    }
+
+    /// Everything that waits for a write, which will not be made here.
+    pub fn take_queue(&mut self) -> VecDeque<Work> {
+        self.queued_bytes = 0;
+        std::mem::take(&mut self.queue)
     }
 
     /// Everything acknowledged so far, which is all that was applied: no write is in flight.

@@ -16,6 +16,7 @@ use roost_proto::results::RESULT;
 use roost_proto::time::rfc3339;
 use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 
+use super::blocked::Cause;
 use super::canary::CANARY;
 use super::channel::{ItemKey, Waiter};
 use super::config::Rule;
@@ -105,7 +106,7 @@ impl NodeCore {
                     home.work_on(&item, Op::Tail { stream }, now);
                 }
                 Some(Ok(ItemBody::Event(event))) => {
-                    if home.tickets.has_room(&event.client) {
+                    if home.tickets.has_room(&event.client, 0) {
                         home.work_on(&item, event_op(event, now.wall), now);
                     } else if let Some(sender) = home.sender(channel) {
                         sender.take(item.n, Some(ItemResult::Full));
@@ -156,17 +157,25 @@ impl NodeCore {
 
     /// What a home does after anything about it changed: write, emit, tell.
     pub(super) fn settle_home(&mut self, vnode: VnodeId, now: Now) {
-        let (next_call, sid) = (self.next_call, self.sid.clone());
-        let Some(home) = self.homes.get_mut(&vnode) else { return };
-        if let Some(write) = home.next_write(&sid, &self.cfg, now, next_call) {
-            self.next_call += 1;
-            self.counters.writes += 1;
-            self.out.push(Action::Write { call: next_call, write: Box::new(write) });
+        if self.homes.get(&vnode).is_some_and(|home| home.wants_to_write(now)) && self.writes.may(vnode) {
+            self.write(vnode, now);
         }
         self.emit(vnode, now);
         self.ask_ready(vnode, now);
         self.tell(vnode, now);
         self.release_if_done(vnode, now);
+    }
+
+    /// Sends the next write of a vnode, if there is one.
+    pub(super) fn write(&mut self, vnode: VnodeId, now: Now) {
+        let (next_call, sid) = (self.next_call, self.sid.clone());
+        let Some(home) = self.homes.get_mut(&vnode) else { return };
+        if let Some(write) = home.next_write(&sid, &self.cfg, now, next_call) {
+            self.next_call += 1;
+            self.counters.writes += 1;
+            self.writes.begin(next_call, write.size());
+            self.out.push(Action::Write { call: next_call, write: Box::new(write) });
+        }
     }
 
     /// Hands new outbox events to the producer, in order (rule 12).
@@ -258,6 +267,7 @@ impl NodeCore {
 
     /// The answer to a write (rule 18).
     pub(super) fn on_written(&mut self, vnode: VnodeId, call: u64, answer: Maybe<WriteAnswer>, now: Now) {
+        self.writes.end(call, answer.is_some());
         let is_it = |h: &&mut Home| h.call.as_ref().is_some_and(|c| c.id == call);
         let Some(home) = self.homes.get_mut(&vnode).filter(is_it) else { return };
         self.dirty.insert(vnode);
@@ -522,7 +532,7 @@ impl NodeCore {
             ItemResult::Conflict => self.reply_conflict(waiter.session, id),
             ItemResult::Full => {
                 if let Some(session) = self.sessions.get_mut(&waiter.session) {
-                    session.block(&key.0, waiter.arrival, &key.2);
+                    session.blocked.insert(&key.0, waiter.arrival, &key.2, Cause::Full);
                 }
                 let error = ErrorBody::new(ErrorCode::RateLimited, "too many events wait for a result");
                 self.reply_error(waiter.session, id, error.retry_after(RETRY_AFTER_MS));

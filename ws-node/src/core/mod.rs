@@ -7,6 +7,8 @@
 //! The rule numbers in comments are those of `docs/decisions/0001-protocol-core.md`.
 
 pub mod calls;
+pub mod blocked;
+mod budget;
 mod canary;
 pub mod channel;
 pub mod config;
@@ -15,18 +17,21 @@ mod delivery;
 mod due;
 pub mod events;
 pub mod explain;
+mod flow;
 mod following;
 mod handover;
 pub mod history;
 pub mod home;
 mod homes;
 pub mod limit;
+mod most;
 mod outbox;
 mod ownership;
 mod pace;
 mod places;
 mod presence;
 mod reader;
+mod reads;
 mod recall;
 mod receipts;
 mod refresh;
@@ -35,10 +40,12 @@ pub mod rooms;
 mod sending;
 pub mod session;
 mod sessions;
+pub mod shares;
 mod signals;
 pub mod tickets;
 mod view;
 mod watching;
+mod writes;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
@@ -47,6 +54,7 @@ use roost_backend::store::{LiveChannel, NodeState, Table};
 use roost_proto::ids::{Epoch, NodeId, Sid, StreamId, VnodeId};
 use roost_proto::records::Record;
 
+use budget::Budget;
 use canary::Canary;
 use channel::Channel;
 pub use config::{CoreConfig, Rule};
@@ -54,10 +62,13 @@ pub use events::{Action, Event, Now, Observation, SessionKey};
 use home::Home;
 use outbox::Outbox;
 use pace::{Accepting, Pace};
+use reads::Reads;
 use results::Results;
 use rooms::Rooms;
 use session::Session;
+use shares::Shares;
 use watching::Watching;
+use writes::Writes;
 
 /// Whether this process has a registered life.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -164,6 +175,13 @@ pub struct NodeCore {
     /// Counts sends of this node's sessions.
     next_arrival: u64,
     sessions: BTreeMap<SessionKey, Session>,
+    /// What users have of what all of them share.
+    shares: Shares,
+    /// Bytes on their way to sockets.
+    budget: Budget,
+    /// What goes to the store and may be much.
+    reads: Reads,
+    writes: Writes,
     rooms: Rooms,
     results: Results,
     watching: Watching,
@@ -220,6 +238,10 @@ impl NodeCore {
             next_chan: 1,
             next_arrival: 1,
             sessions: BTreeMap::new(),
+            shares: Shares::new(cfg.shares),
+            budget: Budget::new(cfg.credit_bytes),
+            reads: Reads::default(),
+            writes: Writes::default(),
             rooms: Rooms::default(),
             results: Results::default(),
             watching: Watching::default(),
@@ -258,10 +280,14 @@ impl NodeCore {
             for vnode in std::mem::take(&mut self.dirty) {
                 self.settle_home(vnode, now);
             }
+            while let Some(vnode) = self.writes.next() {
+                self.write(vnode, now);
+            }
             if self.local.is_empty() && self.dirty.is_empty() {
                 break;
             }
         }
+        self.begin_reads(now);
         std::mem::take(&mut self.out)
     }
 
@@ -276,7 +302,8 @@ impl NodeCore {
             Event::Readied { vnode, epoch, answer } => self.on_readied(vnode, epoch, answer, now),
             Event::Released { vnode, epoch } => self.on_released(vnode, epoch, now),
             Event::Written { vnode, call, answer } => self.on_written(vnode, call, answer, now),
-            Event::Read { session, stream, generation, after, answer } => {
+            Event::Read { ask, session, stream, generation, after, answer } => {
+                self.read_ended(ask, answer.is_some());
                 self.on_read(session, &stream, generation, after, answer, now);
             }
             Event::LogEnd { session, ask, partition, answer } => {
@@ -308,17 +335,18 @@ impl NodeCore {
                 self.on_presence_read(vnode, users, ask, answer, now);
             }
             Event::PresenceStandings { vnodes, answer } => self.on_presence_standings(&vnodes, answer, now),
-            Event::Drained { session, frames, signals } => {
-                if frames > 0 {
-                    self.on_drained(session, frames, now);
+            Event::Drained { session, messages, signals } => {
+                if messages.0 > 0 {
+                    self.on_drained(session, messages, now);
                 }
-                if signals > 0 {
+                if signals.0 > 0 {
                     self.signals_drained(session, signals);
                 }
             }
             Event::Refresh { session, id, token } => self.on_refresh(session, id, token, now),
             Event::History { session, history } => self.on_history(session, history, now),
-            Event::Paged { session, id, stream, before, answer } => {
+            Event::Paged { ask, session, id, stream, before, answer } => {
+                self.read_ended(ask, answer.is_some());
                 self.on_paged(session, &id, &stream, before, answer);
             }
             Event::Calls(calls) => self.on_calls(calls, now),
@@ -389,6 +417,7 @@ impl NodeCore {
         self.tick_ownership(now);
         self.tick_homes(now);
         self.tick_channels(now);
+        self.tick_shares(now);
         self.tick_canary(now);
         self.tick_telling(now);
         self.tick_sessions(now);
@@ -427,6 +456,9 @@ impl NodeCore {
             canary_age_ms: self.canary.age_ms(now.mono),
             canary_took_ms: self.canary.took_ms(),
             accepts_per_s: self.accepting.per_s(),
+            write_bytes: self.writes.bytes(),
+            read_bytes: self.reads.bytes(),
+            socket_bytes: self.budget.bytes(),
             draining: self.state == NodeState::Draining,
         }
     }

@@ -21,6 +21,8 @@ pub struct InOutbox {
 #[derive(Debug, Default)]
 pub struct Outbox {
     entries: VecDeque<(OutboxEvent, bool)>,
+    /// Of their payloads together.
+    bytes: usize,
     /// Of `entries`, how many were handed to the producer.
     emitted: usize,
     /// Everything up to here is in the log.
@@ -48,6 +50,7 @@ impl Outbox {
     pub fn push(&mut self, event: OutboxEvent) {
         if event.seq > self.last {
             self.last = event.seq;
+            self.bytes += event.payload.len();
             self.entries.push_back((event, false));
         }
     }
@@ -89,6 +92,7 @@ impl Outbox {
         while self.entries.front().is_some_and(|(_, reported)| *reported) {
             if let Some((event, _)) = self.entries.pop_front() {
                 self.reported = event.seq;
+                self.bytes -= event.payload.len();
                 self.emitted = self.emitted.saturating_sub(1);
             }
         }
@@ -105,6 +109,11 @@ impl Outbox {
 
     pub fn len(&self) -> usize {
         self.entries.len()
+    }
+
+    /// Of all payloads.
+    pub fn bytes(&self) -> usize {
+        self.bytes
     }
 
     pub fn is_empty(&self) -> bool {

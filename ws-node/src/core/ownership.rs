@@ -22,6 +22,8 @@ use super::{Action, NodeCore, Registration, Token};
 
 /// An unanswered request is made again after this long, in milliseconds: longer than the store's own timeout.
 const ASK_AGAIN_MS: u64 = 2500;
+/// The same of an activation, which may bring much.
+const ACTIVATE_AGAIN_MS: u64 = 10_500;
 /// A refused claim is tried again after this long, unless the table changes before.
 const CLAIM_AGAIN_MS: u64 = 500;
 
@@ -127,8 +129,8 @@ impl NodeCore {
         self.accepting.beat();
         self.renewing = Some(now.mono);
         self.renewed_at = now.mono;
-        let rows =
-            self.homes.values().filter(|h| h.phase != Phase::Releasing).map(|h| (h.vnode, h.epoch)).collect();
+        let kept = |h: &&Home| h.phase != Phase::Releasing && !h.is_silent(&self.cfg, now);
+        let rows = self.homes.values().filter(kept).map(|h| (h.vnode, h.epoch)).collect();
         self.out.push(Action::Renew(Renew {
             data_set: self.view.data_set.clone(),
             sid: self.sid.clone(),
@@ -160,6 +162,12 @@ impl NodeCore {
                         lost = true;
                         self.reclaim(*vnode, false, now);
                     }
+                }
+                let over = |h: &&Home| h.phase != Phase::Releasing && h.is_silent(&self.cfg, now) && !h.leased(now);
+                let silent: Vec<_> = self.homes.values().filter(over).map(|h| h.vnode).collect();
+                for vnode in silent {
+                    lost = true;
+                    self.reclaim(vnode, false, now);
                 }
                 if lost {
                     self.claim_what_is_mine(now);
@@ -236,7 +244,7 @@ impl NodeCore {
     pub(super) fn take_home(&mut self, vnode: VnodeId, now: Now) -> Option<Home> {
         let mut home = self.homes.remove(&vnode)?;
         let call = home.call.take().map(|c| c.work).unwrap_or_default();
-        self.drop_work(std::mem::take(&mut home.queue).into_iter().chain(call));
+        self.drop_work(home.take_queue().into_iter().chain(call));
         self.refuse_waiting(home.take_waiting());
         self.remember(&mut home);
         for (_, held) in std::mem::take(&mut home.held) {
@@ -360,7 +368,7 @@ impl NodeCore {
         match answer {
             Some(ClaimAnswer::Granted(epoch)) => {
                 self.saw_epoch(vnode, epoch);
-                let home = Home::claimed(vnode, epoch, sent + self.cfg.lease_ttl_ms);
+                let home = Home::claimed(vnode, epoch, sent + self.cfg.lease_ttl_ms, now);
                 self.homes.insert(vnode, home);
                 self.view.rows.insert(vnode, Row { sid: self.sid.clone(), epoch, ready: false });
                 self.follow_row(vnode, now);
@@ -549,7 +557,9 @@ impl NodeCore {
         let overdue = home.asked_at.is_none_or(|at| now.mono >= at + ASK_AGAIN_MS);
         match home.phase {
             Phase::Activating if !home.leased(now) => self.claim_again(vnode, false, now),
-            Phase::Activating if overdue => self.activate(vnode, now),
+            Phase::Activating if home.asked_at.is_none_or(|at| now.mono >= at + ACTIVATE_AGAIN_MS) => {
+                self.activate(vnode, now);
+            }
             Phase::Releasing if overdue => self.on_released(vnode, home.epoch, now),
             Phase::Inheriting => self.ask_ready(vnode, now),
             Phase::Stopping if !home.leased(now) => self.end_home(vnode, now),

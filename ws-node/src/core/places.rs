@@ -31,6 +31,11 @@ impl<T, K: Ord + Clone> Places<T, K> {
         Some(what)
     }
 
+    /// With since when it is there.
+    pub fn get(&self, place: &K) -> Option<(u64, &T)> {
+        self.kept.get(place).map(|(since_ms, what)| (*since_ms, what))
+    }
+
     pub fn get_mut(&mut self, place: &K) -> Option<&mut T> {
         self.kept.get_mut(place).map(|(_, what)| what)
     }
@@ -55,6 +60,13 @@ impl<T, K: Ord + Clone> Places<T, K> {
     /// Keeps the oldest, and will not find it by age again.
     pub fn pass_over(&mut self) -> Option<K> {
         self.by_age.pop_first().map(|(_, place)| place)
+    }
+
+    /// The same of another than the oldest.
+    pub fn pass_over_this(&mut self, place: &K) {
+        if let Some((since_ms, _)) = self.kept.get(place) {
+            self.by_age.remove(&(*since_ms, place.clone()));
+        }
     }
 }
 

@@ -14,9 +14,10 @@ use roost_proto::time::rfc3339;
 use serde_json::value::to_raw_value;
 
 use super::NodeCore;
-use super::channel::{Attached, ItemKey, Pending};
+use super::channel::{Attached, By, ItemKey, Pending};
 use super::events::{Now, SessionKey};
 use super::homes::body_hash;
+use super::most::Most;
 use super::places::{Place, Places};
 
 /// By whom a receipt's id is known, so that it is none of the reader's own; no user's id begins with `#`.
@@ -24,7 +25,8 @@ pub(super) const BY: &str = "#receipt";
 /// Keys with this bit are no sessions: a vnode's home waits for the confirm of a receipt. Sockets count from 1, and
 /// other keys that are no sessions have a higher bit.
 const OWING: u64 = 1 << 62;
-/// Messages of one vnode whose receipts may be to come, some 300 bytes each; beyond it the oldest get none.
+/// Messages of one vnode whose receipts may be to come, some 400 bytes each; beyond it the oldest of who asked for most
+/// get none.
 const WANTED_MAX: usize = 10_000;
 /// How long a receipt may come after its message, in milliseconds: a day, as long as a hot window by default.
 const WANTED_KEPT_MS: u64 = 86_400_000;
@@ -58,6 +60,8 @@ pub enum Became {
 #[derive(Debug, Default)]
 pub struct HomeReceipts {
     wanted: Places<Wanted>,
+    /// Who asked for most of them.
+    askers: Most<Place>,
     /// What became of messages, and what is wanted no more: not in the store yet.
     news: VecDeque<(Place, Wanted, Option<Became>)>,
     /// In the write that is in flight.
@@ -81,7 +85,15 @@ impl HomeReceipts {
     }
 
     pub fn want(&mut self, place: Place, wanted: Wanted) {
+        self.remove(&place);
+        self.askers.insert(wanted.from.as_str(), wanted.since_ms, place.clone());
         self.wanted.insert(place, wanted.since_ms, wanted);
+    }
+
+    fn remove(&mut self, place: &Place) -> Option<Wanted> {
+        let wanted = self.wanted.remove(place)?;
+        self.askers.remove(wanted.from.as_str(), wanted.since_ms, place);
+        Some(wanted)
     }
 
     /// `user` has everything up to `cursor`, or has read it.
@@ -90,7 +102,7 @@ impl HomeReceipts {
         let covered = self.wanted.covered(user, cursor).filter(|(_, wanted)| !known(wanted));
         for place in covered.map(|(place, _)| place.clone()).collect::<Vec<_>>() {
             let wanted = match became {
-                Became::Read => self.wanted.remove(&place),
+                Became::Read => self.remove(&place),
                 Became::Delivered => self.wanted.get_mut(&place).map(|wanted| {
                     wanted.delivered = true;
                     wanted.clone()
@@ -102,11 +114,12 @@ impl HomeReceipts {
 
     /// Nobody waits for these any more: too old, or too many.
     fn forget_old(&mut self, clock_ms: u64) {
-        while let Some((since_ms, place)) = self.wanted.oldest()
-            && (clock_ms >= since_ms + WANTED_KEPT_MS || self.wanted.len() > WANTED_MAX)
-        {
-            let place = place.clone();
-            self.news.extend(self.wanted.remove(&place).map(|wanted| (place, wanted, None)));
+        while let Some((since_ms, oldest)) = self.wanted.oldest() {
+            let old = clock_ms >= since_ms + WANTED_KEPT_MS;
+            let place = if old { Some(oldest) } else { self.askers.oldest() };
+            let Some(place) = place.filter(|_| old || self.wanted.len() > WANTED_MAX).cloned() else { break };
+            let forgotten = self.remove(&place).map(|wanted| (place, wanted, None));
+            self.news.extend(forgotten);
         }
     }
 
@@ -198,8 +211,7 @@ impl NodeCore {
     fn send_receipt(&mut self, vnode: VnodeId, id: &MessageId, owed: Owed, now: Now) -> bool {
         let stream = StreamId::inbox(&owed.to);
         let to = self.vnode_of(&stream);
-        // The other half is for what is sent.
-        if self.channels.get(&to).is_some_and(|c| c.len() >= self.cfg.channel_items_max / 2) {
+        if !self.has_own_place(to) {
             return false;
         }
         let hash = body_hash(RECEIPT, owed.data.get());
@@ -217,7 +229,7 @@ impl NodeCore {
                 answers: None,
             };
             let body = to_raw_value(&ItemBody::Append(append)).expect("bodies always encode");
-            self.channel(to, now).push(Pending::new(item, body, hash, waiter), now.mono);
+            self.queue(to, Pending::new(By::Own, item, body, hash, waiter), now);
             self.pump(to, now);
         }
         true
@@ -305,6 +317,21 @@ mod tests {
             home.owed.keys().map(MessageId::as_str).collect::<Vec<_>>(),
             ["delivered-3-9-1", "delivered-3-9-2", "delivered-3-9-3", "read-3-9-4", "read-3-9-5"]
         );
+    }
+
+    #[test]
+    fn who_asks_for_most_displaces_nobody_else() {
+        let mut home = wanting(&[("alice", "a1")]);
+        for n in 2..2 * WANTED_MAX as u64 {
+            let id = MessageId::new(format!("e{n}")).unwrap();
+            let from = user(["eve", "eve2", "eve3"][n as usize % 3]);
+            home.want((user("bob"), at(n)), Wanted { from, id, since_ms: n, delivered: false });
+            home.forget_old(n);
+        }
+        assert_eq!(home.wanted.len(), WANTED_MAX);
+        home.news.clear();
+        home.cover(&user("bob"), at(1), Became::Read);
+        assert_eq!(next(&mut home).0, told(&[("alice", "read a1")]));
     }
 
     #[test]

@@ -13,7 +13,7 @@ use roost_proto::records::{Append, ItemBody, ItemResult};
 use roost_proto::results::{CLIENT_RESULTS, ClientResult, DEAD_LETTERS, PROCESSOR, RESULT, Refused};
 use serde_json::value::{RawValue, to_raw_value};
 
-use super::channel::{Attached, ItemKey, Pending};
+use super::channel::{Attached, By, ItemKey, Pending};
 use super::config::CoreConfig;
 use super::events::{Now, SessionKey};
 use super::homes::body_hash;
@@ -154,8 +154,7 @@ impl NodeCore {
     fn hand_next(&mut self, partition: u32, client: &UserId, now: Now) -> bool {
         let stream = StreamId::inbox(client);
         let to = self.vnode_of(&stream);
-        // The other half is for what is sent.
-        if self.channels.get(&to).is_some_and(|c| c.len() >= self.cfg.channel_items_max / 2) {
+        if !self.has_own_place(to) {
             return false;
         }
         let Some(page) = self.results.pages.get(&partition) else { return false };
@@ -184,7 +183,7 @@ impl NodeCore {
                 let (from, kind) = (PROCESSOR.to_owned(), RESULT.to_owned());
                 let append = Append { stream, from, id, kind, data, receipt: false, answers: Some(event) };
                 let body = to_raw_value(&ItemBody::Append(append)).expect("bodies always encode");
-                self.channel(to, now).push(Pending::new(item, body, hash, waiter), now.mono);
+                self.queue(to, Pending::new(By::Own, item, body, hash, waiter), now);
             }
         }
         self.pump(to, now);

@@ -1,5 +1,6 @@
 //! Sends of this node's sessions, and the channels they go through (rules 1–7).
 
+use bytes::Bytes;
 use roost_backend::store::Row;
 use roost_proto::codes::{CloseCode, ErrorBody, ErrorCode};
 use roost_proto::frames::{Reply, ReplyOk, Send, ServerFrame};
@@ -9,7 +10,8 @@ use roost_proto::records::{Append, Confirm, ItemBody, Record};
 
 use serde_json::value::RawValue;
 
-use super::channel::{Attached, Channel, Dropped, ItemKey, Pending, Waiter};
+use super::blocked::Cause;
+use super::channel::{Attached, By, Channel, Dropped, ItemKey, Pending, Waiter};
 use super::config::Rule;
 use super::events::{Lane, Now, SessionKey};
 use super::homes::body_hash;
@@ -19,8 +21,6 @@ use super::{Action, NodeCore, Token};
 
 /// How long to wait before a refused send is repeated, when nothing better is known, in milliseconds.
 pub(super) const RETRY_AFTER_MS: u64 = 250;
-/// Streams of one session that wait for the repeat of a refused send: more than anyone writes to at once.
-const BLOCKED_MAX: usize = 1024;
 /// The kind of a message that a user sent.
 pub(super) const MESSAGE: &str = "message";
 
@@ -56,7 +56,7 @@ impl NodeCore {
         let Some(session) = self.sessions.get(&key) else { return };
         let (stream, _, id) = item.clone();
         self.counters.sends += 1;
-        if session.blocked.len() > BLOCKED_MAX {
+        if session.blocked.is_too_long() {
             return self.close(
                 key,
                 CloseCode::Overload,
@@ -82,50 +82,76 @@ impl NodeCore {
             }
             Attached::No => {}
         }
-        if let Err((why, wait)) = self.admit(key, &stream, &id, vnode, now) {
+        let body = serde_json::value::to_raw_value(&body).expect("bodies always encode");
+        let by = self.by(key);
+        let item = Pending::new(by, item, body, hash, waiter);
+        if let Err((cause, why, wait)) = self.admit(key, &item, vnode, now) {
             let session = self.sessions.get_mut(&key).expect("looked up above");
-            session.block(&stream, arrival, &id);
+            session.blocked.insert(&stream, arrival, &id, cause);
             return self.refuse(key, id.as_str(), why, wait);
         }
         self.unblock(key, &stream, &id);
-        let body = serde_json::value::to_raw_value(&body).expect("bodies always encode");
-        self.channel(vnode, now).push(Pending::new(item, body, hash, waiter), now.mono);
+        self.queue(vnode, item, now);
         self.count_waiters(key);
         self.pump(vnode, now);
     }
 
-    /// Whether a new item may be queued; otherwise why not, and when to try again.
+    /// Whose places the items of a session take.
+    fn by(&self, key: SessionKey) -> By {
+        let session = self.sessions.get(&key).filter(|session| !session.rights.service);
+        session.map_or(By::Services, |session| By::User(session.user.clone()))
+    }
+
+    /// Puts an item into its channel.
+    pub(super) fn queue(&mut self, vnode: VnodeId, item: Pending, now: Now) {
+        self.shares.begin(&item.by, item.load);
+        self.channel(vnode, now).push(item, now.mono);
+    }
+
+    /// Whether a channel has a place for one more of somebody's.
+    pub(super) fn has_place(&self, vnode: VnodeId, by: &By, bytes: usize) -> bool {
+        let (items_max, bytes_max) = (self.cfg.channel_items_max, self.cfg.channel_bytes_max);
+        self.channels.get(&vnode).is_none_or(|c| c.has_place(by, bytes, items_max, bytes_max))
+    }
+
+    /// Whether a new item may be queued; otherwise why not, and when to try again. All that refuses is here, before
+    /// the item gets a number.
     fn admit(
         &mut self,
         key: SessionKey,
-        stream: &StreamId,
-        id: &MessageId,
+        item: &Pending,
         vnode: VnodeId,
         now: Now,
-    ) -> Result<(), (&'static str, u64)> {
-        let full = self.channels.get(&vnode).is_some_and(|c| c.len() >= self.cfg.channel_items_max);
-        let unanswered_max = self.cfg.unanswered_max;
-        let session = self.sessions.get_mut(&key).expect("the caller looked it up");
-        if session.blocked.get(stream).is_some_and(|(_, blocked)| blocked != id) {
-            return Err((
-                "an earlier message to this stream was refused: repeat that one first",
-                RETRY_AFTER_MS,
-            ));
+    ) -> Result<(), (Cause, &'static str, u64)> {
+        let full = |why| Err((Cause::Full, why, RETRY_AFTER_MS));
+        let (stream, id) = (&item.key.0, &item.key.2);
+        let session = self.sessions.get(&key).expect("the caller looked it up");
+        if session.blocked.waits(stream, id) {
+            return full("an earlier message to this stream was refused: repeat that one first");
         }
-        if session.unanswered >= unanswered_max {
-            return Err(("too many commands without an answer", RETRY_AFTER_MS));
+        if session.unanswered >= self.cfg.unanswered_max {
+            return full("too many commands without an answer");
         }
-        if full {
-            return Err(("too much is queued for this receiver's home", RETRY_AFTER_MS));
+        if !self.has_place(vnode, &item.by, item.load.bytes) {
+            return full("too much is queued for this receiver's home");
         }
-        session.bucket.take(now.mono).map_err(|wait| ("too many commands", wait))
+        if let By::User(user) = &item.by {
+            if !self.shares.has_room(user, item.load.bytes) {
+                return full("too many bytes without an answer");
+            }
+            if item.load.events > 0 && !self.events_have_room(vnode, user) {
+                return full("too many events wait for a result");
+            }
+        }
+        let session = self.sessions.get_mut(&key).expect("looked up above");
+        session.bucket.take(now.mono).map_err(|wait| (Cause::Full, "too many commands", wait))?;
+        let By::User(user) = &item.by else { return Ok(()) };
+        self.shares.take(user, stream, now.mono).map_err(|(why, wait)| (Cause::Quota, why, wait))
     }
 
     fn unblock(&mut self, key: SessionKey, stream: &StreamId, id: &MessageId) {
-        if let Some(session) = self.sessions.get_mut(&key)
-            && session.blocked.get(stream).is_some_and(|(_, blocked)| blocked == id)
-        {
-            session.blocked.remove(stream);
+        if let Some(session) = self.sessions.get_mut(&key) {
+            session.blocked.remove(stream, id);
         }
     }
 
@@ -138,8 +164,9 @@ impl NodeCore {
         now: Now,
     ) {
         for item in items {
+            self.shares.end(&item.by, item.load);
             if let Some(session) = self.sessions.get_mut(&item.session) {
-                session.block(&item.key.0, item.arrival, &item.key.2);
+                session.blocked.insert(&item.key.0, item.arrival, &item.key.2, Cause::Full);
             }
             for waiter in &item.waiters {
                 tell(self, &item.key, waiter, now);
@@ -240,6 +267,7 @@ impl NodeCore {
             return self.pump(vnode, now);
         }
         for (item, result) in channel.confirm(&confirm, now.mono) {
+            self.shares.end(&item.by, item.load);
             for waiter in &item.waiters {
                 self.answer(waiter, &item.key, &result, now);
             }
@@ -287,13 +315,13 @@ impl NodeCore {
     /// it has credit.
     pub(super) fn reply_on_credit(&mut self, key: SessionKey, id: &str, ok: ReplyOk) {
         let Some(session) = self.sessions.get_mut(&key) else { return };
-        if session.credit == 0 {
+        if !session.credit.is_open() {
             let error = ErrorBody::new(ErrorCode::RateLimited, "what was sent before is not read yet");
             return self.reply_error(key, id, error.retry_after(RETRY_AFTER_MS));
         }
-        session.credit -= 1;
         session.unanswered = session.unanswered.saturating_sub(1);
-        let frame = ServerFrame::Reply(Reply::ok(id, ok)).to_json().into();
+        let frame: Bytes = ServerFrame::Reply(Reply::ok(id, ok)).to_json().into();
+        self.budget.take(&session.user, &mut session.credit, frame.len());
         self.out.push(Action::Frame { session: key, frame, lane: Lane::Message });
     }
 
@@ -315,7 +343,7 @@ impl NodeCore {
         self.counters.replies_unknown += 1;
         // Its repeat comes before anything later, also if the item is confirmed in the meantime.
         if let Some(session) = self.sessions.get_mut(&waiter.session) {
-            session.block(&key.0, waiter.arrival, &key.2);
+            session.blocked.insert(&key.0, waiter.arrival, &key.2, Cause::Full);
         }
         let why = "no answer in time: it may have been accepted; repeat with the same id";
         self.reply_error(waiter.session, key.2.as_str(), ErrorBody::new(ErrorCode::Unknown, why));

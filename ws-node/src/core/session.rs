@@ -1,16 +1,20 @@
 //! One connection: a cursor into its user's inbox, and what it still owes or is owed (rule 25).
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use bytes::Bytes;
 use roost_proto::ErrorBody;
+use roost_proto::claims::Role;
 use roost_proto::frames::{ChosenStatus, Event, OfUsers, RoomAt, Send};
 use roost_proto::history::History;
 use roost_proto::ids::{Cursor, DeviceId, Epoch, MessageId, Offset, SessionId, StreamId, UserId, VnodeId};
 use roost_service::ratelimit::Bucket;
 
+use super::blocked::Blocked;
+use super::credit::Credit;
 use super::events::RoomCommand;
 use super::reader::Reader;
+use super::reads::Wants;
 use super::rooms::{Arrival, Listener};
 use super::signals::Latest;
 use super::watching::Watches;
@@ -63,6 +67,15 @@ pub struct Rights {
     pub rooms: Option<Vec<String>>,
     /// Users whose presence it may watch.
     pub watch: Option<Vec<String>>,
+    /// A service: the shares of users are not for it.
+    pub service: bool,
+}
+
+impl Rights {
+    /// What the claims of a token say.
+    pub fn of(rooms: Option<Vec<String>>, watch: Option<Vec<String>>, role: Role) -> Self {
+        Self { rooms, watch, service: role == Role::Service }
+    }
 }
 
 /// A command that came before the session was welcomed.
@@ -83,10 +96,50 @@ pub enum Early {
 pub struct Signals {
     /// What it may send.
     pub bucket: Bucket,
-    /// Frames that may be handed to the socket now.
-    pub credit: usize,
-    /// The latest of each key that did not fit.
+    /// What may be handed to the socket.
+    pub credit: Credit,
+    /// The latest of each key that did not fit, and their bytes.
     pub waiting: BTreeMap<Latest, Bytes>,
+    pub waiting_bytes: usize,
+}
+
+impl Signals {
+    /// Keeps a frame until there is credit, in the place of an earlier one of its key.
+    pub fn keep(&mut self, latest: Latest, frame: Bytes) {
+        self.waiting_bytes += frame.len();
+        if let Some(before) = self.waiting.insert(latest, frame) {
+            self.waiting_bytes -= before.len();
+        }
+    }
+
+    /// The next one that may go.
+    pub fn next(&mut self) -> Option<Bytes> {
+        let (_, frame) = self.waiting.first_key_value()?;
+        if !self.credit.allows(frame.len()) {
+            return None;
+        }
+        let (_, frame) = self.waiting.pop_first()?;
+        self.waiting_bytes -= frame.len();
+        self.credit.spend(frame.len());
+        Some(frame)
+    }
+
+    /// What waits of this is not told any more.
+    pub fn drop_one(&mut self, latest: &Latest) {
+        if let Some(frame) = self.waiting.remove(latest) {
+            self.waiting_bytes -= frame.len();
+        }
+    }
+
+    /// The same of many.
+    pub fn drop_waiting(&mut self, of: impl Fn(&Latest) -> bool) {
+        let bytes = &mut self.waiting_bytes;
+        self.waiting.retain(|latest, frame| {
+            let gone = of(latest);
+            *bytes -= if gone { frame.len() } else { 0 };
+            !gone
+        });
+    }
 }
 
 /// What a client said of its inbox.
@@ -123,8 +176,10 @@ pub struct Session {
     pub read: Option<Cursor>,
     /// What it acknowledged, and said was read, over this connection: a home that is claimed anew hears it again.
     pub said: Said,
-    /// Message frames that may be handed to the socket now.
-    pub credit: usize,
+    /// Messages that may be handed to the socket.
+    pub credit: Credit,
+    /// What is to be read for it.
+    pub wants: Wants,
     pub signals: Signals,
     pub rooms: BTreeMap<StreamId, Listener>,
     pub watches: Watches,
@@ -135,22 +190,13 @@ pub struct Session {
     pub starved: BTreeSet<StreamId>,
     /// Commands that wait for their reply.
     pub unanswered: usize,
-    /// Per stream, the earliest id in order of arrival that was refused or told `unknown`: later sends wait for its
-    /// repeat (rule 1).
-    pub blocked: HashMap<StreamId, (u64, MessageId)>,
+    /// What was refused or told `unknown`: later sends wait for its repeat (rule 1).
+    pub blocked: Blocked,
     pub bucket: Bucket,
 }
 
 impl Session {
     pub fn is_opening(&self) -> bool {
         matches!(self.state, State::Opening { .. })
-    }
-
-    /// What arrived as number `arrival` must be repeated before anything later to the same stream is taken.
-    pub fn block(&mut self, stream: &StreamId, arrival: u64, id: &MessageId) {
-        let earliest = self.blocked.entry(stream.clone()).or_insert_with(|| (arrival, id.clone()));
-        if arrival < earliest.0 {
-            *earliest = (arrival, id.clone());
-        }
     }
 }

@@ -10,6 +10,7 @@ use roost_proto::ids::{Cursor, Epoch, NodeId, Offset, SessionId, StreamId, Vnode
 use roost_proto::limits::{PING_INTERVAL_MS, SIGNALS_BURST, SIGNALS_PER_S};
 use roost_service::ratelimit::Bucket;
 
+use super::credit::Credit;
 use super::events::{Connecting, Lane, Maybe, Now, SessionKey};
 use super::home::Work;
 use super::homes::SWEEP_MS;
@@ -55,11 +56,13 @@ impl NodeCore {
             inbox: Reader::default(),
             read: None,
             said: Said::default(),
-            credit: self.cfg.credit,
+            credit: Credit::new(self.cfg.credit, self.cfg.credit_bytes),
+            wants: Default::default(),
             signals: Signals {
                 bucket: Bucket::new(SIGNALS_PER_S, SIGNALS_BURST),
-                credit: self.cfg.signal_credit,
+                credit: Credit::new(self.cfg.signal_credit, self.cfg.signal_credit_bytes),
                 waiting: Default::default(),
+                waiting_bytes: 0,
             },
             rooms: Default::default(),
             watches: Default::default(),
@@ -443,7 +446,8 @@ impl NodeCore {
     }
 
     pub(super) fn on_closed(&mut self, key: SessionKey, now: Now) {
-        let Some(session) = self.sessions.remove(&key) else { return };
+        let Some(mut session) = self.sessions.remove(&key) else { return };
+        self.budget.forget(key, &session.user, &mut session.credit);
         self.leave_all(key, &session, now);
         self.unwatch_all(key, &session, now);
         if let Some(streams) = self.by_vnode.get_mut(&session.vnode) {

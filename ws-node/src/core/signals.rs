@@ -13,10 +13,12 @@ use roost_proto::live::Note;
 use serde_json::value::RawValue;
 
 use super::events::{Lane, Now, SessionKey};
+use super::shares::Shares;
 use super::{Action, NodeCore};
 
-/// What a session that does not read has waiting: as many cursors as anyone can look at.
+/// What a session that does not read has waiting: as many cursors as anyone can look at, and their bytes.
 const WAITING_MAX: usize = 256;
+const WAITING_BYTES_MAX: usize = 256 * 1024;
 
 /// Members of rooms whose news a session that does not read has waiting; with more it is too slow.
 const MEMBERS_WAITING_MAX: usize = 4096;
@@ -48,7 +50,9 @@ impl NodeCore {
         let spent = !session.welcomed || session.signals.bucket.take(now.mono).is_err();
         let stream = signal.room.as_ref().map(StreamId::of_room);
         let inside = stream.as_ref().is_none_or(|stream| session.rooms.contains_key(stream));
-        if spent || !inside || signal.kind.len() > KIND_BYTES_MAX {
+        let bytes = signal.data.get().len();
+        let weighs = |shares: &mut Shares| shares.signals(&session.user, bytes, now.mono);
+        if spent || !inside || signal.kind.len() > KIND_BYTES_MAX || !weighs(&mut self.shares) {
             self.counters.signals_dropped += 1;
             return;
         }
@@ -109,17 +113,20 @@ impl NodeCore {
         let Some(session) = self.sessions.get_mut(&key) else { return };
         let signals = &mut session.signals;
         let member = matches!(latest, Latest::Member(..));
-        let max = match latest {
-            Latest::Member(..) => MEMBERS_WAITING_MAX,
-            Latest::Signal(..) => WAITING_MAX,
+        let (max, bytes_max) = match latest {
+            Latest::Member(..) => (MEMBERS_WAITING_MAX, usize::MAX),
+            Latest::Signal(..) => (WAITING_MAX, WAITING_BYTES_MAX),
             // There is one; there are as many as the session may watch.
-            Latest::Read | Latest::Presence(_) => usize::MAX,
+            Latest::Read | Latest::Presence(_) => (usize::MAX, usize::MAX),
         };
-        if signals.credit > 0 {
-            signals.credit -= 1;
+        let before = signals.waiting.get(latest).map(Bytes::len);
+        let bytes = signals.waiting_bytes - before.unwrap_or_default() + frame.len();
+        // What waits goes first: a later one of its key takes its place there.
+        if signals.waiting.is_empty() && signals.credit.allows(frame.len()) {
+            signals.credit.spend(frame.len());
             self.out.push(Action::Frame { session: key, frame: frame.clone(), lane: Lane::Signal });
-        } else if signals.waiting.len() < max || signals.waiting.contains_key(latest) {
-            signals.waiting.insert(latest.clone(), frame.clone());
+        } else if (signals.waiting.len() < max || before.is_some()) && bytes <= bytes_max {
+            signals.keep(latest.clone(), frame.clone());
         } else if member {
             self.close(key, CloseCode::TooSlow, "too many changes of members wait to be read");
         } else {
@@ -128,15 +135,11 @@ impl NodeCore {
     }
 
     /// The session's socket took this many signals.
-    pub(super) fn signals_drained(&mut self, key: SessionKey, frames: usize) {
-        let max = self.cfg.signal_credit;
+    pub(super) fn signals_drained(&mut self, key: SessionKey, (frames, bytes): (usize, usize)) {
         let Some(session) = self.sessions.get_mut(&key) else { return };
         let signals = &mut session.signals;
-        signals.credit = (signals.credit + frames).min(max);
-        while signals.credit > 0
-            && let Some((_, frame)) = signals.waiting.pop_first()
-        {
-            signals.credit -= 1;
+        signals.credit.give_back(frames, bytes);
+        while let Some(frame) = signals.next() {
             self.out.push(Action::Frame { session: key, frame, lane: Lane::Signal });
         }
     }

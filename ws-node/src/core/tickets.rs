@@ -59,9 +59,15 @@ impl HomeTickets {
         }
     }
 
-    /// Whether one more of this client may wait.
-    pub fn has_room(&self, client: &UserId) -> bool {
-        self.open.len() < TICKETS_MAX && self.of_clients.get(client).is_none_or(|n| *n < TICKETS_OF_ONE_MAX)
+    /// Whether one more of this client may wait, with so many on their way here: at most as many as are free, and there
+    /// are as many places again for the first of each, so that nobody finds all of them taken.
+    pub fn has_room(&self, client: &UserId, coming: usize) -> bool {
+        let of_client = self.of_clients.get(client).copied().unwrap_or_default() + coming;
+        let free = TICKETS_MAX.saturating_sub(self.open.len() + coming);
+        if of_client == 0 {
+            return self.open.len() < 2 * TICKETS_MAX;
+        }
+        free > 0 && of_client <= free && of_client < TICKETS_OF_ONE_MAX
     }
 
     /// At most `max` of those whose time is over, oldest first; they are not told again.
@@ -110,6 +116,15 @@ impl NodeCore {
         let hash = body_hash(EVENT, event.data.get());
         let body = ItemBody::Event(Event { client, id: event.id, data: event.data });
         self.queue_item(key, item, hash, body, now);
+    }
+
+    /// Whether one more event of this client may wait for a result: those on their way to its home count.
+    pub(super) fn events_have_room(&self, vnode: VnodeId, client: &UserId) -> bool {
+        let coming = self.shares.load(client).events;
+        match self.homes.get(&vnode) {
+            Some(home) => home.tickets.has_room(client, coming),
+            None => coming < TICKETS_OF_ONE_MAX,
+        }
     }
 
     /// Tells who got no result in time. One that comes later is delivered all the same.
@@ -190,15 +205,29 @@ mod tests {
         let mut home = HomeTickets::default();
         for n in 0..TICKETS_OF_ONE_MAX {
             let event = id("bob", &format!("e{n}"));
-            assert!(home.has_room(&event.0));
+            assert!(home.has_room(&event.0, 0));
             for _ in 0..2 {
                 home.open(event.clone(), Ticket { since_ms: 0, at: 0 });
             }
         }
         let (bob, eve) = (id("bob", "e0"), id("eve", "e0"));
-        assert!(!home.has_room(&bob.0) && home.has_room(&eve.0));
+        assert!(!home.has_room(&bob.0, 0) && home.has_room(&eve.0, 255) && !home.has_room(&eve.0, 256));
         home.close(&bob);
         home.close(&bob);
-        assert!(home.has_room(&bob.0));
+        assert!(home.has_room(&bob.0, 0) && !home.has_room(&bob.0, 1));
+    }
+
+    #[test]
+    fn many_clients_leave_room_for_one_more() {
+        let mut home = HomeTickets::default();
+        for client in 0..1000 {
+            for n in 0..TICKETS_OF_ONE_MAX {
+                let event = id(&format!("eve{client}"), &format!("e{n}"));
+                if home.has_room(&event.0, 0) {
+                    home.open(event, Ticket { since_ms: 0, at: 0 });
+                }
+            }
+        }
+        assert!(home.open.len() < 2 * TICKETS_MAX && home.has_room(&id("alice", "e").0, 0));
     }
 }

@@ -5,6 +5,7 @@
 
 pub mod claims;
 pub mod due;
+pub mod inherited;
 pub mod live;
 pub mod loss;
 pub mod nodes;
@@ -114,7 +115,7 @@ pub fn message(stream: &StreamId, id: &str, hash: u64) -> AppendOp {
         id: MessageId::new(id).expect("a valid message id"),
         hash,
         at: NOW_MS,
-        rest: Bytes::from(format!("\"id\":\"{id}\",\"data\":{{\"text\":\"größe {hash} %d \\u0000\"}}}}")),
+        rest: Bytes::from(format!("\"id\":\"{id}\",\"from\":\"alice\",\"at\":0,\"data\":{{\"text\":\"größe {hash} %d \\u0000\"}}}}")),
         due: false,
         wanted: None,
         closes: None,
@@ -298,6 +299,7 @@ impl Owner {
 
     pub async fn read(&self, stream: &StreamId, after: u64, limit: usize) -> Window {
         let after = roost_proto::Offset(after);
+        let limit = Limit { entries: limit, bytes: usize::MAX >> 12 };
         let window = self.store.read(self.fence.vnode, stream, self.generation, after, limit).await;
         window.expect("the store answers")
     }
@@ -363,6 +365,8 @@ macro_rules! store_contract {
             pages::pages_go_back_from_the_newest_to_where_the_stream_began,
             pages::a_page_says_when_the_window_ends_before_the_stream,
             pages::a_page_shows_nothing_of_an_earlier_generation,
+            pages::what_is_read_ends_where_its_bytes_are_full,
+            inherited::much_is_taken_over_whole,
             presence::setting_the_same_presence_again_yields_no_event,
             presence::who_leaves_keeps_a_last_seen,
             presence::presence_is_read_in_the_order_asked,

@@ -215,7 +215,7 @@ impl Store for EmbeddedStore {
         stream: &StreamId,
         generation: Epoch,
         after: Offset,
-        limit: usize,
+        limit: Limit,
     ) -> Result<Window, StoreError> {
         self.step(vnode, |data| data.read(stream, generation, after, limit))
     }
@@ -225,7 +225,7 @@ impl Store for EmbeddedStore {
         vnode: VnodeId,
         stream: &StreamId,
         before: Option<Cursor>,
-        limit: usize,
+        limit: Limit,
     ) -> Result<Page, StoreError> {
         self.step(vnode, |data| data.page(stream, before, limit))
     }

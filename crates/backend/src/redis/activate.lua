@@ -19,10 +19,15 @@ else
   local last = redis.call('XREVRANGE', KEYS[2], '+', '-', 'COUNT', 1)[1]
   if last then seq = string.match(last[1], '^%d+') else redis.call('DEL', KEYS[2]) end
 end
--- What is due, without the messages.
-local due = redis.call('HGETALL', KEYS[5])
-for i = 2, #due, 2 do due[i] = string.match(due[i], '^%d+') end
 redis.call('HSET', KEYS[1], 'epoch', ARGV[1], 'sid', sid, 'generation', generation, 'seq', seq, 'data_set', data_set)
-return {'activated', generation, seq, previous, clock,
-  redis.call('XRANGE', KEYS[2], '-', '+'), redis.call('HGETALL', KEYS[3]), redis.call('HGETALL', KEYS[4]),
-  due, redis.call('HGETALL', KEYS[6]), redis.call('HGETALL', KEYS[7]), redis.call('HGETALL', KEYS[8])}
+-- What is small comes at once. The rest is brought in pieces (inherit.lua): this script holds up everything else.
+local inherited, small = {}, {4, 256, 128, 0, 256, 4, 256}
+for i, most in ipairs(small) do
+  local key = KEYS[i + 1]
+  if redis.call(i == 1 and 'XLEN' or 'HLEN', key) <= most then
+    inherited[i] = i == 1 and redis.call('XRANGE', key, '-', '+') or redis.call('HGETALL', key)
+  else
+    inherited[i] = 'more'
+  end
+end
+return {'activated', generation, seq, previous, clock, inherited}

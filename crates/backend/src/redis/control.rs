@@ -5,7 +5,7 @@ use std::sync::Arc;
 use redis::{Script, ScriptInvocation, Value};
 use roost_proto::ids::Sid;
 
-use super::link::Link;
+use super::link::{Lane, Link};
 use super::reply::{Fields, flags, from_json};
 use super::{RedisStore, fresh_name, keys};
 use crate::store::*;
@@ -74,7 +74,7 @@ fn not_understood(word: &str) -> StoreError {
 
 impl RedisStore {
     async fn control(&self, script: &ScriptInvocation<'_>) -> Result<Answer, StoreError> {
-        let link = self.links.get().await?;
+        let link = self.links.get(Lane::Control).await?;
         let mut fields = self.invoke(&link, script).await?;
         let word = fields.text()?;
         if word != "new" {
@@ -104,7 +104,7 @@ impl RedisStore {
     }
 
     pub(super) async fn do_open_ring(&self, vnodes: u32) -> Result<DataSet, StoreError> {
-        let link = self.links.get().await?;
+        let link = self.links.get(Lane::Control).await?;
         if self.links.vnodes() == vnodes {
             // Opened before: if the ring is gone now, data was lost, and what comes has to settle.
             return Ok(self.table_over(&link).await?.data_set);

@@ -1,14 +1,16 @@
 //! The data plane's calls: activation, the fenced write, reads.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::Arc;
 
 use bytes::Bytes;
-use redis::{Pipeline, Script, pipe};
+use redis::{Pipeline, Script, Value, pipe};
 use roost_proto::events::{message_prefix, numbers_prefix};
 use roost_proto::ids::{Cursor, Epoch, Offset, Seq, Sid, StreamId, UserId, VnodeId};
 use roost_proto::limits::IDS_KEPT_MS;
 
 use super::due::{due, owed, tickets, wanted};
+use super::link::{Lane, Link};
 use super::reply::{Fields, cursor, from_json, parse, parse_pair, user_id};
 use super::{RedisStore, keys};
 use crate::store::*;
@@ -20,6 +22,8 @@ const IDS_EXPIRE_MS: u64 = 2 * IDS_KEPT_MS + 3_600_000;
 
 pub struct DataScripts {
     activate: Script,
+    inherit: Script,
+    window: Script,
     write: Script,
 }
 
@@ -27,6 +31,8 @@ impl DataScripts {
     pub fn new() -> Self {
         Self {
             activate: Script::new(include_str!("activate.lua")),
+            inherit: Script::new(include_str!("inherit.lua")),
+            window: Script::new(include_str!("window.lua")),
             write: Script::new(include_str!("write.lua")),
         }
     }
@@ -170,7 +176,7 @@ impl Named {
 
 impl RedisStore {
     pub(super) async fn do_activate(&self, request: &Activate) -> Result<ActivateAnswer, StoreError> {
-        let link = self.links.get().await?;
+        let link = self.links.get(Lane::Writes).await?;
         if request.data_set != link.data_set() {
             // Claimed under data that this connection may not lead to. The script below sees one vnode's slot and
             // cannot tell that it went back.
@@ -200,13 +206,79 @@ impl RedisStore {
         let mut fields = self.invoke(&link, &script).await?;
         match fields.text()?.as_str() {
             "refused" => Ok(ActivateAnswer::Refused(Epoch(fields.number()?))),
-            "activated" => Ok(ActivateAnswer::Activated(activated(fields)?)),
+            "activated" => self.inherited(&link, request, fields).await.map(ActivateAnswer::Activated),
             other => Err(StoreError::Garbled(format!("an activation answered '{other}'"))),
         }
     }
 
+    /// What an activation answered, and what it left to be brought in pieces.
+    async fn inherited(
+        &self,
+        link: &Arc<Link>,
+        request: &Activate,
+        mut fields: Fields,
+    ) -> Result<Activated, StoreError> {
+        let (generation, seq) = (Epoch(fields.number()?), Seq(fields.number()?));
+        let previous = match fields.text()?.as_str() {
+            "" => None,
+            sid => Some(Sid::parse(sid).map_err(|e| StoreError::Garbled(format!("sid '{sid}': {e}")))?),
+        };
+        let clock_ms = fields.number()?;
+        let (vnode, mut collections) = (request.vnode, fields.array()?);
+        let mut next = async |kind: &str, key: String| match collections.value()? {
+            all @ Value::Array(_) => Fields::new(all),
+            _ => self.pieces(link, request, seq, kind, &key).await,
+        };
+        let outbox = outbox(next("outbox", keys::outbox(vnode)).await?)?;
+        let roster = roster(next("hash", keys::presence(vnode)).await?)?;
+        let rooms = rooms(next("hash", keys::members(vnode)).await?)?;
+        let due = due(next("due", keys::due(vnode)).await?)?;
+        let wanted = wanted(next("hash", keys::wanted(vnode)).await?)?;
+        let owed = owed(next("hash", keys::owed(vnode)).await?)?;
+        let tickets = tickets(next("hash", keys::tickets(vnode)).await?)?;
+        Ok(Activated { generation, seq, outbox, roster, rooms, due, wanted, owed, tickets, previous, clock_ms })
+    }
+
+    /// All of one collection, over the connection of the activation: another may lead to another life of the data.
+    async fn pieces(
+        &self,
+        link: &Arc<Link>,
+        request: &Activate,
+        seq: Seq,
+        kind: &str,
+        key: &str,
+    ) -> Result<Fields, StoreError> {
+        let mut from = if kind == "outbox" { "-" } else { "0" }.to_owned();
+        let (mut all, mut told) = (Vec::new(), HashSet::new());
+        loop {
+            let mut script = self.data.inherit.key(keys::head(request.vnode));
+            script.key(key).arg(request.epoch.0).arg(request.sid.as_str()).arg(seq.0);
+            script.arg(&request.data_set.0).arg(kind).arg(&from);
+            let mut answer = self.invoke(link, &script).await?;
+            if answer.text()? != "piece" {
+                return Err(StoreError::Unreachable("the vnode changed while it was taken over".into()));
+            }
+            from = answer.text()?;
+            let mut piece = answer.array()?;
+            if kind == "outbox" {
+                all.extend(piece.rest());
+            } else {
+                while !piece.done() {
+                    let (field, value) = (piece.bytes()?, piece.value()?);
+                    // Redis may tell one more than once.
+                    if told.insert(field.clone()) {
+                        all.extend([Value::BulkString(field.into()), value]);
+                    }
+                }
+            }
+            if from.is_empty() {
+                return Ok(Fields::of(all));
+            }
+        }
+    }
+
     pub(super) async fn do_write(&self, request: &Write) -> Result<WriteAnswer, StoreError> {
-        let link = self.links.get().await?;
+        let link = self.links.get(Lane::Writes).await?;
         let fence = &request.fence;
         let vnode = fence.vnode;
         let mut named = Named::default();
@@ -244,26 +316,35 @@ impl RedisStore {
         stream: &StreamId,
         generation: Epoch,
         after: Offset,
-        limit: usize,
+        limit: Limit,
     ) -> Result<Window, StoreError> {
-        let link = self.links.get().await?;
-        let key = keys::stream(vnode, stream);
-        let mut pipe = pipe();
-        pipe.atomic().cmd("GET").arg(keys::tail(vnode, stream));
-        pipe.cmd("XRANGE").arg(&key).arg("-").arg("+").arg("COUNT").arg(1);
         let from = format!("{}-0", after.0.saturating_add(1));
-        pipe.cmd("XRANGE").arg(&key).arg(from).arg("+").arg("COUNT").arg(limit);
-        let mut answers = self.together(&link, &pipe).await?;
-        let Some(tail) = answers.bytes_if_any()? else { return Ok(Window::default()) };
-        if parse_pair(&tail, b':')?.0 != generation.0 {
-            return Ok(Window::default());
+        let (_, tail, first, entries) = self.window(vnode, stream, ["XRANGE", &from, "+"], limit).await?;
+        match (tail.filter(|tail| tail.generation == generation), first) {
+            (Some(_), Some(first)) => Ok(Window { first, entries }),
+            _ => Ok(Window::default()),
         }
-        let Some((first, _)) = entries(answers.array()?)?.into_iter().next() else {
-            return Ok(Window::default());
-        };
-        // COUNT 0 is answered with nil.
-        let entries = if limit == 0 { Vec::new() } else { entries(answers.array()?)? };
-        Ok(Window { first, entries })
+    }
+
+    /// Generation of the vnode, tail of the stream, first offset in the window, and what fits of a range.
+    async fn window(
+        &self,
+        vnode: VnodeId,
+        stream: &StreamId,
+        range: [&str; 3],
+        limit: Limit,
+    ) -> Result<(Epoch, Option<Cursor>, Option<Offset>, Vec<(Offset, Bytes)>), StoreError> {
+        let link = self.links.get(Lane::Reads).await?;
+        let mut script = self.data.window.key(keys::head(vnode));
+        script.key(keys::tail(vnode, stream)).key(keys::stream(vnode, stream));
+        script.arg(&range).arg(limit.entries).arg(limit.bytes);
+        let mut answer = self.invoke(&link, &script).await?;
+        let some = |text: Bytes| Some(text).filter(|text| !text.is_empty());
+        let generation = some(answer.bytes()?).map_or(Ok(0), |text| parse(&text))?;
+        let tail = some(answer.bytes()?).map(|text| cursor(&text)).transpose()?;
+        let first = some(answer.bytes()?).map(|text| parse_pair(&text, b'-')).transpose()?;
+        let entries = entries(answer.array()?)?;
+        Ok((Epoch(generation), tail, first.map(|(offset, _)| Offset(offset)), entries))
     }
 
     pub(super) async fn do_standings(
@@ -273,7 +354,7 @@ impl RedisStore {
         if rooms.is_empty() {
             return Ok(Vec::new());
         }
-        let link = self.links.get().await?;
+        let link = self.links.get(Lane::Reads).await?;
         let mut pipe = pipe();
         for (vnode, stream) in rooms {
             pipe.cmd("HGET").arg(keys::head(*vnode)).arg("generation");
@@ -298,24 +379,12 @@ impl RedisStore {
         vnode: VnodeId,
         stream: &StreamId,
         before: Option<Cursor>,
-        limit: usize,
+        limit: Limit,
     ) -> Result<Page, StoreError> {
-        let link = self.links.get().await?;
-        let key = keys::stream(vnode, stream);
         let from = before.map_or("+".to_owned(), |b| format!("{}-0", b.offset.0.saturating_sub(1)));
-        let mut pipe = pipe();
-        pipe.atomic().cmd("HGET").arg(keys::head(vnode)).arg("generation");
-        pipe.cmd("GET").arg(keys::tail(vnode, stream));
-        pipe.cmd("XRANGE").arg(&key).arg("-").arg("+").arg("COUNT").arg(1);
-        pipe.cmd("XREVRANGE").arg(&key).arg(from).arg("-").arg("COUNT").arg(limit.max(1));
-        let mut answers = self.together(&link, &pipe).await?;
-        let generation = answers.bytes_if_any()?.map_or(Ok(0), |text| parse(&text))?;
-        let tail = match answers.bytes_if_any()? {
-            None => None,
-            Some(text) => Some(cursor(&text)?),
-        };
-        let first = entries(answers.array()?)?.first().map(|(offset, _)| *offset);
-        Ok(Page::of(Epoch(generation), tail, first, before, entries(answers.array()?)?))
+        let range = ["XREVRANGE", &from, "-"];
+        let (generation, tail, first, entries) = self.window(vnode, stream, range, limit).await?;
+        Ok(Page::of(generation, tail, first, before, entries))
     }
 
     pub(super) async fn do_presence(
@@ -323,7 +392,7 @@ impl RedisStore {
         vnode: VnodeId,
         users: &[UserId],
     ) -> Result<Presences, StoreError> {
-        let link = self.links.get().await?;
+        let link = self.links.get(Lane::Reads).await?;
         let mut pipe = pipe();
         ask_presence_standing(pipe.atomic(), vnode);
         if !users.is_empty() {
@@ -354,7 +423,7 @@ impl RedisStore {
         if vnodes.is_empty() {
             return Ok(Vec::new());
         }
-        let link = self.links.get().await?;
+        let link = self.links.get(Lane::Reads).await?;
         let mut pipe = pipe();
         for vnode in vnodes {
             ask_presence_standing(&mut pipe, *vnode);
@@ -410,26 +479,14 @@ fn outbox(mut fields: Fields) -> Result<Vec<OutboxEvent>, StoreError> {
     Ok(outbox)
 }
 
-fn activated(mut fields: Fields) -> Result<Activated, StoreError> {
-    let (generation, seq) = (Epoch(fields.number()?), Seq(fields.number()?));
-    let previous = match fields.text()?.as_str() {
-        "" => None,
-        sid => Some(Sid::parse(sid).map_err(|e| StoreError::Garbled(format!("sid '{sid}': {e}")))?),
-    };
-    let clock_ms = fields.number()?;
-    let outbox = outbox(fields.array()?)?;
+/// Sorted, since Redis keeps them in no order.
+fn roster(mut users: Fields) -> Result<Vec<(UserId, RosterEntry)>, StoreError> {
     let mut roster = Vec::new();
-    let mut users = fields.array()?;
     while !users.done() {
-        let user = user_id(&users.text()?)?;
-        roster.push((user, from_json(&users.bytes()?)?));
+        roster.push((user_id(&users.text()?)?, from_json(&users.bytes()?)?));
     }
-    // Redis keeps them in no order.
     roster.sort_by(|a: &(UserId, RosterEntry), b| a.0.cmp(&b.0));
-    let rooms = rooms(fields.array()?)?;
-    let (due, wanted, owed) = (due(fields.array()?)?, wanted(fields.array()?)?, owed(fields.array()?)?);
-    let tickets = tickets(fields.array()?)?;
-    Ok(Activated { generation, seq, outbox, roster, rooms, due, wanted, owed, tickets, previous, clock_ms })
+    Ok(roster)
 }
 
 fn rooms(mut fields: Fields) -> Result<Vec<(StreamId, RoomRoster)>, StoreError> {

@@ -2,7 +2,7 @@
 
 use roost_proto::ids::MessageId;
 
-use super::reply::{Fields, cursor, from_json, parse_pair, user_id};
+use super::reply::{Fields, cursor, from_json, parse, parse_pair, user_id};
 use crate::store::{Due, Owed, Place, StoreError, Ticket, TicketId, Wanted};
 
 /// See [`keys::place`](super::keys::place).
@@ -11,11 +11,15 @@ fn place(text: &str) -> Result<Place, StoreError> {
     Ok((user_id(user)?, cursor(at.as_bytes())?))
 }
 
+/// Each as its time, and the name of its sender in JSON.
 pub fn due(mut fields: Fields) -> Result<Vec<Due>, StoreError> {
     let mut due = Vec::new();
     while !fields.done() {
         let (user, cursor) = place(&fields.text()?)?;
-        due.push(Due { user, cursor, since_ms: fields.number()? });
+        let told = fields.text()?;
+        let (since_ms, from) = told.split_once(' ').unwrap_or((&told, "\"\""));
+        let (since_ms, from) = (parse(since_ms.as_bytes())?, from_json(from.as_bytes())?);
+        due.push(Due { user, cursor, from, since_ms });
     }
     // Redis keeps them in no order.
     due.sort_by(|a, b| (&a.user, a.cursor).cmp(&(&b.user, b.cursor)));

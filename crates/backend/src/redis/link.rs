@@ -1,5 +1,9 @@
-//! The connection to Redis: made through the pool, checked for the data set, shared by all calls, replaced when
-//! it fails.
+//! The connections to Redis: made through a pool, checked for the data set, shared by all calls of a lane, replaced
+//! when they fail.
+//!
+//! There is one for each [`Lane`]: what is large must not stand before what keeps leases. So a renewal proves nothing
+//! of the way to the data, and it is the node that renews no row whose data does not answer. All of them lead to the
+//! same life of the data, or those that do not are given up.
 //!
 //! A checkout from the pool costs a round trip, so the hot path uses clones of one multiplexed connection and the
 //! pool only makes and counts it. The driver does not reconnect by itself, which suits: whatever a new connection
@@ -42,12 +46,41 @@ struct Found {
     data_set: DataSet,
 }
 
+/// What a connection is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Lane {
+    /// Leases, nodes, the table, the lead: small, and never behind anything that is not.
+    Control,
+    /// Activations and writes.
+    Writes,
+    /// Windows, pages, presence.
+    Reads,
+}
+
+impl Lane {
+    pub const ALL: [Self; 3] = [Self::Control, Self::Writes, Self::Reads];
+}
+
+/// The life of the data that the newest connection found, and the data set last seen in it.
+#[derive(Default)]
+struct Life(Mutex<(String, DataSet)>);
+
+impl Life {
+    /// A new connection leads here; true if the others may lead elsewhere.
+    fn found(&self, found: &Found) -> bool {
+        let mut life = lock(&self.0);
+        let other = life.0 != found.run_id;
+        *life = (found.run_id.clone(), found.data_set.clone());
+        other
+    }
+}
+
 /// What the check needs to know, shared with the pool's hook.
 struct Check {
     script: Script,
     settling_ms: u64,
-    /// The ring's size once opened; 0 before.
-    vnodes: AtomicU32,
+    /// The ring's size once opened; 0 before. Shared by the lanes.
+    vnodes: Arc<AtomicU32>,
     /// The last finding, handed from the hook to the dial that ran it; dials are one at a time.
     found: Mutex<Option<Result<Found, StoreError>>>,
 }
@@ -58,9 +91,9 @@ pub struct Link {
     /// Held so that the pool counts it; taken out when the connection is given up.
     object: Mutex<Option<Connection>>,
     pub run_id: String,
-    /// The data set last seen on this connection. Only under it may a vnode be activated: a claim made before Redis
-    /// went back names another.
-    data_set: Mutex<DataSet>,
+    lane: Lane,
+    /// Shared by all lanes.
+    life: Arc<Life>,
 }
 
 struct Dial {
@@ -69,12 +102,21 @@ struct Dial {
     last_error: String,
 }
 
-/// The way to Redis.
-pub struct Links {
+/// The connection of one lane.
+struct Way {
+    lane: Lane,
     pool: Pool,
     check: Arc<Check>,
+    life: Arc<Life>,
     current: Mutex<Option<Arc<Link>>>,
     dial: tokio::sync::Mutex<Dial>,
+}
+
+/// The ways to Redis.
+pub struct Links {
+    /// As in [`Lane::ALL`].
+    ways: [Way; 3],
+    vnodes: Arc<AtomicU32>,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -100,16 +142,20 @@ impl Link {
     }
 
     /// Notes the data set that an answer over this connection named. Answers may be noted out of order, so this
-    /// may be behind for a moment.
+    /// may be behind for a moment; one over a connection to another life says nothing.
     pub fn saw(&self, data_set: &DataSet) {
-        let mut seen = lock(&self.data_set);
-        if *seen != *data_set {
-            seen.clone_from(data_set);
+        let mut life = lock(&self.life.0);
+        if life.0 == self.run_id && life.1 != *data_set {
+            life.1.clone_from(data_set);
         }
     }
 
+    /// The data set last seen in the life that this connection leads to, whatever connection showed it; the empty
+    /// name if a newer one leads to another. Only under it may a vnode be activated: a claim made before Redis went
+    /// back names another.
     pub fn data_set(&self) -> DataSet {
-        lock(&self.data_set).clone()
+        let life = lock(&self.life.0);
+        if life.0 == self.run_id { life.1.clone() } else { DataSet::default() }
     }
 }
 
@@ -154,12 +200,68 @@ impl Check {
 }
 
 impl Links {
-    pub fn new(address: ConnectionInfo, settling_ms: u64) -> Result<Self, StoreError> {
+    pub fn new(address: &ConnectionInfo, settling_ms: u64) -> Result<Self, StoreError> {
+        let (vnodes, life) = (Arc::<AtomicU32>::default(), Arc::<Life>::default());
+        let way = |lane| Way::new(lane, address.clone(), settling_ms, &vnodes, &life);
+        let [control, writes, reads] = Lane::ALL.map(way);
+        Ok(Self { ways: [control?, writes?, reads?], vnodes })
+    }
+
+    /// The ring's size once opened; 0 before.
+    pub fn vnodes(&self) -> u32 {
+        self.vnodes.load(Ordering::Acquire)
+    }
+
+    pub fn opened(&self, vnodes: u32) {
+        self.vnodes.store(vnodes, Ordering::Release);
+    }
+
+    /// The connection of a lane, made now if there is none. Right after a failed attempt this fails at once.
+    pub async fn get(&self, lane: Lane) -> Result<Arc<Link>, StoreError> {
+        let way = &self.ways[lane as usize];
+        if let Some(link) = way.living() {
+            return Ok(link);
+        }
+        let (link, elsewhere) = way.dial().await?;
+        if elsewhere {
+            // Another life of the data: nobody may go on with what was before it.
+            self.ways.iter().for_each(|way| way.leave_all_but(&link.run_id));
+        }
+        Ok(link)
+    }
+
+    /// Gives a connection up if the error says that it, or the way to it, is broken. The next call makes a new one.
+    /// After a timeout too: the far end may be gone without a word, and a late answer is of no use to anyone.
+    pub fn note_failure(&self, link: &Arc<Link>, error: &RedisError) {
+        let demoted = matches!(error.code(), Some("READONLY" | "MASTERDOWN"));
+        if error.is_io_error() || error.is_unrecoverable_error() || demoted {
+            self.ways[link.lane as usize].leave(link, error);
+        }
+    }
+
+    /// The ring is gone under a living connection (FLUSHALL): makes it anew, and says under which name. The empty
+    /// name if this process has not opened a ring.
+    pub async fn repair(&self, link: &Arc<Link>) -> Result<DataSet, StoreError> {
+        let check = &self.ways[link.lane as usize].check;
+        let data_set = check.data_set(&mut link.connection(), &link.run_id).await?;
+        link.saw(&data_set);
+        Ok(data_set)
+    }
+}
+
+impl Way {
+    fn new(
+        lane: Lane,
+        address: ConnectionInfo,
+        settling_ms: u64,
+        vnodes: &Arc<AtomicU32>,
+        life: &Arc<Life>,
+    ) -> Result<Self, StoreError> {
         let config = |e: &dyn std::fmt::Display| StoreError::Config(format!("the Redis pool: {e}"));
         let check = Arc::new(Check {
             script: Script::new(DATA_SET),
             settling_ms,
-            vnodes: AtomicU32::new(0),
+            vnodes: Arc::clone(vnodes),
             found: Mutex::default(),
         });
         let connections = AsyncConnectionConfig::new()
@@ -179,36 +281,25 @@ impl Links {
         });
         let pool = Pool::builder(manager).max_size(1).post_create(hook).build().map_err(|e| config(&e))?;
         let dial = Dial { failures: 0, not_before: Instant::now(), last_error: String::new() };
-        Ok(Self { pool, check, current: Mutex::default(), dial: tokio::sync::Mutex::new(dial) })
+        let (dial, current) = (tokio::sync::Mutex::new(dial), Mutex::default());
+        Ok(Self { lane, pool, check, life: Arc::clone(life), current, dial })
     }
 
-    /// The ring's size once opened; 0 before.
-    pub fn vnodes(&self) -> u32 {
-        self.check.vnodes.load(Ordering::Acquire)
-    }
-
-    pub fn opened(&self, vnodes: u32) {
-        self.check.vnodes.store(vnodes, Ordering::Release);
-    }
-
-    /// The connection, made now if there is none. Right after a failed attempt this fails at once.
-    pub async fn get(&self) -> Result<Arc<Link>, StoreError> {
-        if let Some(link) = self.living() {
-            return Ok(link);
-        }
+    /// Makes the connection; true if it leads to another life of the data than the last one that was made.
+    async fn dial(&self) -> Result<(Arc<Link>, bool), StoreError> {
         // Bounded: whoever holds the lock dials, and that has timeouts.
         let mut dial = self.dial.lock().await;
         if let Some(link) = self.living() {
-            return Ok(link);
+            return Ok((link, false));
         }
         if Instant::now() < dial.not_before {
             return Err(StoreError::Unreachable(dial.last_error.clone()));
         }
         match self.connect().await {
-            Ok(link) => {
+            Ok((link, elsewhere)) => {
                 dial.failures = 0;
                 *lock(&self.current) = Some(link.clone());
-                Ok(link)
+                Ok((link, elsewhere))
             }
             Err(error) => {
                 dial.not_before =
@@ -227,18 +318,23 @@ impl Links {
         lock(&self.current).clone()
     }
 
-    async fn connect(&self) -> Result<Arc<Link>, StoreError> {
+    async fn connect(&self) -> Result<(Arc<Link>, bool), StoreError> {
         lock(&self.check.found).take();
         let object = timeout(DIAL_TIMEOUT, self.pool.get()).await;
         let found = lock(&self.check.found).take();
         let object = object.map_err(|_| StoreError::Timeout(DIAL_TIMEOUT))?;
         match (object, found) {
-            (Ok(object), Some(Ok(found))) => Ok(Arc::new(Link {
-                connection: MultiplexedConnection::clone(&object),
-                object: Mutex::new(Some(object)),
-                run_id: found.run_id,
-                data_set: Mutex::new(found.data_set),
-            })),
+            (Ok(object), Some(Ok(found))) => {
+                let elsewhere = self.life.found(&found);
+                let link = Link {
+                    connection: MultiplexedConnection::clone(&object),
+                    object: Mutex::new(Some(object)),
+                    run_id: found.run_id,
+                    lane: self.lane,
+                    life: Arc::clone(&self.life),
+                };
+                Ok((Arc::new(link), elsewhere))
+            }
             (_, Some(Err(error))) => Err(error),
             (Err(PoolError::Backend(error)), _) if error.kind() == ErrorKind::AuthenticationFailed => {
                 Err(StoreError::Config(format!("Redis: {error}")))
@@ -251,27 +347,20 @@ impl Links {
         }
     }
 
-    /// Gives a connection up if the error says that it, or the way to it, is broken. The next call makes a new one.
-    /// After a timeout too: the far end may be gone without a word, and a late answer is of no use to anyone.
-    pub fn note_failure(&self, link: &Arc<Link>, error: &RedisError) {
-        let demoted = matches!(error.code(), Some("READONLY" | "MASTERDOWN"));
-        if error.is_io_error() || error.is_unrecoverable_error() || demoted {
-            let mut current = lock(&self.current);
-            if current.as_ref().is_some_and(|c| Arc::ptr_eq(c, link)) {
-                *current = None;
-            }
-            if let Some(object) = lock(&link.object).take() {
-                tracing::warn!(%error, "the connection to Redis is given up");
-                drop(Connection::take(object));
-            }
+    fn leave(&self, link: &Arc<Link>, why: &dyn std::fmt::Display) {
+        let mut current = lock(&self.current);
+        if current.as_ref().is_some_and(|c| Arc::ptr_eq(c, link)) {
+            *current = None;
+        }
+        if let Some(object) = lock(&link.object).take() {
+            tracing::warn!(%why, lane = ?self.lane, "a connection to Redis is given up");
+            drop(Connection::take(object));
         }
     }
 
-    /// The ring is gone under a living connection (FLUSHALL): makes it anew, and says under which name. The empty
-    /// name if this process has not opened a ring.
-    pub async fn repair(&self, link: &Arc<Link>) -> Result<DataSet, StoreError> {
-        let data_set = self.check.data_set(&mut link.connection(), &link.run_id).await?;
-        link.saw(&data_set);
-        Ok(data_set)
+    fn leave_all_but(&self, run_id: &str) {
+        if let Some(link) = self.living().filter(|link| link.run_id != run_id) {
+            self.leave(&link, &"Redis was restarted");
+        }
     }
 }

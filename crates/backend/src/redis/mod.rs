@@ -27,7 +27,7 @@ use self::control::ControlScripts;
 use self::data::DataScripts;
 use self::ear::Ear;
 use self::hints::Hints;
-use self::link::{Link, Links};
+use self::link::{Lane, Link, Links};
 use self::reply::{Fields, failed};
 use self::table::LastAssignment;
 use crate::store::*;
@@ -60,7 +60,7 @@ impl RedisStore {
         let client = Client::open(address.clone()).map_err(|e| StoreError::Config(e.to_string()))?;
         let store = Self {
             config,
-            links: Links::new(address, config.lease_ttl_ms)?,
+            links: Links::new(&address, config.lease_ttl_ms)?,
             hints: Hints::spawn(client.clone()),
             client,
             control: ControlScripts::new(),
@@ -74,7 +74,7 @@ impl RedisStore {
 
     /// Evicted keys are messages that were acknowledged.
     async fn check_policy(&self) -> Result<(), StoreError> {
-        let link = self.links.get().await?;
+        let link = self.links.get(Lane::Control).await?;
         let mut ask = cmd("CONFIG");
         ask.arg("GET").arg("maxmemory-policy");
         match self.noted(&link, ask.query_async::<Value>(&mut link.connection()).await) {
@@ -134,7 +134,7 @@ impl Store for RedisStore {
     }
 
     async fn table(&self) -> Result<Table, StoreError> {
-        self.table_over(&self.links.get().await?).await
+        self.table_over(&self.links.get(Lane::Control).await?).await
     }
 
     async fn claim(&self, request: &Claim) -> Result<ClaimAnswer, StoreError> {
@@ -187,7 +187,7 @@ impl Store for RedisStore {
         stream: &StreamId,
         generation: Epoch,
         after: Offset,
-        limit: usize,
+        limit: Limit,
     ) -> Result<Window, StoreError> {
         self.do_read(vnode, stream, generation, after, limit).await
     }
@@ -197,7 +197,7 @@ impl Store for RedisStore {
         vnode: VnodeId,
         stream: &StreamId,
         before: Option<Cursor>,
-        limit: usize,
+        limit: Limit,
     ) -> Result<Page, StoreError> {
         self.do_page(vnode, stream, before, limit).await
     }
@@ -219,7 +219,7 @@ impl Store for RedisStore {
     }
 
     async fn shout(&self, channel: &LiveChannel, payload: Bytes) -> Result<(), StoreError> {
-        let link = self.links.get().await?;
+        let link = self.links.get(Lane::Writes).await?;
         let mut publish = cmd("PUBLISH");
         publish.arg(keys::channel(channel)).arg(&payload[..]);
         let answer = publish.query_async::<Value>(&mut link.connection()).await;
@@ -227,9 +227,12 @@ impl Store for RedisStore {
     }
 
     async fn ping(&self) -> Result<(), StoreError> {
-        let link = self.links.get().await?;
-        let answer = cmd("PING").query_async::<Value>(&mut link.connection()).await;
-        self.noted(&link, answer).map(drop)
+        for lane in Lane::ALL {
+            let link = self.links.get(lane).await?;
+            let answer = cmd("PING").query_async::<Value>(&mut link.connection()).await;
+            self.noted(&link, answer)?;
+        }
+        Ok(())
     }
 
     fn commands(&self) -> u64 {

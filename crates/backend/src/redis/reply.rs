@@ -50,6 +50,11 @@ impl Fields {
         self.0.next().ok_or_else(|| StoreError::Garbled("an array is too short".into()))
     }
 
+    /// Of elements that came in pieces.
+    pub fn of(values: Vec<Value>) -> Self {
+        Self(values.into_iter())
+    }
+
     pub fn array(&mut self) -> Result<Fields, StoreError> {
         Fields::new(self.value()?)
     }
@@ -88,6 +93,11 @@ impl Fields {
     /// The JSON of a `T`; nothing for nil and for the empty text, which a script gives where there is none.
     pub fn json_if_any<T: DeserializeOwned>(&mut self) -> Result<Option<T>, StoreError> {
         self.bytes_if_any()?.filter(|json| !json.is_empty()).map(|json| from_json(&json)).transpose()
+    }
+
+    /// All that is left.
+    pub fn rest(self) -> impl Iterator<Item = Value> {
+        self.0
     }
 
     /// Whether nothing is left.

@@ -59,6 +59,8 @@ pub use types::*;
 ///     the stream meanwhile. What is wanted and owed in receipts stays until a write removes it.
 /// 16. The same (client, id) of an event within [`IDS_KEPT_MS`](roost_proto::limits::IDS_KEPT_MS) goes out once. It
 ///     waits until one message is taken that [`Closes`] it.
+/// 17. `read`, `page` and `activate` hold up other calls for no longer than some 256 KiB take, however much there is:
+///     what is more is left, or brought in pieces that are all of one activation.
 #[async_trait]
 pub trait Store: Send + Sync {
     async fn open_ring(&self, vnodes: u32) -> Result<DataSet, StoreError>;
@@ -84,22 +86,22 @@ pub trait Store: Send + Sync {
 
     async fn activate(&self, request: &Activate) -> Result<ActivateAnswer, StoreError>;
     async fn write(&self, request: &Write) -> Result<WriteAnswer, StoreError>;
-    /// At most `limit` entries of `stream` after `after`, of `generation`.
+    /// What fits `limit` of `stream` after `after`, of `generation`.
     async fn read(
         &self,
         vnode: VnodeId,
         stream: &StreamId,
         generation: Epoch,
         after: Offset,
-        limit: usize,
+        limit: Limit,
     ) -> Result<Window, StoreError>;
-    /// At most `limit` entries of `stream` before `before`, or the newest, of the vnode's present generation.
+    /// What fits `limit` of `stream` before `before`, or of the newest, of the vnode's present generation.
     async fn page(
         &self,
         vnode: VnodeId,
         stream: &StreamId,
         before: Option<Cursor>,
-        limit: usize,
+        limit: Limit,
     ) -> Result<Page, StoreError>;
     /// What is kept about the presence of users of one vnode, and where that stands.
     async fn presence(&self, vnode: VnodeId, users: &[UserId]) -> Result<Presences, StoreError>;

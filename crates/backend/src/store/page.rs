@@ -34,21 +34,6 @@ impl Page {
         Self { generation, entries, more, older: !more && !began_here }
     }
 
-    /// Only the newest whose frames have at most `bytes` together, but at least one.
-    pub fn fit(mut self, bytes: usize) -> Self {
-        let mut total = 0;
-        let fits = self.entries.iter().take_while(|(_, frame)| {
-            total += frame.len();
-            total <= bytes
-        });
-        let keep = fits.count().max(1);
-        if keep < self.entries.len() {
-            self.entries.truncate(keep);
-            (self.more, self.older) = (true, false);
-        }
-        self
-    }
-
     /// What asks for the next page, if there is one in the window.
     pub fn before(&self) -> Option<Cursor> {
         let last = self.entries.last().filter(|_| self.more)?;

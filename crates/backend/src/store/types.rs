@@ -357,6 +357,8 @@ pub struct Ticket {
 pub struct Due {
     pub user: UserId,
     pub cursor: Cursor,
+    /// Who sent it.
+    pub from: String,
     /// When it was appended, by the vnode's clock ([`Write::now_ms`]).
     pub since_ms: u64,
 }
@@ -515,6 +517,33 @@ pub enum Op {
     },
 }
 
+impl Op {
+    /// About how many bytes of payload it has.
+    pub fn size(&self) -> usize {
+        match self {
+            Self::Append(append) => append.rest.len(),
+            Self::Event(event) => event.rest.len(),
+            Self::Presence(op) => op.event.as_ref().map_or(0, Bytes::len),
+            Self::Member(op) => op.note.len(),
+            Self::Receipts { wanted, owed } => {
+                let owed = owed.iter().filter_map(|(_, owed)| owed.as_ref());
+                200 * wanted.len() + owed.map(|owed| owed.data.get().len()).sum::<usize>()
+            }
+            Self::Settle { places } => 50 * places.len(),
+            // A message is kept in the store, of a size that is not known here.
+            Self::Undelivered { .. } => 8 * 1024,
+            Self::Tail { .. } | Self::Open { .. } | Self::Ack { .. } | Self::Read { .. } => 0,
+        }
+    }
+}
+
+impl Write {
+    /// About how many bytes of payload it has.
+    pub fn size(&self) -> usize {
+        self.ops.iter().map(Op::size).sum()
+    }
+}
+
 #[derive(Debug, Clone)]
 pub struct AppendOp {
     pub stream: StreamId,
@@ -648,6 +677,31 @@ pub struct Opened {
     /// Up to where its user has read.
     pub read: Option<Cursor>,
     pub presence: PresenceRow,
+}
+
+/// How much of a stream one answer may have. The first entry is always among it, however large, so that a reader gets
+/// on; a bound on entries alone would let a hundred of them be 6 MB.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limit {
+    pub entries: usize,
+    /// Of their frames together.
+    pub bytes: usize,
+}
+
+impl Limit {
+    /// What fits of these entries, in their order.
+    pub fn fit<'a>(
+        self,
+        entries: impl Iterator<Item = (Offset, &'a Bytes)>,
+    ) -> impl Iterator<Item = (Offset, Bytes)> {
+        let mut total = 0_usize;
+        let fits = move |(n, (_, frame)): &(usize, (Offset, &Bytes))| {
+            total = total.saturating_add(frame.len());
+            *n == 0 || total <= self.bytes
+        };
+        let fitting = entries.take(self.entries).enumerate().take_while(fits);
+        fitting.map(|(_, (offset, frame))| (offset, frame.clone()))
+    }
 }
 
 /// A piece of a stream's hot window.

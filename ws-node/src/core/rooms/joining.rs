@@ -111,7 +111,7 @@ impl NodeCore {
         }
         let user = session.user.clone();
         // What waits of an earlier time here is older than what the answer says.
-        session.signals.waiting.retain(|latest, _| !latest.is_of(&stream));
+        session.signals.drop_waiting(|latest| latest.is_of(&stream));
         let opening = Some(Opening { how, shown: at.cursor, until });
         let listener = Listener { reader: Reader::default(), opening, presence: at.presence };
         // A second join is a new beginning: the client says where it is.
@@ -169,7 +169,7 @@ impl NodeCore {
         room.locals.go(key, user, left);
         if let Some(session) = self.sessions.get_mut(&key) {
             session.starved.remove(stream);
-            session.signals.waiting.retain(|latest, _| !latest.is_of(stream));
+            session.signals.drop_waiting(|latest| latest.is_of(stream));
         }
         self.rooms.look.remove(&(stream.clone(), key));
         self.rooms.not_located(key, stream);

@@ -1,7 +1,7 @@
 //! What comes through the channels, what is read because it did not come, and how that is noticed (rule 28).
 
 use bytes::Bytes;
-use roost_backend::store::{LiveChannel, Standing, Window};
+use roost_backend::store::{Limit, LiveChannel, Standing, Window};
 use roost_proto::ids::{Cursor, StreamId, VnodeId};
 use roost_proto::live::{Note, place_of};
 
@@ -10,6 +10,7 @@ use super::{How, Opening};
 use crate::core::config::Rule;
 use crate::core::delivery::READ_MAX;
 use crate::core::events::{Lane, Maybe, Now, SessionKey};
+use crate::core::reads::{Begun, READ_BYTES_MAX, Want};
 use crate::core::{Action, NodeCore};
 
 /// How often tails are compared, in milliseconds: how long the loss of a last publication may go unnoticed.
@@ -72,9 +73,9 @@ impl NodeCore {
                 continue;
             };
             let reader = &mut listener.reader;
-            if session.welcomed && reader.is_next(at) && session.credit > 0 {
+            let next = session.welcomed && reader.is_next(at);
+            if next && self.budget.spend(*key, &session.user, &mut session.credit, frame.len()) {
                 reader.took(at.offset);
-                session.credit -= 1;
                 sessions.push(*key);
             } else {
                 reader.tail = reader.tail.max(at);
@@ -128,34 +129,53 @@ impl NodeCore {
         }
     }
 
-    /// Reads on for a session that is behind, as far as its socket takes it.
+    /// Reads on for a session that is behind.
     pub(in crate::core) fn feed_listener(&mut self, key: SessionKey, stream: &StreamId) {
-        let Some(room) = self.rooms.by_stream.get_mut(stream) else { return };
         let Some(session) = self.sessions.get_mut(&key) else { return };
         let Some(listener) = session.rooms.get_mut(stream).filter(|l| l.opening.is_none()) else { return };
         let reader = &mut listener.reader;
         // `welcome` is the first frame; then it is fed.
-        if reader.reading || !reader.is_behind() || !session.welcomed {
-            return;
+        if !reader.reading && reader.is_behind() && session.welcomed {
+            reader.reading = true;
+            session.wants.add(Want::Room(stream.clone()));
+            self.reads.wait(key, &session.user);
         }
-        if session.credit == 0 {
-            session.starved.insert(stream.clone());
-            return;
+    }
+
+    /// Begins to read on for a session, as far as its socket takes it, and for all that stand where it does.
+    pub(in crate::core) fn read_room(&mut self, key: SessionKey, stream: StreamId) -> Begun {
+        let Some(room) = self.rooms.by_stream.get_mut(&stream) else { return Begun::Not };
+        let Some(session) = self.sessions.get_mut(&key) else { return Begun::Not };
+        let Some(listener) = session.rooms.get_mut(&stream).filter(|l| l.opening.is_none()) else {
+            return Begun::Not;
+        };
+        let reader = &mut listener.reader;
+        reader.reading = false;
+        if !reader.is_behind() || !session.welcomed {
+            return Begun::Not;
         }
+        let Some(bytes) = self.budget.room(key, &session.user, &session.credit) else {
+            session.starved.insert(stream);
+            return Begun::Not;
+        };
         (reader.reading, reader.look) = (true, false);
         let place = reader.place();
         let together = room.reads.entry(place).or_default();
         together.insert(key);
-        if together.len() == 1 {
-            self.out.push(Action::Read {
-                session: ROOMS,
-                vnode: room.vnode,
-                stream: stream.clone(),
-                generation: place.generation,
-                after: place.offset,
-                limit: READ_MAX,
-            });
+        if together.len() > 1 {
+            return Begun::Not;
         }
+        let limit = Limit { entries: READ_MAX, bytes: bytes.min(READ_BYTES_MAX) };
+        self.out.push(Action::Read {
+            ask: self.reads.begin(key, &session.user, limit.bytes),
+            session: ROOMS,
+            vnode: room.vnode,
+            stream,
+            generation: place.generation,
+            after: place.offset,
+            limit,
+        });
+        Begun::Yes
     }
 
     pub(in crate::core) fn on_room_read(
@@ -186,11 +206,12 @@ impl NodeCore {
             return;
         };
         for (offset, frame) in &window.entries {
-            if offset.0 != reader.sent.0 + 1 || session.credit == 0 {
+            if offset.0 != reader.sent.0 + 1
+                || !self.budget.spend(key, &session.user, &mut session.credit, frame.len())
+            {
                 break;
             }
             reader.took(*offset);
-            session.credit -= 1;
             self.counters.delivered += 1;
             self.out.push(Action::Frame { session: key, frame: frame.clone(), lane: Lane::Message });
         }

@@ -8,7 +8,7 @@ use roost_proto::limits::MEMBERS_BYTES_MAX;
 use roost_proto::records::{ItemBody, ItemResult};
 
 use super::{How, Locating};
-use crate::core::channel::{ItemKey, Pending};
+use crate::core::channel::{By, ItemKey, Pending};
 use crate::core::events::{Maybe, Now, SessionKey};
 use crate::core::reader::Reader;
 use crate::core::{Action, NodeCore};
@@ -57,7 +57,7 @@ impl NodeCore {
         let key: ItemKey = (stream.clone(), FROM.to_owned(), id);
         let body = serde_json::value::to_raw_value(body).expect("bodies always encode");
         let waiter = self.waiter(ROOMS, now);
-        self.channel(vnode, now).push(Pending::new(key, body, 0, waiter), now.mono);
+        self.queue(vnode, Pending::new(By::Own, key, body, 0, waiter), now);
         self.pump(vnode, now);
     }
 
@@ -115,7 +115,14 @@ impl NodeCore {
     }
 
     pub(super) fn channel_is_full(&self, vnode: VnodeId) -> bool {
-        self.channels.get(&vnode).is_some_and(|c| c.len() >= self.cfg.channel_items_max)
+        !self.has_place(vnode, &By::Own, 0)
+    }
+
+    /// Whether one more receipt or result may wait for a home: half of the cluster's own places are for what is asked
+    /// of rooms' homes, and for canaries.
+    pub(in crate::core) fn has_own_place(&self, vnode: VnodeId) -> bool {
+        let half = self.cfg.channel_items_max.div_ceil(2);
+        self.channels.get(&vnode).is_none_or(|c| c.share(&By::Own).items < half)
     }
 
     /// The home said where the stream ends, in order with everything that was appended before.
@@ -217,7 +224,7 @@ impl NodeCore {
         listener.reader = reader;
         // `welcome` lists them when it is said.
         let listed = listener.presence && matches!(opening.how, How::Reply(_));
-        let mut room_for = if session.credit > 0 { MEMBERS_BYTES_MAX } else { 0 };
+        let mut room_for = if session.credit.is_open() { MEMBERS_BYTES_MAX } else { 0 };
         let copy = room.copy.as_ref().filter(|_| listed).map(|copy| copy.reply(&mut room_for));
         let ReplyOk { members, member_count, .. } = copy.unwrap_or_default();
         let (recovered, replayed) = (through.is_none(), tail.offset.0 - from.0);

@@ -151,9 +151,9 @@ impl NodeCore {
         let stale = self.is_stale(vnode, now);
         let session = self.sessions.get_mut(&key).filter(|s| s.watches.users.contains(user))?;
         // Without credit the answer says so, and nothing is given.
-        let given = session.credit > 0;
+        let given = session.credit.is_open();
         if given {
-            session.signals.waiting.remove(&Latest::Presence(user.clone()));
+            session.signals.drop_one(&Latest::Presence(user.clone()));
         }
         let shown = self.watching.vnodes.get_mut(&vnode)?.give(user, key, given)?;
         Some(Presence { stale, ..shown })
@@ -164,7 +164,7 @@ impl NodeCore {
             let Some(session) = self.sessions.get_mut(&key) else { return };
             if session.watches.users.remove(user) {
                 session.watches.not_missing(user);
-                session.signals.waiting.remove(&Latest::Presence(user.clone()));
+                session.signals.drop_one(&Latest::Presence(user.clone()));
                 self.forget_watcher(key, user, now);
             }
         }

@@ -7,7 +7,7 @@ use super::*;
 
 fn due(name: &str, generation: u64, offset: u64) -> Due {
     let cursor = Cursor::new(Epoch(generation), Offset(offset));
-    Due { user: user(name), cursor, since_ms: NOW_MS }
+    Due { user: user(name), cursor, from: "alice".into(), since_ms: NOW_MS }
 }
 
 fn report(due: &Due) -> Op {

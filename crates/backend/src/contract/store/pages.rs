@@ -6,6 +6,7 @@ use super::*;
 
 async fn page(owner: &Owner, stream: &StreamId, before: Option<(u64, u64)>, limit: usize) -> Page {
     let before = before.map(|(generation, offset)| Cursor::new(Epoch(generation), Offset(offset)));
+    let limit = Limit { entries: limit, bytes: 1 << 40 };
     owner.store.page(V, stream, before, limit).await.expect("the store answers")
 }
 
@@ -29,8 +30,6 @@ pub async fn pages_go_back_from_the_newest_to_where_the_stream_began(fixture: &d
     assert!(!shown(&page(&owner, &bob, None, 7).await).1, "exactly all of it");
     assert_eq!(shown(&page(&owner, &bob, Some((10, 1)), 3).await), (vec![], false, false));
     assert_eq!(shown(&page(&owner, &bob, Some((10, 100)), 1).await), (vec![7], true, false));
-    assert_eq!(shown(&newest.clone().fit(1)), (vec![7], true, false), "one at least");
-    assert_eq!(newest.clone().fit(1 << 20), newest);
 }
 
 pub async fn a_page_says_when_the_window_ends_before_the_stream(fixture: &dyn Fixture) {
@@ -58,4 +57,40 @@ pub async fn a_page_shows_nothing_of_an_earlier_generation(fixture: &dyn Fixture
     assert_eq!(begun.generation, Epoch(11));
     let found = page(&owner, &bob, None, 10).await;
     assert_eq!((found.generation, shown(&found)), (Epoch(11), (vec![], false, true)));
+}
+
+/// However many entries are wanted: one at least, so that a reader gets on.
+pub async fn what_is_read_ends_where_its_bytes_are_full(fixture: &dyn Fixture) {
+    let a = Process::start(fixture).await;
+    let mut owner = a.own(V, &sid("ws-1", 1), Epoch(10)).await;
+    let bob = inbox("bob");
+    let sized = |n: usize, bytes: usize| {
+        let rest = Bytes::from(format!("\"id\":\"m{n}\",\"data\":\"{}\"}}", "x".repeat(bytes)));
+        Op::Append(AppendOp { rest, ..message(&bob, &format!("m{n}"), 1) })
+    };
+    // One of 60 kB among small ones, then a hundred small ones.
+    owner.write((1..=9).map(|n| sized(n, if n == 3 { 60_000 } else { 100 })).collect()).await;
+    owner.write((10..=109).map(|n| sized(n, 100)).collect()).await;
+    let read = async |after: u64, entries: usize, bytes: usize| {
+        let limit = Limit { entries, bytes };
+        let window = owner.store.read(V, &bob, Epoch(10), Offset(after), limit).await;
+        window.expect("the store answers").entries
+    };
+    let offsets = |entries: &[(Offset, Bytes)]| entries.iter().map(|(o, _)| o.0).collect::<Vec<_>>();
+    assert_eq!(offsets(&read(0, 100, 10_000).await), [1, 2], "the third is too large");
+    assert_eq!(offsets(&read(2, 100, 10_000).await), [3], "however large, one is given");
+    assert_eq!(offsets(&read(2, 100, 0).await), [3]);
+    assert_eq!(offsets(&read(0, 4, 1 << 20).await), [1, 2, 3, 4], "nor more entries than are wanted");
+    let all = read(3, 200, 1 << 20).await;
+    assert_eq!(offsets(&all), (4..=109).collect::<Vec<_>>());
+    let size: usize = all[..50].iter().map(|(_, frame)| frame.len()).sum();
+    assert_eq!(read(3, 200, size).await, all[..50], "to the byte");
+    assert_eq!(read(3, 200, size - 1).await, all[..49]);
+    let back = async |before: u64, bytes: usize| {
+        let before = Some(Cursor::new(Epoch(10), Offset(before)));
+        owner.store.page(V, &bob, before, Limit { entries: 100, bytes }).await.expect("the store answers")
+    };
+    assert_eq!(shown(&back(6, 10_000).await), (vec![5, 4], true, false));
+    assert_eq!(shown(&back(4, 10_000).await), (vec![3], true, false));
+    assert_eq!(shown(&back(3, 10_000).await), (vec![2, 1], false, false));
 }

@@ -280,11 +280,17 @@ impl Run<'_> {
         PresenceOp { user: self.user(), roster, seen, event }
     }
 
+    /// Often with bytes for a few entries only.
+    fn limit(&mut self, least: usize) -> Limit {
+        let bytes = if self.often(50) { 1 << 20 } else { self.random.random_range(0..600) };
+        Limit { entries: self.random.random_range(least..6), bytes }
+    }
+
     async fn read(&mut self, vnode: VnodeId, at: &str) {
         let now = self.model.head().map_or(Epoch(1), |(_, _, generation, _)| generation);
         let older = self.held.first().map_or(Epoch(1), |(epoch, _)| *epoch);
         let (stream, generation) = (self.stream(), self.one(&[now, now, now, older]));
-        let (after, limit) = (Offset(self.random.random_range(0..20)), self.random.random_range(0..6));
+        let (after, limit) = (Offset(self.random.random_range(0..20)), self.limit(0));
         let wanted = self.model.read(&stream, generation, after, limit);
         let found = self.process.store.read(vnode, &stream, generation, after, limit).await;
         assert_eq!(found.expect("the store answers"), wanted, "{at}: {stream} {generation} after {after}");
@@ -292,7 +298,7 @@ impl Run<'_> {
 
     async fn page(&mut self, vnode: VnodeId, at: &str) {
         let now = self.model.head().map_or(Epoch(1), |(_, _, generation, _)| generation);
-        let (stream, limit) = (self.stream(), self.random.random_range(1..6));
+        let (stream, limit) = (self.stream(), self.limit(1));
         let before = Cursor::new(now, Offset(self.random.random_range(0..20)));
         let before = self.often(70).then_some(before);
         let wanted = self.model.page(&stream, before, limit);

@@ -526,7 +526,7 @@ impl VnodeData {
         self.outbox.push_back(event);
     }
 
-    pub fn read(&self, stream: &StreamId, generation: Epoch, after: Offset, limit: usize) -> Window {
+    pub fn read(&self, stream: &StreamId, generation: Epoch, after: Offset, limit: Limit) -> Window {
         let Some(s) = self.streams.get(stream).filter(|s| s.tail.generation == generation) else {
             return Window::default();
         };
@@ -535,20 +535,20 @@ impl VnodeData {
         }
         let first = s.first();
         let skip = (after.0 + 1).saturating_sub(first.0) as usize;
-        let entries = s.entries.iter().enumerate().skip(skip).take(limit);
-        Window { first, entries: entries.map(|(i, e)| (Offset(first.0 + i as u64), e.clone())).collect() }
+        let numbered = s.entries.iter().enumerate().map(|(i, e)| (Offset(first.0 + i as u64), e));
+        Window { first, entries: limit.fit(numbered.skip(skip)).collect() }
     }
 
-    pub fn page(&self, stream: &StreamId, before: Option<Cursor>, limit: usize) -> Page {
+    pub fn page(&self, stream: &StreamId, before: Option<Cursor>, limit: Limit) -> Page {
         let generation = self.head.as_ref().map_or(Epoch(0), |h| h.generation);
         let Some(s) = self.streams.get(stream) else {
             return Page::of(generation, None, None, before, vec![]);
         };
         let first = (!s.entries.is_empty()).then(|| s.first());
-        let numbered = s.entries.iter().enumerate().map(|(i, e)| (Offset(s.first().0 + i as u64), e.clone()));
+        let numbered = s.entries.iter().enumerate().map(|(i, e)| (Offset(s.first().0 + i as u64), e));
         let older = numbered.rev().filter(|(offset, _)| before.is_none_or(|b| *offset < b.offset));
         let tail = Cursor::new(s.tail.generation, s.tail.offset);
-        Page::of(generation, Some(tail), first, before, older.take(limit).collect())
+        Page::of(generation, Some(tail), first, before, limit.fit(older).collect())
     }
 
     pub fn presence(&self, user: &UserId) -> PresenceRow {

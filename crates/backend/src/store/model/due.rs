@@ -2,6 +2,7 @@
 //! whose senders wait for a receipt.
 
 use bytes::Bytes;
+use roost_proto::events::sender_of;
 use roost_proto::ids::{Cursor, Epoch, MessageId, Offset, Seq, UserId};
 
 use super::data::{Change, VnodeData, json};
@@ -39,6 +40,7 @@ impl VnodeData {
         let due = |((user, cursor), waiting): (&Place, &Waiting)| Due {
             user: user.clone(),
             cursor: *cursor,
+            from: sender_of(&waiting.message).unwrap_or_default(),
             since_ms: waiting.since_ms,
         };
         self.due.iter().map(due).collect()

@@ -1,0 +1,193 @@
+//! What may be on its way to all sockets of a user, and of the node, in bytes.
+//!
+//! Each socket has a quarter of its credit for itself; what it takes beyond that comes from what its user may have
+//! beyond, and the node. So a user with sixteen sockets that read nothing takes no more than three that do, and even
+//! if others have taken all of the node's, everybody's messages get through, if slower.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use roost_proto::ids::UserId;
+
+use super::credit::Credit;
+use super::events::SessionKey;
+
+/// Of one user's sockets beyond what each has for itself: four that take all of their credit.
+const USER_BYTES_MAX: usize = 1024 * 1024;
+/// Of all sockets of a node beyond that.
+const NODE_BYTES_MAX: usize = 64 * 1024 * 1024;
+
+/// See the module's text.
+#[derive(Debug)]
+pub struct Budget {
+    /// What a socket has for itself.
+    own: usize,
+    user_max: usize,
+    node_max: usize,
+    users: BTreeMap<UserId, usize>,
+    node: usize,
+    /// Sessions that were not given anything because of others.
+    waiting: BTreeSet<SessionKey>,
+}
+
+impl Budget {
+    /// Of sockets with so many bytes on credit.
+    pub fn new(credit_bytes: usize) -> Self {
+        let (user_max, node_max) = (USER_BYTES_MAX, NODE_BYTES_MAX);
+        let own = credit_bytes / 4;
+        Self { own, user_max, node_max, users: BTreeMap::new(), node: 0, waiting: BTreeSet::new() }
+    }
+
+    /// Takes a frame's part of a socket's credit; false if it may not go now. Then the session is fed again when its
+    /// socket took something, or, if it waits for others, when there is room ([`Budget::next`]).
+    pub fn spend(&mut self, key: SessionKey, user: &UserId, credit: &mut Credit, bytes: usize) -> bool {
+        if !credit.allows(bytes) {
+            return false;
+        }
+        let more = self.beyond(credit.bytes() + bytes) - self.beyond(credit.bytes());
+        let of_user = self.users.get(user).copied().unwrap_or_default();
+        let over = of_user + more > self.user_max || self.node + more > self.node_max;
+        if more > 0 && credit.bytes() > 0 && over {
+            self.waiting.insert(key);
+            return false;
+        }
+        self.take(user, credit, bytes);
+        true
+    }
+
+    /// How many bytes may be read for a socket now; none if it is not worth it, since what is read and not handed out
+    /// is read again. Then it is fed again as after [`Budget::spend`].
+    pub fn room(&mut self, key: SessionKey, user: &UserId, credit: &Credit) -> Option<usize> {
+        if credit.frames() == 0 {
+            return None;
+        }
+        if credit.bytes() == 0 {
+            return Some(credit.left().max(1));
+        }
+        let of_user = self.users.get(user).copied().unwrap_or_default();
+        let others = self.user_max.saturating_sub(of_user).min(self.node_max.saturating_sub(self.node));
+        let room = credit.left().min(self.own.saturating_sub(credit.bytes()) + others);
+        if room < self.own && credit.left() >= self.own {
+            self.waiting.insert(key);
+        }
+        (room >= self.own).then_some(room)
+    }
+
+    /// The same for what must go, because it was promised or is awaited.
+    pub fn take(&mut self, user: &UserId, credit: &mut Credit, bytes: usize) {
+        let before = self.beyond(credit.bytes());
+        credit.spend(bytes);
+        self.moved(user, before, self.beyond(credit.bytes()));
+    }
+
+    /// The socket took these.
+    pub fn give_back(&mut self, user: &UserId, credit: &mut Credit, (frames, bytes): (usize, usize)) {
+        let before = self.beyond(credit.bytes());
+        credit.give_back(frames, bytes);
+        self.moved(user, before, self.beyond(credit.bytes()));
+    }
+
+    /// The session is gone.
+    pub fn forget(&mut self, key: SessionKey, user: &UserId, credit: &mut Credit) {
+        self.waiting.remove(&key);
+        let bytes = credit.bytes();
+        self.give_back(user, credit, (0, bytes));
+    }
+
+    /// Sessions to be fed, if there is room for any.
+    pub fn take_waiting(&mut self) -> BTreeSet<SessionKey> {
+        if self.node < self.node_max { std::mem::take(&mut self.waiting) } else { BTreeSet::new() }
+    }
+
+    /// Beyond what each socket has for itself, for the metrics.
+    pub fn bytes(&self) -> usize {
+        self.node
+    }
+
+    fn beyond(&self, bytes: usize) -> usize {
+        bytes.saturating_sub(self.own)
+    }
+
+    fn moved(&mut self, user: &UserId, before: usize, after: usize) {
+        if before == after {
+            return;
+        }
+        self.node = self.node + after - before;
+        let of_user = self.users.entry(user.clone()).or_default();
+        *of_user = *of_user + after - before;
+        if *of_user == 0 {
+            self.users.remove(user);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn user(name: &str) -> UserId {
+        UserId::new(name).unwrap()
+    }
+
+    fn sockets(n: usize) -> Vec<Credit> {
+        vec![Credit::new(256, 256 * 1024); n]
+    }
+
+    /// Frames of 60 kB to each socket in turn until none may go.
+    fn fill(budget: &mut Budget, user: &UserId, sockets: &mut [Credit]) -> usize {
+        let mut bytes = 0;
+        loop {
+            let before = bytes;
+            for (n, credit) in sockets.iter_mut().enumerate() {
+                if budget.spend(SessionKey(n as u64), user, credit, 60_000) {
+                    bytes += 60_000;
+                }
+            }
+            if bytes == before {
+                return bytes;
+            }
+        }
+    }
+
+    #[test]
+    fn sixteen_sockets_that_read_nothing_are_one_user() {
+        let mut budget = Budget::new(256 * 1024);
+        let (eve, mut of_eve) = (user("eve"), sockets(16));
+        let bytes = fill(&mut budget, &eve, &mut of_eve);
+        assert!(bytes <= 16 * 64 * 1024 + USER_BYTES_MAX, "{bytes}");
+        let (bob, mut of_bob) = (user("bob"), sockets(1));
+        assert_eq!(fill(&mut budget, &bob, &mut of_bob), 240_000, "another has all of the own");
+        for (n, credit) in of_eve.iter_mut().enumerate() {
+            budget.forget(SessionKey(n as u64), &eve, credit);
+        }
+        budget.give_back(&bob, &mut of_bob[0], (4, 240_000));
+        assert_eq!((budget.bytes(), budget.users.len()), (0, 0));
+    }
+
+    #[test]
+    fn when_the_node_has_no_more_each_socket_still_gets_one_after_the_other() {
+        let mut budget = Budget::new(256 * 1024);
+        for n in 0..200 {
+            fill(&mut budget, &user(&format!("eve{n}")), &mut sockets(16));
+        }
+        assert!(budget.bytes() <= NODE_BYTES_MAX);
+        let (bob, mut credit) = (user("bob"), Credit::new(256, 256 * 1024));
+        let key = SessionKey(7);
+        for _ in 0..5 {
+            assert!(budget.spend(key, &bob, &mut credit, 60_000));
+            assert!(!budget.spend(key, &bob, &mut credit, 60_000));
+            budget.give_back(&bob, &mut credit, (1, 60_000));
+        }
+    }
+
+    #[test]
+    fn who_waits_for_others_is_fed_when_they_have_read() {
+        let mut budget = Budget { user_max: 100, ..Budget::new(40) };
+        let (eve, mut sockets) = (user("eve"), vec![Credit::new(9, 4000), Credit::new(9, 4000)]);
+        assert!(budget.spend(SessionKey(0), &eve, &mut sockets[0], 110));
+        assert!(budget.spend(SessionKey(1), &eve, &mut sockets[1], 10), "its own");
+        assert!(!budget.spend(SessionKey(1), &eve, &mut sockets[1], 10));
+        assert!(budget.take_waiting().contains(&SessionKey(1)));
+        budget.give_back(&eve, &mut sockets[0], (1, 110));
+        assert!(budget.spend(SessionKey(1), &eve, &mut sockets[1], 10));
+    }
+}
