@@ -20,7 +20,7 @@ use roost_proto::UserId;
 use roost_proto::claims::Role;
 use roost_service::config::{Defaults, environment};
 use roost_service::{CommonConfig, Signals, telemetry};
-use roost_ws_node::{Backends, SessionSettings};
+use roost_ws_node::{Backends, SessionSettings, ShareSettings};
 use tokio::net::TcpListener;
 use tokio::sync::Mutex;
 
@@ -77,6 +77,7 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
     let defaults =
         Defaults { listen_addr: local(args.port), admin_addr: local(args.port + 100), embedded: true };
     let sessions = SessionSettings::from_vars(vars.iter().cloned())?;
+    let shares = ShareSettings::from_vars(vars.iter().cloned())?;
     let common = CommonConfig::from_vars(vars, defaults)?;
     telemetry::init(common.log_format, &common.log_filter)?;
     common.warn();
@@ -86,7 +87,8 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
     let row = Row { first: args.port, nodes: args.nodes };
     let grace = common.shutdown_grace.min(Duration::from_secs(10));
     let secret = common.jwt.secret.is_some().then_some(secret);
-    let cluster = Cluster { common, sessions, backends, row, secret, nodes: Mutex::new(BTreeMap::new()) };
+    let cluster =
+        Cluster { common, sessions, shares, backends, row, secret, nodes: Mutex::new(BTreeMap::new()) };
     let cluster = Arc::new(cluster);
     let archiver = archiver(&cluster).await?;
     let coordinator = coordinator(&cluster).await?;

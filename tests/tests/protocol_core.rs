@@ -86,6 +86,7 @@ fn one_seed() {
 fn switching_off_a_rule_is_noticed() {
     for rule in [
         Rule::KeepUntilConfirmed,
+        Rule::RefusalBlocks,
         Rule::NextOnly,
         Rule::SeqFence,
         Rule::IdsByTime,

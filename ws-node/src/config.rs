@@ -1,6 +1,7 @@
 //! What a ws-node is told: by the environment for the program, by a struct for whoever embeds one.
 
 mod sessions;
+mod shares;
 
 use std::net::{Ipv4Addr, SocketAddr};
 
@@ -18,6 +19,7 @@ use roost_service::{CommonConfig, ConfigError, HttpLimits, Secret};
 use serde::Deserialize;
 
 pub use self::sessions::{Access, SessionSettings};
+pub use self::shares::ShareSettings;
 use crate::core::CoreConfig;
 use crate::error::BindError;
 
@@ -100,6 +102,7 @@ impl Settings {
         let local = |port| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
         let defaults = Defaults { listen_addr: local(7001), admin_addr: local(7101), embedded: false };
         let sessions = SessionSettings::from_vars(vars.iter().cloned())?;
+        let shares = ShareSettings::from_vars(vars.iter().cloned())?;
         let common = CommonConfig::from_vars(vars, defaults)?;
         let Backends::Services { kafka, redis_url } = common.backends.clone() else {
             return Err(ConfigError::missing("KAFKA_BROKERS", "host:9092; without Kafka run `roost dev`"));
@@ -121,6 +124,7 @@ impl Settings {
         core.url.clone_from(&url(&common));
         config.take_common(&common);
         sessions.apply(&mut config);
+        shares.apply(&mut config);
         let sasl = kafka.sasl.as_ref();
         let sasl = sasl.map(|s| [s.mechanism.as_str(), s.username.as_str(), s.password.expose()]);
         let kafka = KafkaConfig {

@@ -22,7 +22,7 @@ mod socket;
 mod upgrade;
 mod wire;
 
-pub use config::{SessionSettings, Settings, WsNodeConfig};
+pub use config::{SessionSettings, Settings, ShareSettings, WsNodeConfig};
 pub use error::{BindError, Ended};
 pub use origin::Origins;
 pub use server::{Backends, Ports, Server};

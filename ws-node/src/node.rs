@@ -372,11 +372,9 @@ impl Node {
             }
             Action::Page { ask, session, id, vnode, stream, before, limit } => {
                 let of = stream.clone();
-                self.ask(
-                    "page",
-                    async move { store.page(vnode, &of, before, limit).await },
-                    move |answer| Event::Paged { ask, session, id, stream, before, answer },
-                );
+                self.ask("page", async move { store.page(vnode, &of, before, limit).await }, move |answer| {
+                    Event::Paged { ask, session, id, stream, before, answer }
+                });
             }
             Action::Answer { call, reply } => {
                 if let Some(answer) = self.calls.remove(&call) {

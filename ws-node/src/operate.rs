@@ -175,10 +175,11 @@ impl Operator {
         while searched < SEARCH_MAX {
             let limit = Limit { entries: SEARCH_MAX - searched, bytes: BATCH_BYTES_MAX };
             let window = self.store.read(vnode, &stream, home.generation, after, limit);
-            let window = timeout(ANSWER_TIMEOUT, window).await.ok().and_then(Result::ok).ok_or_else(|| {
-                let why = "the store does not answer: its messages cannot be looked through";
-                ErrorBody::new(ErrorCode::Unavailable, why)
-            })?;
+            let window =
+                timeout(ANSWER_TIMEOUT, window).await.ok().and_then(Result::ok).ok_or_else(|| {
+                    let why = "the store does not answer: its messages cannot be looked through";
+                    ErrorBody::new(ErrorCode::Unavailable, why)
+                })?;
             let Some((last, _)) = window.entries.last() else { break };
             after = *last;
             searched += window.entries.len();

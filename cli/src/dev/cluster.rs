@@ -10,7 +10,7 @@ use roost_proto::claims::Role;
 use roost_proto::{ErrorBody, ErrorCode, NodeId, UserId};
 use roost_ring::Pins;
 use roost_service::{CommonConfig, Secret};
-use roost_ws_node::{Backends, Ports, Server, SessionSettings, WsNodeConfig};
+use roost_ws_node::{Backends, Ports, Server, SessionSettings, ShareSettings, WsNodeConfig};
 use tokio::sync::Mutex;
 use tokio::time::{Instant, sleep};
 
@@ -26,6 +26,7 @@ const PORTS_FREE_WITHIN: Duration = Duration::from_secs(5);
 pub struct Cluster {
     pub common: CommonConfig,
     pub sessions: SessionSettings,
+    pub shares: ShareSettings,
     pub backends: Backends,
     pub row: Row,
     /// What tokens are checked with, if it is a secret.
@@ -56,6 +57,7 @@ impl Cluster {
         config.core.archive_url = Some(format!("http://127.0.0.1:{}", self.row.archiver()));
         config.take_common(common);
         self.sessions.clone().apply(&mut config);
+        self.shares.apply(&mut config);
         Ok(Server::bind(config, self.backends.clone(), ports).await?)
     }
 

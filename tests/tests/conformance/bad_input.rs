@@ -1,5 +1,6 @@
 //! Everything that is refused, and how: one table, and the limits that take more than one line.
 
+use roost_ws_node::core::shares::ShareConfig;
 use std::future::Future;
 use std::pin::Pin;
 
@@ -517,6 +518,7 @@ pub async fn more_than_256_unanswered_sends_are_refused_and_keep_their_order(bac
     let unlimited = |config: &mut roost_ws_node::WsNodeConfig| {
         config.core.commands_per_s = 100_000;
         config.core.commands_burst = 100_000;
+        config.core.shares = ShareConfig::unlimited();
     };
     let between = gate.clone();
     let setup =

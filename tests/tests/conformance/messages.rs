@@ -2,6 +2,7 @@
 
 use roost_tests::cluster::{Backend, Cluster, Setup};
 use roost_tests::wire::{Dial, Incoming, Wire};
+use roost_ws_node::core::shares::ShareConfig;
 use serde_json::{Value, json};
 
 use crate::{cursor_of, pump};
@@ -16,6 +17,7 @@ fn unlimited(backend: Backend, nodes: usize) -> Setup {
     Setup::new(backend, nodes).tune(|_, config| {
         config.core.commands_per_s = 100_000;
         config.core.commands_burst = 100_000;
+        config.core.shares = ShareConfig::unlimited();
     })
 }
 

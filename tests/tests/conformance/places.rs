@@ -1,5 +1,6 @@
 //! Where users are at home, and what becomes of them when that changes.
 
+use roost_ws_node::core::shares::ShareConfig;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -125,6 +126,7 @@ fn busy(backend: Backend) -> Setup {
     Setup::new(backend, 3).tune(|_, config| {
         config.core.commands_per_s = 10_000;
         config.core.commands_burst = 10_000;
+        config.core.shares = ShareConfig::unlimited();
     })
 }
 

@@ -22,6 +22,7 @@ use roost_proto::ids::{Cursor, DeviceId, MessageId, NodeId, UserId, VnodeId};
 use roost_proto::records::Record;
 use roost_ws_node::core::events::{Connecting, Event, Now, SessionKey};
 use roost_ws_node::core::session::Rights;
+use roost_ws_node::core::shares::ShareConfig;
 use roost_ws_node::core::{CoreConfig, NodeCore, Rule};
 use serde_json::value::RawValue;
 
@@ -184,6 +185,7 @@ impl Rig {
         (cfg.vnodes, cfg.partitions) = (self.data.len() as u32, self.data.len() as u32);
         cfg.lease_ttl_ms = LEASE_TTL_MS;
         (cfg.commands_per_s, cfg.commands_burst) = (100_000, 100_000);
+        cfg.shares = ShareConfig::unlimited();
         cfg.random = self.nodes.len() as u32;
         cfg.off = self.off;
         set(&mut cfg);

@@ -4,6 +4,7 @@ use futures_util::future::{join, join3};
 use roost_client::{ErrorCode, Event, MessageId, SendError, StreamId};
 use roost_tests::cluster::{Backend, Cluster, Setup};
 use roost_tests::wire::LIMIT;
+use roost_ws_node::core::shares::ShareConfig;
 use serde_json::json;
 
 use crate::person::{Person, builder, data_of, numbers};
@@ -75,6 +76,7 @@ pub async fn gap(backend: Backend) {
     let unlimited = Setup::new(backend, 2).tune(|_, config| {
         config.core.commands_per_s = 100_000;
         config.core.commands_burst = 100_000;
+        config.core.shares = ShareConfig::unlimited();
     });
     let Some(cluster) = unlimited.start().await else { return };
     let (alice, bob) = (Person::home(&cluster, 0).await, Person::home(&cluster, 1).await);

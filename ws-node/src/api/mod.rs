@@ -6,6 +6,7 @@
 mod commands;
 mod events;
 mod reads;
+mod turns;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,7 +23,7 @@ use roost_service::admin::SID_HEADER;
 use roost_service::tokens::{self, Verifier};
 use roost_service::{body, cors, reply};
 use serde_json::json;
-use tokio::sync::{Semaphore, SemaphorePermit, mpsc, oneshot, watch};
+use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use tokio::time::{Instant, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -31,6 +32,7 @@ use warp::reply::Response;
 use warp::{Filter, Stream};
 
 use self::commands::Asked;
+use self::turns::{Turn, Turns};
 use crate::core::calls::Call;
 use crate::metrics::BUCKETS;
 use crate::node::{Input, Status};
@@ -60,7 +62,7 @@ pub struct Api {
     pub metrics: ApiMetrics,
     pub log: Arc<dyn Log>,
     pub tasks: TaskTracker,
-    turns: Semaphore,
+    turns: Turns,
     pages: Semaphore,
     lookers: Arc<Semaphore>,
 }
@@ -97,7 +99,7 @@ impl Api {
         log: Arc<dyn Log>,
         tasks: TaskTracker,
     ) -> Self {
-        let turns = Semaphore::new(REQUESTS_MAX);
+        let turns = Turns::new(REQUESTS_MAX);
         let lookers = Arc::new(Semaphore::new(events::LOOKERS_MAX));
         Self {
             events,
@@ -186,7 +188,7 @@ impl Api {
     ) -> Result<serde_json::Value, Refused> {
         // Nothing is read of who may not ask.
         let claims = self.authorize(headers)?;
-        let _turn = self.turn()?;
+        let _turn = self.turn(&claims)?;
         let asked = match (method, command) {
             (&Method::GET, "history") => commands::history(query)?,
             (&Method::GET, "tickets") => commands::tickets(query)?,
@@ -257,11 +259,11 @@ impl Api {
         Ok(claims)
     }
 
-    fn turn(&self) -> Result<SemaphorePermit<'_>, ErrorBody> {
+    fn turn(&self, claims: &Claims) -> Result<Turn, ErrorBody> {
         if self.closing.is_cancelled() {
             return Err(ended());
         }
-        self.turns.try_acquire().map_err(|_| {
+        self.turns.take(&claims.sub).ok_or_else(|| {
             let error = ErrorBody::new(ErrorCode::RateLimited, "too many requests of the server API at once");
             error.retry_after(BUSY_RETRY_AFTER_MS)
         })

@@ -96,14 +96,7 @@ impl NodeCore {
     }
 
     /// Queues what is no session's.
-    pub(super) fn push_append(
-        &mut self,
-        by: By,
-        append: Append,
-        hash: u64,
-        waiter: Waiter,
-        now: Now,
-    ) {
+    pub(super) fn push_append(&mut self, by: By, append: Append, hash: u64, waiter: Waiter, now: Now) {
         let vnode = self.vnode_of(&append.stream);
         let item: ItemKey = (append.stream.clone(), append.from.clone(), append.id.clone());
         let body = serde_json::value::to_raw_value(&ItemBody::Append(append)).expect("bodies always encode");

@@ -12,6 +12,8 @@ use super::shares::ShareConfig;
 pub enum Rule {
     /// 1: items are kept until confirmed.
     KeepUntilConfirmed,
+    /// 1: what was refused is repeated before anything later to the same stream is taken.
+    RefusalBlocks,
     /// 3: a silent channel probes.
     Probe,
     /// 6: an item nobody renews becomes a void.

@@ -137,7 +137,10 @@ mod tests {
         taken.take(Lane::Message, 999);
         assert!(taken.due().is_none());
         taken.take(Lane::Message, 1);
-        assert!(matches!(taken.due(), Some(Event::Drained { messages: (2, 1000), .. })), "an eighth of the bytes");
+        assert!(
+            matches!(taken.due(), Some(Event::Drained { messages: (2, 1000), .. })),
+            "an eighth of the bytes"
+        );
     }
 
     #[test]

@@ -97,8 +97,7 @@ impl NodeCore {
         }
         // Without room it is fed again when there is some.
         let Some(room) = self.budget.room(key, &session.user, &session.credit) else { return Begun::Not };
-        let limit =
-            Limit { entries: session.credit.frames().min(READ_MAX), bytes: room.min(READ_BYTES_MAX) };
+        let limit = Limit { entries: session.credit.frames().min(READ_MAX), bytes: room.min(READ_BYTES_MAX) };
         session.inbox.reading = true;
         session.inbox.look = false;
         self.out.push(Action::Read {

@@ -346,8 +346,7 @@ impl Home {
     /// Half empty: asking for the rest at the first free place would have it all sent for one place.
     fn has_ample_room(&self, cfg: &CoreConfig) -> bool {
         let few = self.queue.len() <= cfg.queue_max / 2 && self.outbox.len() <= cfg.outbox_max / 2;
-        let small =
-            self.queued_bytes <= QUEUE_BYTES_MAX / 2 && self.outbox.bytes() <= OUTBOX_BYTES_MAX / 2;
+        let small = self.queued_bytes <= QUEUE_BYTES_MAX / 2 && self.outbox.bytes() <= OUTBOX_BYTES_MAX / 2;
         self.has_room(cfg) && few && small
     }
 

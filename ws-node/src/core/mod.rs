@@ -6,9 +6,9 @@
 //! others), [`home`] (a vnode that lives here) with its [`outbox`], [`ownership`], [`sessions`], [`presence`].
 //! The rule numbers in comments are those of `docs/decisions/0001-protocol-core.md`.
 
-pub mod calls;
 pub mod blocked;
 mod budget;
+pub mod calls;
 mod canary;
 pub mod channel;
 pub mod config;

@@ -163,7 +163,8 @@ impl NodeCore {
                         self.reclaim(*vnode, false, now);
                     }
                 }
-                let over = |h: &&Home| h.phase != Phase::Releasing && h.is_silent(&self.cfg, now) && !h.leased(now);
+                let over =
+                    |h: &&Home| h.phase != Phase::Releasing && h.is_silent(&self.cfg, now) && !h.leased(now);
                 let silent: Vec<_> = self.homes.values().filter(over).map(|h| h.vnode).collect();
                 for vnode in silent {
                     lost = true;

@@ -126,7 +126,7 @@ impl NodeCore {
         let full = |why| Err((Cause::Full, why, RETRY_AFTER_MS));
         let (stream, id) = (&item.key.0, &item.key.2);
         let session = self.sessions.get(&key).expect("the caller looked it up");
-        if session.blocked.waits(stream, id) {
+        if self.cfg.on(Rule::RefusalBlocks) && session.blocked.waits(stream, id) {
             return full("an earlier message to this stream was refused: repeat that one first");
         }
         if session.unanswered >= self.cfg.unanswered_max {
@@ -146,7 +146,8 @@ impl NodeCore {
         let session = self.sessions.get_mut(&key).expect("looked up above");
         session.bucket.take(now.mono).map_err(|wait| (Cause::Full, "too many commands", wait))?;
         let By::User(user) = &item.by else { return Ok(()) };
-        self.shares.take(user, stream, now.mono).map_err(|(why, wait)| (Cause::Quota, why, wait))
+        let bytes = item.load.bytes;
+        self.shares.take(user, stream, bytes, now.mono).map_err(|(why, wait)| (Cause::Quota, why, wait))
     }
 
     fn unblock(&mut self, key: SessionKey, stream: &StreamId, id: &MessageId) {

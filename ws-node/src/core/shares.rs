@@ -27,6 +27,8 @@ pub struct ShareConfig {
     pub to_one: (u32, u32),
     /// Messages, publications and events of one user, a second.
     pub to_all: (u32, u32),
+    /// Their bytes, a second: 64 KiB take half of one.
+    pub bytes: (u32, u32),
     /// First messages to one inbox, of all users at this node who have not written to it in the last hour, a second.
     pub from_new: (u32, u32),
     /// Streams that one user begins to write to, an hour.
@@ -41,10 +43,27 @@ impl Default for ShareConfig {
         Self {
             to_one: (10, 100),
             to_all: (100, 400),
+            bytes: (128 * 1024, 4 * 1024 * 1024),
             from_new: (10, 100),
             new_streams: (1000, 1000),
             signals: (120, 240),
             signal_bytes: (128 * 1024, 512 * 1024),
+        }
+    }
+}
+
+impl ShareConfig {
+    /// No rates at all: for a benchmark.
+    pub fn unlimited() -> Self {
+        let no = (0, 1);
+        Self {
+            to_one: no,
+            to_all: no,
+            bytes: no,
+            from_new: no,
+            new_streams: no,
+            signals: no,
+            signal_bytes: no,
         }
     }
 }
@@ -58,6 +77,7 @@ struct Known {
 #[derive(Debug)]
 struct UserShare {
     to_all: Bucket,
+    bytes: Bucket,
     new_streams: Bucket,
     signals: Bucket,
     signal_bytes: Bucket,
@@ -70,6 +90,7 @@ impl UserShare {
     fn new(cfg: &ShareConfig) -> Self {
         Self {
             to_all: Bucket::new(cfg.to_all.0, cfg.to_all.1),
+            bytes: Bucket::new(cfg.bytes.0, cfg.bytes.1),
             new_streams: Bucket::hourly(cfg.new_streams.0, cfg.new_streams.1),
             signals: Bucket::new(cfg.signals.0, cfg.signals.1),
             signal_bytes: Bucket::new(cfg.signal_bytes.0, cfg.signal_bytes.1),
@@ -80,7 +101,7 @@ impl UserShare {
 
     /// Forgetting it changes nothing.
     fn is_idle(&self, now: u64) -> bool {
-        let buckets = [&self.to_all, &self.new_streams, &self.signals, &self.signal_bytes];
+        let buckets = [&self.to_all, &self.bytes, &self.new_streams, &self.signals, &self.signal_bytes];
         self.known.is_empty() && self.load.bytes == 0 && buckets.iter().all(|bucket| bucket.is_full(now))
     }
 }
@@ -107,8 +128,8 @@ impl Shares {
     ///
     /// # Errors
     /// The rate that is used up, and when all of them allow one again.
-    pub fn take(&mut self, user: &UserId, stream: &StreamId, now: u64) -> Result<(), Refusal> {
-        let cfg = self.cfg;
+    pub fn take(&mut self, user: &UserId, stream: &StreamId, bytes: usize, now: u64) -> Result<(), Refusal> {
+        let (cfg, bytes) = (self.cfg, u32::try_from(bytes).unwrap_or(u32::MAX));
         let share = self.users.entry(user.clone()).or_insert_with(|| UserShare::new(&cfg));
         // A room's window is shared by those who may publish there: its own rule says how much.
         let to_one = if stream.is_room() { 0 } else { cfg.to_one.0 };
@@ -120,6 +141,7 @@ impl Shares {
         let waits = [
             ("too many messages to this receiver", wait),
             ("too many messages", share.to_all.wait_ms(1, now)),
+            ("too many bytes", share.bytes.wait_ms(bytes, now)),
             ("too many new receivers", if is_new { share.new_streams.wait_ms(1, now) } else { 0 }),
             (
                 "too many new senders to this receiver",
@@ -132,6 +154,7 @@ impl Shares {
         let known = share.known.entry(stream.clone()).or_insert_with(fresh);
         known.used_at = now;
         let mut taken = known.bucket.take(now).and(share.to_all.take(now));
+        taken = taken.and(share.bytes.take_many(bytes, now));
         if is_new {
             taken = taken.and(share.new_streams.take(now));
         }
@@ -212,10 +235,12 @@ mod tests {
     }
 
     fn passed(shares: &mut Shares, n: usize, of: impl Fn(usize) -> (String, String), now: u64) -> usize {
-        (0..n).filter(|n| {
-            let (from, to) = of(*n);
-            shares.take(&user(&from), &inbox(&to), now).is_ok()
-        }).count()
+        (0..n)
+            .filter(|n| {
+                let (from, to) = of(*n);
+                shares.take(&user(&from), &inbox(&to), 10, now).is_ok()
+            })
+            .count()
     }
 
     #[test]
@@ -224,9 +249,12 @@ mod tests {
         let to_bob = |_| ("eve".to_owned(), "bob".to_owned());
         assert_eq!(passed(&mut shares, 1000, to_bob, 0), 100);
         assert_eq!(passed(&mut shares, 1000, to_bob, 1000), 10);
-        assert_eq!(shares.take(&user("eve"), &inbox("bob"), 1000), Err(("too many messages to this receiver", 100)));
-        assert!(shares.take(&user("eve"), &inbox("carol"), 1000).is_ok());
-        assert!(shares.take(&user("alice"), &inbox("bob"), 1000).is_ok());
+        assert_eq!(
+            shares.take(&user("eve"), &inbox("bob"), 10, 1000),
+            Err(("too many messages to this receiver", 100))
+        );
+        assert!(shares.take(&user("eve"), &inbox("carol"), 10, 1000).is_ok());
+        assert!(shares.take(&user("alice"), &inbox("bob"), 10, 1000).is_ok());
     }
 
     #[test]
@@ -237,27 +265,39 @@ mod tests {
         assert_eq!(passed(&mut shares, 1000, to, 0), 60);
         assert_eq!(passed(&mut shares, 1000, |n| to(1000 + n), 1000), 20, "eighty new ones in all");
         assert_eq!(passed(&mut shares, 60, to, 1000), 30, "and old ones at the rate");
-        let wait = shares.take(&user("eve"), &inbox("new"), 3000);
+        let wait = shares.take(&user("eve"), &inbox("new"), 10, 3000);
         assert_eq!(wait, Err(("too many new receivers", 33_000)));
     }
 
     #[test]
     fn many_made_up_senders_do_to_one_receiver_what_one_may() {
         let mut shares = Shares::new(ShareConfig::default());
-        assert!(shares.take(&user("alice"), &inbox("bob"), 0).is_ok());
+        assert!(shares.take(&user("alice"), &inbox("bob"), 10, 0).is_ok());
         assert_eq!(passed(&mut shares, 1000, |n| (format!("eve{n}"), "bob".to_owned()), 0), 99);
-        assert!(shares.take(&user("alice"), &inbox("bob"), 0).is_ok(), "who wrote before is not new");
+        assert!(shares.take(&user("alice"), &inbox("bob"), 10, 0).is_ok(), "who wrote before is not new");
+    }
+
+    #[test]
+    fn large_messages_weigh_more() {
+        let mut shares = Shares::new(ShareConfig::default());
+        let mut sent = |now| {
+            (0..300)
+                .filter(|n| shares.take(&user("eve"), &inbox(&format!("u{n}")), 65_536, now).is_ok())
+                .count()
+        };
+        assert_eq!((sent(0), sent(1000)), (64, 2));
+        assert!(shares.take(&user("bob"), &inbox("u1"), 65_536, 0).is_ok());
     }
 
     #[test]
     fn a_refusal_takes_nothing() {
         let cfg = ShareConfig { to_one: (1, 1), to_all: (1, 2), ..ShareConfig::default() };
         let mut shares = Shares::new(cfg);
-        assert!(shares.take(&user("eve"), &inbox("bob"), 0).is_ok());
+        assert!(shares.take(&user("eve"), &inbox("bob"), 10, 0).is_ok());
         for _ in 0..9 {
-            assert!(shares.take(&user("eve"), &inbox("bob"), 0).is_err());
+            assert!(shares.take(&user("eve"), &inbox("bob"), 10, 0).is_err());
         }
-        assert!(shares.take(&user("eve"), &inbox("carol"), 0).is_ok());
+        assert!(shares.take(&user("eve"), &inbox("carol"), 10, 0).is_ok());
     }
 
     #[test]

@@ -115,7 +115,9 @@ pub fn message(stream: &StreamId, id: &str, hash: u64) -> AppendOp {
         id: MessageId::new(id).expect("a valid message id"),
         hash,
         at: NOW_MS,
-        rest: Bytes::from(format!("\"id\":\"{id}\",\"from\":\"alice\",\"at\":0,\"data\":{{\"text\":\"größe {hash} %d \\u0000\"}}}}")),
+        rest: Bytes::from(format!(
+            "\"id\":\"{id}\",\"from\":\"alice\",\"at\":0,\"data\":{{\"text\":\"größe {hash} %d \\u0000\"}}}}"
+        )),
         due: false,
         wanted: None,
         closes: None,

@@ -236,7 +236,19 @@ impl RedisStore {
         let wanted = wanted(next("hash", keys::wanted(vnode)).await?)?;
         let owed = owed(next("hash", keys::owed(vnode)).await?)?;
         let tickets = tickets(next("hash", keys::tickets(vnode)).await?)?;
-        Ok(Activated { generation, seq, outbox, roster, rooms, due, wanted, owed, tickets, previous, clock_ms })
+        Ok(Activated {
+            generation,
+            seq,
+            outbox,
+            roster,
+            rooms,
+            due,
+            wanted,
+            owed,
+            tickets,
+            previous,
+            clock_ms,
+        })
     }
 
     /// All of one collection, over the connection of the activation: another may lead to another life of the data.

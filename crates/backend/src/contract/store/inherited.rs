@@ -45,8 +45,13 @@ fn everything(n: u64) -> Vec<Op> {
         last: false,
         note: Bytes::from_static(b"{}"),
     };
-    let event =
-        EventOp { client: name, id: id(n), hash: 1, at: NOW_MS, rest: Bytes::from_static(b"\"type\":\"event\"}") };
+    let event = EventOp {
+        client: name,
+        id: id(n),
+        hash: 1,
+        at: NOW_MS,
+        rest: Bytes::from_static(b"\"type\":\"event\"}"),
+    };
     vec![
         Op::Append(append),
         Op::Presence(roster),

@@ -161,7 +161,8 @@ pub async fn reading_starts_anywhere_and_another_generation_is_empty(fixture: &d
         assert_eq!((window.first, offsets(&window)), (Offset(1), wanted), "after {after}, limit {limit}");
     }
     for generation in [9, 11] {
-        let read = a.store.read(V, &bob, Epoch(generation), Offset(0), Limit { entries: 10, bytes: 1 << 20 }).await;
+        let read =
+            a.store.read(V, &bob, Epoch(generation), Offset(0), Limit { entries: 10, bytes: 1 << 20 }).await;
         assert_eq!(read.expect("the store answers"), Window::default());
     }
 }

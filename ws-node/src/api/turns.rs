@@ -1,0 +1,80 @@
+//! How many requests are served at once, and how many of them for one service: who has none under way finds a place,
+//! however many another sends.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use roost_proto::UserId;
+
+#[derive(Debug, Default)]
+struct Held {
+    all: usize,
+    of: HashMap<UserId, usize>,
+}
+
+/// See the module's text.
+#[derive(Debug, Clone)]
+pub struct Turns {
+    max: usize,
+    held: Arc<Mutex<Held>>,
+}
+
+/// A place, until it is dropped.
+#[derive(Debug)]
+pub struct Turn {
+    turns: Turns,
+    of: UserId,
+}
+
+impl Turns {
+    /// So many at once, and as many again for the first of each who asks.
+    pub fn new(max: usize) -> Self {
+        Self { max, held: Arc::default() }
+    }
+
+    /// A place for one more request; none if there is none for whoever this is.
+    pub fn take(&self, of: &UserId) -> Option<Turn> {
+        let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
+        let mine = held.of.get(of).copied().unwrap_or_default();
+        let free = self.max.saturating_sub(held.all);
+        let may = if mine == 0 { held.all < 2 * self.max } else { free > 0 && mine <= free };
+        if !may {
+            return None;
+        }
+        held.all += 1;
+        *held.of.entry(of.clone()).or_default() += 1;
+        Some(Turn { turns: self.clone(), of: of.clone() })
+    }
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        let mut held = self.turns.held.lock().unwrap_or_else(PoisonError::into_inner);
+        held.all -= 1;
+        if let Some(mine) = held.of.get_mut(&self.of) {
+            *mine -= 1;
+            if *mine == 0 {
+                held.of.remove(&self.of);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_service_with_many_requests_leaves_room_for_the_others() {
+        let turns = Turns::new(128);
+        let of = |name: &str| UserId::new(name).unwrap();
+        let taken: Vec<_> = std::iter::from_fn(|| turns.take(&of("busy"))).collect();
+        assert_eq!(taken.len(), 65);
+        let others: Vec<_> = (0..100).filter_map(|n| turns.take(&of(&format!("s{n}")))).collect();
+        assert_eq!(others.len(), 100);
+        drop(taken);
+        drop(others);
+        assert_eq!(turns.held.lock().unwrap().of.len(), 0);
+        assert!(turns.take(&of("busy")).is_some());
+    }
+}
