@@ -1,0 +1,1 @@
+"""Makes a golden set; see ../README.md."""
