@@ -203,13 +203,14 @@ async fn an_abandoned_question_does_not_run_on() {
     let (url, name) = (within(&fixture.url, &fixture.schema), &fixture.schema);
     let archive = PostgresArchive::connect(&format!("{url}&application_name={name}")).await;
     let archive = archive.expect("it is reached");
-    let (client, connection) = tokio_postgres::connect(&url, NoTls).await.expect("DATABASE_URL answers");
-    let driving = tokio::spawn(connection);
-    client.batch_execute("BEGIN; LOCK TABLE messages").await.expect("the lock");
+    let (holder, holding) = tokio_postgres::connect(&url, NoTls).await.expect("DATABASE_URL answers");
+    let (watcher, watching) = tokio_postgres::connect(&url, NoTls).await.expect("DATABASE_URL answers");
+    let (holding, watching) = (tokio::spawn(holding), tokio::spawn(watching));
+    holder.batch_execute("BEGIN; LOCK TABLE messages").await.expect("the lock");
     let waiting = format!(
         "SELECT count(*) FROM pg_stat_activity WHERE application_name = '{name}' AND wait_event_type = 'Lock'"
     );
-    let waiting = async || client.query_one(&waiting, &[]).await.expect("an answer").get::<_, i64>(0);
+    let waiting = async || watcher.query_one(&waiting, &[]).await.expect("an answer").get::<_, i64>(0);
     let bob = StreamId::new("user:bob").expect("a stream");
     let asked = archive.messages(&bob, Place::Newest, 10);
     let seen = async {
@@ -217,15 +218,20 @@ async fn an_abandoned_question_does_not_run_on() {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
     };
-    tokio::select! {
-        answer = asked => panic!("{answer:?}"),
-        () = seen => {}
-    }
+    let left = tokio::select! {
+        _ = asked => false,
+        () = seen => true,
+    };
     let ended = async {
         while waiting().await > 0 {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
     };
-    tokio::time::timeout(Duration::from_secs(6), ended).await.expect("the server gives it up");
-    driving.abort();
+    let ended = tokio::time::timeout(Duration::from_secs(6), ended).await;
+    // Before anything may fail: the schema is not removed while the lock is held.
+    drop(holder);
+    holding.await.expect("no panic").expect("the connection ends");
+    watching.abort();
+    assert!(left, "it waited for the lock");
+    ended.expect("the server gives it up");
 }
