@@ -9,26 +9,32 @@ mod page;
 mod presence;
 mod query;
 mod rights;
+mod shares;
 
 use std::ops::Deref;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use roost_backend::archive::{Archive, ArchiveError, QUESTIONS_MAX};
-use roost_proto::{ErrorBody, ErrorCode};
+use roost_proto::{Claims, ErrorBody, ErrorCode};
 use roost_service::{cors, reply};
 use serde::Serialize;
 use serde_json::value::RawValue;
-use tokio::sync::{Semaphore, SemaphorePermit};
-use tokio::time::{Instant, timeout};
+use tokio::sync::{OwnedMutexGuard, Semaphore, SemaphorePermit};
+use tokio::time::{Instant, timeout_at};
+use tokio_util::task::TaskTracker;
 use warp::Filter;
 use warp::filters::BoxedFilter;
+use warp::http::header::{CONTENT_TYPE, HeaderValue};
 use warp::http::{HeaderMap, Method};
 use warp::reply::Response;
 
 use crate::config::ArchiverConfig;
 use crate::metrics::Metrics;
 use query::Query;
+use rights::Reader;
+use shares::{Place, Shares, exceeded};
 
 const METHODS: &str = "GET, POST, OPTIONS";
 /// When to come again while the database is away, or too many ask.
@@ -42,12 +48,17 @@ pub(crate) struct Api {
     config: ArchiverConfig,
     archive: Arc<dyn Archive>,
     metrics: Metrics,
+    /// Of all users; each has one of them at most.
     turns: Semaphore,
+    shares: Shares,
+    /// Questions under way, also those that nobody waits for any more.
+    questions: TaskTracker,
 }
 
 /// The archive, for as long as it is somebody's turn to ask it.
 struct Turn<'a> {
     archive: &'a dyn Archive,
+    _own: OwnedMutexGuard<()>,
     _turn: SemaphorePermit<'a>,
 }
 
@@ -60,22 +71,52 @@ impl<'a> Deref for Turn<'a> {
 }
 
 impl Api {
-    pub(crate) fn new(config: ArchiverConfig, archive: Arc<dyn Archive>, metrics: Metrics) -> Self {
-        Self { config, archive, metrics, turns: Semaphore::new(QUESTIONS_MAX) }
+    /// A shutdown waits for `questions`.
+    pub(crate) fn new(
+        config: ArchiverConfig,
+        archive: Arc<dyn Archive>,
+        metrics: Metrics,
+        questions: TaskTracker,
+    ) -> Self {
+        let turns = Semaphore::new(QUESTIONS_MAX);
+        Self { config, archive, metrics, turns, shares: Shares::default(), questions }
     }
 
-    /// The archive, when it is the caller's turn.
+    /// The archive, when it is the caller's turn: the first of its user's, and then one of all.
     ///
     /// # Errors
-    /// `unavailable` while too many ask.
-    async fn archive(&self) -> Result<Turn<'_>, ErrorBody> {
-        match timeout(TURN_LIMIT, self.turns.acquire()).await {
-            Ok(Ok(turn)) => Ok(Turn { archive: &*self.archive, _turn: turn }),
+    /// `rate_limited` while the same user asks, `unavailable` while too many others do.
+    async fn archive(&self, place: &Place) -> Result<Turn<'_>, ErrorBody> {
+        let until = Instant::now() + TURN_LIMIT;
+        let own = timeout_at(until, place.asks()).await.map_err(|_| exceeded())?;
+        match timeout_at(until, self.turns.acquire()).await {
+            Ok(Ok(turn)) => Ok(Turn { archive: &*self.archive, _own: own, _turn: turn }),
             _ => {
                 let body = ErrorBody::new(ErrorCode::Unavailable, "too many ask the archive at the moment");
                 Err(body.retry_after(AWAY_RETRY_AFTER_MS))
             }
         }
+    }
+}
+
+/// A good answer. It keeps the place of its request until the system has taken it or the client has gone: what clients
+/// do not read is bounded for each user.
+struct Held {
+    text: Box<str>,
+    _place: Arc<Place>,
+}
+
+impl AsRef<[u8]> for Held {
+    fn as_ref(&self) -> &[u8] {
+        self.text.as_bytes()
+    }
+}
+
+impl Held {
+    fn response(self) -> Response {
+        let mut response = Response::new(Bytes::from_owner(self).into());
+        response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        response
     }
 }
 
@@ -123,8 +164,8 @@ pub(crate) fn routes(api: Api) -> BoxedFilter<(Response,)> {
                     return cors::preflight(METHODS);
                 }
                 let began = Instant::now();
-                let response = match serve(&api, path, &query, &method, &headers, body).await {
-                    Ok(Some(body)) => reply::ok(&body),
+                let response = match serve(&api, path, query, &method, &headers, body).await {
+                    Ok(Some(answer)) => answer.response(),
                     Ok(None) => {
                         let status = warp::http::StatusCode::METHOD_NOT_ALLOWED;
                         reply::error_with_status(status, &bad("the path does not take this method"))
@@ -143,31 +184,67 @@ pub(crate) fn routes(api: Api) -> BoxedFilter<(Response,)> {
 
 /// `None` for a method that the path does not take.
 async fn serve<B: warp::Buf>(
-    api: &Api,
-    path: &str,
-    query: &str,
+    api: &Arc<Api>,
+    path: &'static str,
+    query: String,
     method: &Method,
     headers: &HeaderMap,
     body: impl warp::Stream<Item = Result<B, warp::Error>> + Send,
+) -> Result<Option<Held>, ErrorBody> {
+    // Who may ask at all comes first: a stranger learns nothing of how to ask, and takes no place and no time.
+    let claims = rights::claims(&api.config, headers)?;
+    let place = Arc::new(api.shares.place(&claims.sub)?);
+    let text = if method == Method::GET {
+        // In a task of its own: the database goes on with a question whose client has left, and so long it is still
+        // its user's turn. It ends with the time for an answer.
+        let question = question(Arc::clone(api), path, query, claims, Arc::clone(&place));
+        api.questions.spawn(question).await.unwrap_or_else(|error| {
+            tracing::error!(%error, "a question did not end");
+            Err(ErrorBody::new(ErrorCode::Internal, "the question did not end"))
+        })
+    } else {
+        change(api, path, method, &Reader::new(&api.config, claims, Arc::clone(&place)), body).await
+    };
+    Ok(text?.map(|text| Held { text: text.into(), _place: place }))
+}
+
+async fn question(
+    api: Arc<Api>,
+    path: &'static str,
+    query: String,
+    claims: Claims,
+    place: Arc<Place>,
 ) -> Result<Option<Box<RawValue>>, ErrorBody> {
-    // Who may ask at all comes first: a stranger learns nothing of how to ask.
-    let reader = rights::reader(&api.config, headers)?;
-    let answer = match (method, path) {
-        (&Method::GET, "/history") => history::answer(api, &reader, &Query::parse(query)?).await,
-        (&Method::GET, "/events") => events::answer(api, &reader, &Query::parse(query)?).await,
-        (&Method::GET, "/presence/history") => presence::history(api, &reader, &Query::parse(query)?).await,
-        (&Method::GET, "/presence/at") => presence::at(api, &reader, &Query::parse(query)?).await,
-        (&Method::GET, "/api/dead-letters") => {
+    let (api, reader) = (&*api, &Reader::new(&api.config, claims, place));
+    let answer = match path {
+        "/history" => history::answer(api, reader, &Query::parse(&query)?).await,
+        "/events" => events::answer(api, reader, &Query::parse(&query)?).await,
+        "/presence/history" => presence::history(api, reader, &Query::parse(&query)?).await,
+        "/presence/at" => presence::at(api, reader, &Query::parse(&query)?).await,
+        "/api/dead-letters" => {
             reader.is_service()?;
-            dead_letters::list(api, &Query::parse(query)?).await
+            dead_letters::list(api, reader, &Query::parse(&query)?).await
         }
+        _ => return Ok(None),
+    };
+    answer.map(Some)
+}
+
+async fn change<B: warp::Buf>(
+    api: &Api,
+    path: &str,
+    method: &Method,
+    reader: &Reader<'_>,
+    body: impl warp::Stream<Item = Result<B, warp::Error>> + Send,
+) -> Result<Option<Box<RawValue>>, ErrorBody> {
+    let answer = match (method, path) {
         (&Method::POST, "/api/dead-letters/replay") => {
             reader.is_service()?;
-            dead_letters::replay(api, dead_letters::ids(body).await?).await
+            dead_letters::replay(api, reader, dead_letters::ids(body).await?).await
         }
         (&Method::POST, "/api/dead-letters/discard") => {
             reader.is_service()?;
-            dead_letters::discard(api, dead_letters::ids(body).await?).await
+            dead_letters::discard(api, reader, dead_letters::ids(body).await?).await
         }
         _ => return Ok(None),
     };
@@ -176,26 +253,63 @@ async fn serve<B: warp::Buf>(
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Weak;
+
+    use futures_util::future::join_all;
     use prometheus::Registry;
     use roost_backend::embedded::EmbeddedArchive;
+    use roost_proto::UserId;
     use roost_service::Secret;
     use roost_service::tokens::{KeySource, Verifier};
 
     use super::*;
 
-    #[tokio::test]
-    async fn who_asks_while_too_many_do_is_told_when_to_come_again() {
+    fn api() -> Api {
         let keys = KeySource::from_secret(&Secret::new("a secret of thirty-two characters")).unwrap();
         let config = ArchiverConfig::new(Verifier::new(keys, None, None));
         let archive = Arc::new(EmbeddedArchive::memory(Arc::new(|| 0)).unwrap());
-        let api = Api::new(config, archive, Metrics::register(&Registry::new()).unwrap());
-        let asking = (0..QUESTIONS_MAX).map(|_| api.archive());
-        let turns = futures_util::future::join_all(asking).await;
+        let metrics = Metrics::register(&Registry::new()).unwrap();
+        Api::new(config, archive, metrics, TaskTracker::new())
+    }
+
+    fn place(api: &Api, user: &str) -> Place {
+        api.shares.place(&UserId::new(user).unwrap()).unwrap()
+    }
+
+    #[tokio::test]
+    async fn who_asks_while_too_many_do_is_told_when_to_come_again() {
+        let api = api();
+        let others: Vec<_> = (0..QUESTIONS_MAX).map(|n| place(&api, &format!("user-{n}"))).collect();
+        let turns = join_all(others.iter().map(|place| api.archive(place))).await;
         assert!(turns.iter().all(Result::is_ok));
-        let refused = api.archive().await.err().unwrap();
+        let alice = place(&api, "alice");
+        let refused = api.archive(&alice).await.err().unwrap();
         assert_eq!(refused.code, ErrorCode::Unavailable);
         assert_eq!(refused.retry_after_ms, Some(AWAY_RETRY_AFTER_MS));
         drop(turns);
-        assert!(api.archive().await.is_ok());
+        assert!(api.archive(&alice).await.is_ok());
+    }
+
+    #[tokio::test]
+    async fn a_user_asks_one_question_at_a_time_and_takes_one_turn_of_all() {
+        let api = api();
+        let (first, second, bob) = (place(&api, "alice"), place(&api, "alice"), place(&api, "bob"));
+        let asking = api.archive(&first).await.unwrap();
+        let refused = api.archive(&second).await.err().unwrap();
+        assert_eq!(refused.code, ErrorCode::RateLimited);
+        assert_eq!(api.turns.available_permits(), QUESTIONS_MAX - 1);
+        assert!(api.archive(&bob).await.is_ok());
+        drop(asking);
+        assert!(api.archive(&second).await.is_ok());
+    }
+
+    #[test]
+    fn an_answer_that_is_not_taken_keeps_its_place() {
+        let place = Arc::new(place(&api(), "alice"));
+        let kept: Weak<Place> = Arc::downgrade(&place);
+        let response = Held { text: "{}".into(), _place: place }.response();
+        assert!(kept.upgrade().is_some());
+        drop(response);
+        assert!(kept.upgrade().is_none());
     }
 }

@@ -104,7 +104,7 @@ impl Archiver {
             tasks.spawn("trim", trim(Arc::clone(&archive), config.retention_days, stop.clone()));
         }
         let http = config.http.clone();
-        let api = warp::service(routes(Api::new(config, archive, metrics)));
+        let api = warp::service(routes(Api::new(config, archive, metrics, tasks.tracker().clone())));
         let public = serve(public, api, http, public_metrics, stop, tasks.tracker());
         tasks.spawn("public", public);
         tasks.serve_admin(admin_port, health.clone(), registry.clone(), admin_metrics);

@@ -161,8 +161,8 @@ impl Reader {
     pub async fn ask_at(&self, url: &str) -> (StatusCode, Value) {
         let answer = self.http.get(url).bearer_auth(&self.token).send().await.expect("an answer");
         let status = answer.status();
-        if status == StatusCode::SERVICE_UNAVAILABLE {
-            assert!(answer.headers().contains_key("retry-after"), "503 says when to come again");
+        if [StatusCode::SERVICE_UNAVAILABLE, StatusCode::TOO_MANY_REQUESTS].contains(&status) {
+            assert!(answer.headers().contains_key("retry-after"), "{status} says when to come again");
         }
         (status, answer.json().await.expect("JSON"))
     }

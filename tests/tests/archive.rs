@@ -9,6 +9,8 @@ mod events;
 mod faults;
 #[path = "archive/history.rs"]
 mod history;
+#[path = "archive/shares.rs"]
+mod shares;
 
 roost_tests::on_each_backend! {
     history::what_left_the_hot_window_is_in_the_history_through_the_point_that_was_named,

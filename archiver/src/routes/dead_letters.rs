@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 
 use super::page::Page;
 use super::query::Query;
+use super::rights::Reader;
 use super::{Answer, Api, away, bad, told};
 
 /// Dead letters in one request: each is a transaction of its own.
@@ -41,9 +42,14 @@ fn shown(bytes: &[u8]) -> Value {
     }
 }
 
-pub(super) async fn list(api: &Api, query: &Query) -> Answer {
+pub(super) async fn list(api: &Api, reader: &Reader<'_>, query: &Query) -> Answer {
     let (before, limit) = (query.before_id()?, query.limit()?);
-    let found = api.archive().await?.dead_letters(before, limit + 1).await.map_err(|error| away(&error))?;
+    let found = api
+        .archive(reader.place())
+        .await?
+        .dead_letters(before, limit + 1)
+        .await
+        .map_err(|error| away(&error))?;
     let found = found.into_iter().map(|letter| (letter.id, letter)).collect();
     let size = |letter: &DeadLetter| letter.key.len() + letter.payload.len();
     let page = Page::of(found, before.map_or(Place::Newest, Place::Before), limit, size);
@@ -63,8 +69,8 @@ pub(super) async fn list(api: &Api, query: &Query) -> Answer {
     told(&json!({"dead_letters": letters, "before": page.before.map(|id| id.to_string())}))
 }
 
-pub(super) async fn replay(api: &Api, ids: Vec<u64>) -> Answer {
-    let (archive, mut results) = (api.archive().await?, Vec::new());
+pub(super) async fn replay(api: &Api, reader: &Reader<'_>, ids: Vec<u64>) -> Answer {
+    let (archive, mut results) = (api.archive(reader.place()).await?, Vec::new());
     for id in ids {
         let replayed = archive.replay(id).await.map_err(|error| away(&error))?;
         results.push(match replayed {
@@ -76,8 +82,8 @@ pub(super) async fn replay(api: &Api, ids: Vec<u64>) -> Answer {
     told(&json!({"results": results}))
 }
 
-pub(super) async fn discard(api: &Api, ids: Vec<u64>) -> Answer {
-    let (archive, mut results) = (api.archive().await?, Vec::new());
+pub(super) async fn discard(api: &Api, reader: &Reader<'_>, ids: Vec<u64>) -> Answer {
+    let (archive, mut results) = (api.archive(reader.place()).await?, Vec::new());
     for id in ids {
         let there = archive.discard(id).await.map_err(|error| away(&error))?;
         results.push(json!({"id": id, "result": if there { "discarded" } else { "missing" }}));

@@ -35,7 +35,7 @@ impl Event {
 
 pub(super) async fn answer(api: &Api, reader: &Reader<'_>, query: &Query) -> Answer {
     let asked = asked(reader, query, "/events?userId=bob")?;
-    let found = api.archive().await?.events(&asked).await.map_err(|error| away(&error))?;
+    let found = api.archive(reader.place()).await?.events(&asked).await.map_err(|error| away(&error))?;
     let page = Page::of(found, asked.place, asked.limit - 1, Answered::size);
     let (before, after) = (page.before.map(mark), page.after.map(mark));
     let events = page.entries.into_iter().map(|(_, event)| Event::of(event)).collect();

@@ -26,10 +26,11 @@ pub(super) async fn answer(api: &Api, reader: &Reader<'_>, query: &Query) -> Ans
         Place::After(key) => Place::After(key.0),
     };
     reader.may_read(&stream)?;
-    query.wait_through(&*api.archive().await?).await?;
+    let archive = api.archive(reader.place()).await?;
+    query.wait_through(&*archive).await?;
     // One more than is shown says whether there is more.
-    let found =
-        api.archive().await?.messages(&stream, place, limit + 1).await.map_err(|error| away(&error))?;
+    let found = archive.messages(&stream, place, limit + 1).await.map_err(|error| away(&error))?;
+    drop(archive);
     let page = Page::of(found, place, limit, |frame| frame.len());
     let messages = page.entries.into_iter().map(|(_, frame)| Json::of_frame(frame)).collect();
     told(&History { messages, before: page.before.map(Before), after: page.after.map(Before) })

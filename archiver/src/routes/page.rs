@@ -13,8 +13,8 @@ pub(super) struct Page<K, T> {
 }
 
 impl<K: Copy, T> Page<K, T> {
-    /// Of what was `found` at `place`, newest first: `limit` entries and, if there are more, one more; or fewer, which
-    /// pass [`PAGE_BYTES_MAX`] then. `bytes` is the size of an entry, no less than what the archive takes it for.
+    /// Of what was `found` at `place`, newest first: `limit` entries and, if there are more, one more; or fewer, of which
+    /// the last passes [`PAGE_BYTES_MAX`]. `bytes` is the size of an entry, as the archive takes it.
     pub(super) fn of(
         mut found: Vec<(K, T)>,
         place: Place<K>,
@@ -32,8 +32,7 @@ impl<K: Copy, T> Page<K, T> {
             total <= PAGE_BYTES_MAX
         });
         let keep = fits.count().max(1);
-        // The archive may have stopped at an entry that alone is a page.
-        let more = found.len() > keep || total >= PAGE_BYTES_MAX;
+        let more = found.len() > keep;
         found.truncate(keep);
         if forth {
             found.reverse();
@@ -79,6 +78,11 @@ mod tests {
         assert_eq!(page(&[9, 8, 7, 6], Place::Newest, 9, half), (vec![9, 8], Some(8), Some(9)));
         assert_eq!(page(&[9, 8, 7, 6], Place::After(5), 9, half), (vec![7, 6], Some(6), Some(7)));
         assert_eq!(page(&[9, 8], Place::Newest, 9, 3 * half), (vec![9], Some(9), Some(9)));
-        assert_eq!(page(&[9], Place::Newest, 9, 3 * half), (vec![9], Some(9), Some(9)), "there may be more");
+        assert_eq!(
+            page(&[9, 8], Place::Newest, 9, half),
+            (vec![9, 8], None, Some(9)),
+            "full, and nothing more"
+        );
+        assert_eq!(page(&[9], Place::Newest, 9, 3 * half), (vec![9], None, Some(9)));
     }
 }

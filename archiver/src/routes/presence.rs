@@ -19,8 +19,9 @@ fn shown(event: &StatusEvent) -> Value {
 
 pub(super) async fn history(api: &Api, reader: &Reader<'_>, query: &Query) -> Answer {
     let asked = asked(reader, query, "/presence/history?userId=bob")?;
-    query.wait_through(&*api.archive().await?).await?;
-    let found = api.archive().await?.changes(&asked).await.map_err(|error| away(&error))?;
+    let archive = api.archive(reader.place()).await?;
+    query.wait_through(&*archive).await?;
+    let found = archive.changes(&asked).await.map_err(|error| away(&error))?;
     let page = Page::of(found, asked.place, asked.limit - 1, |_| 0);
     let changes: Vec<Value> = page.entries.iter().map(|(_, event)| shown(event)).collect();
     let (before, after) = (page.before.map(mark), page.after.map(mark));
@@ -32,9 +33,10 @@ pub(super) async fn at(api: &Api, reader: &Reader<'_>, query: &Query) -> Answer 
     const EXAMPLE: &str = "/presence/at?userId=bob&at=2026-11-21T06:40:00.123Z";
     let user = user(reader, query, EXAMPLE)?;
     let at_ms = moment("at", query.at.as_ref())?.ok_or_else(|| bad(format!("at is missing: {EXAMPLE}")))?;
-    query.wait_through(&*api.archive().await?).await?;
+    let archive = api.archive(reader.place()).await?;
+    query.wait_through(&*archive).await?;
     let asked = Asked { user: user.clone(), from_ms: 0, to_ms: at_ms, place: Place::Newest, limit: 1 };
-    let found = api.archive().await?.changes(&asked).await.map_err(|error| away(&error))?;
+    let found = archive.changes(&asked).await.map_err(|error| away(&error))?;
     let mut answer =
         json!({"user_id": user, "at": rfc3339(at_ms), "status": "offline", "since": null, "last_seen": null});
     if let Some((_, event)) = found.first() {

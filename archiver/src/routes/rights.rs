@@ -1,5 +1,6 @@
 //! What a token allows to read, by the same rules as on a socket.
 
+use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use roost_proto::claims::{Role, matches_any};
@@ -7,29 +8,39 @@ use roost_proto::{Claims, ErrorBody, ErrorCode, StreamId, UserId};
 use roost_service::tokens;
 use warp::http::HeaderMap;
 
+use super::shares::Place;
 use crate::config::ArchiverConfig;
 
 /// Who asks.
 pub(super) struct Reader<'a> {
     claims: Claims,
     config: &'a ArchiverConfig,
+    place: Arc<Place>,
 }
 
 /// # Errors
 /// `unauthorized` without a good token.
-pub(super) fn reader<'a>(config: &'a ArchiverConfig, headers: &HeaderMap) -> Result<Reader<'a>, ErrorBody> {
+pub(super) fn claims(config: &ArchiverConfig, headers: &HeaderMap) -> Result<Claims, ErrorBody> {
     let token = tokens::from_authorization(headers);
     let token = token.ok_or_else(|| ErrorBody::new(ErrorCode::Unauthorized, "a token is needed"))?;
     let now_s = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
-    let claims = config.verifier.verify(token, now_s).map_err(|error| error.body())?;
-    Ok(Reader { claims, config })
+    config.verifier.verify(token, now_s).map_err(|error| error.body())
 }
 
 fn forbidden(why: &str) -> ErrorBody {
     ErrorBody::new(ErrorCode::Forbidden, why)
 }
 
-impl Reader<'_> {
+impl<'a> Reader<'a> {
+    pub(super) fn new(config: &'a ArchiverConfig, claims: Claims, place: Arc<Place>) -> Self {
+        Self { claims, config, place }
+    }
+
+    /// That of the request.
+    pub(super) fn place(&self) -> &Place {
+        &self.place
+    }
+
     pub(super) fn is_service(&self) -> Result<(), ErrorBody> {
         let service = self.claims.role == Role::Service;
         service.then_some(()).ok_or_else(|| forbidden("only a service token may do this"))

@@ -5,6 +5,7 @@
 
 pub mod dead;
 pub mod events;
+pub mod pages;
 pub mod read;
 pub mod write;
 
@@ -173,6 +174,12 @@ macro_rules! archive_contract {
             events::that_a_message_was_not_delivered_is_kept_once,
             events::pages_of_large_texts_are_shorter,
             events::events_that_are_too_old_are_removed,
+            pages::a_page_of_messages_ends_with_the_byte_that_is_too_much,
+            pages::pages_of_uneven_messages_show_everything_once_in_both_directions,
+            pages::an_entry_that_is_larger_than_a_page_is_shown,
+            pages::pages_of_events_with_large_results_show_everything_once_in_both_directions,
+            pages::a_page_of_events_ends_with_the_byte_that_is_too_much,
+            pages::pages_of_dead_letters_are_bounded_in_bytes,
         }
     };
     ($make:expr; $($group:ident::$name:ident,)*) => {

@@ -140,8 +140,7 @@ impl Archive for EmbeddedArchive {
     ) -> Result<Vec<(Cursor, Bytes)>, ArchiveError> {
         let stream = stream.clone();
         let rows = self.read(move |db| read::messages(db, &stream, place, limit)).await?;
-        let rows = rows.into_iter().collect::<Result<Vec<_>, _>>().map_err(ArchiveError::Refused)?;
-        Ok(rows.iter().map(|row| (row.message.cursor(), row.frame())).collect())
+        rows.into_iter().collect::<Result<_, _>>().map_err(ArchiveError::Refused)
     }
 
     async fn changes(&self, asked: &Asked) -> Result<Vec<(Moment, StatusEvent)>, ArchiveError> {

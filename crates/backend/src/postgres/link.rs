@@ -7,8 +7,8 @@ use deadpool_postgres::{
     Hook, HookError, Manager, ManagerConfig, Object, Pool, PoolError, RecyclingMethod, Runtime,
 };
 use tokio::time::timeout;
-use tokio_postgres::Client;
 use tokio_postgres::error::SqlState;
+use tokio_postgres::{Client, Transaction};
 
 use super::LOCK;
 use super::tls::{self, Tls};
@@ -18,8 +18,12 @@ use crate::archive::{ArchiveError, QUESTIONS_MAX};
 const CONNECTIONS: usize = 8 + QUESTIONS_MAX;
 /// For a connection, whether made or waited for.
 const CONNECT_LIMIT: Duration = Duration::from_secs(5);
-/// For an answer to a question. The statement is given up by the server somewhat later, should it not hear of it.
+/// For an answer to a question.
 pub(super) const ASK_LIMIT: Duration = Duration::from_secs(5);
+/// A reader's question is given up by the server before we would: nobody waits for it any more, and it must not keep a
+/// processor of the database busy while the next one is asked. One whose connection is lost in the middle of a statement
+/// runs on for no longer than this.
+const QUESTION_SETTINGS: &str = "SET LOCAL statement_timeout = '4s'";
 /// For a whole batch: the largest takes a tenth of a second on a healthy database.
 pub(super) const STORE_LIMIT: Duration = Duration::from_secs(30);
 /// For the schema: a later version may rewrite something.
@@ -102,11 +106,33 @@ impl Link {
         &self,
         ask: impl AsyncFnOnce(&Client) -> Result<T, tokio_postgres::Error>,
     ) -> Result<T, ArchiveError> {
+        self.ask_mut(async |client| ask(client).await).await
+    }
+
+    async fn ask_mut<T>(
+        &self,
+        ask: impl AsyncFnOnce(&mut Client) -> Result<T, tokio_postgres::Error>,
+    ) -> Result<T, ArchiveError> {
         let mut lease = self.lease().await?;
         let answer = timeout(ASK_LIMIT, ask(lease.client())).await;
         let answer = answer.map_err(|_| ArchiveError::Timeout(ASK_LIMIT))?.map_err(|e| trouble(&e))?;
         lease.done();
         Ok(answer)
+    }
+
+    /// One question of a reader, in a transaction, so that it can be read in pieces.
+    pub(super) async fn question<T>(
+        &self,
+        ask: impl AsyncFnOnce(&Transaction<'_>) -> Result<T, tokio_postgres::Error>,
+    ) -> Result<T, ArchiveError> {
+        self.ask_mut(async |client| {
+            let tx = client.transaction().await?;
+            tx.batch_execute(QUESTION_SETTINGS).await?;
+            let answer = ask(&tx).await?;
+            tx.commit().await?;
+            Ok(answer)
+        })
+        .await
     }
 
     /// Brings the schema up to date, one archiver at a time.

@@ -82,24 +82,23 @@ impl Archive for PostgresArchive {
         place: Place<Cursor>,
         limit: usize,
     ) -> Result<Vec<(Cursor, Bytes)>, ArchiveError> {
-        let rows = self.link.ask(async |client| read::messages(client, stream, place, limit).await).await?;
-        let rows = rows.into_iter().collect::<Result<Vec<_>, _>>().map_err(ArchiveError::Refused)?;
-        Ok(rows.iter().map(|row| (row.message.cursor(), row.frame())).collect())
+        let rows = self.link.question(async |tx| read::messages(tx, stream, place, limit).await).await?;
+        rows.into_iter().collect::<Result<_, _>>().map_err(ArchiveError::Refused)
     }
 
     async fn changes(&self, asked: &Asked) -> Result<Vec<(Moment, StatusEvent)>, ArchiveError> {
-        let rows = self.link.ask(async |client| read::changes(client, asked).await).await?;
+        let rows = self.link.question(async |tx| read::changes(tx, asked).await).await?;
         let rows = rows.into_iter().collect::<Result<Vec<_>, _>>().map_err(ArchiveError::Refused)?;
         Ok(rows.into_iter().map(|row| (row.moment(), row.event)).collect())
     }
 
     async fn events(&self, asked: &Asked) -> Result<Vec<(Moment, Answered)>, ArchiveError> {
-        let rows = self.link.ask(async |client| read::events(client, asked).await).await?;
+        let rows = self.link.question(async |tx| read::events(tx, asked).await).await?;
         rows.into_iter().collect::<Result<_, _>>().map_err(ArchiveError::Refused)
     }
 
     async fn dead_letters(&self, before: Option<u64>, limit: usize) -> Result<Vec<DeadLetter>, ArchiveError> {
-        self.link.ask(async |client| read::dead_letters(client, before, limit).await).await
+        self.link.question(async |tx| read::dead_letters(tx, before, limit).await).await
     }
 
     async fn replay(&self, id: u64) -> Result<Replayed, ArchiveError> {

@@ -1,9 +1,11 @@
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
-use roost_backend::archive::{Archive, ArchiveError};
+use roost_backend::archive::{Archive, ArchiveError, Asked, Place};
 use roost_backend::contract::archive::Fixture;
 use roost_backend::postgres::PostgresArchive;
+use roost_proto::ids::{Cursor, StreamId, UserId};
 use tokio_postgres::NoTls;
 
 /// A schema of a test's own in the database of `DATABASE_URL`.
@@ -142,4 +144,94 @@ async fn what_is_wrong_with_the_address_is_told_apart_from_a_database_that_is_aw
     assert!(matches!(nowhere, Err(ArchiveError::Unreachable(_))), "{:?}", nowhere.err());
     let wrong = PostgresArchive::connect("postgres://roost@127.0.0.1:port/roost").await;
     assert!(matches!(wrong, Err(ArchiveError::Config(_))), "{:?}", wrong.err());
+}
+
+/// Counts how often the large column of a table is read: a view in its place.
+fn counted(table: &str, columns: &str, large: &str) -> String {
+    format!(
+        "ALTER TABLE {table} RENAME TO stored_{table};
+         CREATE VIEW {table} AS SELECT {columns}, counted({large}) AS {large} FROM stored_{table};"
+    )
+}
+
+/// Promise 6, as the database sees it. A column that counts who reads it, and 500 rows of which a page shows a few.
+#[tokio::test]
+async fn a_question_reads_hardly_more_than_its_page_shows() {
+    let Some(fixture) = fixture().await else { return };
+    fixture
+        .run(
+            "CREATE TABLE all_messages PARTITION OF messages DEFAULT;
+             CREATE TABLE all_events PARTITION OF client_events DEFAULT;
+             CREATE TABLE all_results PARTITION OF client_results DEFAULT;
+             INSERT INTO messages SELECT 'user:bob', 1, n, 'm-' || n, 'message', 'alice',
+                    timestamptz '2026-11-21' + n * interval '1 s', to_json(repeat('x', 60000))
+                FROM generate_series(1, 500) AS n;
+             INSERT INTO client_events SELECT 'bob', 'e-' || n, 1, 1, n,
+                    timestamptz '2026-11-21' + n * interval '1 s', '{}' FROM generate_series(1, 500) AS n;
+             INSERT INTO client_results SELECT 'bob', 'r-' || n || '-' || i, 'e-' || n, 't',
+                    timestamptz '2026-11-21' + i * interval '1 s', to_json(repeat('x', 60000))
+                FROM generate_series(401, 500) AS n, generate_series(1, 20) AS i;
+             CREATE SEQUENCE rows_read;
+             CREATE FUNCTION counted(json) RETURNS json LANGUAGE plpgsql IMMUTABLE AS
+                'BEGIN PERFORM nextval(''rows_read''); RETURN $1; END';",
+        )
+        .await;
+    let columns = "stream, generation, \"offset\", id, kind, sender, at";
+    fixture.run(&counted("messages", columns, "data")).await;
+    fixture.run(&counted("client_results", "client_id, result_id, event_id, kind, at", "record")).await;
+    let bob = StreamId::new("user:bob").expect("a stream");
+    for place in [Place::Newest, Place::After(Cursor::default())] {
+        fixture.run("SELECT setval('rows_read', 1, false)").await;
+        let page = fixture.archive.messages(&bob, place, 501).await.expect("it answers");
+        assert_eq!(page.len(), 18);
+        // Sixteen at first, and what fits then.
+        fixture.run("DO $$ BEGIN ASSERT (SELECT last_value FROM rows_read) BETWEEN 18 AND 20; END $$").await;
+    }
+    let user = UserId::new("bob").expect("a user");
+    let asked = Asked { user, from_ms: 0, to_ms: u64::MAX, place: Place::Newest, limit: 501 };
+    fixture.run("SELECT setval('rows_read', 1, false)").await;
+    let page = fixture.archive.events(&asked).await.expect("it answers");
+    assert_eq!(page.iter().map(|(_, event)| event.results.len()).collect::<Vec<_>>(), [16, 16]);
+    // One more shows that the second event has no more of them; it comes with others.
+    fixture.run("DO $$ BEGIN ASSERT (SELECT last_value FROM rows_read) BETWEEN 33 AND 48; END $$").await;
+}
+
+/// Nobody waits for it any more. Its table is locked, and whoever asked leaves.
+#[tokio::test]
+async fn an_abandoned_question_does_not_run_on() {
+    let Some(fixture) = fixture().await else { return };
+    let (url, name) = (within(&fixture.url, &fixture.schema), &fixture.schema);
+    let archive = PostgresArchive::connect(&format!("{url}&application_name={name}")).await;
+    let archive = archive.expect("it is reached");
+    let (holder, holding) = tokio_postgres::connect(&url, NoTls).await.expect("DATABASE_URL answers");
+    let (watcher, watching) = tokio_postgres::connect(&url, NoTls).await.expect("DATABASE_URL answers");
+    let (holding, watching) = (tokio::spawn(holding), tokio::spawn(watching));
+    holder.batch_execute("BEGIN; LOCK TABLE messages").await.expect("the lock");
+    let waiting = format!(
+        "SELECT count(*) FROM pg_stat_activity WHERE application_name = '{name}' AND wait_event_type = 'Lock'"
+    );
+    let waiting = async || watcher.query_one(&waiting, &[]).await.expect("an answer").get::<_, i64>(0);
+    let bob = StreamId::new("user:bob").expect("a stream");
+    let asked = archive.messages(&bob, Place::Newest, 10);
+    let seen = async {
+        while waiting().await == 0 {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    let left = tokio::select! {
+        _ = asked => false,
+        () = seen => true,
+    };
+    let ended = async {
+        while waiting().await > 0 {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    let ended = tokio::time::timeout(Duration::from_secs(6), ended).await;
+    // Before anything may fail: the schema is not removed while the lock is held.
+    drop(holder);
+    holding.await.expect("no panic").expect("the connection ends");
+    watching.abort();
+    assert!(left, "it waited for the lock");
+    ended.expect("the server gives it up");
 }

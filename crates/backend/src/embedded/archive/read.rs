@@ -7,8 +7,9 @@ use roost_proto::ids::{Cursor, Epoch, Offset, Seq, StreamId};
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use super::{int, number};
-use crate::archive::row::{MessageRow, StatusRow, answered, message_row, status_row};
-use crate::archive::{Answered, Asked, DeadLetter, Moment, PAGE_BYTES_MAX, Place, RESULTS_SHOWN_MAX};
+use crate::archive::fill::Fill;
+use crate::archive::row::{StatusRow, answered, message_row, status_row};
+use crate::archive::{Answered, Asked, DeadLetter, Moment, Place, RESULTS_SHOWN_MAX};
 use crate::log::Position;
 
 /// Larger than every key.
@@ -44,18 +45,18 @@ fn page<K, T>(
     }
 }
 
-/// Ends with the row that passes [`PAGE_BYTES_MAX`].
+/// Reads until the page is full: SQLite makes a row when it is asked for it.
 fn bounded<T>(
-    rows: impl Iterator<Item = rusqlite::Result<T>>,
+    mut rows: impl Iterator<Item = rusqlite::Result<T>>,
     size: impl Fn(&T) -> usize,
 ) -> rusqlite::Result<Vec<T>> {
-    let mut past = 0;
-    let within = |row: &rusqlite::Result<T>| {
-        let fits = past < PAGE_BYTES_MAX;
-        past += row.as_ref().map_or(0, &size);
-        fits
-    };
-    rows.take_while(within).collect()
+    let (mut fill, mut page) = (Fill::default(), Vec::new());
+    while !fill.is_full() {
+        let Some(row) = rows.next().transpose()? else { break };
+        fill.add(size(&row));
+        page.push(row);
+    }
+    Ok(page)
 }
 
 /// What cannot be shown has no size.
@@ -68,7 +69,7 @@ pub(super) fn messages(
     stream: &StreamId,
     place: Place<Cursor>,
     limit: usize,
-) -> rusqlite::Result<Vec<Result<MessageRow, String>>> {
+) -> rusqlite::Result<Vec<Result<(Cursor, Bytes), String>>> {
     page(place, Cursor::new(Epoch(LAST), Offset(LAST)), |Words { beside, order }, key| {
         let select = format!(
             "SELECT generation, offset, id, kind, sender, data, at FROM messages
@@ -78,10 +79,11 @@ pub(super) fn messages(
         let message = |row: &Row<'_>| {
             let cursor = Cursor::new(Epoch(number(row.get(0)?)), Offset(number(row.get(1)?)));
             let texts = [row.get(2)?, row.get(3)?, row.get(4)?, row.get(5)?];
-            Ok(message_row(stream, cursor, texts, number(row.get(6)?)))
+            let message = message_row(stream, cursor, texts, number(row.get(6)?));
+            Ok(message.map(|row| (cursor, row.frame())))
         };
         let key = params![stream.as_str(), int(key.generation.0), int(key.offset.0), limit as i64];
-        let size = |row: &_| size_of(row, |row: &MessageRow| row.message.data.get().len());
+        let size = |row: &_| size_of(row, |(_, frame): &(Cursor, Bytes)| frame.len());
         bounded(db.prepare_cached(&select)?.query_map(key, message)?, size)
     })
 }
