@@ -116,6 +116,12 @@ macro_rules! delegate {
             async fn presence_standings(
                 &self,
                 vnodes: &[VnodeId],
+            async fn presence_rows(
+                &self,
+                asked: &[(VnodeId, Vec<UserId>)],
+            ) -> Result<Vec<Vec<PresenceRow>>, StoreError> {
+                self.up()?.presence_rows(asked).await
+            }
             ) -> Result<Vec<PresenceStanding>, StoreError> {
                 self.up()?.presence_standings(vnodes).await
             }
