@@ -1,4 +1,9 @@
 //! A token bucket: pure, without a clock, so that a session, an address and a simulation can all own one.
+//! [`Rates`] are many of them, one for each address or user.
+
+mod rates;
+
+pub use rates::{Rates, network_of};
 
 /// One token in the unit the level is kept in. A rate of n per second is then exactly n units per millisecond,
 /// and no rounding adds up.
@@ -27,16 +32,26 @@ impl Bucket {
     /// # Errors
     /// When there is none: the milliseconds until there is one again.
     pub fn take(&mut self, now_ms: u64) -> Result<(), u64> {
+        self.take_some(1, now_ms)
+    }
+
+    /// Takes `n` tokens at once, or all that the bucket holds if that is less: what costs more than the burst waits
+    /// for a full bucket, and not for ever.
+    ///
+    /// # Errors
+    /// When there are not so many: the milliseconds until there are.
+    pub fn take_some(&mut self, n: u32, now_ms: u64) -> Result<(), u64> {
         if self.per_s == 0 {
             return Ok(());
         }
         self.level = self.level_at(now_ms);
         self.at_ms = self.at_ms.max(now_ms);
-        if self.level >= UNITS {
-            self.level -= UNITS;
+        let cost = (u64::from(n) * UNITS).min(self.capacity);
+        if self.level >= cost {
+            self.level -= cost;
             return Ok(());
         }
-        Err((UNITS - self.level).div_ceil(u64::from(self.per_s)))
+        Err((cost - self.level).div_ceil(u64::from(self.per_s)))
     }
 
     /// Whether it is as good as new, so that forgetting it changes nothing.
@@ -62,6 +77,16 @@ mod tests {
         // Asked every millisecond for ten seconds: 50 a second, to the token.
         let passed = (5_001..=15_000).filter(|now_ms| bucket.take(*now_ms).is_ok()).count();
         assert_eq!(passed, 500);
+    }
+
+    #[test]
+    fn what_costs_more_takes_more_and_never_waits_for_ever() {
+        let mut bucket = Bucket::new(10, 20);
+        bucket.take_some(11, 0).unwrap();
+        assert_eq!(bucket.take_some(11, 0), Err(200));
+        assert!(bucket.take_some(9, 0).is_ok() && bucket.take(0).is_err());
+        assert_eq!(bucket.take_some(1_000, 0), Err(2_000), "a full bucket");
+        assert!(bucket.take_some(1_000, 2_000).is_ok());
     }
 
     #[test]

@@ -56,6 +56,9 @@ const WRONG_IN_BOTH: &[Wrong] = &[
     ("CONNECTIONS_MAX", &[("CONNECTIONS_MAX", "0")]),
     ("HANDSHAKES_PER_S", &[("HANDSHAKES_PER_S", "1.5")]),
     ("HANDSHAKES_BURST", &[("HANDSHAKES_BURST", "0")]),
+    ("TRUSTED_PROXIES", &[("TRUSTED_PROXIES", "proxy.example.com")]),
+    ("TRUSTED_PROXIES", &[("TRUSTED_PROXIES", "10.0.0.1,")]),
+    ("TRUSTED_PROXIES", &[("TRUSTED_PROXIES", "::/0")]),
     ("SHUTDOWN_GRACE_MS", &[("SHUTDOWN_GRACE_MS", "a while")]),
     ("LOG_FORMAT", &[("LOG_FORMAT", "xml")]),
     ("RUST_LOG", &[("RUST_LOG", "roost=loud")]),
@@ -166,6 +169,10 @@ async fn the_programs_leave_with_64_and_one_line() {
     for name in ["coordinator", "ws-node"] {
         let unsupported = [("REDIS_URL", "redis+cluster://:swordfish@127.0.0.1:1")];
         wrong.extend(refused(name, "REDIS_URL", &unsupported).await);
+    }
+    let proxies = [("TRUSTED_PROXIES", "10.0.0.0/33")];
+    for name in ["coordinator", "ws-node"] {
+        wrong.extend(refused(name, "TRUSTED_PROXIES", &proxies).await);
     }
     assert!(wrong.is_empty(), "{wrong:#?}");
     // Not configuration: it may pass, so a supervisor may try again. No secret is shown here either.
