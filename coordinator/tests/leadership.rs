@@ -43,7 +43,7 @@ async fn shared_by(store: &TestStore, names: &[&str]) -> bool {
 }
 
 async fn start(store: &Arc<TestStore>) -> Coordinator {
-    coordinator(store, CoordinatorConfig::new(VNODES, TTL)).await
+    coordinator(store, config(VNODES, TTL)).await
 }
 
 /// P7 and the architecture's "any number of coordinators; one leads": provoked by dropping the one that does.
