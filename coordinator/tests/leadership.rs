@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use common::*;
 use roost_backend::store::*;
-use roost_coordinator::{Coordinator, CoordinatorConfig};
+use roost_coordinator::Coordinator;
 use roost_proto::NodeId;
 
 const VNODES: u32 = 32;

@@ -18,6 +18,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use http::header::UPGRADE;
 use http::{Request, Response, StatusCode};
 use http_body_util::{Either, Full};
 use hyper::body::{Body, Incoming};
@@ -66,8 +67,8 @@ pub struct HttpLimits {
     /// Connections at once, those upgraded included; the next one is answered `503` and closed.
     pub connections_max: usize,
     /// New connections per second of one address (IPv6: of one /64) and the burst on top; the next one is
-    /// answered `429` and closed. 0 per second: no limit. Of a trusted proxy's connections each request counts, for
-    /// the address that it comes from.
+    /// answered `429` and closed. 0 per second: no limit. Over a trusted proxy's connections each request for an
+    /// upgrade counts, for the address that it comes from: it is somebody's connection, as the others are not.
     pub handshakes_per_s: u32,
     pub handshakes_burst: u32,
     /// Whose word is taken on where a connection or a request comes from.
@@ -244,10 +245,11 @@ impl Context {
         }
     }
 
-    /// Who asks, over a connection from `far`; or why not, when it is a proxy's and the client comes too often.
+    /// Who asks, over a connection from `far`; or why not, when it is a proxy's and the client comes too often. On a
+    /// connection that a proxy keeps, a plain request counts as little as on one that its client keeps.
     fn client(&self, far: IpAddr, request: &Request<Incoming>) -> Result<IpAddr, ErrorBody> {
         let client = self.limits.trusted_proxies.client_of(far, request.headers());
-        if client != far && !self.trusts(client) {
+        if client != far && !self.trusts(client) && request.headers().contains_key(UPGRADE) {
             self.door.knock(client)?;
         }
         Ok(client)

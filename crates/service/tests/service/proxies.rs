@@ -130,7 +130,7 @@ async fn behind_a_trusted_proxy_each_client_has_its_own_rate_of_handshakes() {
     for _ in 0..20 {
         assert_eq!(ask(&server, b"", "").await.status, 200, "the proxy itself");
     }
-    let from = |last: usize| format!("x-forwarded-for: 198.51.100.{last}\r\n");
+    let from = |last: usize| format!("upgrade: websocket\r\nx-forwarded-for: 198.51.100.{last}\r\n");
     for last in 1..=20 {
         assert_eq!(ask(&server, b"", &from(last)).await.status, 200, "twenty clients");
     }
@@ -143,19 +143,23 @@ async fn behind_a_trusted_proxy_each_client_has_its_own_rate_of_handshakes() {
     assert_eq!(ask(&server, b"", &from(1)).await.status, 200, "nobody else is refused");
 }
 
-/// Requests of many clients follow each other on the connections that a proxy keeps.
+/// Requests of many clients follow each other on the connections that a proxy keeps. Each socket that is asked for is
+/// somebody's connection; a plain request is none.
 #[tokio::test]
 async fn on_a_kept_connection_each_request_is_its_clients() {
     let limits = HttpLimits { handshakes_per_s: 1, handshakes_burst: 2, ..trusting() };
     let server = start(limits, who()).await;
     let mut stream = server.connect().await;
     let mut statuses = Vec::new();
-    for client in [1, 1, 1, 2, 1, 2] {
-        let head = format!("GET / HTTP/1.1\r\nhost: x\r\nx-forwarded-for: 198.51.100.{client}\r\n\r\n");
-        stream.write_all(head.as_bytes()).await.unwrap();
+    let socket = "upgrade: websocket\r\n";
+    for (client, header) in
+        [(1, ""), (1, socket), (1, socket), (1, socket), (2, socket), (1, socket), (1, ""), (2, socket)]
+    {
+        let head = format!("GET / HTTP/1.1\r\nhost: x\r\nx-forwarded-for: 198.51.100.{client}\r\n");
+        stream.write_all(format!("{head}{header}\r\n").as_bytes()).await.unwrap();
         statuses.push(status(&mut stream).await);
     }
-    assert_eq!(statuses, [200, 200, 429, 200, 429, 200]);
+    assert_eq!(statuses, [200, 200, 200, 429, 200, 429, 200, 200]);
 }
 
 /// Reads one whole answer of a connection that stays.
