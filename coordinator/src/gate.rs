@@ -25,12 +25,13 @@ use warp::reply::Response;
 use crate::metrics::{Limited, Metrics};
 
 /// Requests per second of one address (IPv6: of one /64), and the burst on top: an office of a thousand people behind
-/// one address can come back at once after an outage, and ask twice. Of `/presence` it is 18 answers of 500 users a
-/// second, 15,000 commands of Redis'.
+/// one address can come back at once after an outage, and ask twice. Of `/presence`, of which one costs Redis at most
+/// 100 commands, these are 20,000 commands a second.
 pub(crate) const REQUESTS_PER_S: u32 = 200;
 pub(crate) const REQUESTS_BURST: u32 = 2_000;
-/// The same of one user, whatever the address: a page asks for its list of contacts, of 5,000 people at once.
-pub(crate) const USER_REQUESTS_PER_S: u32 = 20;
+/// The same of one user, whatever the address: a page may ask for its list of contacts, 9,000 people, at once, and
+/// then for 450 a second.
+pub(crate) const USER_REQUESTS_PER_S: u32 = 10;
 pub(crate) const USER_REQUESTS_BURST: u32 = 200;
 
 /// How much may be asked for. A rate of 0 is no limit.
