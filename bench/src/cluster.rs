@@ -8,7 +8,7 @@ use roost_backend::embedded::{EmbeddedLog, EmbeddedStore};
 use roost_backend::kafka::{KafkaConfig, KafkaLog};
 use roost_backend::redis::RedisStore;
 use roost_backend::store::StoreConfig;
-use roost_coordinator::{Coordinator, CoordinatorConfig};
+use roost_coordinator::{Coordinator, CoordinatorConfig, RequestLimits};
 use roost_proto::claims::Role;
 use roost_proto::{Claims, NodeId, UserId};
 use roost_ring::Pins;
@@ -49,14 +49,16 @@ impl Cluster {
     async fn start(backends: Backends) -> Result<Self> {
         let run: u32 = rand::random();
         let port = || TcpListener::bind("127.0.0.1:0");
-        let config = CoordinatorConfig::new(VNODES, StoreConfig::default().lease_ttl_ms);
+        let verifier = Verifier::new(KeySource::from_secret(&Secret::new(SECRET))?, None, None);
+        let mut config =
+            CoordinatorConfig::new(VNODES, StoreConfig::default().lease_ttl_ms, verifier.clone());
+        config.requests = RequestLimits::NONE;
         let coordinator =
             Coordinator::bind(config, Arc::clone(&backends.store), port().await?, port().await?).await?;
         let mut servers = Vec::new();
         for i in 1..=3 {
             let node = NodeId::new(format!("bench-{run:08x}-{i}"))?;
-            let verifier = Verifier::new(KeySource::from_secret(&Secret::new(SECRET))?, None, None);
-            let mut config = WsNodeConfig::new(node, VNODES, &Pins::Auto, verifier);
+            let mut config = WsNodeConfig::new(node, VNODES, &Pins::Auto, verifier.clone());
             // What is measured is the path, not the limit on one session.
             (config.core.commands_per_s, config.core.commands_burst) = (0, 0);
             config.core.shares = roost_ws_node::core::shares::ShareConfig::unlimited();

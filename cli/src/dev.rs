@@ -15,7 +15,7 @@ use anyhow::Context;
 use roost_archiver::{Archiver, ArchiverConfig};
 use roost_backend::embedded::{EmbeddedArchive, EmbeddedLog, EmbeddedStore};
 use roost_backend::store::StoreConfig;
-use roost_coordinator::{Console, Coordinator, CoordinatorConfig};
+use roost_coordinator::{Console, Coordinator, CoordinatorConfig, RequestSettings};
 use roost_proto::UserId;
 use roost_proto::claims::Role;
 use roost_service::config::{Defaults, environment};
@@ -78,6 +78,7 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
         Defaults { listen_addr: local(args.port), admin_addr: local(args.port + 100), embedded: true };
     let sessions = SessionSettings::from_vars(vars.iter().cloned())?;
     let shares = ShareSettings::from_vars(vars.iter().cloned())?;
+    let requests = RequestSettings::from_vars(vars.iter().cloned())?;
     let common = CommonConfig::from_vars(vars, defaults)?;
     telemetry::init(common.log_format, &common.log_filter)?;
     common.warn();
@@ -91,7 +92,7 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
         Cluster { common, sessions, shares, backends, row, secret, nodes: Mutex::new(BTreeMap::new()) };
     let cluster = Arc::new(cluster);
     let archiver = archiver(&cluster).await?;
-    let coordinator = coordinator(&cluster).await?;
+    let coordinator = coordinator(&cluster, requests).await?;
     for _ in 0..args.nodes {
         cluster.start_next().await?;
     }
@@ -127,9 +128,13 @@ async fn listen(what: &str, port: u16) -> anyhow::Result<TcpListener> {
     TcpListener::bind(addr).await.with_context(|| format!("{what}: port {port} (use --port for another row)"))
 }
 
-async fn coordinator(cluster: &Arc<Cluster>) -> anyhow::Result<Coordinator> {
+async fn coordinator(cluster: &Arc<Cluster>, requests: RequestSettings) -> anyhow::Result<Coordinator> {
     let (common, port) = (&cluster.common, cluster.row.first);
-    let mut config = CoordinatorConfig::new(common.tuning.vnodes, common.tuning.lease_ttl_ms);
+    let (tuning, verifier) = (&common.tuning, common.jwt.verifier());
+    let mut config = CoordinatorConfig::new(tuning.vnodes, tuning.lease_ttl_ms, verifier);
+    requests.apply(&mut config);
+    // For curl; whoever reaches it gets every token anyway.
+    config.open_presence = true;
     config.http = common.http.clone();
     config.console = Console::Dev(Arc::clone(cluster) as _);
     let public = listen("the coordinator", port).await?;

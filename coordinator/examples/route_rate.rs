@@ -8,7 +8,7 @@ use std::sync::Arc;
 use anyhow::{Context, bail};
 use roost_backend::embedded::EmbeddedStore;
 use roost_backend::store::*;
-use roost_coordinator::{Coordinator, CoordinatorConfig};
+use roost_coordinator::{Coordinator, CoordinatorConfig, RequestLimits};
 use roost_proto::{Epoch, NodeId, Sid, VnodeId};
 use tokio::net::TcpListener;
 
@@ -23,7 +23,10 @@ async fn main() -> anyhow::Result<()> {
     own_everything(&store).await?;
     let (public, admin) =
         (TcpListener::bind("127.0.0.1:7990").await?, TcpListener::bind("127.0.0.1:0").await?);
-    let config = CoordinatorConfig::new(VNODES.into(), LEASE_TTL_MS);
+    let verifier =
+        Verifier::new(KeySource::from_secret(&Secret::new("nobody has a token here"))?, None, None);
+    let mut config = CoordinatorConfig::new(VNODES.into(), LEASE_TTL_MS, verifier);
+    config.requests = RequestLimits::NONE;
     let mut coordinator = Coordinator::bind(config, store, public, admin).await?;
     println!("http://{}/route?userId=alice", coordinator.addr());
     Err(coordinator.join().await.into())

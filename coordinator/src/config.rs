@@ -4,9 +4,10 @@ use std::net::{Ipv4Addr, SocketAddr};
 
 use roost_backend::store::{StoreConfig, StoreError};
 use roost_service::config::{Defaults, field, flag, number, read, required};
-use roost_service::{CommonConfig, ConfigError, HttpLimits, Secret};
+use roost_service::{CommonConfig, ConfigError, HttpLimits, Secret, Verifier};
 use serde::Deserialize;
 
+use crate::gate::RequestLimits;
 use crate::leader::{IN_FLIGHT_MAX, LeaderConfig};
 use crate::routes::Console;
 
@@ -27,11 +28,18 @@ pub struct CoordinatorConfig {
     /// Of the public listener.
     pub http: HttpLimits,
     pub console: Console,
+    pub verifier: Verifier,
+    /// How much one address and one user may ask for.
+    pub requests: RequestLimits,
+    /// `/presence` is for everyone, without a token too.
+    pub open_presence: bool,
+    /// As the ws-nodes have it: a token without the claim `watch` allows to see nobody.
+    pub watch_needs_claim: bool,
 }
 
 impl CoordinatorConfig {
     /// With a random token, and the defaults for the rest.
-    pub fn new(vnodes: u32, lease_ttl_ms: u64) -> Self {
+    pub fn new(vnodes: u32, lease_ttl_ms: u64, verifier: Verifier) -> Self {
         let token = format!("{:032x}", rand::random::<u128>());
         let leader = LeaderConfig::new(token, lease_ttl_ms);
         Self {
@@ -42,7 +50,58 @@ impl CoordinatorConfig {
             first_plan_wait_ms: leader.first_plan_wait_ms,
             http: HttpLimits::default(),
             console: Console::Off,
+            verifier,
+            requests: RequestLimits::default(),
+            open_presence: false,
+            watch_needs_claim: false,
         }
+    }
+}
+
+/// The variables about requests: those of a coordinator, and of `roost dev`.
+#[derive(Debug, Clone, Copy)]
+pub struct RequestSettings {
+    requests: RequestLimits,
+    open_presence: bool,
+    watch_needs_claim: bool,
+}
+
+#[derive(Deserialize)]
+struct RawRequests {
+    requests_per_s: Option<String>,
+    requests_burst: Option<String>,
+    user_requests_per_s: Option<String>,
+    user_requests_burst: Option<String>,
+    open_presence: Option<String>,
+    watch_needs_claim: Option<String>,
+}
+
+impl RequestSettings {
+    /// Reads and checks the environment, or a table in a test.
+    ///
+    /// # Errors
+    /// The first wrong variable, by name.
+    pub fn from_vars(vars: impl IntoIterator<Item = (String, String)>) -> Result<Self, ConfigError> {
+        let (raw, default): (RawRequests, _) = (read(vars)?, RequestLimits::default());
+        let rate = |name: &str, raw, default| field(name, raw, default, number(0..=1_000_000));
+        let burst = |name: &str, raw, default| field(name, raw, default, number(1..=1_000_000));
+        Ok(Self {
+            requests: RequestLimits {
+                per_s: rate("REQUESTS_PER_S", raw.requests_per_s, default.per_s)?,
+                burst: burst("REQUESTS_BURST", raw.requests_burst, default.burst)?,
+                user_per_s: rate("USER_REQUESTS_PER_S", raw.user_requests_per_s, default.user_per_s)?,
+                user_burst: burst("USER_REQUESTS_BURST", raw.user_requests_burst, default.user_burst)?,
+            },
+            open_presence: field("OPEN_PRESENCE", raw.open_presence, false, flag)?,
+            watch_needs_claim: field("WATCH_NEEDS_CLAIM", raw.watch_needs_claim, false, flag)?,
+        })
+    }
+
+    /// Puts them where a coordinator takes them from.
+    pub fn apply(self, config: &mut CoordinatorConfig) {
+        config.requests = self.requests;
+        config.open_presence = self.open_presence;
+        config.watch_needs_claim = self.watch_needs_claim;
     }
 }
 
@@ -81,13 +140,16 @@ impl Settings {
         let in_flight_max =
             field("MOVES_IN_FLIGHT_MAX", raw.moves_in_flight_max, IN_FLIGHT_MAX, number(1..=1_000))?;
         let console = field("CONSOLE", raw.console, false, flag)?;
+        let requests = RequestSettings::from_vars(vars.iter().cloned())?;
         let common = CommonConfig::from_vars(vars, defaults)?;
-        let coordinator = CoordinatorConfig {
+        let (tuning, verifier) = (&common.tuning, common.jwt.verifier());
+        let mut coordinator = CoordinatorConfig {
             in_flight_max,
             http: common.http.clone(),
             console: if console { Console::On } else { Console::Off },
-            ..CoordinatorConfig::new(common.tuning.vnodes, common.tuning.lease_ttl_ms)
+            ..CoordinatorConfig::new(tuning.vnodes, tuning.lease_ttl_ms, verifier)
         };
+        requests.apply(&mut coordinator);
         Ok(Self { common, redis_url, coordinator })
     }
 
@@ -159,6 +221,13 @@ mod tests {
             ("REDIS_URL", "redis://"),
             ("MOVES_IN_FLIGHT_MAX", "0"),
             ("CONSOLE", "dev"),
+            ("REQUESTS_PER_S", "many"),
+            ("REQUESTS_BURST", "0"),
+            ("USER_REQUESTS_PER_S", "-1"),
+            ("USER_REQUESTS_BURST", "0"),
+            ("OPEN_PRESENCE", "yes"),
+            ("WATCH_NEEDS_CLAIM", "1"),
+            ("TRUSTED_PROXIES", "0.0.0.0/0"),
             ("VNODES", "1000"),
             ("LISTEN_ADDR", "here"),
         ] {
@@ -172,6 +241,8 @@ mod tests {
 
     #[test]
     fn no_two_coordinators_share_a_token() {
-        assert_ne!(CoordinatorConfig::new(64, 6_000).token, CoordinatorConfig::new(64, 6_000).token);
+        let one = settings(&[("REDIS_URL", "redis://localhost")]).unwrap();
+        let other = CoordinatorConfig::new(64, 6_000, one.common.jwt.verifier());
+        assert_ne!(one.coordinator.token, other.token);
     }
 }

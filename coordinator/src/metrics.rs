@@ -30,12 +30,20 @@ pub enum Forwarded {
     Unknown,
 }
 
+/// Whose requests were too many.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Limited {
+    Address,
+    User,
+}
+
 /// The counters of one coordinator; cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Metrics {
     routes: [IntCounter; 4],
     presence: [IntCounter; 2],
     forwarded: [IntCounter; 4],
+    limited: [IntCounter; 2],
     view_reads: [IntCounter; 2],
     view_age: Gauge,
     connect_delay: Gauge,
@@ -66,6 +74,8 @@ impl Metrics {
         let results = ["answered", "refused", "unavailable", "unknown"];
         let help = "Requests of the server API, passed on to a node";
         let forwarded = labelled(r, "roost_coordinator_api_requests_total", help, "result", results)?;
+        let help = "Requests refused because there were too many of one address, or of one user";
+        let limited = labelled(r, "roost_coordinator_limited_total", help, "whose", ["address", "user"])?;
         let results = ["ok", "failed"];
         let view_reads =
             labelled(r, "roost_coordinator_view_reads_total", "Times the table was read", "result", results)?;
@@ -90,6 +100,7 @@ impl Metrics {
             routes,
             presence,
             forwarded,
+            limited,
             view_reads,
             view_age,
             connect_delay,
@@ -114,6 +125,10 @@ impl Metrics {
 
     pub(crate) fn forwarded(&self, result: Forwarded) {
         self.forwarded[result as usize].inc();
+    }
+
+    pub(crate) fn limited(&self, whose: Limited) {
+        self.limited[whose as usize].inc();
     }
 
     pub(crate) fn view_read(&self, ok: bool) {

@@ -19,12 +19,13 @@ use roost_proto::{ErrorBody, ErrorCode, UserId};
 use roost_service::{cors, reply};
 use serde::Deserialize;
 use tokio::sync::Semaphore;
-use warp::Filter;
 use warp::filters::BoxedFilter;
+use warp::http::HeaderMap;
 use warp::http::header::{CONTENT_TYPE, HeaderValue};
-use warp::http::{HeaderMap, Method};
 use warp::reply::Response;
+use warp::{Filter, Rejection};
 
+use crate::gate::{Asker, Gate};
 use crate::metrics::{Metrics, Routed};
 use crate::view::{Snapshot, View};
 
@@ -45,6 +46,11 @@ pub(crate) struct Api {
     pub metrics: Metrics,
     pub vnodes: u32,
     pub lease_ttl: Duration,
+    pub gate: Arc<Gate>,
+    /// `/presence` is for everyone, without a token too.
+    pub open_presence: bool,
+    /// As the ws-nodes have it: a token without the claim `watch` allows to see nobody.
+    pub watch_needs_claim: bool,
     /// How many operators are served at once.
     pub operators: Semaphore,
     /// To the nodes, for the server API.
@@ -95,8 +101,11 @@ fn open(api: Api) -> BoxedFilter<(Response,)> {
     let presence = warp::path!("presence")
         .and(warp::get())
         .and(with(&api))
+        .and(asker())
         .and(warp::query::<presence::Query>())
-        .then(|api: Arc<Api>, query: presence::Query| async move { presence::answer(&api, query).await });
+        .then(|api: Arc<Api>, asker: Arc<Asker>, query: presence::Query| async move {
+            presence::answer(&api, &asker, query).await
+        });
     let ring = warp::path!("ring")
         .and(warp::get())
         .and(with(&api))
@@ -109,17 +118,19 @@ fn open(api: Api) -> BoxedFilter<(Response,)> {
         .and(warp::post().or(warp::delete()).unify())
         .and(warp::method())
         .and(with(&api))
+        .and(asker())
         .and(warp::header::headers_cloned())
-        .then(|node: String, method: Method, api: Arc<Api>, headers: HeaderMap| async move {
-            operate::drain(&api, method, &node, &headers).await
+        .then(|node: String, method, api: Arc<Api>, asker: Arc<Asker>, headers: HeaderMap| async move {
+            operate::drain(&api, &asker, method, &node, &headers).await
         });
     let explained = warp::path!("api" / "explain")
         .and(warp::get())
         .and(with(&api))
+        .and(asker())
         .and(warp::query::raw())
         .and(warp::header::headers_cloned())
-        .then(|api: Arc<Api>, query: String, headers: HeaderMap| async move {
-            operate::explain(&api, &query, &headers).await
+        .then(|api: Arc<Api>, asker: Arc<Asker>, query: String, headers: HeaderMap| async move {
+            operate::explain(&api, &asker, &query, &headers).await
         });
     let known = warp::path!("route").or(warp::path!("presence")).unify().or(warp::path!("ring")).unify();
     let preflight =
@@ -143,6 +154,11 @@ fn open(api: Api) -> BoxedFilter<(Response,)> {
         .unify()
         .map(cors::for_any_origin)
         .boxed()
+}
+
+/// Who asks: the [`Gate`] has put it there.
+fn asker() -> impl Filter<Extract = (Arc<Asker>,), Error = Rejection> + Copy {
+    warp::ext::get::<Arc<Asker>>()
 }
 
 fn route(api: &Api, user_id: Option<&str>) -> Response {
@@ -182,7 +198,11 @@ fn look_up(api: &Api, user: &UserId) -> (Routed, Response) {
 }
 
 fn bad_request(message: &str) -> Response {
-    reply::error(&ErrorBody::new(ErrorCode::BadRequest, message))
+    reply::error(&bad_request_body(message))
+}
+
+fn bad_request_body(message: &str) -> ErrorBody {
+    ErrorBody::new(ErrorCode::BadRequest, message)
 }
 
 fn json_bytes(body: impl Into<Bytes>) -> Response {

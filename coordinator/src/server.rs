@@ -14,6 +14,7 @@ use tokio::net::TcpListener;
 
 use crate::carry::Carrier;
 use crate::config::CoordinatorConfig;
+use crate::gate::{Gate, Gated};
 use crate::leader::{Leader, LeaderConfig};
 use crate::metrics::Metrics;
 use crate::routes::{self, Api, routes};
@@ -92,16 +93,21 @@ impl Coordinator {
         };
         let lease_ttl = Duration::from_millis(config.lease_ttl_ms);
         let operators = routes::operators();
+        let trusted = config.http.trusted_proxies.clone();
+        let gate = Arc::new(Gate::new(config.verifier, config.requests, trusted, metrics.clone()));
         let api = Api {
             view: Arc::clone(&view),
             store,
             metrics,
             vnodes: config.vnodes,
             lease_ttl,
+            gate: Arc::clone(&gate),
+            open_presence: config.open_presence,
+            watch_needs_claim: config.watch_needs_claim,
             operators,
             nodes: routes::Forwarder::new(),
         };
-        let api = warp::service(routes(api, &config.console));
+        let api = Gated { gate, routes: warp::service(routes(api, &config.console)) };
         let public = serve(public, api, config.http, public_metrics, stop.clone(), tasks.tracker());
         tasks.spawn("view", Arc::clone(&view).run(stop.clone()));
         tasks.spawn("leader", carrier.run(stop));

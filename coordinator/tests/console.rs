@@ -22,7 +22,7 @@ const INDEX: &str = include_str!("../../console/index.html");
 async fn coordinator_with(console: Console) -> Coordinator {
     let store = TestStore::new(60_000);
     store.open_ring(VNODES).await.unwrap();
-    coordinator(&store, CoordinatorConfig { console, ..CoordinatorConfig::new(VNODES, 60_000) }).await
+    coordinator(&store, CoordinatorConfig { console, ..config(VNODES, 60_000) }).await
 }
 
 /// Notes what it was asked for.

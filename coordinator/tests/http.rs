@@ -19,7 +19,7 @@ const VNODES: u32 = 16;
 const LONG_TTL: u64 = 60_000;
 
 fn config(lease_ttl_ms: u64) -> CoordinatorConfig {
-    CoordinatorConfig { token: "the-leader".into(), ..CoordinatorConfig::new(VNODES, lease_ttl_ms) }
+    CoordinatorConfig { token: "the-leader".into(), ..common::config(VNODES, lease_ttl_ms) }
 }
 
 /// One node that has every vnode ready, and a coordinator that knows.
@@ -88,7 +88,7 @@ async fn a_request_that_makes_no_sense_is_told_so_in_the_one_shape_of_errors() {
         "/presence?userIds=a,,b",
         &format!("/presence?userIds={}", vec!["a"; 501].join(",")),
     ] {
-        let reply = get(&coordinator, path).await;
+        let reply = get_as(&coordinator, path, &service()).await;
         assert_eq!(error_of(&reply), (400, "bad_request".into(), false), "{path}");
         assert_eq!(reply.header("access-control-allow-origin"), "*", "{path}");
     }
@@ -144,7 +144,7 @@ async fn while_the_store_is_away_routes_are_answered_for_ten_leases() {
     let redis = ready().await.json()["checks"]["redis"].clone();
     assert!(redis["error"].as_str().unwrap().contains("cut off by the test"), "{redis}");
     assert_eq!(route().await.status, 200, "a lease later the last home is still the best answer");
-    let presence = get(&coordinator, "/presence?userIds=alice").await;
+    let presence = get_as(&coordinator, "/presence?userIds=alice", &service()).await;
     assert_eq!(error_of(&presence), (503, "unavailable".into(), true));
     until("too old to say", async || route().await.status == 503).await;
     let reply = route().await;
@@ -185,7 +185,8 @@ async fn presence_shows_what_others_may_see_in_the_order_asked() {
     set_presence(&store, &row, "away", ChosenStatus::Away, false).await;
     set_presence(&store, &row, "hidden", ChosenStatus::Invisible, false).await;
     set_presence(&store, &row, "gone", ChosenStatus::Online, true).await;
-    let reply = get(&coordinator, "/presence?userIds=gone,online,never,hidden,away,online").await;
+    let path = "/presence?userIds=gone,online,never,hidden,away,online";
+    let reply = get_as(&coordinator, path, &service()).await;
     assert_eq!(reply.status, 200);
     let at = |ms| Value::from(rfc3339(ms));
     let expected = json!({"users": [
@@ -198,7 +199,7 @@ async fn presence_shows_what_others_may_see_in_the_order_asked() {
     ]});
     assert_eq!(reply.json(), expected);
     let many: Vec<String> = (0..500).map(|i| format!("u{i}")).collect();
-    let reply = get(&coordinator, &format!("/presence?userIds={}", many.join(","))).await;
+    let reply = get_as(&coordinator, &format!("/presence?userIds={}", many.join(",")), &service()).await;
     let users = reply.json()["users"].as_array().unwrap().clone();
     assert_eq!(users.iter().map(|u| u["user_id"].as_str().unwrap()).collect::<Vec<_>>(), many);
 }
@@ -215,7 +216,8 @@ async fn presence_without_a_ready_home_is_marked_stale() {
     store.release(&OwnRows { data_set: table.data_set, sid: row.sid.clone(), rows }).await.unwrap();
     until("the release is known", async || get(&coordinator, "/route?userId=alice").await.status == 503)
         .await;
-    let users = get(&coordinator, &format!("/presence?userIds=alice,{other}")).await.json()["users"].clone();
+    let path = format!("/presence?userIds=alice,{other}");
+    let users = get_as(&coordinator, &path, &service()).await.json()["users"].clone();
     assert_eq!((&users[0]["status"], &users[0]["stale"]), (&json!("online"), &json!(true)));
     assert_eq!(users[1].get("stale"), None);
 }
@@ -231,7 +233,7 @@ async fn the_ring_and_the_nodes_are_shown_as_they_are() {
     let data_set = store.table().await.unwrap().data_set;
     let lead = Lead { data_set: data_set.clone(), token: "the-leader".into(), frozen: None };
     assert_eq!(store.lead(&lead).await.unwrap(), LeadAnswer::Leading);
-    let coordinator = coordinator(&store, CoordinatorConfig::new(VNODES, LONG_TTL)).await;
+    let coordinator = coordinator(&store, common::config(VNODES, LONG_TTL)).await;
     // What moves: vnode 1 is on its way to ws-2.
     let targets = vec![(VnodeId(0), one.sid.node()), (VnodeId(1), two.sid.node())];
     let assign = Assign { data_set: data_set.clone(), token: "the-leader".into(), from_version: 0, targets };

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use common::*;
 use roost_backend::store::*;
-use roost_coordinator::{Coordinator, CoordinatorConfig};
+use roost_coordinator::Coordinator;
 use roost_proto::NodeId;
 
 const VNODES: u32 = 32;
@@ -43,7 +43,7 @@ async fn shared_by(store: &TestStore, names: &[&str]) -> bool {
 }
 
 async fn start(store: &Arc<TestStore>) -> Coordinator {
-    coordinator(store, CoordinatorConfig::new(VNODES, TTL)).await
+    coordinator(store, config(VNODES, TTL)).await
 }
 
 /// P7 and the architecture's "any number of coordinators; one leads": provoked by dropping the one that does.

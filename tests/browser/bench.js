@@ -19,7 +19,7 @@ const end = async () => {
 };
 
 try {
-  const dev = await cluster({ HANDSHAKES_PER_S: '0' });
+  const dev = await cluster({ HANDSHAKES_PER_S: '0', REQUESTS_PER_S: '0' });
   ends.push(() => dev.stop());
   const users = clients({ after: (end) => ends.push(end) }, ...numbers(SESSIONS).map((n) => `user-${n}`));
   for (let n = 0; n < SESSIONS; n += OPENING) {

@@ -18,7 +18,7 @@ use roost_backend::embedded::{EmbeddedLog, EmbeddedStore};
 use roost_backend::log::{Log, LogReader, Position, TopicSpec};
 use roost_backend::store::{Store, StoreConfig};
 use roost_client::{Client, Events};
-use roost_coordinator::{Coordinator, CoordinatorConfig};
+use roost_coordinator::{Coordinator, CoordinatorConfig, RequestLimits};
 use roost_proto::claims::Role;
 use roost_proto::events::PARTITIONS;
 use roost_proto::results::CLIENT_RESULTS;
@@ -237,7 +237,9 @@ impl Cluster {
     }
 
     async fn start_coordinator(&self) -> Coordinator {
-        let mut config = CoordinatorConfig::new(VNODES, LEASE_TTL_MS);
+        let mut config = CoordinatorConfig::new(VNODES, LEASE_TTL_MS, verifier());
+        // Tests look again and again, all from one address.
+        config.requests = RequestLimits::NONE;
         // All nodes are registered: there is nobody to wait for.
         config.first_plan_wait_ms = 0;
         let store = self.place.backends(self.services.as_ref()).await.store;
@@ -427,9 +429,10 @@ impl Cluster {
         waits.connect().await.expect("a usable client")
     }
 
-    /// What `/presence` says of one user.
+    /// What `/presence` says of one user, to a service.
     pub async fn presence(&self, user: &str) -> Value {
-        let answer = self.http.get(format!("{}/presence?userIds={user}", self.url())).send().await;
+        let asked = self.http.get(format!("{}/presence?userIds={user}", self.url()));
+        let answer = asked.bearer_auth(token_of("service", Role::Service)).send().await;
         let body: Value = answer.expect("an answer").json().await.expect("JSON");
         assert_eq!(body["users"][0]["user_id"], user, "{body}");
         body["users"][0].clone()

@@ -372,6 +372,19 @@ pub async fn request_with(
     answer.expect("an answer")
 }
 
+/// Asks with a body of which the end never comes: what is answered all the same, and the connection, which stays.
+pub async fn begin(line: &str, url: &str, token: &str) -> (Answer, TcpStream) {
+    let head = format!("{line} HTTP/1.1\r\nhost: {}\r\nauthorization: Bearer {token}\r\n", authority(url));
+    let exchange = async {
+        let mut stream = tcp(authority(url), None).await?;
+        stream.write_all(format!("{head}content-length: 60000\r\n\r\n{{").as_bytes()).await?;
+        let answer = read_answer(&mut stream).await?;
+        std::io::Result::Ok((answer, stream))
+    };
+    let answer = tokio::time::timeout(LIMIT, exchange).await.expect("an answer in time");
+    answer.expect("an answer")
+}
+
 async fn read_answer(stream: &mut TcpStream) -> std::io::Result<Answer> {
     let mut bytes = Vec::new();
     loop {

@@ -1,4 +1,4 @@
-//! `/api/*`: passed on to a node that is ready, which checks the token and answers.
+//! `/api/*`: passed on to a node that is ready, which checks the token once more and answers.
 //!
 //! Over the nodes' admin ports, which a coordinator reaches whatever stands before the public ones. A node that
 //! cannot be reached is passed over; once a request was sent it is not sent again here, since whoever asked knows
@@ -22,10 +22,12 @@ use tokio::sync::Semaphore;
 use tokio::time::timeout;
 use warp::http::header::{AUTHORIZATION, CONTENT_TYPE, RETRY_AFTER};
 use warp::http::{HeaderMap, Method, Request, StatusCode};
+use warp::path::FullPath;
 use warp::reply::Response;
 use warp::{Filter, Rejection};
 
-use super::{Api, NO_HOME_RETRY_AFTER_MS};
+use super::{Api, NO_HOME_RETRY_AFTER_MS, asker};
+use crate::gate::Asker;
 use crate::metrics::Forwarded;
 
 /// Requests at once: what a node takes. More would only wait there.
@@ -71,9 +73,10 @@ pub(super) fn route(api: Arc<Api>) -> impl Filter<Extract = (Response,), Error =
         .and(warp::path::full())
         .and(warp::query::raw().or(warp::any().map(String::new)).unify())
         .and(warp::method())
+        .and(asker())
         .and(warp::header::headers_cloned())
         .and(warp::body::stream())
-        .then(move |path: warp::path::FullPath, query: String, method: Method, headers, body| {
+        .then(move |path: FullPath, query: String, method: Method, asker: Arc<Asker>, headers, body| {
             let api = Arc::clone(&api);
             async move {
                 if method == Method::OPTIONS {
@@ -81,7 +84,7 @@ pub(super) fn route(api: Arc<Api>) -> impl Filter<Extract = (Response,), Error =
                 }
                 let query = if query.is_empty() { query } else { format!("?{query}") };
                 let uri = format!("{}{query}", path.as_str());
-                let answer = forward(&api, method, &uri, headers, body).await;
+                let answer = forward(&api, &asker, method, &uri, headers, body).await;
                 api.metrics.forwarded(result_of(&answer));
                 answer.unwrap_or_else(|error| reply::error(&error))
             }
@@ -103,15 +106,14 @@ fn unavailable(why: &str) -> ErrorBody {
 
 async fn forward<B: warp::Buf>(
     api: &Api,
+    asker: &Asker,
     method: Method,
     uri: &str,
     headers: HeaderMap,
     body: impl warp::Stream<Item = Result<B, warp::Error>> + Send,
 ) -> Result<Response, ErrorBody> {
-    // The node looks at the token; without any it is not troubled, and no body is read.
-    if !headers.contains_key(AUTHORIZATION) {
-        return Err(ErrorBody::new(ErrorCode::Unauthorized, "a service token is needed"));
-    }
+    // First of all: who may not ask takes no place, and no body of theirs is read.
+    asker.is_service()?;
     if EACH_ITS_OWN.iter().any(|path| uri.split('?').next() == Some(path)) {
         let why = "each node answers for itself: ask those that /nodes names";
         return Err(ErrorBody::new(ErrorCode::NotFound, why));

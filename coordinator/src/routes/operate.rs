@@ -1,4 +1,4 @@
-//! `/api/nodes/<node>/drain` and `/api/explain`: passed on to the nodes, which check the token.
+//! `/api/nodes/<node>/drain` and `/api/explain`: passed on to the nodes, which check the token once more.
 //!
 //! Nodes do this on their admin ports, which operators often cannot reach; a coordinator can.
 
@@ -23,6 +23,7 @@ use warp::http::{HeaderMap, Method, Request, StatusCode};
 use warp::reply::Response;
 
 use super::Api;
+use crate::gate::Asker;
 
 /// A node answers within its own limits, which are shorter.
 const NODE_TIMEOUT: Duration = Duration::from_secs(8);
@@ -34,15 +35,21 @@ const NODES_AT_ONCE: usize = 64;
 pub(super) const OPERATORS_MAX: usize = 4;
 
 /// Hands `POST` or `DELETE /drain` to the node.
-pub(super) async fn drain(api: &Api, method: Method, node: &str, headers: &HeaderMap) -> Response {
+pub(super) async fn drain(
+    api: &Api,
+    asker: &Asker,
+    method: Method,
+    node: &str,
+    headers: &HeaderMap,
+) -> Response {
+    let _turn = match admitted(api, asker) {
+        Ok(turn) => turn,
+        Err(error) => return reply::error(&error),
+    };
     let table = api.view.load().table.clone();
     let row = NodeId::new(node).ok().and_then(|node| table.living_node(&node).cloned());
     let Some(row) = row else {
         return reply::error(&ErrorBody::new(ErrorCode::NotFound, format!("no node '{node}' is running")));
-    };
-    let _turn = match admitted(api, headers) {
-        Ok(turn) => turn,
-        Err(error) => return reply::error(&error),
     };
     match ask(&row.admin, method, "/drain", &row.sid, headers.get(AUTHORIZATION)).await {
         Ok((status, body)) => reply::json(status, &body),
@@ -53,22 +60,20 @@ pub(super) async fn drain(api: &Api, method: Method, node: &str, headers: &Heade
     }
 }
 
-/// The nodes look at the token; without any, and beyond a few at a time, they are not troubled.
-fn admitted<'a>(api: &'a Api, headers: &HeaderMap) -> Result<SemaphorePermit<'a>, ErrorBody> {
-    if !headers.contains_key(AUTHORIZATION) {
-        return Err(ErrorBody::new(ErrorCode::Unauthorized, "a service token is needed"));
-    }
+/// The token first: who may not ask takes no place of those who may.
+fn admitted<'a>(api: &'a Api, asker: &Asker) -> Result<SemaphorePermit<'a>, ErrorBody> {
+    asker.is_service()?;
     let turn = api.operators.try_acquire();
     turn.map_err(|_| ErrorBody::new(ErrorCode::RateLimited, "too many requests of operators at once"))
 }
 
 /// Asks every living node, and answers with what each says. A node that refuses the token refuses for all.
-pub(super) async fn explain(api: &Api, query: &str, headers: &HeaderMap) -> Response {
-    let table = api.view.load().table.clone();
-    let _turn = match admitted(api, headers) {
+pub(super) async fn explain(api: &Api, asker: &Asker, query: &str, headers: &HeaderMap) -> Response {
+    let _turn = match admitted(api, asker) {
         Ok(turn) => turn,
         Err(error) => return reply::error(&error),
     };
+    let table = api.view.load().table.clone();
     let mut nodes: Vec<(NodeId, NodeRow)> =
         table.living().map(|(node, row)| (node.clone(), row.clone())).collect();
     let mut answers: BTreeMap<NodeId, Value> = BTreeMap::new();

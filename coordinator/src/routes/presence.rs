@@ -1,8 +1,11 @@
 //! `GET /presence?userIds=a,b`: what the store keeps about users, as others may see it (core rule 30).
+//!
+//! For whom a socket may `watch`, by the same claim; how many sessions somebody has is for services.
 
 use std::time::Duration;
 
 use roost_backend::store::{Shown, StoreError, shown_of};
+use roost_proto::claims::Role;
 use roost_proto::limits::PRESENCE_USERS_MAX;
 use roost_proto::{ErrorBody, ErrorCode, UserId};
 use roost_service::reply;
@@ -10,10 +13,13 @@ use serde::{Deserialize, Serialize};
 use tokio::time::timeout;
 use warp::reply::Response;
 
-use super::{Api, bad_request};
+use super::{Api, bad_request_body};
+use crate::gate::Asker;
 
-/// For all of them together: 500 reads, 16 at a time, are 32 round trips.
+/// For all of them together: 500 users are two commands for each of their vnodes, in one round trip.
 const ANSWER_WITHIN: Duration = Duration::from_secs(5);
+/// So many users cost as much as a request: 100 commands of Redis'.
+const USERS_PER_TOKEN: usize = 50;
 
 #[derive(Debug, Deserialize)]
 pub(super) struct Query {
@@ -26,11 +32,34 @@ struct Answer {
     users: Vec<Shown>,
 }
 
-pub(super) async fn answer(api: &Api, query: Query) -> Response {
-    let users = match parse(query.user_ids.as_deref()) {
-        Ok(users) => users,
-        Err(message) => return bad_request(&message),
-    };
+pub(super) async fn answer(api: &Api, asker: &Asker, query: Query) -> Response {
+    match shown(api, asker, query).await {
+        Ok(users) => reply::ok(&Answer { users }),
+        Err(error) => reply::error(&error),
+    }
+}
+
+async fn shown(api: &Api, asker: &Asker, query: Query) -> Result<Vec<Shown>, ErrorBody> {
+    let claims = asker.claims()?;
+    if claims.is_none() && !api.open_presence {
+        return Err(ErrorBody::new(ErrorCode::Unauthorized, "a token is needed"));
+    }
+    let users = parse(query.user_ids.as_deref()).map_err(|why| bad_request_body(&why))?;
+    let forbidden =
+        claims.and_then(|claims| users.iter().find(|user| !claims.may_see(user, api.watch_needs_claim)));
+    if let Some(user) = forbidden {
+        let why = format!("the token does not allow to see '{user}'");
+        return Err(ErrorBody::new(ErrorCode::Forbidden, why));
+    }
+    api.gate.charge(asker, u32::try_from(users.len() / USERS_PER_TOKEN).unwrap_or(u32::MAX))?;
+    let mut shown = read(api, users).await?;
+    if claims.is_none_or(|claims| claims.role != Role::Service) {
+        shown.iter_mut().for_each(|shown| shown.sessions = None);
+    }
+    Ok(shown)
+}
+
+async fn read(api: &Api, users: Vec<UserId>) -> Result<Vec<Shown>, ErrorBody> {
     let snapshot = api.view.load();
     let stale = |vnode| snapshot.home(vnode).is_none() || api.is_stale(&snapshot);
     let place = |user: &UserId| roost_ring::vnode_of_user(user, api.vnodes);
@@ -39,13 +68,10 @@ pub(super) async fn answer(api: &Api, query: Query) -> Response {
         Err(_) => Err(StoreError::Timeout(ANSWER_WITHIN)),
     };
     api.metrics.presence(asked.is_ok());
-    match asked {
-        Ok(users) => reply::ok(&Answer { users }),
-        Err(error) => {
-            tracing::warn!(%error, "presence could not be read");
-            reply::error(&ErrorBody::new(ErrorCode::Unavailable, "presence cannot be read at the moment"))
-        }
-    }
+    asked.map_err(|error| {
+        tracing::warn!(%error, "presence could not be read");
+        ErrorBody::new(ErrorCode::Unavailable, "presence cannot be read at the moment")
+    })
 }
 
 fn parse(user_ids: Option<&str>) -> Result<Vec<UserId>, String> {

@@ -10,8 +10,11 @@ use std::time::Duration;
 use async_trait::async_trait;
 use roost_backend::embedded::EmbeddedStore;
 use roost_backend::store::*;
-use roost_coordinator::{Coordinator, CoordinatorConfig};
+use roost_coordinator::{Coordinator, CoordinatorConfig, RequestLimits};
+use roost_proto::claims::{Claims, Role};
 use roost_proto::{Cursor, Epoch, NodeId, Offset, Sid, StreamId, UserId, VnodeId};
+use roost_service::tokens::{KeySource, sign};
+use roost_service::{Secret, Verifier};
 use serde_json::Value;
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
@@ -113,6 +116,12 @@ macro_rules! delegate {
             async fn presence(&self, vnode: VnodeId, users: &[UserId]) -> Result<Presences, StoreError> {
                 self.up()?.presence(vnode, users).await
             }
+            async fn presence_rows(
+                &self,
+                asked: &[(VnodeId, Vec<UserId>)],
+            ) -> Result<Vec<Vec<PresenceRow>>, StoreError> {
+                self.up()?.presence_rows(asked).await
+            }
             async fn presence_standings(
                 &self,
                 vnodes: &[VnodeId],
@@ -155,6 +164,30 @@ delegate! {
     write: Write => WriteAnswer;
 }
 
+const SECRET: &str = "a secret of the tests, of more than 32 bytes";
+
+/// Of a coordinator that may be asked as often as a test likes.
+pub fn config(vnodes: u32, lease_ttl_ms: u64) -> CoordinatorConfig {
+    let keys = KeySource::from_secret(&Secret::new(SECRET)).unwrap();
+    let verifier = Verifier::new(keys, None, None);
+    let config = CoordinatorConfig::new(vnodes, lease_ttl_ms, verifier);
+    CoordinatorConfig { requests: RequestLimits::NONE, ..config }
+}
+
+/// A token, perhaps with the claim `watch`.
+pub fn token(user: &str, role: Role, watch: Option<&[&str]>) -> String {
+    let watch = watch.map(|patterns| patterns.iter().map(ToString::to_string).collect());
+    // The year 2100.
+    sign(
+        &Secret::new(SECRET),
+        &Claims { sub: UserId::new(user).unwrap(), exp: 4_102_444_800, role, rooms: None, watch },
+    )
+}
+
+pub fn service() -> String {
+    token("the-service", Role::Service, None)
+}
+
 /// A coordinator on ports of its own.
 pub async fn coordinator(store: &Arc<TestStore>, config: CoordinatorConfig) -> Coordinator {
     let (public, admin) = (listener().await, listener().await);
@@ -188,6 +221,12 @@ impl Reply {
 
 pub async fn get(coordinator: &Coordinator, path: &str) -> Reply {
     fetch(format!("http://{}{path}", coordinator.addr())).await
+}
+
+/// The same with a token.
+pub async fn get_as(coordinator: &Coordinator, path: &str, token: &str) -> Reply {
+    let url = format!("http://{}{path}", coordinator.addr());
+    Reply::of(reqwest::Client::new().get(url).bearer_auth(token).send().await.unwrap()).await
 }
 
 pub async fn get_admin(coordinator: &Coordinator, path: &str) -> Reply {

@@ -31,6 +31,11 @@ fn matches(pattern: &str, id: &str) -> bool {
     rest.ends_with(last)
 }
 
+/// Whether the claim `watch` allows to see `user`. Without it everyone may be seen, or with `needs_claim` nobody.
+pub fn may_watch(watch: Option<&[String]>, user: &UserId, needs_claim: bool) -> bool {
+    watch.map_or(!needs_claim, |patterns| matches_any(patterns, user.as_str()))
+}
+
 /// The claims of a Roost token. `sub` and `exp` are required; the others only narrow or widen what is allowed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Claims {
@@ -47,9 +52,39 @@ pub struct Claims {
     pub watch: Option<Vec<String>>,
 }
 
+impl Claims {
+    /// Whether the presence of `user` may be asked for: a service's always, the own, and what `watch` allows.
+    pub fn may_see(&self, user: &UserId, needs_claim: bool) -> bool {
+        self.role == Role::Service || self.sub == *user || may_watch(self.watch.as_deref(), user, needs_claim)
+    }
+}
+
 #[cfg(test)]
 mod tests {
-    use super::matches;
+    use super::*;
+
+    #[test]
+    fn presence_is_for_services_for_oneself_and_for_whom_watch_allows() {
+        let user = |name: &str| UserId::new(name).unwrap();
+        let claims = |role, watch: Option<&[&str]>| Claims {
+            sub: user("alice"),
+            exp: 0,
+            role,
+            rooms: None,
+            watch: watch.map(|patterns| patterns.iter().map(ToString::to_string).collect()),
+        };
+        for (claims, whom, needs_claim, allowed) in [
+            (claims(Role::User, None), "bob", false, true),
+            (claims(Role::User, None), "bob", true, false),
+            (claims(Role::User, None), "alice", true, true),
+            (claims(Role::User, Some(&["b*"])), "bob", true, true),
+            (claims(Role::User, Some(&["b*"])), "carol", false, false),
+            (claims(Role::User, Some(&[])), "alice", false, true),
+            (claims(Role::Service, Some(&[])), "bob", true, true),
+        ] {
+            assert_eq!(claims.may_see(&user(whom), needs_claim), allowed, "{claims:?} {whom} {needs_claim}");
+        }
+    }
 
     #[test]
     fn a_pattern_allows_what_it_says() {

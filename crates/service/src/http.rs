@@ -6,17 +6,19 @@
 
 mod door;
 mod metrics;
+mod preface;
 
 use std::convert::Infallible;
 use std::error::Error as StdError;
 use std::future::Future;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use http::header::UPGRADE;
 use http::{Request, Response, StatusCode};
 use http_body_util::{Either, Full};
 use hyper::body::{Body, Incoming};
@@ -27,14 +29,15 @@ use hyper_util::service::TowerToHyperService;
 use roost_proto::limits::{HANDSHAKE_TIMEOUT_MS, HEADER_BYTES_MAX, HEADERS_MAX};
 use roost_proto::{ErrorBody, ErrorCode};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
-use tokio::time::{Instant, timeout};
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tower_service::Service;
 
 pub use self::door::ConnectionSlot;
-use self::door::Door;
+use self::door::{Door, Refusal};
 pub use self::metrics::HttpMetrics;
+use crate::proxies::{ClientAddr, TrustedProxies};
 use crate::reply;
 
 /// Connections of one public listener: of the 20,000 files a process may usually open this leaves 3,600 for
@@ -58,19 +61,18 @@ const BACKLOG: u32 = 4_096;
 /// Below this hyper refuses to work.
 const BUFFER_BYTES_MIN: usize = 8 * 1024;
 
-/// The address at the other end: an extension of every request. Behind a proxy it is the proxy's.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct PeerAddr(pub SocketAddr);
-
 /// What one listener allows.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HttpLimits {
     /// Connections at once, those upgraded included; the next one is answered `503` and closed.
     pub connections_max: usize,
     /// New connections per second of one address (IPv6: of one /64) and the burst on top; the next one is
-    /// answered `429` and closed. 0 per second: no limit, for listeners behind a proxy.
+    /// answered `429` and closed. 0 per second: no limit. Over a trusted proxy's connections each request for an
+    /// upgrade counts, for the address that it comes from: it is somebody's connection, as the others are not.
     pub handshakes_per_s: u32,
     pub handshakes_burst: u32,
+    /// Whose word is taken on where a connection or a request comes from.
+    pub trusted_proxies: TrustedProxies,
     /// Time for the head of a request, and how long a connection may idle between two of them.
     pub header_timeout: Duration,
     /// Largest head of a request (431 beyond), and how many headers are in it (431 beyond).
@@ -89,6 +91,7 @@ impl Default for HttpLimits {
             connections_max: CONNECTIONS_MAX,
             handshakes_per_s: HANDSHAKES_PER_S,
             handshakes_burst: HANDSHAKES_BURST,
+            trusted_proxies: TrustedProxies::default(),
             header_timeout: Duration::from_millis(HANDSHAKE_TIMEOUT_MS),
             header_bytes_max: HEADER_BYTES_MAX,
             headers_max: HEADERS_MAX,
@@ -121,7 +124,7 @@ pub fn listen(addr: SocketAddr) -> io::Result<TcpListener> {
 /// Serves `service` (what `warp::service(filter)` returns) on `listener` until `shutdown`, then lets running
 /// requests finish within `limits.finish_within` and returns. Connections run as tasks of `tracker`.
 ///
-/// Each request carries the extensions [`PeerAddr`] and [`ConnectionSlot`]. Whoever upgrades takes the slot
+/// Each request carries the extensions [`ClientAddr`] and [`ConnectionSlot`]. Whoever upgrades takes the slot
 /// along and, because no TLS and no HTTP/2 are in between, can downcast the upgraded connection to
 /// `TokioIo<TcpStream>`.
 ///
@@ -145,8 +148,9 @@ where
     async move {
         // One tracker for all tasks of the process, and one to know when those of this listener are done.
         let own = TaskTracker::new();
-        let mut door = Door::new(&limits, metrics.clone());
-        let context = Arc::new(Context { http: http1(&limits), limits, metrics, shutdown: shutdown.clone() });
+        let door = Door::new(&limits, metrics.clone());
+        let context =
+            Arc::new(Context { http: http1(&limits), limits, door, metrics, shutdown: shutdown.clone() });
         let mut pause = None;
         loop {
             let accepted = tokio::select! {
@@ -157,7 +161,8 @@ where
             match accepted {
                 Ok((stream, peer)) => {
                     pause = None;
-                    match door.admit(peer.ip()) {
+                    let peer = peer.ip().to_canonical();
+                    match context.admit(peer) {
                         Ok(slot) => {
                             let service = TowerToHyperService::new(service.clone());
                             let work = connection(stream, peer, slot, service, Arc::clone(&context));
@@ -199,8 +204,56 @@ fn pause_after(failure: &io::Error, before: Option<Duration>) -> Option<Duration
 struct Context {
     http: http1::Builder,
     limits: HttpLimits,
+    door: Door,
     metrics: HttpMetrics,
     shutdown: CancellationToken,
+}
+
+impl Context {
+    fn trusts(&self, ip: IpAddr) -> bool {
+        self.limits.trusted_proxies.contains(ip)
+    }
+
+    /// Before a byte is read.
+    fn admit(&self, peer: IpAddr) -> Result<ConnectionSlot, Refusal> {
+        if !self.trusts(peer) {
+            self.door.knock(peer).map_err(|refused| self.door.refusal(refused))?;
+        }
+        self.door.place()
+    }
+
+    /// Who is at the other end, when a proxy may say so first; nobody if the connection is of no use.
+    async fn far_end(&self, stream: &mut TcpStream, peer: IpAddr) -> Option<IpAddr> {
+        if !self.trusts(peer) {
+            return Some(peer);
+        }
+        let told = tokio::select! {
+            () = self.shutdown.cancelled() => return None,
+            told = timeout(self.limits.header_timeout, preface::read(stream)) => told,
+        };
+        match told {
+            Ok(Ok(client)) => Some(client.unwrap_or(peer)),
+            Ok(Err(failure)) => {
+                self.metrics.refused_proxy();
+                tracing::debug!(%peer, %failure, "a proxy does not say who connects");
+                None
+            }
+            Err(_) => {
+                self.metrics.header_timeout();
+                None
+            }
+        }
+    }
+
+    /// Who asks, over a connection from `far`; or why not, when it is a proxy's and the client comes too often. On a
+    /// connection that a proxy keeps, a plain request counts as little as on one that its client keeps.
+    fn client(&self, far: IpAddr, request: &Request<Incoming>) -> Result<IpAddr, ErrorBody> {
+        let client = self.limits.trusted_proxies.client_of(far, request.headers());
+        if client != far && !self.trusts(client) && request.headers().contains_key(UPGRADE) {
+            self.door.knock(client)?;
+        }
+        Ok(client)
+    }
 }
 
 fn http1(limits: &HttpLimits) -> http1::Builder {
@@ -214,8 +267,8 @@ fn http1(limits: &HttpLimits) -> http1::Builder {
 }
 
 async fn connection<S, B>(
-    stream: TcpStream,
-    peer: SocketAddr,
+    mut stream: TcpStream,
+    peer: IpAddr,
     slot: ConnectionSlot,
     service: TowerToHyperService<S>,
     context: Arc<Context>,
@@ -227,16 +280,30 @@ async fn connection<S, B>(
 {
     // It fails only if the peer is gone already, which the first read will tell as well.
     let _ = stream.set_nodelay(true);
+    let Some(far) = context.far_end(&mut stream, peer).await else { return };
+    if far != peer
+        && !context.trusts(far)
+        && let Err(refused) = context.door.knock(far)
+    {
+        return context.door.refusal(refused).answer(stream).await;
+    }
     let shared = Arc::clone(&context);
     let answer = service_fn(move |mut request: Request<Incoming>| {
-        request.extensions_mut().insert(PeerAddr(peer));
-        request.extensions_mut().insert(slot.clone());
-        let answer = service.call(request);
+        let answer = shared.client(far, &request).map(|client| {
+            request.extensions_mut().insert(ClientAddr(client));
+            request.extensions_mut().insert(slot.clone());
+            service.call(request)
+        });
         let context = Arc::clone(&shared);
         async move {
+            let own = |response: Response<Bytes>| Ok(response.map(|body| Either::Right(Full::new(body))));
+            let answer = match answer {
+                Ok(answer) => answer,
+                Err(refused) => return own(reply::error_response(StatusCode::TOO_MANY_REQUESTS, &refused)),
+            };
             match timeout(context.limits.request_timeout, answer).await {
                 Ok(answered) => answered.map(|response| response.map(Either::Left)),
-                Err(_) => Ok(too_late(&context.metrics).map(|body| Either::Right(Full::new(body)))),
+                Err(_) => own(too_late(&context.metrics)),
             }
         }
     });

@@ -1,4 +1,9 @@
 //! A token bucket: pure, without a clock, so that a session, an address and a simulation can all own one.
+//! [`Rates`] are many of them, one for each address or user.
+
+mod rates;
+
+pub use rates::{Rates, network_of};
 
 /// Lets `burst` through at once and as many a second, or an hour, after that.
 ///
@@ -90,6 +95,16 @@ mod tests {
         // Asked every millisecond for ten seconds: 50 a second, to the token.
         let passed = (5_001..=15_000).filter(|now_ms| bucket.take(*now_ms).is_ok()).count();
         assert_eq!(passed, 500);
+    }
+
+    #[test]
+    fn what_costs_more_takes_more_and_never_waits_for_ever() {
+        let mut bucket = Bucket::new(10, 20);
+        bucket.take_many(11, 0).unwrap();
+        assert_eq!(bucket.take_many(11, 0), Err(200));
+        assert!(bucket.take_many(9, 0).is_ok() && bucket.take(0).is_err());
+        assert_eq!(bucket.take_many(1_000, 0), Err(2_000), "a full bucket");
+        assert!(bucket.take_many(1_000, 2_000).is_ok());
     }
 
     #[test]

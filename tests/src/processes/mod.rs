@@ -18,12 +18,13 @@ use std::time::Duration;
 use redis::{Cmd, FromRedisValue};
 use roost_client::{Builder, Client};
 use roost_proto::UserId;
+use roost_proto::claims::Role;
 use roost_ring::Pins;
 use serde_json::Value;
 use tokio::time::{Instant, sleep};
 
 use crate::cluster::services::Services;
-use crate::cluster::{AUDIENCE, ISSUER, TempDir, now_s, secret, token};
+use crate::cluster::{AUDIENCE, ISSUER, TempDir, now_s, secret, token, token_of};
 use process::Programs;
 
 pub use process::{Process, Signal, free_addr};
@@ -210,6 +211,8 @@ impl Cluster {
             ("LISTEN_ADDR", listen.to_string()),
             ("ADMIN_ADDR", admin.to_string()),
             ("VNODES", VNODES.to_string()),
+            // All clients here have one address.
+            ("REQUESTS_PER_S", "0".to_owned()),
             ("LEASE_TTL_MS", self.setup.lease_ttl_ms.to_string()),
             ("PRESENCE_LINGER_MS", self.setup.linger_ms.to_string()),
             ("PRESENCE_GRACE_MS", self.setup.grace_ms.to_string()),
@@ -392,8 +395,10 @@ impl Cluster {
 
     /// The JSON that the first coordinator answers that does.
     async fn ask(&self, path: &str) -> Option<Value> {
+        let token = token_of("service", Role::Service);
         for Coordinator { listen, .. } in self.coordinators.iter().filter(|c| c.process.is_some()) {
-            if let Ok(answer) = self.http.get(format!("http://{listen}{path}")).send().await
+            let asked = self.http.get(format!("http://{listen}{path}")).bearer_auth(&token);
+            if let Ok(answer) = asked.send().await
                 && let Ok(value) = answer.json().await
             {
                 return Some(value);

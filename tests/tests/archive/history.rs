@@ -8,6 +8,7 @@ use roost_proto::claims::Role;
 use roost_proto::events::CHAT_EVENTS;
 use roost_tests::archive::{Reader, archive, write};
 use roost_tests::cluster::{Backend, Cluster, Setup, eventually, token_for, token_of};
+use roost_tests::wire::{begin, request_with};
 use serde_json::{Value, json};
 
 /// P5: who is told `recovered:false` reads the history through the point it was given, and has missed nothing.
@@ -184,4 +185,38 @@ pub async fn what_cannot_be_kept_is_a_dead_letter_that_operators_see(backend: Ba
     .await;
     let ready = cluster.admin(archiver.admin_addr(), "/readyz").await;
     assert_eq!(ready.0, 200, "{}", ready.1);
+}
+
+/// A token is looked at before a place is taken and before a body is read, in every program.
+/// More bodies that never end than there are places, under tokens that allow nothing; then somebody who may.
+pub async fn who_may_not_ask_takes_no_place_of_those_who_may(backend: Backend) {
+    let Some((archive, _database)) = archive(&backend).await else { return };
+    let Some(cluster) = Cluster::start(backend, 1).await else { return };
+    let archiver = cluster.archiver(archive).await;
+    let (user, service) = (cluster.token("eve"), token_of("backend", Role::Service));
+    let at_archiver = format!("http://{}", archiver.addr());
+    let mut held = Vec::new();
+    for (url, line) in [
+        (at_archiver.as_str(), "POST /api/dead-letters/replay"),
+        (&at_archiver, "POST /api/dead-letters/discard"),
+        (cluster.node(0).url(), "POST /api/send"),
+        (&cluster.url(), "POST /api/send"),
+    ] {
+        for (token, refused) in [("junk", 401), (user.as_str(), 403)] {
+            for _ in 0..140 {
+                let (answer, stream) = begin(line, url, token).await;
+                assert_eq!(answer.status, refused, "{line} at {url}: {answer:?}");
+                held.push(stream);
+            }
+        }
+    }
+    let reader = Reader::new(&archiver, service.clone());
+    reader.good("/api/dead-letters").await;
+    let headers = [("authorization", &*format!("Bearer {service}"))];
+    for url in [cluster.node(0).url(), &cluster.url()] {
+        let answer = request_with("POST", url, "/api/presence", &headers, "{\"users\":[\"bob\"]}").await;
+        assert_eq!(answer.status, 200, "{answer:?}");
+    }
+    drop(held);
+    archiver.shutdown(std::time::Duration::from_secs(5)).await;
 }

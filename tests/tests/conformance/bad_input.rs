@@ -8,7 +8,8 @@ use base64::Engine;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use futures_util::future::join_all;
 use jsonwebtoken::{EncodingKey, Header};
-use roost_tests::cluster::{AUDIENCE, Backend, Cluster, ISSUER, Setup, now_s, secret, token};
+use roost_proto::claims::Role;
+use roost_tests::cluster::{AUDIENCE, Backend, Cluster, ISSUER, Setup, now_s, secret, token, token_of};
 use roost_tests::wire::{Answer, Dial, Incoming, Wire, get, request};
 use serde_json::{Value, json};
 
@@ -371,7 +372,10 @@ async fn try_case(cluster: &Cluster, input: Input, outcome: &Outcome) -> Result<
     let mut wire = match input {
         Http(method, path) => {
             let Status(status, code) = outcome else { unreachable!("a status for a request") };
-            return answered(&request(method, &cluster.url(), &path, &[]).await, *status, *code);
+            // Whom nothing is refused for who it is.
+            let service = format!("Bearer {}", token_of("service", Role::Service));
+            let headers = [("authorization", service.as_str())];
+            return answered(&request(method, &cluster.url(), &path, &headers).await, *status, *code);
         }
         Handshake(method, path, headers) => {
             let Status(status, code) = outcome else { unreachable!("a status for a request") };

@@ -56,6 +56,9 @@ const WRONG_IN_BOTH: &[Wrong] = &[
     ("CONNECTIONS_MAX", &[("CONNECTIONS_MAX", "0")]),
     ("HANDSHAKES_PER_S", &[("HANDSHAKES_PER_S", "1.5")]),
     ("HANDSHAKES_BURST", &[("HANDSHAKES_BURST", "0")]),
+    ("TRUSTED_PROXIES", &[("TRUSTED_PROXIES", "proxy.example.com")]),
+    ("TRUSTED_PROXIES", &[("TRUSTED_PROXIES", "10.0.0.1,")]),
+    ("TRUSTED_PROXIES", &[("TRUSTED_PROXIES", "::/0")]),
     ("SHUTDOWN_GRACE_MS", &[("SHUTDOWN_GRACE_MS", "a while")]),
     ("LOG_FORMAT", &[("LOG_FORMAT", "xml")]),
     ("RUST_LOG", &[("RUST_LOG", "roost=loud")]),
@@ -88,7 +91,15 @@ const WRONG_IN_WS_NODE: &[Wrong] = &[
     ("TOKEN_EXPIRING_MS", &[("TOKEN_EXPIRING_MS", "999")]),
 ];
 
-const WRONG_IN_COORDINATOR: &[Wrong] = &[("MOVES_IN_FLIGHT_MAX", &[("MOVES_IN_FLIGHT_MAX", "0")])];
+const WRONG_IN_COORDINATOR: &[Wrong] = &[
+    ("MOVES_IN_FLIGHT_MAX", &[("MOVES_IN_FLIGHT_MAX", "0")]),
+    ("REQUESTS_PER_S", &[("REQUESTS_PER_S", "many")]),
+    ("REQUESTS_BURST", &[("REQUESTS_BURST", "0")]),
+    ("USER_REQUESTS_PER_S", &[("USER_REQUESTS_PER_S", "-1")]),
+    ("USER_REQUESTS_BURST", &[("USER_REQUESTS_BURST", "0")]),
+    ("OPEN_PRESENCE", &[("OPEN_PRESENCE", "yes")]),
+    ("WATCH_NEEDS_CLAIM", &[("WATCH_NEEDS_CLAIM", "maybe")]),
+];
 
 /// What is wrong with this error's text, if anything is.
 fn judge(text: &str, variable: &str) -> Option<String> {
@@ -158,6 +169,10 @@ async fn the_programs_leave_with_64_and_one_line() {
     for (variable, changes) in [WRONG_IN_BOTH[1], WRONG_IN_BOTH[3], WRONG_IN_BOTH[5], WRONG_IN_BOTH[11]] {
         wrong.extend(refused("coordinator", variable, changes).await);
         wrong.extend(refused("ws-node", variable, changes).await);
+    }
+    let proxies = [("TRUSTED_PROXIES", "10.0.0.0/33")];
+    for name in ["coordinator", "ws-node"] {
+        wrong.extend(refused(name, "TRUSTED_PROXIES", &proxies).await);
     }
     for (variable, changes) in [WRONG_IN_WS_NODE[1], WRONG_IN_WS_NODE[5], WRONG_IN_WS_NODE[8]] {
         wrong.extend(refused("ws-node", variable, changes).await);

@@ -1,7 +1,8 @@
 //! Who is there, as others see it: `/presence` and `user_status_events`.
 
+use roost_proto::claims::Role;
 use roost_proto::{UserId, VnodeId};
-use roost_tests::cluster::{Backend, Cluster, Setup, eventually};
+use roost_tests::cluster::{Backend, Cluster, Setup, eventually, token_of};
 use serde_json::{Value, json};
 
 use crate::gate::Gate;
@@ -148,7 +149,8 @@ pub async fn five_hundred_users_are_answered_at_once_and_in_order(backend: Backe
     let (_b, _) = cluster.connect(&bob, json!({})).await;
     cluster.presence_is(&bob, "online").await;
     let path = format!("/presence?userIds={}", users.join(","));
-    let answer = roost_tests::wire::get(&cluster.url(), &path, &[]).await;
+    let authorization = format!("Bearer {}", token_of("service", Role::Service));
+    let answer = roost_tests::wire::get(&cluster.url(), &path, &[("authorization", &authorization)]).await;
     assert_eq!(answer.status, 200, "{}", answer.body);
     let body = answer.json();
     let shown: Vec<_> =

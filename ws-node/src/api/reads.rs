@@ -15,7 +15,7 @@ use crate::core::history;
 use crate::core::tickets::TicketShown;
 use crate::node::Input;
 
-/// For a whole request: 500 users in as many vnodes, 16 at a time, are 32 round trips.
+/// For a whole request: 500 users are two commands for each of their vnodes, in one round trip.
 const READ_TIMEOUT: Duration = Duration::from_secs(5);
 
 fn unread(error: &StoreError) -> ErrorBody {

@@ -372,6 +372,7 @@ macro_rules! store_contract {
             presence::setting_the_same_presence_again_yields_no_event,
             presence::who_leaves_keeps_a_last_seen,
             presence::presence_is_read_in_the_order_asked,
+            presence::presence_of_many_vnodes_is_read_as_that_of_each,
             live::what_is_published_in_a_room_reaches_those_who_follow_it_in_order,
             live::changes_of_presence_are_published_together_and_their_version_is_kept,
             live::a_shout_reaches_those_who_follow_its_channel_and_nobody_else,

@@ -234,6 +234,13 @@ impl Store for EmbeddedStore {
         self.step(vnode, |data| data.presences(users))
     }
 
+    async fn presence_rows(
+        &self,
+        asked: &[(VnodeId, Vec<UserId>)],
+    ) -> Result<Vec<Vec<PresenceRow>>, StoreError> {
+        asked.iter().map(|(vnode, users)| self.step(*vnode, |data| data.presences(users).rows)).collect()
+    }
+
     async fn presence_standings(&self, vnodes: &[VnodeId]) -> Result<Vec<PresenceStanding>, StoreError> {
         vnodes.iter().map(|vnode| self.step(*vnode, |data| data.presence_standing())).collect()
     }

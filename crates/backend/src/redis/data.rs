@@ -407,25 +407,26 @@ impl RedisStore {
         let link = self.links.get(Lane::Reads).await?;
         let mut pipe = pipe();
         ask_presence_standing(pipe.atomic(), vnode);
-        if !users.is_empty() {
-            pipe.cmd("HMGET").arg(keys::presence(vnode));
-            for user in users {
-                pipe.arg(user.as_str());
-            }
-            pipe.cmd("MGET");
-            for user in users {
-                pipe.arg(keys::seen(vnode, user));
-            }
-        }
+        ask_presence(&mut pipe, vnode, users);
         let mut answers = self.together(&link, &pipe).await?;
         let standing = presence_standing(answers.array()?)?;
-        if users.is_empty() {
-            return Ok(Presences { standing, rows: Vec::new() });
+        Ok(Presences { standing, rows: presence_rows(&mut answers, users)? })
+    }
+
+    /// No transaction: who comes or goes between the two commands of a vnode is shown as before or as after. A roster
+    /// says all of who is in it; and what `seen` says stays when a user comes, and is written with what leaves.
+    pub(super) async fn do_presence_rows(
+        &self,
+        asked: &[(VnodeId, Vec<UserId>)],
+    ) -> Result<Vec<Vec<PresenceRow>>, StoreError> {
+        let mut pipe = pipe();
+        asked.iter().for_each(|(vnode, users)| ask_presence(&mut pipe, *vnode, users));
+        if pipe.is_empty() {
+            return Ok(asked.iter().map(|_| Vec::new()).collect());
         }
-        let (mut rosters, mut seen) = (answers.array()?, answers.array()?);
-        let row = |_| Ok(PresenceRow { roster: rosters.json_if_any()?, seen: seen.json_if_any()? });
-        let rows: Result<_, StoreError> = users.iter().map(row).collect();
-        Ok(Presences { standing, rows: rows? })
+        let link = self.links.get().await?;
+        let mut answers = self.together(&link, &pipe).await?;
+        asked.iter().map(|(_, users)| presence_rows(&mut answers, users)).collect()
     }
 
     pub(super) async fn do_presence_standings(
@@ -443,6 +444,30 @@ impl RedisStore {
         let mut answers = self.together(&link, &pipe).await?;
         vnodes.iter().map(|_| presence_standing(answers.array()?)).collect()
     }
+}
+
+fn ask_presence(pipe: &mut Pipeline, vnode: VnodeId, users: &[UserId]) {
+    if users.is_empty() {
+        return;
+    }
+    pipe.cmd("HMGET").arg(keys::presence(vnode));
+    for user in users {
+        pipe.arg(user.as_str());
+    }
+    pipe.cmd("MGET");
+    for user in users {
+        pipe.arg(keys::seen(vnode, user));
+    }
+}
+
+/// The answers to [`ask_presence`].
+fn presence_rows(answers: &mut Fields, users: &[UserId]) -> Result<Vec<PresenceRow>, StoreError> {
+    if users.is_empty() {
+        return Ok(Vec::new());
+    }
+    let (mut rosters, mut seen) = (answers.array()?, answers.array()?);
+    let row = |_| Ok(PresenceRow { roster: rosters.json_if_any()?, seen: seen.json_if_any()? });
+    users.iter().map(row).collect()
 }
 
 fn ask_presence_standing(pipe: &mut Pipeline, vnode: VnodeId) {

@@ -206,6 +206,13 @@ impl Store for RedisStore {
         self.do_presence(vnode, users).await
     }
 
+    async fn presence_rows(
+        &self,
+        asked: &[(VnodeId, Vec<UserId>)],
+    ) -> Result<Vec<Vec<PresenceRow>>, StoreError> {
+        self.do_presence_rows(asked).await
+    }
+
     async fn presence_standings(&self, vnodes: &[VnodeId]) -> Result<Vec<PresenceStanding>, StoreError> {
         self.do_presence_standings(vnodes).await
     }

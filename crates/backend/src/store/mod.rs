@@ -105,6 +105,12 @@ pub trait Store: Send + Sync {
     ) -> Result<Page, StoreError>;
     /// What is kept about the presence of users of one vnode, and where that stands.
     async fn presence(&self, vnode: VnodeId, users: &[UserId]) -> Result<Presences, StoreError>;
+    /// What is kept about the presence of users of many vnodes, in the order asked: one read of each vnode, and all of
+    /// them on their way at once. The rows of one user are of one moment, or as good as that.
+    async fn presence_rows(
+        &self,
+        asked: &[(VnodeId, Vec<UserId>)],
+    ) -> Result<Vec<Vec<PresenceRow>>, StoreError>;
     /// Where the presence of vnodes stands, in the order asked.
     async fn presence_standings(&self, vnodes: &[VnodeId]) -> Result<Vec<PresenceStanding>, StoreError>;
     /// Where rooms stand, in the order asked; `None` where no home was ever activated.

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 
-use futures_util::stream::{self, StreamExt, TryStreamExt};
 use roost_proto::events::Status;
 use roost_proto::frames::Presence;
 use roost_proto::ids::{UserId, VnodeId};
@@ -11,10 +10,6 @@ use serde::Serialize;
 
 use super::{PresenceRow, Store, StoreError};
 
-/// Vnodes of one request that are asked at a time: 500 users are in up to 500 vnodes, and a pipelined connection
-/// gains little from more than this while others wait behind them.
-const VNODES_AT_ONCE: usize = 16;
-
 /// One user, for everyone.
 #[derive(Debug, PartialEq, Eq, Serialize)]
 pub struct Shown {
@@ -22,7 +17,9 @@ pub struct Shown {
     pub status: Status,
     pub since: Option<String>,
     pub last_seen: Option<String>,
-    pub sessions: u32,
+    /// For services alone: how many devices somebody has is nobody else's business.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sessions: Option<u32>,
     /// Nobody is there who would notice a change.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub stale: bool,
@@ -42,24 +39,23 @@ pub async fn shown_of(
     for (i, user) in users.iter().enumerate() {
         by_vnode.entry(place(user)).or_default().push(i);
     }
-    let calls = by_vnode.into_iter().map(|(vnode, indices)| {
-        let asked: Vec<UserId> = indices.iter().map(|i| users[*i].clone()).collect();
-        async move {
-            let rows = store.presence(vnode, &asked).await?.rows;
-            if rows.len() != asked.len() {
-                return Err(StoreError::Garbled(format!("{} rows for {} users", rows.len(), asked.len())));
-            }
-            Ok((vnode, indices, rows))
-        }
-    });
-    let answers: Vec<_> = stream::iter(calls).buffer_unordered(VNODES_AT_ONCE).try_collect().await?;
+    let asked: Vec<(VnodeId, Vec<UserId>)> = by_vnode
+        .iter()
+        .map(|(vnode, indices)| (*vnode, indices.iter().map(|i| users[*i].clone()).collect()))
+        .collect();
+    let answers = store.presence_rows(&asked).await?;
+    let garbled = asked.len() != answers.len()
+        || asked.iter().zip(&answers).any(|((_, users), rows)| users.len() != rows.len());
+    if garbled {
+        return Err(StoreError::Garbled("rows of other users than those asked for".into()));
+    }
     let mut shown: Vec<Option<Shown>> = users.iter().map(|_| None).collect();
-    for (vnode, indices, rows) in answers {
+    for ((vnode, indices), rows) in by_vnode.into_iter().zip(answers) {
         let stale = stale(vnode);
         for (i, row) in indices.into_iter().zip(rows) {
             let (status, since, last_seen, sessions) = row.visible();
             let user_id = users[i].clone();
-            shown[i] = Some(Shown { user_id, status, since, last_seen, sessions, stale });
+            shown[i] = Some(Shown { user_id, status, since, last_seen, sessions: Some(sessions), stale });
         }
     }
     Ok(shown.into_iter().flatten().collect())

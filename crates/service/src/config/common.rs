@@ -9,6 +9,7 @@ use serde::Deserialize;
 use super::fields::{field, number, one_of, optional, power_of_two, required, socket_addr, text, ws_url};
 use super::{ConfigError, read};
 use crate::http::{CONNECTIONS_MAX, HANDSHAKES_BURST, HANDSHAKES_PER_S, HttpLimits};
+use crate::proxies::TrustedProxies;
 use crate::secret::Secret;
 use crate::telemetry::{self, FILTER_DEFAULT, LogFormat};
 use crate::tokens::{KeySource, SECRET_BYTES_ADVISED, Verifier};
@@ -190,6 +191,7 @@ struct Raw {
     connections_max: Option<String>,
     handshakes_per_s: Option<String>,
     handshakes_burst: Option<String>,
+    trusted_proxies: Option<String>,
     shutdown_grace_ms: Option<String>,
     log_format: Option<String>,
     rust_log: Option<String>,
@@ -367,6 +369,12 @@ fn http(raw: &mut Raw) -> Result<HttpLimits, ConfigError> {
             raw.handshakes_burst.take(),
             HANDSHAKES_BURST,
             number(1..=1_000_000),
+        )?,
+        trusted_proxies: field(
+            "TRUSTED_PROXIES",
+            raw.trusted_proxies.take(),
+            TrustedProxies::default(),
+            TrustedProxies::parse,
         )?,
         ..HttpLimits::default()
     })

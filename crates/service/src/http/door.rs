@@ -1,10 +1,11 @@
 //! Who gets in: a place for each connection, and a rate for each address.
 //!
-//! Both are decided before a byte is read. Whoever is refused gets a short fixed answer and is closed.
+//! Both are decided before a byte is read, except that a trusted proxy's own address has no rate: those for whom it
+//! connects have one each, as soon as it has said who they are. Whoever is refused gets a short fixed answer and is
+//! closed.
 
-use std::collections::HashMap;
 use std::fmt;
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,15 +16,10 @@ use tokio::net::TcpStream;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 
-use super::{HttpLimits, HttpMetrics, Instant};
-use crate::ratelimit::Bucket;
+use super::{HttpLimits, HttpMetrics};
+use crate::ratelimit::{Rates, network_of};
 use crate::reply;
 
-/// Addresses remembered at once: 65,536 × 64 bytes are 4 MiB. Beyond that a new address is let in unremembered:
-/// to refuse it would let anyone with many addresses lock out everyone else, and the cap on connections holds.
-const ADDRESSES_MAX: usize = 65_536;
-/// Between two sweeps of that table at least, in milliseconds: a sweep looks at every entry.
-const SWEEP_EVERY_MS: u64 = 1_000;
 /// Refused connections that are answered at once; beyond that they are closed without a word.
 const ANSWERS_MAX: usize = 128;
 /// Time to hand a refusal over, and how much of the request is read meanwhile: closing with unread bytes makes
@@ -58,13 +54,12 @@ impl fmt::Debug for ConnectionSlot {
     }
 }
 
-/// Owned by the accept loop alone, so it needs no lock.
+/// Shared by the accept loop and the connections that came through a proxy.
 pub(super) struct Door {
     places: Arc<Semaphore>,
     answers: Arc<Semaphore>,
-    addresses: Addresses,
+    addresses: Rates<IpAddr>,
     metrics: HttpMetrics,
-    opened_at: Instant,
 }
 
 impl Door {
@@ -72,31 +67,34 @@ impl Door {
         Self {
             places: Arc::new(Semaphore::new(limits.connections_max)),
             answers: Arc::new(Semaphore::new(ANSWERS_MAX)),
-            addresses: Addresses::new(limits.handshakes_per_s, limits.handshakes_burst, ADDRESSES_MAX),
+            addresses: Rates::new(limits.handshakes_per_s, limits.handshakes_burst),
             metrics,
-            opened_at: Instant::now(),
         }
     }
 
-    pub(super) fn admit(&mut self, ip: IpAddr) -> Result<ConnectionSlot, Refusal> {
-        let now_ms = u64::try_from(self.opened_at.elapsed().as_millis()).unwrap_or(u64::MAX);
-        if let Err(retry_after_ms) = self.addresses.take(ip, now_ms) {
-            self.metrics.refused_rate();
-            return Err(self.refusal(ErrorCode::RateLimited, "too many connections", retry_after_ms));
-        }
+    /// A place, for whoever it is.
+    pub(super) fn place(&self) -> Result<ConnectionSlot, Refusal> {
         let Ok(permit) = Arc::clone(&self.places).try_acquire_owned() else {
             self.metrics.refused_full();
-            return Err(self.refusal(ErrorCode::Unavailable, "all places are taken", FULL_RETRY_AFTER_MS));
+            return Err(self.refusal(
+                ErrorBody::new(ErrorCode::Unavailable, "all places are taken")
+                    .retry_after(FULL_RETRY_AFTER_MS),
+            ));
         };
         self.metrics.opened();
         Ok(ConnectionSlot(Arc::new(Place { _permit: permit, _counted: Counted(self.metrics.clone()) })))
     }
 
-    fn refusal(&self, code: ErrorCode, message: &str, retry_after_ms: u64) -> Refusal {
-        Refusal {
-            body: ErrorBody::new(code, message).retry_after(retry_after_ms),
-            permit: Arc::clone(&self.answers).try_acquire_owned().ok(),
-        }
+    /// Whether this address may come once more.
+    pub(super) fn knock(&self, ip: IpAddr) -> Result<(), ErrorBody> {
+        self.addresses.take(&network_of(ip), 1).map_err(|retry_after_ms| {
+            self.metrics.refused_rate();
+            ErrorBody::new(ErrorCode::RateLimited, "too many connections").retry_after(retry_after_ms)
+        })
+    }
+
+    pub(super) fn refusal(&self, body: ErrorBody) -> Refusal {
+        Refusal { body, permit: Arc::clone(&self.answers).try_acquire_owned().ok() }
     }
 }
 
@@ -135,88 +133,4 @@ fn head_and_body(error: &ErrorBody) -> Vec<u8> {
     text.extend_from_slice(format!("content-length: {length}\r\nconnection: close\r\n\r\n").as_bytes());
     text.extend_from_slice(response.body());
     text
-}
-
-/// A bucket for each address that came lately.
-struct Addresses {
-    per_s: u32,
-    burst: u32,
-    max: usize,
-    buckets: HashMap<IpAddr, Bucket>,
-    sweep_after_ms: u64,
-}
-
-impl Addresses {
-    fn new(per_s: u32, burst: u32, max: usize) -> Self {
-        Self { per_s, burst, max, buckets: HashMap::new(), sweep_after_ms: 0 }
-    }
-
-    fn take(&mut self, ip: IpAddr, now_ms: u64) -> Result<(), u64> {
-        if self.per_s == 0 {
-            return Ok(());
-        }
-        let key = network_of(ip);
-        if let Some(bucket) = self.buckets.get_mut(&key) {
-            return bucket.take(now_ms);
-        }
-        if self.buckets.len() >= self.max && now_ms >= self.sweep_after_ms {
-            self.sweep_after_ms = now_ms + SWEEP_EVERY_MS;
-            self.buckets.retain(|_, bucket| !bucket.is_full(now_ms));
-        }
-        if self.buckets.len() < self.max {
-            let mut bucket = Bucket::new(self.per_s, self.burst);
-            let taken = bucket.take(now_ms);
-            self.buckets.insert(key, bucket);
-            return taken;
-        }
-        Ok(())
-    }
-}
-
-/// One customer of an IPv6 provider has a /64 (RFC 6177), so that is one address; an IPv4 address written as
-/// IPv6 is itself.
-fn network_of(ip: IpAddr) -> IpAddr {
-    match ip.to_canonical() {
-        IpAddr::V4(v4) => IpAddr::V4(v4),
-        IpAddr::V6(v6) => IpAddr::V6(Ipv6Addr::from_bits(v6.to_bits() & (u128::MAX << 64))),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn ip(text: &str) -> IpAddr {
-        text.parse().unwrap()
-    }
-
-    #[test]
-    fn an_address_has_its_own_rate_and_a_64_counts_as_one() {
-        let mut addresses = Addresses::new(1, 2, 10);
-        assert!(addresses.take(ip("10.0.0.1"), 0).is_ok());
-        assert!(addresses.take(ip("::ffff:10.0.0.1"), 0).is_ok());
-        assert_eq!(addresses.take(ip("10.0.0.1"), 0), Err(1000));
-        assert!(addresses.take(ip("10.0.0.2"), 0).is_ok());
-        assert!(addresses.take(ip("2001:db8::1"), 0).is_ok());
-        assert!(addresses.take(ip("2001:db8::2"), 0).is_ok());
-        assert_eq!(addresses.take(ip("2001:db8::3"), 0), Err(1000));
-        assert!(addresses.take(ip("2001:db8:0:1::3"), 0).is_ok());
-    }
-
-    #[test]
-    fn the_table_of_addresses_is_bounded_and_forgets_the_idle() {
-        let mut addresses = Addresses::new(1, 1, 3);
-        for last in 1..=3 {
-            assert!(addresses.take(ip(&format!("10.0.0.{last}")), 0).is_ok());
-        }
-        // Full, and nobody idle: let in unremembered, and those remembered are still held to their rate.
-        assert!(addresses.take(ip("10.0.0.4"), 10).is_ok());
-        assert!(addresses.take(ip("10.0.0.4"), 10).is_ok());
-        assert_eq!(addresses.take(ip("10.0.0.1"), 10), Err(990));
-        assert_eq!(addresses.buckets.len(), 3);
-        // A second later all buckets are full again and make room.
-        assert!(addresses.take(ip("10.0.0.4"), 2_000).is_ok());
-        assert_eq!(addresses.buckets.len(), 1);
-        assert_eq!(addresses.take(ip("10.0.0.4"), 2_000), Err(1000));
-    }
 }

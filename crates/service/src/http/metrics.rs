@@ -8,6 +8,7 @@ pub struct HttpMetrics {
     connections: IntGauge,
     refused_full: IntCounter,
     refused_rate: IntCounter,
+    refused_proxy: IntCounter,
     accept_failures: IntCounter,
     header_timeouts: IntCounter,
     request_timeouts: IntCounter,
@@ -22,7 +23,7 @@ impl HttpMetrics {
     pub fn register(registry: &Registry, listener: &str) -> prometheus::Result<Self> {
         let opts = |name: &str, help: &str| Opts::new(name, help).const_label("listener", listener);
         let refused = |reason: &str| {
-            let help = "Connections refused: full (503) or the rate of one address (429)";
+            let help = "Connections refused: full (503), the rate of one address (429), what a proxy said of them (closed)";
             IntCounter::with_opts(opts("roost_http_refused_total", help).const_label("reason", reason))
         };
         let counter = |name: &str, help: &str| IntCounter::with_opts(opts(name, help));
@@ -33,6 +34,7 @@ impl HttpMetrics {
             ))?,
             refused_full: refused("full")?,
             refused_rate: refused("rate")?,
+            refused_proxy: refused("proxy")?,
             accept_failures: counter(
                 "roost_http_accept_failures_total",
                 "Times the system refused to hand over a connection",
@@ -54,6 +56,7 @@ impl HttpMetrics {
         let counters = [
             &own.refused_full,
             &own.refused_rate,
+            &own.refused_proxy,
             &own.accept_failures,
             &own.header_timeouts,
             &own.request_timeouts,
@@ -84,6 +87,9 @@ impl HttpMetrics {
     }
     pub(super) fn refused_rate(&self) {
         self.refused_rate.inc();
+    }
+    pub(super) fn refused_proxy(&self) {
+        self.refused_proxy.inc();
     }
     pub(super) fn accept_failed(&self) {
         self.accept_failures.inc();

@@ -95,6 +95,7 @@ fn what_is_set_is_read() {
         ("UNDELIVERED_AFTER_MS", "0"),
         ("HANDSHAKES_PER_S", "0"),
         ("CONNECTIONS_MAX", "9"),
+        ("TRUSTED_PROXIES", "10.0.0.5, fd00::/8"),
         ("SHUTDOWN_GRACE_MS", "1500"),
         ("LOG_FORMAT", "JSON"),
         ("RUST_LOG", "warn,roost_ws_node=debug"),
@@ -113,6 +114,9 @@ fn what_is_set_is_read() {
         (32_768, 500, 0)
     );
     assert_eq!((config.http.handshakes_per_s, config.http.connections_max), (0, 9));
+    let proxies = &config.http.trusted_proxies;
+    let trusted = ["10.0.0.5", "fd12::1", "10.0.0.6"].map(|ip| proxies.contains(ip.parse().unwrap()));
+    assert_eq!(trusted, [true, true, false]);
     assert_eq!(config.shutdown_grace, Duration::from_millis(1500));
     assert_eq!(config.log_format, LogFormat::Json);
     assert_eq!(config.jwt.audience.as_deref(), Some("chat"));

@@ -6,5 +6,6 @@ mod admin;
 mod config;
 mod http;
 mod processes;
+mod proxies;
 mod support;
 mod tokens;

@@ -8,7 +8,7 @@ mod copy;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use roost_proto::claims::matches_any;
+use roost_proto::claims;
 use roost_proto::codes::{ErrorBody, ErrorCode};
 use roost_proto::frames::{OfUsers, Presence, ReplyOk};
 use roost_proto::ids::{MessageId, StreamId, UserId, VnodeId};
@@ -208,6 +208,6 @@ impl NodeCore {
 
 impl super::session::Rights {
     fn may_watch(&self, user: &UserId, needs_claim: bool) -> bool {
-        self.watch.as_ref().map_or(!needs_claim, |patterns| matches_any(patterns, user.as_str()))
+        claims::may_watch(self.watch.as_deref(), user, needs_claim)
     }
 }

@@ -72,3 +72,24 @@ pub async fn presence_is_read_in_the_order_asked(fixture: &dyn Fixture) {
     assert_eq!(rows, [PresenceRow::default(), here.clone(), gone, here]);
     assert_eq!(a.store.presence(V, &[]).await.expect("the store answers").rows, []);
 }
+
+pub async fn presence_of_many_vnodes_is_read_as_that_of_each(fixture: &dyn Fixture) {
+    let a = Process::start(fixture).await;
+    let (me, other) = (sid("ws-1", 1), VnodeId(V.0 + 1));
+    a.own(V, &me, Epoch(10)).await.write(vec![Op::Presence(online("zoë"))]).await;
+    a.own(other, &me, Epoch(11)).await.write(vec![Op::Presence(offline("bob"))]).await;
+    let asked = [
+        (other, vec![user("zoë"), user("bob")]),
+        (V, vec![]),
+        (V, vec![user("zoë"), user("bob"), user("zoë")]),
+    ];
+    let before = a.store.commands();
+    let rows = a.store.presence_rows(&asked).await.expect("the store answers");
+    let commands = a.store.commands() - before;
+    assert!(commands <= 4, "{commands} commands: two for each vnode are enough");
+    let here = PresenceRow { roster: online("zoë").roster, seen: None };
+    let gone = PresenceRow { roster: None, seen: offline("bob").seen };
+    let nothing = PresenceRow::default();
+    assert_eq!(rows, [vec![nothing.clone(), gone], vec![], vec![here.clone(), nothing, here]]);
+    assert_eq!(a.store.presence_rows(&[]).await.expect("the store answers"), Vec::<Vec<_>>::new());
+}

@@ -1,0 +1,176 @@
+//! Behind proxies: who asks, whose rate it is, and whom nobody believes.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use roost_service::{ClientAddr, HttpLimits, TrustedProxies, reply};
+use serde_json::json;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+use warp::Filter;
+use warp::filters::BoxedFilter;
+use warp::reply::Response;
+
+use crate::support::{Answer, PATIENCE, Server, read_answer, start};
+
+const V1: &str = "PROXY TCP4 203.0.113.9 10.0.0.1 4711 7001\r\n";
+const V2: &[u8] = b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x0c\xcb\0\x71\x09\x0a\0\0\x01\x12\x67\x1b\x59";
+const LOCAL: &[u8] = b"\r\n\r\n\0\r\nQUIT\n\x20\0\0\0";
+
+fn who() -> BoxedFilter<(Response,)> {
+    warp::ext::get::<ClientAddr>().map(|ClientAddr(ip): ClientAddr| reply::ok(&ip)).boxed()
+}
+
+/// Behind a proxy at this machine, which may come as often as it likes.
+fn trusting() -> HttpLimits {
+    let trusted_proxies = TrustedProxies::parse("127.0.0.1, 10.0.0.0/8").unwrap();
+    HttpLimits { trusted_proxies, ..HttpLimits::default() }
+}
+
+fn request(headers: &str) -> String {
+    format!("GET / HTTP/1.1\r\nhost: x\r\nconnection: close\r\n{headers}\r\n")
+}
+
+async fn ask(server: &Server, before: &[u8], headers: &str) -> Answer {
+    let mut stream = server.connect().await;
+    stream.write_all(&[before, request(headers).as_bytes()].concat()).await.unwrap();
+    read_answer(&mut stream).await
+}
+
+async fn asked_by(server: &Server, before: &[u8], headers: &str) -> IpAddr {
+    let answer = ask(server, before, headers).await;
+    assert_eq!(answer.status, 200, "{}", before.escape_ascii());
+    serde_json::from_value(answer.json()).unwrap()
+}
+
+fn ip(text: &str) -> IpAddr {
+    text.parse().unwrap()
+}
+
+#[tokio::test]
+async fn a_trusted_proxy_says_for_whom_it_asks_by_header_or_by_proxy_protocol() {
+    let server = start(trusting(), who()).await;
+    let forwarded = "x-forwarded-for: 198.51.100.1, 203.0.113.9, 10.1.1.1\r\n";
+    for (before, headers, client) in [
+        (b"".as_slice(), forwarded, "203.0.113.9"),
+        (b"", "", "127.0.0.1"),
+        (b"", "x-forwarded-for: nonsense\r\n", "127.0.0.1"),
+        (V1.as_bytes(), "", "203.0.113.9"),
+        (V2, "", "203.0.113.9"),
+        // Who connects for itself, or does not know, may say it in the request.
+        (LOCAL, "", "127.0.0.1"),
+        (LOCAL, "x-forwarded-for: 203.0.113.9\r\n", "203.0.113.9"),
+        (b"PROXY UNKNOWN\r\n", "x-forwarded-for: 203.0.113.9\r\n", "203.0.113.9"),
+        // A stranger's header says nothing, a second proxy's does.
+        (V1.as_bytes(), "x-forwarded-for: 198.51.100.1\r\n", "203.0.113.9"),
+        (b"PROXY TCP4 10.2.2.2 10.0.0.1 1 2\r\n", "x-forwarded-for: 198.51.100.1\r\n", "198.51.100.1"),
+    ] {
+        assert_eq!(asked_by(&server, before, headers).await, ip(client), "{}", before.escape_ascii());
+    }
+}
+
+#[tokio::test]
+async fn of_a_peer_that_is_not_trusted_nothing_is_believed() {
+    let server = start(HttpLimits::default(), who()).await;
+    assert_eq!(asked_by(&server, b"", "x-forwarded-for: 203.0.113.9\r\n").await, ip("127.0.0.1"));
+    for before in [V1.as_bytes(), V2, LOCAL] {
+        assert_eq!(ask(&server, before, "").await.status, 400, "a malformed request");
+    }
+}
+
+#[tokio::test]
+async fn a_header_that_comes_in_pieces_is_put_together() {
+    let server = start(trusting(), who()).await;
+    for before in [V1.as_bytes(), V2] {
+        let mut stream = server.connect().await;
+        for byte in before {
+            stream.write_all(&[*byte]).await.unwrap();
+            tokio::task::yield_now().await;
+        }
+        stream.write_all(request("").as_bytes()).await.unwrap();
+        assert_eq!(read_answer(&mut stream).await.json(), json!("203.0.113.9"));
+    }
+}
+
+#[tokio::test]
+async fn a_header_that_never_ends_or_is_none_is_cut_off() {
+    let header_timeout = Duration::from_millis(100);
+    let server = start(HttpLimits { header_timeout, ..trusting() }, who()).await;
+    for part in [&V1.as_bytes()[..20], &V2[..20], b"PROX"] {
+        let mut stream = server.connect().await;
+        stream.write_all(part).await.unwrap();
+        assert_eq!(read_answer(&mut stream).await.status, 0);
+    }
+    server.metric_becomes("roost_http_header_timeouts_total", 3.0).await;
+    let too_long = [b"\r\n\r\n\0\r\nQUIT\n\x21\x11\xff\xff".as_slice(), &[0; 1000]].concat();
+    let endless = [b"PROXY TCP4 ".as_slice(), &[b'1'; 200]].concat();
+    for wrong in [too_long.as_slice(), &endless, b"PROXY TCP4 here there 1 2\r\n"] {
+        assert_eq!(ask(&server, wrong, "").await.status, 0);
+    }
+    server.metric_becomes("roost_http_refused_total{listener=\"public\",reason=\"proxy\"}", 3.0).await;
+    server.metric_becomes("roost_http_connections", 0.0).await;
+}
+
+#[tokio::test]
+async fn a_proxy_that_waits_to_say_who_connects_does_not_hold_up_a_shutdown() {
+    let server = start(trusting(), who()).await;
+    let mut stream = server.connect().await;
+    stream.write_all(b"PROXY").await.unwrap();
+    server.metric_becomes("roost_http_connections", 1.0).await;
+    server.shutdown.cancel();
+    server.stopped().await;
+}
+
+/// The rate of new connections is that of a client, not of the proxy that all of them come through.
+#[tokio::test]
+async fn behind_a_trusted_proxy_each_client_has_its_own_rate_of_handshakes() {
+    let limits = HttpLimits { handshakes_per_s: 1, handshakes_burst: 3, ..trusting() };
+    let server = start(limits, who()).await;
+    for _ in 0..20 {
+        assert_eq!(ask(&server, b"", "").await.status, 200, "the proxy itself");
+    }
+    let from = |last: usize| format!("upgrade: websocket\r\nx-forwarded-for: 198.51.100.{last}\r\n");
+    for last in 1..=20 {
+        assert_eq!(ask(&server, b"", &from(last)).await.status, 200, "twenty clients");
+    }
+    let mut statuses = Vec::new();
+    for _ in 0..8 {
+        statuses.push(ask(&server, V1.as_bytes(), "").await.status);
+    }
+    assert_eq!(statuses[..3], [200; 3]);
+    assert!(statuses.contains(&429), "{statuses:?}");
+    assert_eq!(ask(&server, b"", &from(1)).await.status, 200, "nobody else is refused");
+}
+
+/// Requests of many clients follow each other on the connections that a proxy keeps. Each socket that is asked for is
+/// somebody's connection; a plain request is none.
+#[tokio::test]
+async fn on_a_kept_connection_each_request_is_its_clients() {
+    let limits = HttpLimits { handshakes_per_s: 1, handshakes_burst: 2, ..trusting() };
+    let server = start(limits, who()).await;
+    let mut stream = server.connect().await;
+    let mut statuses = Vec::new();
+    let socket = "upgrade: websocket\r\n";
+    for (client, header) in
+        [(1, ""), (1, socket), (1, socket), (1, socket), (2, socket), (1, socket), (1, ""), (2, socket)]
+    {
+        let head = format!("GET / HTTP/1.1\r\nhost: x\r\nx-forwarded-for: 198.51.100.{client}\r\n");
+        stream.write_all(format!("{head}{header}\r\n").as_bytes()).await.unwrap();
+        statuses.push(status(&mut stream).await);
+    }
+    assert_eq!(statuses, [200, 200, 200, 429, 200, 429, 200, 200]);
+}
+
+/// Reads one whole answer of a connection that stays.
+async fn status(stream: &mut TcpStream) -> u16 {
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        head.push(timeout(PATIENCE, stream.read_u8()).await.unwrap().unwrap());
+    }
+    let head = String::from_utf8(head).unwrap().to_lowercase();
+    let length = head.split("content-length: ").nth(1).and_then(|rest| rest.lines().next());
+    let mut body = vec![0; length.map_or(0, |length| length.parse().unwrap())];
+    stream.read_exact(&mut body).await.unwrap();
+    head[9..12].parse().unwrap()
+}
