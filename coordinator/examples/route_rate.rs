@@ -10,6 +10,8 @@ use roost_backend::embedded::EmbeddedStore;
 use roost_backend::store::*;
 use roost_coordinator::{Coordinator, CoordinatorConfig, RequestLimits};
 use roost_proto::{Epoch, NodeId, Sid, VnodeId};
+use roost_service::Secret;
+use roost_service::tokens::{KeySource, Verifier};
 use tokio::net::TcpListener;
 
 const VNODES: u16 = 1024;
