@@ -29,5 +29,7 @@ mod rooms;
 mod sending;
 #[path = "directed_rules/sessions.rs"]
 mod sessions;
+#[path = "directed_rules/shares.rs"]
+mod shares;
 #[path = "directed_rules/watching.rs"]
 mod watching;

@@ -424,7 +424,7 @@ impl RedisStore {
         if pipe.is_empty() {
             return Ok(asked.iter().map(|_| Vec::new()).collect());
         }
-        let link = self.links.get().await?;
+        let link = self.links.get(Lane::Reads).await?;
         let mut answers = self.together(&link, &pipe).await?;
         asked.iter().map(|(_, users)| presence_rows(&mut answers, users)).collect()
     }
