@@ -4,6 +4,7 @@
 //! `store_loss_contract!`). The random runs compare a store with the model, step by step, from a seed.
 
 pub mod claims;
+pub mod devices;
 pub mod due;
 pub mod live;
 pub mod loss;
@@ -289,7 +290,10 @@ impl Owner {
     }
 
     pub async fn open(&mut self, name: &str) -> Opened {
-        let device = Some(roost_proto::DeviceId::new("phone").expect("a valid device id"));
+        self.open_as(name, Some(roost_proto::DeviceId::new("phone").expect("a valid device id"))).await
+    }
+
+    pub async fn open_as(&mut self, name: &str, device: Option<roost_proto::DeviceId>) -> Opened {
         match self.write(vec![Op::Open { user: user(name), device }]).await.pop() {
             Some(OpResult::Opened(opened)) => opened,
             other => panic!("wanted where the device stands, got {other:?}"),
@@ -355,6 +359,8 @@ macro_rules! store_contract {
             streams::operations_of_one_write_see_each_other,
             streams::an_acked_cursor_only_grows,
             streams::how_far_a_user_has_read_only_grows_and_is_no_devices,
+            devices::the_devices_used_last_are_kept,
+            devices::a_device_that_may_be_a_forgotten_one_is_told_apart_from_a_new_one,
             due::what_is_due_is_settled_or_reported_once,
             tickets::an_event_waits_until_a_result_or_the_end_of_its_time,
             tickets::a_result_for_somebody_unknown_is_not_taken,

@@ -59,6 +59,8 @@ pub use types::*;
 ///     the stream meanwhile. What is wanted and owed in receipts stays until a write removes it.
 /// 16. The same (client, id) of an event within [`IDS_KEPT_MS`](roost_proto::limits::IDS_KEPT_MS) goes out once. It
 ///     waits until one message is taken that [`Closes`] it.
+/// 17. Of a user's devices the [`DEVICES_KEPT`] used last are kept. A device that may have been forgotten is told
+///     apart from a new one for as long as anything is kept of its user's devices.
 #[async_trait]
 pub trait Store: Send + Sync {
     async fn open_ring(&self, vnodes: u32) -> Result<DataSet, StoreError>;

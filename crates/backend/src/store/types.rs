@@ -50,6 +50,10 @@ impl Default for StoreConfig {
 /// Tails, acked cursors and last-seen times outlive the hot window by this long.
 pub const TAILS_KEPT_MS: u64 = 30 * 86_400_000;
 
+/// Devices of a user whose acknowledged cursors are kept: those used last. Nobody has so many; a client that makes a
+/// name up for each connection would fill the store with them otherwise.
+pub const DEVICES_KEPT: usize = 64;
+
 /// The random name of one life of the store's data (core rule 19).
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize, Default)]
 #[serde(transparent)]
@@ -483,12 +487,13 @@ pub enum Op {
     Tail {
         stream: StreamId,
     },
-    /// A barrier that reads where `device` of `user` stands.
+    /// A barrier that reads where `device` of `user` stands. It counts as a use of a device that is known.
     Open {
         user: UserId,
         device: Option<DeviceId>,
     },
-    /// Raises the device's acked cursor; a smaller one changes nothing.
+    /// Raises the device's acked cursor; a smaller one changes nothing. Of more than [`DEVICES_KEPT`] devices those
+    /// are forgotten that were used before the others.
     Ack {
         user: UserId,
         device: DeviceId,
@@ -645,6 +650,8 @@ pub struct Opened {
     pub first: Offset,
     /// The device's acked cursor.
     pub acked: Option<Cursor>,
+    /// It is unknown, and devices of its user were forgotten: it may be one of them.
+    pub forgotten: bool,
     /// Up to where its user has read.
     pub read: Option<Cursor>,
     pub presence: PresenceRow,
