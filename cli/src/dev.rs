@@ -128,6 +128,7 @@ async fn listen(what: &str, port: u16) -> anyhow::Result<TcpListener> {
 async fn coordinator(cluster: &Arc<Cluster>) -> anyhow::Result<Coordinator> {
     let (common, port) = (&cluster.common, cluster.row.first);
     let mut config = CoordinatorConfig::new(common.tuning.vnodes, common.tuning.lease_ttl_ms);
+    config.forget_after_s = common.tuning.forget_after_s;
     config.http = common.http.clone();
     config.console = Console::Dev(Arc::clone(cluster) as _);
     let public = listen("the coordinator", port).await?;

@@ -150,6 +150,7 @@ delegate! {
     release: OwnRows => Vec<bool>;
     resign: Resign => bool;
     revoke: Revoke => bool;
+    forget: Forget => bool;
     assign: Assign => bool;
     activate: Activate => ActivateAnswer;
     write: Write => WriteAnswer;
@@ -220,6 +221,7 @@ pub fn node_row(name: &str) -> NodeRow {
         weight: 1,
         pins: "auto".into(),
         load: Load { sessions: 12, messages_per_s: 1.5, accepts_per_s: 500, at_home: 2, lag: 3 },
+        gone: Default::default(),
     }
 }
 

@@ -104,6 +104,7 @@ pub fn node_row(sid: &Sid) -> NodeRow {
         weight: 100,
         pins: "0-341,500".into(),
         load: Load { sessions: 3, messages_per_s: 1.5, accepts_per_s: 9, at_home: 2, lag: 1 },
+        gone: Default::default(),
     }
 }
 
@@ -315,6 +316,8 @@ macro_rules! store_contract {
             nodes::the_first_to_open_the_ring_names_the_data_set_and_its_size_stays,
             nodes::a_later_sid_replaces_and_an_earlier_does_not,
             nodes::only_a_nodes_own_sid_removes_its_row,
+            nodes::a_node_that_left_may_leave_a_tombstone_of_its_sid,
+            nodes::only_the_leader_forgets_and_only_who_is_gone,
             nodes::a_renewal_shows_that_the_node_lives,
             nodes::a_sid_that_is_over_is_told_so_by_its_renewal,
             nodes::a_leader_stays_until_its_beat_is_seen_frozen,

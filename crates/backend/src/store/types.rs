@@ -66,7 +66,7 @@ pub enum NodeState {
     Up,
     /// Asked to stop: gives everything away, gets nothing.
     Draining,
-    /// Declared dead by the leader; its sid is over.
+    /// Declared dead by the leader, or it left; its sid is over.
     Revoked,
 }
 
@@ -100,6 +100,25 @@ pub struct NodeRow {
     /// `ASSIGNED_VNODES` as written.
     pub pins: String,
     pub load: Load,
+    /// Of a sid that is over.
+    #[serde(default, skip_serializing_if = "Gone::is_default")]
+    pub gone: Gone,
+}
+
+/// What is known of a node that is gone. Its row is the tombstone of its sid: what that one sent and what comes late
+/// is void as long as the row is there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Default)]
+pub struct Gone {
+    /// In good order, rather than declared dead.
+    pub left: bool,
+    /// For how long leaders saw it so, in seconds; they note it now and then.
+    pub for_s: u64,
+}
+
+impl Gone {
+    fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
 }
 
 /// One vnode's lease.
@@ -182,6 +201,8 @@ pub enum RegisterAnswer {
 pub struct Deregister {
     pub data_set: DataSet,
     pub sid: Sid,
+    /// The row stays as a tombstone ([`Gone`]), until the leader removes it ([`Forget`]).
+    pub tombstone: bool,
 }
 
 #[derive(Debug, Clone)]
@@ -269,6 +290,16 @@ pub struct Revoke {
     pub token: String,
     pub sid: Sid,
     pub beat: u64,
+}
+
+/// Of a node that is revoked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Forget {
+    pub data_set: DataSet,
+    pub token: String,
+    pub sid: Sid,
+    /// For so long it was seen so by now ([`Gone::for_s`]); `None`: its row goes.
+    pub gone_for_s: Option<u64>,
 }
 
 #[derive(Debug, Clone)]
