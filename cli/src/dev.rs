@@ -133,6 +133,7 @@ async fn coordinator(cluster: &Arc<Cluster>, requests: RequestSettings) -> anyho
     let (tuning, verifier) = (&common.tuning, common.jwt.verifier());
     let mut config = CoordinatorConfig::new(tuning.vnodes, tuning.lease_ttl_ms, verifier);
     requests.apply(&mut config);
+    config.forget_after_s = tuning.forget_after_s;
     // For curl; whoever reaches it gets every token anyway.
     config.open_presence = true;
     config.http = common.http.clone();

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 use roost_backend::kafka::KafkaLog;
+use roost_backend::log::Log;
 use roost_backend::redis::RedisStore;
 use roost_backend::store::{Deregister, Store};
 use roost_proto::events::messages_topic;
@@ -65,7 +66,7 @@ pub async fn run(args: &Args) -> anyhow::Result<()> {
     match after {
         Some((sid, _)) => {
             let data_set = store.table().await?.data_set;
-            store.deregister(&Deregister { data_set, sid }).await?;
+            store.deregister(&Deregister { data_set, sid, tombstone: false }).await?;
             println!("its row is removed");
         }
         None => println!("it has no row"),

@@ -47,6 +47,7 @@ async fn own_everything(store: &EmbeddedStore) -> anyhow::Result<()> {
         weight: 1,
         pins: "auto".into(),
         load: Load::default(),
+        gone: Default::default(),
     };
     store.register(&Register { data_set: data_set.clone(), node, row }).await?;
     let mut rows = Vec::new();

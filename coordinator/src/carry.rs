@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use roost_backend::store::{Resign, Store, StoreError};
 use roost_service::admin::is_unspecified;
+use roost_service::boot_ms;
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
@@ -60,7 +61,8 @@ impl Carrier {
                 },
                 Ok(()) = tables.changed() => {
                     let snapshot = self.view.load();
-                    LeaderEvent::Table { table: Arc::clone(&snapshot.table), asked_at: ms_of(snapshot.asked_at) }
+                    let (table, asked_at) = (Arc::clone(&snapshot.table), ms_of(snapshot.asked_at));
+                    LeaderEvent::Table { table, asked_at, boot_ms: boot_ms() }
                 }
                 _ = tick.tick() => LeaderEvent::Tick,
             };
@@ -138,6 +140,14 @@ async fn carry(store: Arc<dyn Store>, action: LeaderAction, metrics: Metrics) ->
                 tracing::info!(version = version + 1, targets = request.targets.len(), moves, "assigned");
             }
             LeaderEvent::Assigned(done)
+        }
+        LeaderAction::Forget(request) => {
+            let done = within("forget", store.forget(&request)).await;
+            if done == Some(true) && request.gone_for_s.is_none() {
+                metrics.forgotten();
+                tracing::info!(sid = %request.sid, "node forgotten: it was gone for FORGET_AFTER_S");
+            }
+            LeaderEvent::Forgot { sid: request.sid, done }
         }
         LeaderAction::ProbeAdmin { sid, addr } => {
             let refused = refuses(&addr).await;

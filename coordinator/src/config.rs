@@ -25,6 +25,8 @@ pub struct CoordinatorConfig {
     pub in_flight_max: usize,
     /// How long a cluster in which nobody owns anything gathers nodes before the first plan.
     pub first_plan_wait_ms: u64,
+    /// After so long the row of a node that is gone is removed; 0: never.
+    pub forget_after_s: u64,
     /// Of the public listener.
     pub http: HttpLimits,
     pub console: Console,
@@ -48,6 +50,7 @@ impl CoordinatorConfig {
             lease_ttl_ms,
             in_flight_max: leader.in_flight_max,
             first_plan_wait_ms: leader.first_plan_wait_ms,
+            forget_after_s: leader.forget_after_s,
             http: HttpLimits::default(),
             console: Console::Off,
             verifier,
@@ -145,6 +148,7 @@ impl Settings {
         let (tuning, verifier) = (&common.tuning, common.jwt.verifier());
         let mut coordinator = CoordinatorConfig {
             in_flight_max,
+            forget_after_s: common.tuning.forget_after_s,
             http: common.http.clone(),
             console: if console { Console::On } else { Console::Off },
             ..CoordinatorConfig::new(tuning.vnodes, tuning.lease_ttl_ms, verifier)

@@ -4,6 +4,7 @@
 //! token and what it saw, so the store refuses whatever a leader that slept too long still wants (core rules 21
 //! and 23, promise 6 of the store). `watch` judges who is dead, `placement` who should own what.
 
+mod graves;
 mod placement;
 #[cfg(test)]
 mod tests;
@@ -11,10 +12,11 @@ mod watch;
 
 use std::sync::Arc;
 
-use roost_backend::store::{Assign, DataSet, Lead, LeadAnswer, LeaderRow, Revoke, Table};
+use roost_backend::store::{Assign, DataSet, Forget, Lead, LeadAnswer, LeaderRow, Revoke, Table};
 use roost_proto::Sid;
 use roost_proto::limits::BEATS_PER_LEASE;
 
+use self::graves::Graves;
 pub use self::placement::{Decision, decide};
 use self::watch::Watches;
 
@@ -33,13 +35,21 @@ pub struct LeaderConfig {
     /// one after the other within a second or two; planning for the first alone would give it everything and take
     /// two thirds back at once.
     pub first_plan_wait_ms: u64,
+    /// After so long the row of a node that is gone is removed; 0: never.
+    pub forget_after_s: u64,
 }
 
 impl LeaderConfig {
-    /// With the defaults: 8 moves per node, and a third of a lease to gather.
+    /// With the defaults: 8 moves per node, a third of a lease to gather, and nobody is forgotten.
     pub fn new(token: impl Into<String>, lease_ttl_ms: u64) -> Self {
         let first_plan_wait_ms = lease_ttl_ms / 3;
-        Self { token: token.into(), lease_ttl_ms, in_flight_max: IN_FLIGHT_MAX, first_plan_wait_ms }
+        Self {
+            token: token.into(),
+            lease_ttl_ms,
+            in_flight_max: IN_FLIGHT_MAX,
+            first_plan_wait_ms,
+            forget_after_s: 0,
+        }
     }
 
     fn beat_ms(&self) -> u64 {
@@ -63,6 +73,8 @@ pub enum LeaderEvent {
     Table {
         table: Arc<Table>,
         asked_at: u64,
+        /// Now, by a clock that goes on while the machine sleeps.
+        boot_ms: u64,
     },
     Led(Option<LeadAnswer>),
     Revoked {
@@ -70,6 +82,10 @@ pub enum LeaderEvent {
         done: Option<bool>,
     },
     Assigned(Option<bool>),
+    Forgot {
+        sid: Sid,
+        done: Option<bool>,
+    },
     /// Whether the admin port refused the connection; a time-out or any other failure is no refusal.
     Probed {
         sid: Sid,
@@ -99,6 +115,7 @@ pub enum LeaderAction {
         /// How many of the targets are moves; the others write down what is so already.
         moves: usize,
     },
+    Forget(Forget),
     /// Connect to `addr` and say whether that was refused.
     ProbeAdmin {
         sid: Sid,
@@ -117,6 +134,7 @@ pub struct Leader {
     /// When the call that is not answered yet was asked.
     lead_asked: Option<u64>,
     watches: Watches,
+    graves: Graves,
     planning: Planning,
 }
 
@@ -154,6 +172,7 @@ struct Planning {
 impl Leader {
     pub fn new(cfg: LeaderConfig) -> Self {
         let watches = Watches::new(cfg.lease_ttl_ms, cfg.beat_ms());
+        let graves = Graves::new(cfg.forget_after_s);
         Self {
             cfg,
             data_set: None,
@@ -161,6 +180,7 @@ impl Leader {
             lead_due: 0,
             lead_asked: None,
             watches,
+            graves,
             planning: Planning::default(),
         }
     }
@@ -185,9 +205,13 @@ impl Leader {
         let mut out = Vec::new();
         match event {
             LeaderEvent::Tick => {}
-            LeaderEvent::Table { table, asked_at } => self.on_table(table, asked_at, now, &mut out),
+            LeaderEvent::Table { table, asked_at, boot_ms } => {
+                self.bury(&table, asked_at, boot_ms, now, &mut out);
+                self.on_table(table, asked_at, now, &mut out);
+            }
             LeaderEvent::Led(answer) => self.on_led(answer, now),
             LeaderEvent::Revoked { sid, done } => self.watches.revoke_answered(&sid, done, now),
+            LeaderEvent::Forgot { sid, .. } => self.graves.answered(&sid),
             LeaderEvent::Assigned(_) => {
                 let planning = &mut self.planning;
                 (planning.unanswered, planning.tables_from, planning.table) = (false, now, None);
@@ -263,6 +287,7 @@ impl Leader {
         };
         self.role = Role::Standby(other.map(|row| SeenLeader { row, since, answered: now }));
         self.watches.clear();
+        self.graves.clear();
         self.planning = Planning::default();
     }
 
@@ -305,6 +330,23 @@ impl Leader {
         }
         let (data_set, token) = (data_set.clone(), self.cfg.token.clone());
         out.push(LeaderAction::Revoke { request: Revoke { data_set, token, sid, beat }, cause });
+    }
+
+    /// Rows of nodes that are gone for so long.
+    fn bury(&mut self, table: &Table, asked_at: u64, boot_ms: u64, now: u64, out: &mut Vec<LeaderAction>) {
+        let (Some((data_set, _)), Role::Leading { since, confirmed }) = (&self.data_set, &self.role) else {
+            return;
+        };
+        // Of other data, from before it led, or from a time in which not everybody has registered again.
+        let tells = *data_set == table.data_set && asked_at >= *since && !table.settling;
+        if !tells || now - *confirmed > self.cfg.silence_ms_max() {
+            return;
+        }
+        self.graves.observe(table, boot_ms);
+        for (sid, gone_for_s) in self.graves.due(boot_ms) {
+            let (data_set, token) = (data_set.clone(), self.cfg.token.clone());
+            out.push(LeaderAction::Forget(Forget { data_set, token, sid, gone_for_s }));
+        }
     }
 
     fn plan_if_due(&mut self, now: u64, out: &mut Vec<LeaderAction>) {

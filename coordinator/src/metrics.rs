@@ -53,6 +53,7 @@ pub struct Metrics {
     assignments: IntCounter,
     moves: IntCounter,
     revocations: [IntCounter; 2],
+    forgotten: IntCounter,
     pins_overlapping: IntGauge,
     store_commands: IntCounter,
 }
@@ -86,6 +87,8 @@ impl Metrics {
         let help = "Nodes declared dead by this leader: silent for a lease, or gone and refusing connections";
         let causes = ["silent", "refused"];
         let revocations = labelled(r, "roost_coordinator_revocations_total", help, "cause", causes)?;
+        let help = "Rows of nodes that were gone for FORGET_AFTER_S, removed by this leader";
+        let forgotten = counter("roost_coordinator_forgotten_total", help)?;
         let leader = gauge("roost_coordinator_leader", "1 on the coordinator that leads")?;
         let ready_vnodes = gauge("roost_coordinator_ready_vnodes", "Vnodes with a ready home")?;
         let nodes = gauge("roost_coordinator_nodes", "Nodes that are registered and not revoked")?;
@@ -110,6 +113,7 @@ impl Metrics {
             assignments,
             moves,
             revocations,
+            forgotten,
             pins_overlapping,
             store_commands,
         })
@@ -157,6 +161,10 @@ impl Metrics {
 
     pub(crate) fn revoked(&self, cause: RevokeCause) {
         self.revocations[cause as usize].inc();
+    }
+
+    pub(crate) fn forgotten(&self) {
+        self.forgotten.inc();
     }
 
     /// `total` is the store's own count, which only grows.

@@ -84,6 +84,7 @@ impl Coordinator {
                 lease_ttl_ms: config.lease_ttl_ms,
                 in_flight_max: config.in_flight_max,
                 first_plan_wait_ms: config.first_plan_wait_ms,
+                forget_after_s: config.forget_after_s,
             }),
             beat,
             store: Arc::clone(&store),

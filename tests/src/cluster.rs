@@ -72,16 +72,23 @@ pub struct Setup {
     nodes: usize,
     tune: Tune,
     log: WrapLog,
+    forget_after_s: u64,
 }
 
 impl Setup {
     pub fn new(backend: Backend, nodes: usize) -> Self {
-        Self { backend, nodes, tune: Box::new(|_, _| {}), log: Box::new(|log| log) }
+        Self { backend, nodes, tune: Box::new(|_, _| {}), log: Box::new(|log| log), forget_after_s: 0 }
     }
 
     /// Changes the settings of each node, given its index.
     pub fn tune(mut self, tune: impl Fn(usize, &mut WsNodeConfig) + Send + Sync + 'static) -> Self {
         self.tune = Box::new(tune);
+        self
+    }
+
+    /// Nodes that are gone for so long are forgotten.
+    pub fn forget_after_s(mut self, forget_after_s: u64) -> Self {
+        self.forget_after_s = forget_after_s;
         self
     }
 
@@ -227,6 +234,7 @@ impl Cluster {
         config.core.open_rooms = true;
         // Counted like other messages: tests that count want none.
         config.core.canary_every_ms = 0;
+        config.forget_after_s = self.setup.forget_after_s;
         (self.setup.tune)(i, &mut config);
         let Backends { store, log } = self.place.backends(self.services.as_ref()).await;
         let backends = Backends { store, log: (self.setup.log)(log) };
@@ -242,6 +250,7 @@ impl Cluster {
         config.requests = RequestLimits::NONE;
         // All nodes are registered: there is nobody to wait for.
         config.first_plan_wait_ms = 0;
+        config.forget_after_s = self.setup.forget_after_s;
         let store = self.place.backends(self.services.as_ref()).await.store;
         Coordinator::bind(config, store, listen().await, listen().await)
             .await

@@ -114,6 +114,7 @@ roost_tests::on_each_backend! {
     operations::every_process_says_whether_it_lives_and_is_ready,
     operations::ring_and_nodes_say_who_has_what,
     elasticity::a_drained_node_gives_everything_away_stays_and_can_be_taken_back,
+    elasticity::what_a_node_leaves_behind_that_is_gone_is_removed,
     elasticity::explain_says_where_a_message_and_a_user_are_and_why,
     elasticity::the_age_of_the_canary_tells_whether_messages_get_through,
     elasticity::the_users_of_a_dead_node_are_asked_to_come_one_after_the_other,

@@ -34,6 +34,8 @@ pub struct WsNodeConfig {
     pub core: CoreConfig,
     pub access: Access,
     pub verifier: Verifier,
+    /// After so long what nodes left behind that are gone is removed; 0: never.
+    pub forget_after_s: u64,
     /// Of the public listener.
     pub http: HttpLimits,
 }
@@ -50,7 +52,8 @@ impl WsNodeConfig {
             canary_every_ms: CANARY_EVERY_MS,
             ..CoreConfig::new(node)
         };
-        Self { core, access: Access::default(), verifier, http: HttpLimits::default() }
+        let http = HttpLimits::default();
+        Self { core, access: Access::default(), verifier, forget_after_s: 0, http }
     }
 
     /// Takes over what every program of a cluster is told alike.
@@ -61,6 +64,7 @@ impl WsNodeConfig {
         core.grace_ms = tuning.presence_grace_ms;
         core.undelivered_after_ms = tuning.undelivered_after_ms;
         core.event_timeout_ms = tuning.event_timeout_ms;
+        self.forget_after_s = tuning.forget_after_s;
         self.http = common.http.clone();
     }
 }

@@ -25,6 +25,11 @@ pub enum BindError {
 pub enum Ended {
     #[error("another process with this NODE_ID was started later and took over")]
     Replaced,
+    #[error(
+        "this node was away for so long that it was forgotten (FORGET_AFTER_S, or `roost forget`): \
+         start it again"
+    )]
+    Forgotten,
     #[error("the node's task ended: a bug")]
     Failed,
 }

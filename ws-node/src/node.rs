@@ -15,7 +15,7 @@ use roost_proto::events::CHAT_EVENTS;
 use roost_proto::frames::Reply;
 use roost_proto::ids::{Sid, UserId};
 use roost_proto::records::Record;
-use roost_service::Health;
+use roost_service::{Health, boot_ms};
 use tokio::sync::{Notify, Semaphore, mpsc, oneshot, watch};
 use tokio::time::{MissedTickBehavior, timeout};
 use tokio_util::sync::CancellationToken;
@@ -26,6 +26,8 @@ use crate::core::events::{self, Connecting, Gauges, Now, SessionKey};
 use crate::core::explain::{Explained, Query};
 use crate::core::tickets::TicketShown;
 use crate::core::{Action, Event, NodeCore};
+use crate::error::Ended;
+use crate::janitor::Names;
 use crate::live::Wish;
 use crate::metrics::Metrics;
 use crate::results::Readings;
@@ -99,7 +101,8 @@ pub struct Status {
     pub gauges: Gauges,
     pub empty_handed: bool,
     pub unconfirmed: bool,
-    pub replaced: bool,
+    /// Why the node is to end.
+    pub ended: Option<Ended>,
 }
 
 /// What a [`Node`] works with.
@@ -397,7 +400,11 @@ impl Node {
             }
             Action::Replaced => {
                 tracing::error!("another process with this NODE_ID took over");
-                self.parts.status.send_modify(|s| s.replaced = true);
+                self.parts.status.send_modify(|s| s.ended = Some(Ended::Replaced));
+            }
+            Action::Forgotten => {
+                tracing::error!("this node's row was removed while it was away: it has to begin anew");
+                self.parts.status.send_modify(|s| s.ended = Some(Ended::Forgotten));
             }
             other => self.carry_ownership(other, now),
         }
@@ -491,6 +498,7 @@ pub async fn watch_table(
     store: Arc<dyn Store>,
     events: mpsc::Sender<Input>,
     refresh: Arc<Notify>,
+    names: watch::Sender<Names>,
     health: Health,
     stop: CancellationToken,
 ) {
@@ -499,6 +507,7 @@ pub async fn watch_table(
         let asked_at = tokio::time::Instant::now();
         let outcome = match timeout(STORE_TIMEOUT, store.table()).await {
             Ok(Ok(table)) => {
+                names.send_replace(Names::of(&table, boot_ms()));
                 if events.send(Input::Core(Event::View(Box::new(table)))).await.is_err() {
                     return;
                 }

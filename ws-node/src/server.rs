@@ -28,6 +28,7 @@ use crate::api::{self, Api, ApiMetrics};
 use crate::config::{MESSAGES_RETENTION_MS, WsNodeConfig};
 use crate::core::{Event, NodeCore};
 use crate::error::{BindError, Ended};
+use crate::janitor::{self, Janitor, Names};
 use crate::live;
 use crate::metrics::{self, Metrics};
 use crate::node::{self, Clock, EVENTS_MAX, Input, Node, Parts, Status};
@@ -83,7 +84,11 @@ pub struct Server {
     stopping: CancellationToken,
     accepting: CancellationToken,
     closing: CancellationToken,
+    /// Of the node's task.
+    leaving: CancellationToken,
     stop: CancellationToken,
+    /// Its row stays as a tombstone, which a leader removes.
+    tombstone: bool,
 }
 
 impl Drop for Server {
@@ -124,6 +129,7 @@ impl Server {
         let registry = Registry::new();
         let metrics = Metrics::register(&registry)?;
         let health = Health::new(&["redis", "kafka", "node"]);
+        let stop = CancellationToken::new();
         let (events, inputs) = mpsc::channel(EVENTS_MAX);
         let (status_out, status) = watch::channel(Status::default());
         let server = Self {
@@ -142,7 +148,9 @@ impl Server {
             stopping: CancellationToken::new(),
             accepting: CancellationToken::new(),
             closing: CancellationToken::new(),
-            stop: CancellationToken::new(),
+            leaving: stop.child_token(),
+            stop,
+            tombstone: config.forget_after_s > 0,
         };
         let (follows, wishes) = mpsc::channel(EVENTS_MAX);
         let (shouts, shouted) = mpsc::channel(LIVE_MAX);
@@ -167,10 +175,10 @@ impl Server {
             lease_ttl_ms: config.core.lease_ttl_ms,
             status: status_out,
             tasks: server.tasks.clone(),
-            stop: server.stop.clone(),
+            stop: server.leaving.clone(),
         };
         server.tasks.spawn(Node::new(parts).run(inputs, report_queue));
-        server.spawn_watchers(reader, refresh, lag);
+        server.spawn_watchers(reader, refresh, lag, &config)?;
         let (store, stop) = (Arc::clone(&server.backends.store), server.stop.clone());
         server.tasks.spawn(live::shout(store, shouted, stop.clone()));
         let (ear, events) = (Arc::clone(&subscriber), server.events.clone());
@@ -186,11 +194,26 @@ impl Server {
         reader: Box<dyn roost_backend::log::LogReader>,
         refresh: Arc<Notify>,
         lag: Arc<AtomicU64>,
-    ) {
+        config: &WsNodeConfig,
+    ) -> Result<(), BindError> {
+        let (names, tables) = watch::channel(Names::default());
+        if config.forget_after_s > 0 {
+            let janitor = Janitor::new(self.node.clone(), config.core.lease_ttl_ms);
+            let removed = janitor::topics_removed(&self.registry)?;
+            let (store, log) = (Arc::clone(&self.backends.store), Arc::clone(&self.backends.log));
+            self.tasks.spawn(janitor::run(janitor, tables, store, log, removed, self.stop.clone()));
+        }
         let (events, health, stop) = (self.events.clone(), self.health.clone(), self.stop.clone());
         let (store, log) = (Arc::clone(&self.backends.store), Arc::clone(&self.backends.log));
         self.tasks.spawn(node::read_inbox(reader, events.clone(), lag, stop.clone()));
-        self.tasks.spawn(node::watch_table(store, events.clone(), refresh, health.clone(), stop.clone()));
+        self.tasks.spawn(node::watch_table(
+            store,
+            events.clone(),
+            refresh,
+            names,
+            health.clone(),
+            stop.clone(),
+        ));
         self.tasks.spawn(node::watch_log(log, events, health.clone(), stop.clone()));
         let mut status = self.status.clone();
         self.tasks.spawn(async move {
@@ -208,6 +231,7 @@ impl Server {
                 }
             }
         });
+        Ok(())
     }
 
     fn spawn_http(&self, config: &WsNodeConfig, ports: Ports) -> Result<(), BindError> {
@@ -304,10 +328,8 @@ impl Server {
 
     /// Waits until the node ends by itself.
     pub async fn join(&mut self) -> Ended {
-        match self.status.wait_for(|s| s.replaced).await {
-            Ok(_) => Ended::Replaced,
-            Err(_) => Ended::Failed,
-        }
+        let ended = self.status.wait_for(|s| s.ended.is_some()).await;
+        ended.ok().and_then(|status| status.ended.clone()).unwrap_or(Ended::Failed)
     }
 
     /// Stops in order, within `grace`: not ready → vnodes handed over while sessions are told where to go → no more
@@ -338,6 +360,8 @@ impl Server {
         for producer in &self.producers {
             producer.flush(FLUSH_TIMEOUT).await;
         }
+        // A beat after its row says that it is over would begin another life.
+        self.leaving.cancel();
         self.deregister().await;
         self.stop.cancel();
         self.tasks.close();
@@ -373,7 +397,8 @@ impl Server {
         let Some(sid) = self.status().sid else { return };
         let removed = async {
             let data_set = self.backends.store.table().await?.data_set;
-            self.backends.store.deregister(&Deregister { data_set, sid }).await
+            let leave = Deregister { data_set, sid, tombstone: self.tombstone };
+            self.backends.store.deregister(&leave).await
         };
         if let Ok(Err(error)) = timeout(FLUSH_TIMEOUT, removed).await {
             tracing::warn!(%error, "the node's row stays behind");

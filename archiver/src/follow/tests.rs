@@ -19,6 +19,9 @@ impl Log for Hollow {
     async fn ensure_topic(&self, topic: &str, spec: TopicSpec) -> Result<(), LogError> {
         self.0.ensure_topic(topic, spec).await
     }
+    async fn remove_topic(&self, topic: &str) -> Result<bool, LogError> {
+        self.0.remove_topic(topic).await
+    }
     fn producer(&self, lane: Lane, reports: mpsc::Sender<Report>) -> Result<Arc<dyn Producer>, LogError> {
         self.0.producer(lane, reports)
     }

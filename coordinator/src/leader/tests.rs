@@ -2,6 +2,7 @@
 
 mod cluster;
 mod faults;
+mod graves;
 mod node;
 mod planning;
 mod random;

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
-use roost_backend::store::{DataSet, Load, NodeState};
+use roost_backend::store::{DataSet, Gone, Load, NodeState};
 use roost_proto::{Epoch, NodeId, Sid, VnodeId};
 use serde::Serialize;
 use warp::http::header::{AGE, HeaderValue};
@@ -72,6 +72,8 @@ struct Node<'a> {
     beat: u64,
     load: Load,
     vnodes: Vnodes,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    gone: Option<Gone>,
 }
 
 /// Vnodes of one node: assigned to it, held by its present life, and ready.
@@ -104,6 +106,7 @@ pub(super) fn nodes(snapshot: &Snapshot) -> Response {
             beat: row.beat,
             load: row.load,
             vnodes: counts.get(node).copied().unwrap_or_default(),
+            gone: (row.state == NodeState::Revoked).then_some(row.gone),
         });
         encoded(&Nodes { nodes: nodes.collect() })
     });

@@ -105,6 +105,7 @@ mod tests {
                 weight: 1,
                 pins: String::new(),
                 load,
+                gone: Default::default(),
             };
             table.nodes.insert(node, row);
         }

@@ -147,6 +147,7 @@ mod tests {
             weight: 1,
             pins: "auto".into(),
             load: Load::default(),
+            gone: Default::default(),
         };
         let row = |(v, born, epoch, ready): &(u16, u64, u64, bool)| {
             (VnodeId(*v), Row { sid: sid(*born), epoch: Epoch(*epoch), ready: *ready })

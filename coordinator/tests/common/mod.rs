@@ -159,6 +159,7 @@ delegate! {
     release: OwnRows => Vec<bool>;
     resign: Resign => bool;
     revoke: Revoke => bool;
+    forget: Forget => bool;
     assign: Assign => bool;
     activate: Activate => ActivateAnswer;
     write: Write => WriteAnswer;
@@ -259,6 +260,7 @@ pub fn node_row(name: &str) -> NodeRow {
         weight: 1,
         pins: "auto".into(),
         load: Load { sessions: 12, messages_per_s: 1.5, accepts_per_s: 500, at_home: 2, lag: 3 },
+        gone: Default::default(),
     }
 }
 

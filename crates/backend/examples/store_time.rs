@@ -81,6 +81,7 @@ fn node_row(sid: &Sid, n: u16) -> NodeRow {
         weight: 100,
         pins: String::new(),
         load: Load::default(),
+        gone: Default::default(),
     }
 }
 

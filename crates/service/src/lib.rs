@@ -5,6 +5,7 @@
 
 pub mod admin;
 pub mod body;
+pub mod boot;
 pub mod config;
 pub mod cors;
 pub mod http;
@@ -18,6 +19,7 @@ pub mod telemetry;
 pub mod tokens;
 
 pub use admin::Health;
+pub use boot::boot_ms;
 pub use config::{CommonConfig, ConfigError};
 pub use http::{ConnectionSlot, HttpLimits, HttpMetrics, listen, serve};
 pub use proxies::{ClientAddr, TrustedProxies};

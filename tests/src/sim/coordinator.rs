@@ -97,7 +97,7 @@ impl World {
         let mut events = std::mem::take(&mut coordinator.backlog);
         events.push_back(event);
         for mut event in events {
-            if let LeaderEvent::Table { table, asked_at } = &event
+            if let LeaderEvent::Table { table, asked_at, .. } = &event
                 && !self.look(c, table, *asked_at)
             {
                 continue;
@@ -149,6 +149,7 @@ impl World {
             LeaderAction::Revoke { request, cause } => {
                 self.ask_store(Peer::Coordinator(c), Request::Revoke(request, cause));
             }
+            LeaderAction::Forget(request) => self.ask_store(Peer::Coordinator(c), Request::Forget(request)),
             LeaderAction::Assign { request, .. } => {
                 self.ask_store(Peer::Coordinator(c), Request::Assign(request));
             }

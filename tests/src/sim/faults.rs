@@ -234,7 +234,7 @@ impl World {
         if len == 0 { 0 } else { self.between(0, len as u64) as usize }
     }
 
-    fn crash(&mut self, pid: usize, down: u64) {
+    pub(crate) fn crash(&mut self, pid: usize, down: u64) {
         let node = self.processes[pid].node.clone();
         self.kill(pid);
         self.at(self.now + 20 + down, Happening::Start { node });

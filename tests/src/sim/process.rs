@@ -237,7 +237,8 @@ impl World {
         self.processes[pid].flushed = true;
         if let Some(core) = &self.processes[pid].core {
             let (data_set, sid) = (self.control.data_set.clone(), core.sid().clone());
-            self.ask_store(Peer::Node(pid), store::Request::Deregister(Deregister { data_set, sid }));
+            let leave = Deregister { data_set, sid, tombstone: self.setup.seed.is_multiple_of(2) };
+            self.ask_store(Peer::Node(pid), store::Request::Deregister(leave));
         }
         self.kill(pid);
         if let Some(after) = back_after {
@@ -366,6 +367,8 @@ impl World {
             Action::ResultsDone { partition, ask, next } => self.results_done(pid, partition, ask, next),
             Action::Observe(..) | Action::Page { .. } | Action::Answer { .. } => {}
             Action::Replaced => self.kill(pid),
+            // As a supervisor does.
+            Action::Forgotten => self.crash(pid, 0),
         }
     }
 

@@ -66,6 +66,7 @@ pub(crate) enum Request {
     Deregister(Deregister),
     Lead(Lead),
     Revoke(Revoke, RevokeCause),
+    Forget(Forget),
     Assign(Assign),
     Resign(Resign),
 }
@@ -131,6 +132,7 @@ impl World {
                 | Request::Release(_)
                 | Request::Deregister(_)
                 | Request::Revoke(..)
+                | Request::Forget(_)
                 | Request::Assign(_)
         );
         let told = self.apply(peer, request);
@@ -172,7 +174,10 @@ impl World {
                 }
                 return Some(match peer {
                     Peer::Node(_) => Event::View(Box::new(table)).into(),
-                    Peer::Coordinator(_) => LeaderEvent::Table { table: Arc::new(table), asked_at }.into(),
+                    Peer::Coordinator(_) => {
+                        let (table, boot_ms) = (Arc::new(table), self.now);
+                        LeaderEvent::Table { table, asked_at, boot_ms }.into()
+                    }
                 });
             }
             Request::Register(mut r) => {
@@ -288,6 +293,10 @@ impl World {
                 }
                 return Some(LeaderEvent::Revoked { sid: r.sid, done: Some(done) }.into());
             }
+            Request::Forget(f) => {
+                let done = Some(self.control.forget(&f));
+                return Some(LeaderEvent::Forgot { sid: f.sid, done }.into());
+            }
             Request::Assign(a) => {
                 let done = self.control.assign(&a);
                 self.saw_assigned();
@@ -371,6 +380,9 @@ fn unanswered(request: &Request) -> Option<Told> {
             return Some(LeaderEvent::Revoked { sid: r.sid.clone(), done: None }.into());
         }
         Request::Assign(_) => return Some(LeaderEvent::Assigned(None).into()),
+        Request::Forget(f) => {
+            return Some(LeaderEvent::Forgot { sid: f.sid.clone(), done: None }.into());
+        }
     };
     Some(event.into())
 }

@@ -22,6 +22,35 @@ async fn row(cluster: &Cluster, i: usize) -> Value {
     nodes["nodes"].as_array().and_then(|nodes| nodes.iter().find(of)).cloned().expect("the node is listed")
 }
 
+/// What `/nodes` says of one node, if it is listed.
+async fn listed(cluster: &Cluster, i: usize) -> Option<Value> {
+    let nodes = request("GET", &cluster.url(), "/nodes", &[]).await.json();
+    nodes["nodes"].as_array()?.iter().find(|node| node["node"] == cluster.name(i)).cloned()
+}
+
+/// A name that will not come back leaves nothing behind; the others keep what they have.
+/// One of three is stopped, another is killed.
+pub async fn what_a_node_leaves_behind_that_is_gone_is_removed(backend: Backend) {
+    let Some(mut cluster) = Setup::new(backend, 3).forget_after_s(3).start().await else { return };
+    let log = cluster.log().await;
+    let topics: Vec<_> = (0..3).map(|i| format!("messages-{}", cluster.name(i))).collect();
+    cluster.shutdown(2).await;
+    let left = row(&cluster, 2).await;
+    assert_eq!((&left["state"], &left["gone"]["left"]), (&json!("revoked"), &json!(true)), "{left}");
+    cluster.kill(1);
+    for i in [2, 1] {
+        eventually("its row goes", async || listed(&cluster, i).await.is_none().then_some(())).await;
+        eventually("its topic goes", async || log.end(&topics[i], 0).await.is_err().then_some(())).await;
+    }
+    assert!(log.end(&topics[0], 0).await.is_ok() && listed(&cluster, 0).await.is_some());
+    eventually("both are counted", async || {
+        let text = metrics(&cluster, cluster.node(0).admin_addr()).await;
+        (value_of(&text, "roost_topics_removed_total") == Some(2.0)).then_some(())
+    })
+    .await;
+    cluster.settled().await;
+}
+
 /// P7, P8: a node is emptied while it runs, its users are told where to go, and it can be taken back.
 /// One of three, with a session that gets messages meanwhile.
 pub async fn a_drained_node_gives_everything_away_stays_and_can_be_taken_back(backend: Backend) {

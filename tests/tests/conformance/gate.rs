@@ -55,6 +55,10 @@ impl Log for Gated {
         self.log.ensure_topic(topic, spec).await
     }
 
+    async fn remove_topic(&self, topic: &str) -> Result<bool, LogError> {
+        self.log.remove_topic(topic).await
+    }
+
     fn producer(&self, lane: Lane, reports: mpsc::Sender<Report>) -> Result<Arc<dyn Producer>, LogError> {
         let producer = self.log.producer(lane, reports)?;
         match lane {

@@ -49,6 +49,7 @@ impl Rig {
             Action::Standings { rooms } => self.standings(node, rooms),
             Action::Answer { call, reply } => self.answers.push((call, *reply)),
             Action::Replaced => self.replaced.push(node),
+            Action::Forgotten => self.forgotten.push(node),
             Action::Refresh => self.look(node),
             Action::ReadResults { partition, ask } => drop(self.readings.insert(partition, (node, ask))),
             Action::LeaveResults { partition } => drop(self.readings.remove(&partition)),

@@ -237,6 +237,95 @@ fn a_revoked_node_tells_its_sessions_to_move_when_another_has_the_vnode() {
     assert_eq!(rig.closed(reader), [3000], "or is closed later");
 }
 
+/// Rule 21: a node sleeps for longer than its tombstone stays, and so does a copy of its item that was on its way.
+fn a_forgotten_node_wakes(off: Option<Rule>) -> (Rig, String) {
+    let mut rig = Rig::new(&[0, 1], off);
+    let (alice, bob) = (rig.user(0, 0), rig.user(1, 0));
+    let sender = rig.connect(0, &alice);
+    rig.road = Box::new(|_, record| match record {
+        Record::Confirm(_) => Road::Lost,
+        _ => Road::Goes,
+    });
+    rig.say(sender, &bob, "m1");
+    rig.run(100);
+    assert_eq!((rig.logged(&bob), rig.told(sender, "m1")), (vec!["m1".to_owned()], vec![""; 0]));
+    rig.freeze(0);
+    rig.revoke(0);
+    rig.assign(0, 1);
+    rig.road = Box::new(|_, _| Road::Goes);
+    rig.tick_ms = 1000;
+    rig.run(HALF_A_DAY_MS + 3_600_000);
+    rig.tick_ms = 50;
+    rig.forget(0);
+    rig.run(2000);
+    let item = |(_, from, _, record): &(u64, usize, usize, Record)| {
+        (*from == 0 && matches!(record, Record::Item(_))).then(|| record.clone())
+    };
+    let copies: Vec<_> = rig.sent.iter().filter_map(item).collect();
+    assert!(!copies.is_empty());
+    for record in copies {
+        rig.give(1, Event::Record(record));
+    }
+    rig.run(1000);
+    rig.thaw(0);
+    rig.run(3000);
+    (rig, bob)
+}
+
+const HALF_A_DAY_MS: u64 = 43_200_000;
+
+#[test]
+fn a_forgotten_node_ends_and_nothing_of_it_becomes_a_second_message() {
+    let (rig, bob) = a_forgotten_node_wakes(None);
+    assert_eq!(rig.forgotten, [0]);
+    assert!(rig.control.sid_of(&rig.nodes[0].sid().node()).is_none(), "it does not begin another life");
+    assert!(rig.nodes[0].is_empty_handed() && !rig.nodes[0].has_unconfirmed());
+    assert_eq!(rig.logged(&bob), ["m1"]);
+
+    let (rig, bob) = a_forgotten_node_wakes(Some(Rule::Forgotten));
+    assert_eq!((rig.forgotten.len(), rig.logged(&bob).len()), (0, 2), "the rule is needed");
+}
+
+/// A node that is just starting is in nobody's view yet: what it sends at once is taken.
+#[test]
+fn the_first_items_of_a_new_node_are_taken_before_it_is_seen() {
+    let mut rig = Rig::new(&[0, 1], None);
+    let bob = rig.user(1, 0);
+    let new = rig.start(2, 0, &|_| {});
+    rig.look(new);
+    rig.run(20);
+    let born = rig.nodes[new].sid().clone();
+    assert!(rig.control.sid_of(&born.node()).is_some(), "registered");
+    let sent = rig.sent.len();
+    let alice = rig.user(0, 1);
+    let sender = rig.connect(0, &alice);
+    rig.say(sender, &bob, "m1");
+    rig.run(100);
+    let first = rig.sent[sent..].iter().find_map(|(_, from, _, record)| match record {
+        Record::Item(item) if *from == 0 => Some(item.clone()),
+        _ => None,
+    });
+    let mut item = first.expect("one was sent");
+    item.channel.sid = born;
+    item.n = 1;
+    item.acked = 0;
+    let void = rig.nodes[1].counters().void_records;
+    rig.give(1, Event::Record(Record::Item(item)));
+    assert_eq!(rig.nodes[1].counters().void_records, void);
+}
+
+/// An answer to what was asked before it registered under the present data set says nothing.
+#[test]
+fn a_node_that_registers_again_under_other_data_is_not_forgotten() {
+    let mut rig = Rig::new(&[0, 1], None);
+    let settling = rig.store_now() + LEASE_TTL_MS;
+    rig.control = Default::default();
+    rig.control.new_data_set(2, DataSet("d1".into()), settling);
+    rig.run(3000);
+    assert_eq!((rig.forgotten.len(), rig.replaced.len()), (0, 0));
+    assert_eq!(rig.control.table(rig.store_now()).nodes.len(), 2);
+}
+
 /// Rule 21, with a successor whose clock is behind by `behind_ms`.
 fn a_later_process_of_the_node_starts(behind_ms: u64) {
     let mut rig = Rig::new(&[0, 1], None);

@@ -111,6 +111,7 @@ pub struct Rig {
     /// To commands of the server API.
     pub answers: Vec<(SessionKey, Reply)>,
     pub replaced: Vec<usize>,
+    pub forgotten: Vec<usize>,
     /// Who reads a partition of `client_results`, and pages that are done with.
     pub readings: BTreeMap<u32, (usize, u64)>,
     pub handed_out: Vec<(u32, u64)>,
@@ -161,6 +162,7 @@ impl Rig {
             closes: Vec::new(),
             answers: Vec::new(),
             replaced: Vec::new(),
+            forgotten: Vec::new(),
             readings: BTreeMap::new(),
             handed_out: Vec::new(),
             pending: BTreeMap::new(),
@@ -311,6 +313,13 @@ impl Rig {
         let data_set = self.control.data_set.clone();
         let revoke = Revoke { data_set, token: LEADER.into(), sid: row.sid, beat: row.beat };
         assert!(self.control.revoke(&revoke));
+    }
+
+    /// The leader removes the row of a node that is revoked.
+    pub fn forget(&mut self, i: usize) {
+        let (data_set, token) = (self.control.data_set.clone(), LEADER.into());
+        let sid = self.control.sid_of(&node(i)).unwrap().clone();
+        assert!(self.control.forget(&Forget { data_set, token, sid, gone_for_s: None }));
     }
 
     pub fn connect(&mut self, node: usize, user: &str) -> u64 {

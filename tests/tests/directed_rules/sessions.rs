@@ -1,5 +1,6 @@
 //! What a session is told about its place: rules 25 and 26.
 
+use roost_backend::store::DEVICES_KEPT;
 use roost_backend::store::model::VnodeData;
 use roost_proto::ids::{Cursor, Epoch, Offset};
 use roost_ws_node::core::events::{Event, SessionKey};
@@ -74,6 +75,34 @@ fn a_cursor_is_resumed_from_only_if_everything_after_it_is_there() {
         resumed(&["m4", "m5", "m6"]),
         "what it shows counts"
     );
+}
+
+/// Rule 25: it may have acknowledged m4, or nothing; that it starts at the end would be a silent gap.
+#[test]
+fn a_device_that_may_have_been_forgotten_is_not_recovered() {
+    let Inbox { mut rig, bob, generation, .. } = inbox_of_five();
+    let acked = Cursor::new(generation, Offset(4));
+    for device in 0..=DEVICES_KEPT {
+        let session = rig.connect_at(1, &bob, Some(&format!("d{device}")), None);
+        rig.give(1, Event::Ack { session: SessionKey(session), cursor: acked, read: false });
+        rig.run(1000);
+        assert!(rig.welcome(session).recovered, "nothing was forgotten before");
+        rig.hang_up(session);
+    }
+    let mut told = |device, cursor| {
+        let session = rig.connect_at(1, &bob, device, cursor);
+        rig.run(1000);
+        let welcome = rig.welcome(session);
+        let told = (welcome.recovered, welcome.replayed);
+        assert_eq!(welcome.through.is_some(), !told.0);
+        rig.hang_up(session);
+        told
+    };
+    assert_eq!(told(Some("d0"), None), (false, 0), "used before the others");
+    assert_eq!(told(Some("never-seen"), None), (false, 0), "nobody can tell the two apart");
+    assert_eq!(told(Some("d0"), Some(acked)), (true, 1), "it knows itself where it is");
+    assert_eq!(told(Some("d2"), None), (true, 1), "used later");
+    assert_eq!(told(None, None), (true, 0), "without a device nothing was to be kept");
 }
 
 /// A live session takes two messages and no more, until `n` were sent.

@@ -40,6 +40,8 @@ pub enum Rule {
     DataSetNamed,
     /// 19: while settling only an epoch held now is served.
     HeldWhileSettling,
+    /// 21: a sid that began long ago and is in no table is over, and ends when it is told so.
+    Forgotten,
     /// 28: tails are compared, so that the loss of a last publication is noticed.
     CompareTails,
     /// Decision 13: what is due and owed outlives its home.

@@ -349,6 +349,8 @@ pub enum Action {
     Observe(Observation, u64),
     /// A later process of this NODE_ID took over: stop.
     Replaced,
+    /// This sid was taken from the table, by a leader that had it for gone or by an operator: stop.
+    Forgotten,
 }
 
 /// A duration in microseconds for a histogram.

@@ -10,7 +10,7 @@ use roost_proto::events::{
     numbered_bytes,
 };
 use roost_proto::frames::ReplyOk;
-use roost_proto::ids::{Cursor, Epoch, Offset, Seq, StreamId, UserId, VnodeId};
+use roost_proto::ids::{Cursor, Epoch, Offset, Seq, Sid, StreamId, UserId, VnodeId};
 use roost_proto::records::{Append, Confirm, Item, ItemBody, ItemResult, Probe, Record};
 use roost_proto::results::RESULT;
 use roost_proto::time::rfc3339;
@@ -35,6 +35,10 @@ const WRITE_AGAIN_MAX_MS: u64 = 1000;
 /// How often every user of every home is looked at: the precision of linger and grace, in milliseconds.
 pub(super) const SWEEP_MS: u64 = 250;
 
+/// A sid that began so long ago and is in no table was forgotten, in milliseconds: half a day. Rows stay for a day at
+/// least after their node is gone, and the clocks that give a sid its birth may be hours apart.
+const FORGOTTEN_MS: u64 = 43_200_000;
+
 /// Tells a repeat from a conflict: of what the application gave, kind and payload.
 pub(super) fn body_hash(kind: &str, data: &str) -> u64 {
     xxh3_64_with_seed(data.as_bytes(), xxh3_64(kind.as_bytes()))
@@ -58,11 +62,18 @@ pub(super) fn append_op(append: Append, at: u64, clock_ms: u64, reports: bool) -
 }
 
 impl NodeCore {
+    /// A sid that is in no table may be just starting; but if it began long ago, it was forgotten, and its tombstone
+    /// with it (rule 21): what comes of it now waited in a process that slept.
+    fn is_forgotten(&self, sid: &Sid, now: Now) -> bool {
+        let began_long_ago = now.wall > sid.born() + FORGOTTEN_MS;
+        began_long_ago && !self.view.nodes.contains_key(&sid.node()) && self.cfg.on(Rule::Forgotten)
+    }
+
     /// Rules 8, 9, 14, 15.
     pub(super) fn on_item(&mut self, item: Item, now: Now) {
         let channel = &item.channel;
         let vnode = channel.vnode;
-        let ended = self.view.ended(&channel.sid);
+        let ended = self.view.ended(&channel.sid) || self.is_forgotten(&channel.sid, now);
         let Some(home) = self.homes.get_mut(&vnode).filter(|h| h.epoch == channel.epoch && !ended) else {
             self.counters.void_records += 1;
             return;

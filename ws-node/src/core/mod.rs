@@ -74,8 +74,12 @@ use writes::Writes;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Registration {
     No,
-    Asked { at: u64 },
+    Asked {
+        at: u64,
+    },
     Yes,
+    /// It was forgotten, and the process ends.
+    Over,
 }
 
 /// What a produced record was, to understand its report.
@@ -156,6 +160,8 @@ pub struct NodeCore {
     registration: Registration,
     /// This sid was registered once: a later one of this node is a successor, not a clock ahead.
     registered_before: bool,
+    /// When that was last heard: what is asked from then on is asked for this sid, under this data set.
+    registered_at: u64,
     state: NodeState,
     /// The table as last read, corrected by what this node knows better.
     view: Table,
@@ -228,6 +234,7 @@ impl NodeCore {
             sid,
             registration: Registration::No,
             registered_before: false,
+            registered_at: 0,
             state: NodeState::Up,
             view: Table::default(),
             homes: BTreeMap::new(),

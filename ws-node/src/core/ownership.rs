@@ -55,6 +55,7 @@ impl NodeCore {
             Registration::Asked { at } if now.mono < at + ASK_AGAIN_MS => return,
             Registration::No | Registration::Asked { .. } => return self.register(now),
             Registration::Yes => {}
+            Registration::Over => return,
         }
         if now.mono >= self.renewed_at + self.cfg.renew_every_ms()
             && self.renewing.is_none_or(|at| now.mono >= at + ASK_AGAIN_MS)
@@ -92,6 +93,7 @@ impl NodeCore {
                 weight: self.cfg.weight,
                 pins: self.cfg.pins.clone(),
                 load: self.load(),
+                gone: Default::default(),
             },
         })));
     }
@@ -109,9 +111,10 @@ impl NodeCore {
 
     pub(super) fn on_registered(&mut self, answer: Maybe<RegisterAnswer>, now: Now) {
         match answer {
+            _ if self.registration == Registration::Over => {}
             Some(RegisterAnswer::Registered) => {
                 self.registration = Registration::Yes;
-                self.registered_before = true;
+                (self.registered_before, self.registered_at) = (true, now.mono);
                 self.refresh(now);
                 self.tick_ownership(now);
             }
@@ -176,20 +179,40 @@ impl NodeCore {
             }
             Some(RenewAnswer::NewData(data_set)) => self.new_data_set(data_set, now),
             Some(RenewAnswer::Replaced) => self.out.push(Action::Replaced),
-            Some(RenewAnswer::NotRegistered) => self.registration = Registration::No,
+            Some(RenewAnswer::NotRegistered) => self.not_registered(sent, now),
             Some(RenewAnswer::Revoked) => self.new_life(now),
             None => {}
         }
     }
 
-    /// This sid was declared dead: another life begins, with no homes; sockets stay (rule 21).
-    fn new_life(&mut self, now: Now) {
+    /// The store has no row of this sid. Was it registered when that was asked, and under this data set, then it was
+    /// gone for so long that it was forgotten, and with it that its sid is over: what it still has to send would be
+    /// second messages, and its topic goes (rule 21).
+    fn not_registered(&mut self, asked: u64, now: Now) {
+        let was = self.registration == Registration::Yes && asked >= self.registered_at;
+        if !was || !self.cfg.on(Rule::Forgotten) {
+            self.registration =
+                if self.registration == Registration::Over { Registration::Over } else { Registration::No };
+            return;
+        }
+        self.give_up_life(now);
+        self.registration = Registration::Over;
+        self.out.push(Action::Forgotten);
+    }
+
+    /// What this sid owns and has to send is nobody's any more.
+    fn give_up_life(&mut self, now: Now) {
         for vnode in self.homes.keys().copied().collect::<Vec<_>>() {
             self.end_home(vnode, now);
         }
         self.claims.clear();
         let channels = std::mem::take(&mut self.channels).into_values();
         self.drop_items(channels.flat_map(Channel::into_dropped), Self::reply_unknown, now);
+    }
+
+    /// This sid was declared dead: another life begins, with no homes; sockets stay (rule 21).
+    fn new_life(&mut self, now: Now) {
+        self.give_up_life(now);
         self.tell_all_anew();
         self.sid = Sid::new(&self.cfg.node, now.wall.max(self.sid.born() + 1), self.cfg.random);
         self.registration = Registration::No;
@@ -199,6 +222,9 @@ impl NodeCore {
 
     /// The store's data is another one: nothing of the old rows holds (rule 19).
     pub(super) fn new_data_set(&mut self, data_set: DataSet, now: Now) {
+        if self.registration == Registration::Over {
+            return;
+        }
         if self.view.data_set == data_set {
             self.registration = Registration::No;
             return;
@@ -386,7 +412,7 @@ impl NodeCore {
                 self.refresh(now);
                 self.set_adrift(vnode, now);
             }
-            Some(ClaimAnswer::NotRegistered) => self.registration = Registration::No,
+            Some(ClaimAnswer::NotRegistered) => self.not_registered(sent, now),
             Some(ClaimAnswer::NewData(data_set)) => self.new_data_set(data_set, now),
             Some(ClaimAnswer::Settling) | None if self.state == NodeState::Draining => {
                 self.claims.remove(&vnode);

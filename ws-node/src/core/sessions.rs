@@ -237,6 +237,8 @@ impl NodeCore {
             }
         } else {
             match session.cursor.or(opened.acked) {
+                // What it acknowledged once is not known any more, and what came since may never have reached it.
+                None if opened.forgotten => Verdict::NotRecovered,
                 None => Verdict::Resume(opened.tail),
                 Some(c) if c.generation == generation && reachable(c.offset) => Verdict::Resume(c.offset),
                 Some(_) => Verdict::NotRecovered,

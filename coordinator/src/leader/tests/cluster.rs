@@ -67,6 +67,8 @@ pub(super) struct Cluster {
     pub moves: usize,
     pub refused: usize,
     pub changes: u64,
+    /// What the machines slept: only clocks that go on meanwhile show it.
+    pub slept_ms: u64,
 }
 
 pub(super) fn node_id(name: &str) -> NodeId {
@@ -90,6 +92,7 @@ impl Cluster {
             moves: 0,
             refused: 0,
             changes: 1,
+            slept_ms: 0,
         };
         for i in 0..coordinators {
             cluster.add_coordinator(LeaderConfig::new(format!("c{i}"), TTL));
@@ -123,7 +126,11 @@ impl Cluster {
 
     /// A leaving node is done: it goes in good order.
     pub(super) fn deregister(&mut self, i: usize) {
-        let request = Deregister { data_set: self.control.data_set.clone(), sid: self.nodes[i].sid.clone() };
+        let request = Deregister {
+            data_set: self.control.data_set.clone(),
+            sid: self.nodes[i].sid.clone(),
+            tombstone: false,
+        };
         self.control.deregister(&request);
         self.nodes[i].is = NodeIs::Gone;
         self.changes += 1;
@@ -215,6 +222,7 @@ impl Cluster {
 
     fn step_coordinator(&mut self, i: usize, table: &Arc<Table>) {
         let (now, changes, store) = (self.now, self.changes, self.store);
+        let boot_ms = now + self.slept_ms;
         let c = &mut self.coordinators[i];
         let mut events: Vec<LeaderEvent> =
             c.pending.extract_if(.., |(due, _)| *due <= now).map(|(_, e)| e).collect();
@@ -223,7 +231,7 @@ impl Cluster {
             (c.read_due, c.seen_changes) = (now + READ_EVERY, changes);
             if store != StoreIs::Down {
                 let table = Arc::clone(table);
-                c.pending.push((now + LATENCY, LeaderEvent::Table { table, asked_at: now }));
+                c.pending.push((now + LATENCY, LeaderEvent::Table { table, asked_at: now, boot_ms }));
             }
         }
         if now >= c.tick_due {
@@ -238,7 +246,7 @@ impl Cluster {
     }
 
     fn act(&mut self, i: usize, action: LeaderAction) {
-        let write = matches!(action, LeaderAction::Revoke { .. } | LeaderAction::Assign { .. });
+        let write = !matches!(action, LeaderAction::Lead(_) | LeaderAction::ProbeAdmin { .. });
         if write && self.coordinators[i].hold_writes {
             self.coordinators[i].held.push(action);
             return;
@@ -285,6 +293,11 @@ impl Cluster {
                 self.note_write(done);
                 LeaderEvent::Assigned(Some(done))
             }
+            LeaderAction::Forget(request) => {
+                let done = self.control.forget(&request);
+                self.note_write(done);
+                LeaderEvent::Forgot { sid: request.sid, done: Some(done) }
+            }
             LeaderAction::ProbeAdmin { .. } => unreachable!("not a question for the store"),
         }
     }
@@ -300,6 +313,7 @@ impl Cluster {
                 LeaderEvent::Revoked { sid: request.sid.clone(), done: None }
             }
             LeaderAction::Assign { .. } => LeaderEvent::Assigned(None),
+            LeaderAction::Forget(request) => LeaderEvent::Forgot { sid: request.sid.clone(), done: None },
             LeaderAction::Lead(_) | LeaderAction::ProbeAdmin { .. } => LeaderEvent::Led(None),
         }
     }

@@ -249,7 +249,7 @@ fn lead(actions: &[LeaderAction]) -> Option<&Lead> {
 
 fn table_of(data_set: &str, asked_at: u64) -> LeaderEvent {
     let table = Table { vnodes: 4, data_set: DataSet(data_set.into()), ..Table::default() };
-    LeaderEvent::Table { table: table.into(), asked_at }
+    LeaderEvent::Table { table: table.into(), asked_at, boot_ms: asked_at }
 }
 
 #[test]

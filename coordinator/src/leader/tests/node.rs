@@ -97,6 +97,7 @@ impl Cluster {
             weight: 1,
             pins: node.pins.clone(),
             load: Load::default(),
+            gone: Default::default(),
         };
         let request = Register { data_set: data_set.clone(), node: node.id.clone(), row };
         node.registered = self.control.register(&request) == RegisterAnswer::Registered;

@@ -191,6 +191,7 @@ fn table(
             weight: 1,
             pins: "auto".into(),
             load: Load::default(),
+            gone: Default::default(),
         };
         (node_id(name), row)
     };
@@ -238,7 +239,7 @@ fn after_an_answer_only_a_table_asked_for_later_is_planned_from() {
         |actions: Vec<LeaderAction>| actions.iter().any(|a| matches!(a, LeaderAction::Assign { .. }));
     let event = |asked_at| {
         let table = table(&[("a", NodeState::Up)], &[], &[], 4);
-        LeaderEvent::Table { table: table.into(), asked_at }
+        LeaderEvent::Table { table: table.into(), asked_at, boot_ms: asked_at }
     };
     leader.step(event(0), 0);
     leader.step(LeaderEvent::Led(Some(LeadAnswer::Leading)), 10);

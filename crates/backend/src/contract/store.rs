@@ -4,6 +4,7 @@
 //! `store_loss_contract!`). The random runs compare a store with the model, step by step, from a seed.
 
 pub mod claims;
+pub mod devices;
 pub mod due;
 pub mod inherited;
 pub mod live;
@@ -104,6 +105,7 @@ pub fn node_row(sid: &Sid) -> NodeRow {
         weight: 100,
         pins: "0-341,500".into(),
         load: Load { sessions: 3, messages_per_s: 1.5, accepts_per_s: 9, at_home: 2, lag: 1 },
+        gone: Default::default(),
     }
 }
 
@@ -292,7 +294,10 @@ impl Owner {
     }
 
     pub async fn open(&mut self, name: &str) -> Opened {
-        let device = Some(roost_proto::DeviceId::new("phone").expect("a valid device id"));
+        self.open_as(name, Some(roost_proto::DeviceId::new("phone").expect("a valid device id"))).await
+    }
+
+    pub async fn open_as(&mut self, name: &str, device: Option<roost_proto::DeviceId>) -> Opened {
         match self.write(vec![Op::Open { user: user(name), device }]).await.pop() {
             Some(OpResult::Opened(opened)) => opened,
             other => panic!("wanted where the device stands, got {other:?}"),
@@ -315,6 +320,8 @@ macro_rules! store_contract {
             nodes::the_first_to_open_the_ring_names_the_data_set_and_its_size_stays,
             nodes::a_later_sid_replaces_and_an_earlier_does_not,
             nodes::only_a_nodes_own_sid_removes_its_row,
+            nodes::a_node_that_left_may_leave_a_tombstone_of_its_sid,
+            nodes::only_the_leader_forgets_and_only_who_is_gone,
             nodes::a_renewal_shows_that_the_node_lives,
             nodes::a_sid_that_is_over_is_told_so_by_its_renewal,
             nodes::a_leader_stays_until_its_beat_is_seen_frozen,
@@ -359,6 +366,8 @@ macro_rules! store_contract {
             streams::operations_of_one_write_see_each_other,
             streams::an_acked_cursor_only_grows,
             streams::how_far_a_user_has_read_only_grows_and_is_no_devices,
+            devices::the_devices_used_last_are_kept,
+            devices::a_device_that_may_be_a_forgotten_one_is_told_apart_from_a_new_one,
             due::what_is_due_is_settled_or_reported_once,
             tickets::an_event_waits_until_a_result_or_the_end_of_its_time,
             tickets::a_result_for_somebody_unknown_is_not_taken,

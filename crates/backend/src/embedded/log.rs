@@ -158,6 +158,13 @@ impl Log for EmbeddedLog {
         Err(LogError::Partitions { topic, found, wanted })
     }
 
+    async fn remove_topic(&self, topic: &str) -> Result<bool, LogError> {
+        let Some(found) = self.shared.topics.remove(topic) else { return Ok(false) };
+        let id = found.id;
+        self.shared.db.write(move |db| db::remove(db, id)).await?;
+        Ok(true)
+    }
+
     /// Both lanes are the same here: a record is written, or SQLite says why not.
     fn producer(&self, _lane: Lane, reports: mpsc::Sender<Report>) -> Result<Arc<dyn Producer>, LogError> {
         let runtime = tokio::runtime::Handle::try_current().map_err(|e| LogError::Refused(e.to_string()))?;

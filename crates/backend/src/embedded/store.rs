@@ -178,6 +178,11 @@ impl Store for EmbeddedStore {
         Ok(self.hint_if(done, done))
     }
 
+    async fn forget(&self, request: &Forget) -> Result<bool, StoreError> {
+        let done = self.control().forget(request);
+        Ok(self.hint_if(done && request.gone_for_s.is_none(), done))
+    }
+
     async fn assign(&self, request: &Assign) -> Result<bool, StoreError> {
         let done = self.control().assign(request);
         Ok(self.hint_if(done, done))

@@ -67,14 +67,6 @@ impl KafkaLog {
         Ok(log)
     }
 
-    /// Removes a topic with all that is in it; false if there is none. For operators: no process removes one.
-    ///
-    /// # Errors
-    /// [`LogError`]; safe to repeat.
-    pub async fn remove_topic(&self, topic: &str) -> Result<bool, LogError> {
-        topics::remove(&self.config, topic).await
-    }
-
     fn reader(
         &self,
         topic: &str,
@@ -96,6 +88,10 @@ impl KafkaLog {
 impl Log for KafkaLog {
     async fn ensure_topic(&self, topic: &str, spec: TopicSpec) -> Result<(), LogError> {
         topics::ensure(&self.control, &self.ends, &self.config, topic, spec).await
+    }
+
+    async fn remove_topic(&self, topic: &str) -> Result<bool, LogError> {
+        topics::remove(&self.config, topic).await
     }
 
     fn producer(&self, lane: Lane, reports: mpsc::Sender<Report>) -> Result<Arc<dyn Producer>, LogError> {

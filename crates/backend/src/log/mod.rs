@@ -122,11 +122,16 @@ pub trait LogReader: Send {
 /// 10. `committed` is where each partition was last committed, by whatever process; absent: never, or it was forgotten
 ///     after days in which nobody committed it.
 /// 11. `first` is the offset of the earliest record of the partition, or the end if there is none.
+/// 12. `remove_topic` removes a topic with all that is in it, which may take the log a while; false if there is none.
 #[async_trait]
 pub trait Log: Send + Sync {
     /// # Errors
     /// [`LogError`]; safe to repeat.
     async fn ensure_topic(&self, topic: &str, spec: TopicSpec) -> Result<(), LogError>;
+
+    /// # Errors
+    /// [`LogError`]; safe to repeat.
+    async fn remove_topic(&self, topic: &str) -> Result<bool, LogError>;
 
     /// A new producer; its reports go to `reports`, which the caller must keep reading.
     ///

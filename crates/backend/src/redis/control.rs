@@ -23,6 +23,7 @@ pub struct ControlScripts {
     lead: Script,
     resign: Script,
     revoke: Script,
+    forget: Script,
     assign: Script,
 }
 
@@ -39,6 +40,7 @@ impl ControlScripts {
             lead: with_lib(include_str!("lead.lua")),
             resign: with_lib(include_str!("resign.lua")),
             revoke: with_lib(include_str!("revoke.lua")),
+            forget: with_lib(include_str!("forget.lua")),
             assign: with_lib(include_str!("assign.lua")),
         }
     }
@@ -138,7 +140,7 @@ impl RedisStore {
 
     pub(super) async fn do_deregister(&self, request: &Deregister) -> Result<(), StoreError> {
         let mut script = self.control.deregister.key(keys::RING);
-        script.key(keys::NODES).arg(request.sid.as_str());
+        script.key(keys::NODES).arg(request.sid.as_str()).arg(u8::from(request.tombstone));
         self.control(&script).await.map(drop)
     }
 
@@ -236,6 +238,14 @@ impl RedisStore {
         let mut script = self.control.revoke.key(keys::RING);
         script.key(keys::LEADER).key(keys::NODES);
         script.arg(&request.data_set.0).arg(&request.token).arg(request.sid.as_str()).arg(request.beat);
+        Ok(matches!(self.control(&script).await?, Answer::Said(word, _) if word == "done"))
+    }
+
+    pub(super) async fn do_forget(&self, request: &Forget) -> Result<bool, StoreError> {
+        let mut script = self.control.forget.key(keys::RING);
+        let for_s = request.gone_for_s.map(|s| s.to_string()).unwrap_or_default();
+        script.key(keys::LEADER).key(keys::NODES);
+        script.arg(&request.data_set.0).arg(&request.token).arg(request.sid.as_str()).arg(for_s);
         Ok(matches!(self.control(&script).await?, Answer::Said(word, _) if word == "done"))
     }
 

@@ -141,7 +141,7 @@ impl Named {
                 push(&cursor.offset);
             }
             Op::Read { user, cursor } => {
-                push(&"ack");
+                push(&"read");
                 push(&self.user(user));
                 push(&keys::READ);
                 push(&cursor.generation);
@@ -306,6 +306,7 @@ impl RedisStore {
         script.arg(request.trim.0).arg(request.now_ms);
         script.arg(self.config.stream_max_len).arg(self.config.stream_max_age_ms).arg(TAILS_KEPT_MS);
         script.arg(IDS_KEPT_MS).arg(IDS_EXPIRE_MS).arg(numbers_prefix(vnode, fence.epoch));
+        script.arg(DEVICES_KEPT).arg(keys::USES).arg(keys::USED).arg(keys::FORGOT);
         script.arg(named.streams.len());
         for stream in &named.streams {
             script.key(keys::stream(vnode, stream)).key(keys::tail(vnode, stream));
@@ -589,6 +590,7 @@ fn result(mut fields: Fields) -> Result<OpResult, StoreError> {
             tail: Offset(fields.number()?),
             first: Offset(fields.number()?),
             acked: cursor_if_any(&fields.bytes()?)?,
+            forgotten: fields.number()? != 0,
             read: cursor_if_any(&fields.bytes()?)?,
             presence: PresenceRow { roster: fields.json_if_any()?, seen: fields.json_if_any()? },
         })),

@@ -88,6 +88,15 @@ pub fn ticket(client: &UserId, event: &MessageId) -> String {
 /// Field of [`cursors`] for what the user has read: no device is called so.
 pub const READ: &str = "\nread";
 
+/// Field of [`cursors`]: devices of the user were forgotten.
+pub const FORGOT: &str = "\nforgot";
+
+/// Field of [`cursors`]: how many uses of devices there were.
+pub const USES: &str = "\nuses";
+
+/// Before the device in a field of [`cursors`]: the number of its last use.
+pub const USED: &str = "\n\n";
+
 /// Field of [`due`] and [`wanted`].
 pub fn place(user: &UserId, cursor: Cursor) -> String {
     format!("{user}\n{}:{}", cursor.generation, cursor.offset)
@@ -107,7 +116,7 @@ pub fn seen(vnode: VnodeId, user: &UserId) -> String {
     format!("{{v{vnode}}}:seen:{user}")
 }
 
-/// Hash: device, or [`READ`] → `<generation>:<offset>`.
+/// Hash: device, or [`READ`] → `<generation>:<offset>`; [`USED`] and device, or [`USES`] → a number; [`FORGOT`] → `1`.
 pub fn cursors(vnode: VnodeId, user: &UserId) -> String {
     format!("{{v{vnode}}}:cursors:{user}")
 }

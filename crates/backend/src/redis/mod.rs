@@ -165,6 +165,10 @@ impl Store for RedisStore {
         self.do_revoke(request).await
     }
 
+    async fn forget(&self, request: &Forget) -> Result<bool, StoreError> {
+        self.do_forget(request).await
+    }
+
     async fn assign(&self, request: &Assign) -> Result<bool, StoreError> {
         self.do_assign(request).await
     }

@@ -28,6 +28,7 @@ local trim, now = tonumber(arg()), math.max(tonumber(arg()), tonumber(head[5] or
 local max_len, max_age, tails_kept = arg(), arg(), arg()
 local ids_slice, ids_kept = tonumber(arg()), arg()
 local numbers_prefix = arg()
+local devices_kept, uses_field, used_prefix, forgot_field = tonumber(arg()), arg(), arg(), arg()
 
 local streams, users, told, seq = {}, {}, {}, fence
 for i = 1, tonumber(arg()) do
@@ -176,24 +177,71 @@ local function set_member()
   return {'member'}
 end
 
+-- A device was used: it has its cursor for longer than those used before.
+local function used(cursors, device)
+  redis.call('HSET', cursors, used_prefix .. device, redis.call('HINCRBY', cursors, uses_field, 1))
+  redis.call('PEXPIRE', cursors, tails_kept)
+end
+
+-- Of too many devices those go that were used before the others; earlier versions said nothing of uses. What they
+-- left may be of any number: then a part is looked at each time, which has more that go than one that comes.
+local function forget(cursors, device, is_new)
+  -- A device has two fields, and three are of none.
+  if not is_new and redis.call('HLEN', cursors) <= 2 * devices_kept + 3 then return end
+  local others, fields = {}, {}
+  for _, field in ipairs(redis.call('HRANDFIELD', cursors, 4 * devices_kept)) do
+    if string.sub(field, 1, 1) ~= '\n' and field ~= device then
+      others[#others + 1] = {name = field}
+      fields[#fields + 1] = used_prefix .. field
+    end
+  end
+  local over = #others + 1 - devices_kept
+  if over <= 0 then return end
+  local uses = redis.call('HMGET', cursors, unpack(fields))
+  for i, other in ipairs(others) do other.use = tonumber(uses[i] or '-1') end
+  table.sort(others, function(a, b) return a.use < b.use end)
+  for i = 1, over do redis.call('HDEL', cursors, others[i].name, used_prefix .. others[i].name) end
+  redis.call('HSET', cursors, forgot_field, '1')
+end
+
 local function open()
   local stream, user, name = streams[tonumber(arg())], users[tonumber(arg())], arg()
   local device, of_user = arg(), arg()
   local offset, first = ends(stream)
   local acked = device ~= '' and redis.call('HGET', user.cursors, device) or ''
+  local forgotten = 0
+  if acked ~= '' then
+    used(user.cursors, device)
+  elseif device ~= '' then
+    forgotten = redis.call('HEXISTS', user.cursors, forgot_field)
+  end
   local roster, seen = redis.call('HGET', presence, name), redis.call('GET', user.seen)
   local read = redis.call('HGET', user.cursors, of_user)
-  return {'opened', offset, first, acked or '', read or '', roster or '', seen or ''}
+  return {'opened', offset, first, acked, num(forgotten), read or '', roster or '', seen or ''}
+end
+
+-- Raises a cursor; says where and which, and whether it is a new one.
+local function raise()
+  local cursors, field, of, offset = users[tonumber(arg())].cursors, arg(), arg(), arg()
+  local before = redis.call('HGET', cursors, field)
+  local was_of, was = string.match(before or '', '^(%d+):(%d+)$')
+  was_of, was = tonumber(was_of or '-1'), tonumber(was or '-1')
+  if tonumber(of) > was_of or (tonumber(of) == was_of and tonumber(offset) > was) then
+    redis.call('HSET', cursors, field, of .. ':' .. offset)
+  end
+  redis.call('PEXPIRE', cursors, tails_kept)
+  return cursors, field, not before
 end
 
 local function ack()
-  local user, device, of, offset = users[tonumber(arg())], arg(), arg(), arg()
-  local was_of, was = string.match(redis.call('HGET', user.cursors, device) or '', '^(%d+):(%d+)$')
-  was_of, was = tonumber(was_of or '-1'), tonumber(was or '-1')
-  if tonumber(of) > was_of or (tonumber(of) == was_of and tonumber(offset) > was) then
-    redis.call('HSET', user.cursors, device, of .. ':' .. offset)
-  end
-  redis.call('PEXPIRE', user.cursors, tails_kept)
+  local cursors, device, is_new = raise()
+  used(cursors, device)
+  forget(cursors, device, is_new)
+  return {'acked'}
+end
+
+local function read()
+  raise()
   return {'acked'}
 end
 
@@ -231,7 +279,8 @@ end
 if at < #ARGV then redis.call('HSET', head_key, 'seq', head[3]) end
 if trim > 0 then redis.call('XTRIM', outbox, 'MINID', '=', num(trim + 1)) end
 local operations, results = {append = append, event = event, presence = set_presence, open = open, ack = ack,
-  tail = tail, member = set_member, settle = settle, undelivered = undelivered, receipts = receipts}, {}
+  read = read, tail = tail, member = set_member, settle = settle, undelivered = undelivered,
+  receipts = receipts}, {}
 while at < #ARGV do results[#results + 1] = operations[arg()]() end
 
 for _, stream in ipairs(streams) do

@@ -61,11 +61,13 @@ pub use types::*;
 ///     waits until one message is taken that [`Closes`] it.
 /// 17. `read`, `page` and `activate` hold up other calls for no longer than some 256 KiB take, however much there is:
 ///     what is more is left, or brought in pieces that are all of one activation.
+/// 18. Of a user's devices the [`DEVICES_KEPT`] used last are kept. A device that may have been forgotten is told
+///     apart from a new one for as long as anything is kept of its user's devices.
 #[async_trait]
 pub trait Store: Send + Sync {
     async fn open_ring(&self, vnodes: u32) -> Result<DataSet, StoreError>;
     async fn register(&self, request: &Register) -> Result<RegisterAnswer, StoreError>;
-    /// Removes the node's row if it still is this sid's.
+    /// Removes the node's row if it still is this sid's, or leaves it as a tombstone.
     async fn deregister(&self, request: &Deregister) -> Result<(), StoreError>;
     async fn table(&self) -> Result<Table, StoreError>;
     async fn claim(&self, request: &Claim) -> Result<ClaimAnswer, StoreError>;
@@ -79,6 +81,9 @@ pub trait Store: Send + Sync {
     async fn resign(&self, request: &Resign) -> Result<bool, StoreError>;
     /// Marks a node revoked if its sid and beat are still those seen. True if it was done.
     async fn revoke(&self, request: &Revoke) -> Result<bool, StoreError>;
+    /// Of a node that is revoked, if its sid is still the one seen: notes for how long, or removes its row. True if it
+    /// was done.
+    async fn forget(&self, request: &Forget) -> Result<bool, StoreError>;
     /// Changes targets in the assignment. False if the token does not lead or the version moved on.
     async fn assign(&self, request: &Assign) -> Result<bool, StoreError>;
     /// A counter that moves when the table may have changed.

@@ -50,6 +50,10 @@ impl Default for StoreConfig {
 /// Tails, acked cursors and last-seen times outlive the hot window by this long.
 pub const TAILS_KEPT_MS: u64 = 30 * 86_400_000;
 
+/// Devices of a user whose acknowledged cursors are kept: those used last. Nobody has so many; a client that makes a
+/// name up for each connection would fill the store with them otherwise.
+pub const DEVICES_KEPT: usize = 64;
+
 /// The random name of one life of the store's data (core rule 19).
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize, Default)]
 #[serde(transparent)]
@@ -62,7 +66,7 @@ pub enum NodeState {
     Up,
     /// Asked to stop: gives everything away, gets nothing.
     Draining,
-    /// Declared dead by the leader; its sid is over.
+    /// Declared dead by the leader, or it left; its sid is over.
     Revoked,
 }
 
@@ -96,6 +100,25 @@ pub struct NodeRow {
     /// `ASSIGNED_VNODES` as written.
     pub pins: String,
     pub load: Load,
+    /// Of a sid that is over.
+    #[serde(default, skip_serializing_if = "Gone::is_default")]
+    pub gone: Gone,
+}
+
+/// What is known of a node that is gone. Its row is the tombstone of its sid: what that one sent and what comes late
+/// is void as long as the row is there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Default)]
+pub struct Gone {
+    /// In good order, rather than declared dead.
+    pub left: bool,
+    /// For how long leaders saw it so, in seconds; they note it now and then.
+    pub for_s: u64,
+}
+
+impl Gone {
+    fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
 }
 
 /// One vnode's lease.
@@ -178,6 +201,8 @@ pub enum RegisterAnswer {
 pub struct Deregister {
     pub data_set: DataSet,
     pub sid: Sid,
+    /// The row stays as a tombstone ([`Gone`]), until the leader removes it ([`Forget`]).
+    pub tombstone: bool,
 }
 
 #[derive(Debug, Clone)]
@@ -265,6 +290,16 @@ pub struct Revoke {
     pub token: String,
     pub sid: Sid,
     pub beat: u64,
+}
+
+/// Of a node that is revoked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Forget {
+    pub data_set: DataSet,
+    pub token: String,
+    pub sid: Sid,
+    /// For so long it was seen so by now ([`Gone::for_s`]); `None`: its row goes.
+    pub gone_for_s: Option<u64>,
 }
 
 #[derive(Debug, Clone)]
@@ -485,12 +520,13 @@ pub enum Op {
     Tail {
         stream: StreamId,
     },
-    /// A barrier that reads where `device` of `user` stands.
+    /// A barrier that reads where `device` of `user` stands. It counts as a use of a device that is known.
     Open {
         user: UserId,
         device: Option<DeviceId>,
     },
-    /// Raises the device's acked cursor; a smaller one changes nothing.
+    /// Raises the device's acked cursor; a smaller one changes nothing. Of more than [`DEVICES_KEPT`] devices those
+    /// are forgotten that were used before the others.
     Ack {
         user: UserId,
         device: DeviceId,
@@ -674,6 +710,8 @@ pub struct Opened {
     pub first: Offset,
     /// The device's acked cursor.
     pub acked: Option<Cursor>,
+    /// It is unknown, and devices of its user were forgotten: it may be one of them.
+    pub forgotten: bool,
     /// Up to where its user has read.
     pub read: Option<Cursor>,
     pub presence: PresenceRow,

@@ -78,6 +78,36 @@ async fn keys_have_the_documented_names_types_and_lifetimes() {
     assert_eq!(entries.iter().map(|e| e.0.as_str()).collect::<Vec<_>>(), ["1-0", "2-0"]);
 }
 
+/// An earlier version kept every device, and said nothing of uses.
+#[tokio::test]
+async fn devices_of_an_earlier_version_go_first_and_a_few_at_a_time() {
+    let Some(fixture) = RedisFixture::any().await else { return };
+    let a = Process::start(&fixture).await;
+    let mut owner = a.own(V, &sid("ws-1", 1), Epoch(10)).await;
+    let key = "{v17}:cursors:bob";
+    let before: Vec<String> = (0..1000).map(|n| format!("old{n}")).collect();
+    let words: Vec<&str> = ["HSET", key].into_iter().chain(before.iter().flat_map(|d| [d, "10:1"])).collect();
+    assert_eq!(asked::<i64>(&fixture, &words).await, 1000);
+    let of = |name: &str| DeviceId::new(name).unwrap();
+    let known = owner.open_as("bob", Some(of("old7"))).await;
+    assert_eq!((known.acked, known.forgotten), (Some(Cursor::new(Epoch(10), Offset(1))), false));
+    let ack = Op::Ack { user: user("bob"), device: of("phone"), cursor: Cursor::new(Epoch(10), Offset(2)) };
+    owner.write(vec![ack.clone()]).await;
+    let left: i64 = asked(&fixture, &["HLEN", key]).await;
+    assert!((700..950).contains(&left), "a part of them went: {left}");
+    for _ in 0..20 {
+        owner.write(vec![ack.clone()]).await;
+    }
+    let left: i64 = asked(&fixture, &["HLEN", key]).await;
+    assert!(left <= 2 * DEVICES_KEPT as i64 + 3, "{left}");
+    for (device, offset) in [("phone", 2), ("old7", 1)] {
+        let opened = owner.open_as("bob", Some(of(device))).await;
+        assert_eq!(opened.acked, Some(Cursor::new(Epoch(10), Offset(offset))), "{device} was used since");
+    }
+    let phone: String = asked(&fixture, &["HGET", key, "phone"]).await;
+    assert_eq!(phone, "10:2", "as the earlier version reads it");
+}
+
 #[tokio::test]
 async fn a_redis_that_evicts_is_refused() {
     let Some(fixture) = RedisFixture::with(&["--maxmemory-policy", "allkeys-lru"]).await else { return };

@@ -20,6 +20,10 @@ const JWKS_HINT: &str = "not supported yet: use JWT_SECRET or JWT_PUBLIC_KEY_FIL
 const SASL_HINT: &str = "KAFKA_SECURITY_PROTOCOL asks for SASL";
 /// Times that people set are at most ten minutes, in milliseconds; more is a slip of a digit.
 const MS_MAX: u64 = 600_000;
+/// What a node that is gone had on its way is gone after half an hour at most; a day also covers clocks that differ.
+const FORGET_AFTER_MIN_S: u64 = 86_400;
+/// A year: longer is for ever.
+const FORGET_AFTER_MAX_S: u64 = 365 * 86_400;
 /// What waits that long is in the memory of nodes.
 const UNDELIVERED_AFTER_MAX_MS: u64 = 3_600_000;
 
@@ -142,6 +146,8 @@ pub struct Tuning {
     pub undelivered_after_ms: u64,
     /// How long an event of a client waits for a result before the client is told.
     pub event_timeout_ms: u64,
+    /// After so long what a node left behind that is gone is removed; 0: never.
+    pub forget_after_s: u64,
     /// The hot window of a stream: messages, and their age.
     pub stream_max_len: u64,
     pub stream_max_age_s: u64,
@@ -156,6 +162,7 @@ impl Default for Tuning {
             presence_grace_ms: 20_000,
             undelivered_after_ms: 30_000,
             event_timeout_ms: 30_000,
+            forget_after_s: 7 * 86_400,
             stream_max_len: 1_000,
             stream_max_age_s: 86_400,
         }
@@ -186,6 +193,7 @@ struct Raw {
     presence_grace_ms: Option<String>,
     undelivered_after_ms: Option<String>,
     event_timeout_ms: Option<String>,
+    forget_after_s: Option<String>,
     stream_max_len: Option<String>,
     stream_max_age_s: Option<String>,
     connections_max: Option<String>,
@@ -334,6 +342,12 @@ fn tuning(raw: &mut Raw) -> Result<Tuning, ConfigError> {
             number(0..=UNDELIVERED_AFTER_MAX_MS),
         )?,
         event_timeout_ms: ms("EVENT_TIMEOUT_MS", raw.event_timeout_ms.take(), default.event_timeout_ms, 100)?,
+        forget_after_s: field(
+            "FORGET_AFTER_S",
+            raw.forget_after_s.take(),
+            default.forget_after_s,
+            forget_after,
+        )?,
         stream_max_len: field(
             "STREAM_MAX_LEN",
             raw.stream_max_len.take(),
@@ -378,6 +392,15 @@ fn http(raw: &mut Raw) -> Result<HttpLimits, ConfigError> {
         )?,
         ..HttpLimits::default()
     })
+}
+
+fn forget_after(raw: &str) -> Result<u64, String> {
+    match number(0..=FORGET_AFTER_MAX_S)(raw)? {
+        s @ 1..FORGET_AFTER_MIN_S => {
+            Err(format!("{s} is too short: 0 for never, or at least {FORGET_AFTER_MIN_S}"))
+        }
+        s => Ok(s),
+    }
 }
 
 fn secret(raw: &str) -> Result<Secret, String> {

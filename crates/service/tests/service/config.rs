@@ -62,6 +62,7 @@ fn what_is_not_set_is_as_the_contract_says() {
         presence_grace_ms: 20_000,
         undelivered_after_ms: 30_000,
         event_timeout_ms: 30_000,
+        forget_after_s: 604_800,
         stream_max_len: 1000,
         stream_max_age_s: 86_400,
     };
@@ -93,6 +94,7 @@ fn what_is_set_is_read() {
         ("LEASE_TTL_MS", "500"),
         ("PRESENCE_LINGER_MS", "0"),
         ("UNDELIVERED_AFTER_MS", "0"),
+        ("FORGET_AFTER_S", "0"),
         ("HANDSHAKES_PER_S", "0"),
         ("CONNECTIONS_MAX", "9"),
         ("TRUSTED_PROXIES", "10.0.0.5, fd00::/8"),
@@ -155,6 +157,7 @@ fn a_wrong_value_names_its_variable_in_one_line_and_shows_no_secret() {
         ("PRESENCE_LINGER_MS", &["600001", "x"]),
         ("PRESENCE_GRACE_MS", &["600001", "x"]),
         ("UNDELIVERED_AFTER_MS", &["3600001", "30s"]),
+        ("FORGET_AFTER_S", &["1", "86399", "31536001", "7d", "-1"]),
         ("STREAM_MAX_LEN", &["0", "1000001", "x"]),
         ("STREAM_MAX_AGE_S", &["0", "2592001", "1d"]),
         ("CONNECTIONS_MAX", &["0", "x"]),

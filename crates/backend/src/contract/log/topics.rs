@@ -34,6 +34,23 @@ pub async fn another_partition_count_is_refused(f: &Fixture) {
     f.log.ensure_topic(&topic, spec(2)).await.expect("unchanged");
 }
 
+/// Promise 12.
+pub async fn a_removed_topic_is_gone_and_others_stay(f: &Fixture) {
+    let (gone, stays) = (f.topic(2).await, f.topic(1).await);
+    let mut sender = f.sender();
+    sender.send(&gone, 1).await;
+    sender.send(&stays, 0).await;
+    assert!(f.log.remove_topic(&gone).await.expect("removed"));
+    let removed = async {
+        while f.log.remove_topic(&gone).await.expect("an answer") || f.log.end(&gone, 1).await.is_ok() {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    timeout(SOON, removed).await.expect("brokers take a moment");
+    assert!(!f.log.remove_topic(&f.name()).await.expect("there was none"));
+    assert_eq!(f.log.end(&stays, 0).await.expect("an end"), 1);
+}
+
 /// Promise 8.
 pub async fn the_end_is_past_everything_reported_before_the_question(f: &Fixture) {
     let topic = f.topic(2).await;

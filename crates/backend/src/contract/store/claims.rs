@@ -63,7 +63,7 @@ pub async fn a_row_of_a_revoked_or_removed_sid_is_taken(fixture: &dyn Fixture) {
     assert_eq!(a.lead("boss", None).await, LeadAnswer::Leading);
     assert!(a.revoke("boss", &one, 0).await);
     assert!(a.granted(V, &two).await > v);
-    let leave = Deregister { data_set: a.data_set.clone(), sid: one };
+    let leave = Deregister { data_set: a.data_set.clone(), sid: one, tombstone: false };
     a.store.deregister(&leave).await.expect("the store answers");
     assert!(a.granted(W, &two).await > w);
 }
@@ -73,7 +73,7 @@ pub async fn a_row_of_a_later_sid_than_the_registered_is_held(fixture: &dyn Fixt
     let a = Process::start(fixture).await;
     let late = a.join("ws-1", 10).await;
     let epoch = a.granted(V, &late).await;
-    let leave = Deregister { data_set: a.data_set.clone(), sid: late.clone() };
+    let leave = Deregister { data_set: a.data_set.clone(), sid: late.clone(), tombstone: false };
     a.store.deregister(&leave).await.expect("the store answers");
     let (early, other) = (a.join("ws-1", 9).await, a.join("ws-2", 1).await);
     let row = Row { sid: late, epoch, ready: false };

@@ -39,11 +39,55 @@ pub async fn a_later_sid_replaces_and_an_earlier_does_not(fixture: &dyn Fixture)
 pub async fn only_a_nodes_own_sid_removes_its_row(fixture: &dyn Fixture) {
     let a = Process::start(fixture).await;
     let sid_now = a.join("ws-1", 2).await;
-    let leave = |sid: Sid| Deregister { data_set: a.data_set.clone(), sid };
+    let leave = |sid: Sid| Deregister { data_set: a.data_set.clone(), sid, tombstone: false };
     a.store.deregister(&leave(sid("ws-1", 1))).await.expect("the store answers");
     assert!(a.table().await.nodes.contains_key(&node("ws-1")));
     a.store.deregister(&leave(sid_now)).await.expect("the store answers");
     assert!(a.table().await.nodes.is_empty());
+}
+
+pub async fn a_node_that_left_may_leave_a_tombstone_of_its_sid(fixture: &dyn Fixture) {
+    let a = Process::start(fixture).await;
+    let sid_now = a.join("ws-1", 2).await;
+    let leave = |sid: Sid| Deregister { data_set: a.data_set.clone(), sid, tombstone: true };
+    a.store.deregister(&leave(sid("ws-1", 1))).await.expect("the store answers");
+    assert_eq!(a.table().await.nodes[&node("ws-1")], node_row(&sid_now), "of another life");
+    for _ in 0..2 {
+        a.store.deregister(&leave(sid_now.clone())).await.expect("the store answers");
+        let gone = Gone { left: true, for_s: 0 };
+        let wanted = NodeRow { state: NodeState::Revoked, gone, ..node_row(&sid_now) };
+        assert_eq!(a.table().await.nodes[&node("ws-1")], wanted);
+    }
+    assert!(a.table().await.ended(&sid_now));
+    assert_eq!(a.renew(&sid_now, &[]).await, RenewAnswer::Revoked);
+    let next = a.join("ws-1", 3).await;
+    assert_eq!(a.table().await.nodes[&node("ws-1")], node_row(&next), "nothing is left of it");
+}
+
+/// Promise 6.
+pub async fn only_the_leader_forgets_and_only_who_is_gone(fixture: &dyn Fixture) {
+    let a = Process::start(fixture).await;
+    let sid_now = a.join("ws-1", 2).await;
+    assert_eq!(a.lead("boss", None).await, LeadAnswer::Leading);
+    let forget = |token: &str, sid: &Sid, gone_for_s| Forget {
+        data_set: a.data_set.clone(),
+        token: token.into(),
+        sid: sid.clone(),
+        gone_for_s,
+    };
+    let done = async |request: Forget| a.store.forget(&request).await.expect("the store answers");
+    assert!(!done(forget("boss", &sid_now, None)).await, "it lives");
+    assert!(a.revoke("boss", &sid_now, 0).await);
+    assert!(!done(forget("other", &sid_now, None)).await, "not the leader");
+    assert!(!done(forget("boss", &sid("ws-1", 1), None)).await, "not the sid");
+    assert!(done(forget("boss", &sid_now, Some(3600))).await);
+    let row = a.table().await.nodes[&node("ws-1")].clone();
+    assert_eq!((row.state, row.gone), (NodeState::Revoked, Gone { left: false, for_s: 3600 }));
+    assert!(done(forget("boss", &sid_now, None)).await);
+    assert!(!done(forget("boss", &sid_now, None)).await, "it is not there any more");
+    assert!(a.table().await.nodes.is_empty());
+    assert_eq!(a.renew(&sid_now, &[]).await, RenewAnswer::NotRegistered, "should it wake up");
+    assert_eq!(a.claim(V, &sid_now).await, ClaimAnswer::NotRegistered);
 }
 
 /// Core rule 23: the beat is what a leader watches.

@@ -83,10 +83,11 @@ impl Run {
     }
 
     async fn step(&mut self, at: &str) {
-        match self.random.random_range(0..20) {
+        match self.random.random_range(0..21) {
             0..3 => self.register(at).await,
             3 => {
-                let request = Deregister { data_set: self.process.data_set.clone(), sid: self.sid() };
+                let (data_set, tombstone) = (self.process.data_set.clone(), self.one(&[true, false]));
+                let request = Deregister { data_set, sid: self.sid(), tombstone };
                 self.model.deregister(&request);
                 self.process.store.deregister(&request).await.expect("the store answers");
             }
@@ -110,6 +111,16 @@ impl Run {
                 let data_set = self.process.data_set.clone();
                 let request = Revoke { data_set, token: token.into(), sid: sid.clone(), beat };
                 assert_eq!(self.process.revoke(token, &sid, beat).await, self.model.revoke(&request), "{at}");
+            }
+            19 => {
+                let request = Forget {
+                    data_set: self.process.data_set.clone(),
+                    token: self.one(&["a", "b"]).into(),
+                    sid: self.sid(),
+                    gone_for_s: self.one(&[None, None, Some(0), Some(7200)]),
+                };
+                let done = self.process.store.forget(&request).await.expect("the store answers");
+                assert_eq!(done, self.model.forget(&request), "{at}");
             }
             _ => {
                 let version = self.model.table(MODEL_NOW).assignment.version;

@@ -82,7 +82,16 @@ impl Run<'_> {
     }
 
     fn device(&mut self) -> DeviceId {
-        DeviceId::new(self.one(&["phone", "laptop"])).expect("a valid device id")
+        let made_up = format!("d{}", self.random.random_range(0..2 * DEVICES_KEPT));
+        let name = if self.often(80) { self.one(&["phone", "laptop"]).to_owned() } else { made_up };
+        DeviceId::new(name).expect("a valid device id")
+    }
+
+    /// Of more devices than are kept.
+    fn ack_of_many(&mut self) -> Op {
+        let device = format!("d{}", self.random.random_range(0..2 * DEVICES_KEPT));
+        let device = DeviceId::new(device).expect("a valid device id");
+        Op::Ack { user: user("bob"), device, cursor: self.place() }
     }
 
     async fn change_data_set(&mut self) {
@@ -153,7 +162,10 @@ impl Run<'_> {
             _ => self.now_ms + self.random.random_range(0..1000),
         };
         let count = self.random.random_range(0..8);
-        let ops = (0..count).map(|_| self.op()).collect();
+        let mut ops: Vec<_> = (0..count).map(|_| self.op()).collect();
+        if self.often(5) {
+            ops.extend((0..DEVICES_KEPT).map(|_| self.ack_of_many()));
+        }
         let trim = Seq(fence.seq.0.saturating_sub(self.random.random_range(0..6)));
         let write = Write { fence, now_ms: self.now_ms, trim, ops };
         let wanted = self.model.write(&write, &SETTINGS);

@@ -188,10 +188,18 @@ pub async fn operations_of_one_write_see_each_other(fixture: &dyn Fixture) {
         tail: Offset(0),
         first: Offset(1),
         acked: None,
+        forgotten: false,
         read: None,
         presence: PresenceRow::default(),
     };
-    let after = Opened { tail: Offset(2), first: Offset(1), acked: Some(cursor), read: None, presence };
+    let after = Opened {
+        tail: Offset(2),
+        first: Offset(1),
+        acked: Some(cursor),
+        forgotten: false,
+        read: None,
+        presence,
+    };
     let nowhere = Opened { acked: None, ..after.clone() };
     let wanted = [
         OpResult::Opened(before),

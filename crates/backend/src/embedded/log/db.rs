@@ -125,6 +125,14 @@ pub(super) fn ensure(db: &mut Connection, name: &str, wanted: TopicSpec) -> rusq
     Ok(Kept { id, name: name.to_owned(), spec, ends })
 }
 
+pub(super) fn remove(db: &mut Connection, id: i64) -> rusqlite::Result<()> {
+    let tx = db.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    tx.execute("DELETE FROM log WHERE topic = ?1", [id])?;
+    tx.execute("DELETE FROM commits WHERE topic = ?1", [id])?;
+    tx.execute("DELETE FROM topics WHERE id = ?1", [id])?;
+    tx.commit()
+}
+
 /// All rows, or none of them; the offset each one got. Where a partition ends is asked of the table each time: a
 /// commit that failed may have happened all the same.
 pub(super) fn append(db: &mut Connection, rows: &[Row], at_ms: u64) -> rusqlite::Result<Vec<u64>> {

@@ -65,6 +65,10 @@ impl Topics {
         Arc::clone(topic)
     }
 
+    pub(super) fn remove(&self, name: &str) -> Option<Arc<Topic>> {
+        self.0.write().unwrap_or_else(PoisonError::into_inner).remove(name)
+    }
+
     /// By id, so that a simulation can be repeated.
     pub(super) fn all(&self) -> Vec<Arc<Topic>> {
         let topics = self.0.read().unwrap_or_else(PoisonError::into_inner);

@@ -67,8 +67,12 @@ impl Control {
 
     pub fn deregister(&mut self, request: &Deregister) {
         let node = request.sid.node();
-        if self.nodes.get(&node).is_some_and(|row| row.sid == request.sid) {
+        let Some(row) = self.nodes.get_mut(&node).filter(|row| row.sid == request.sid) else { return };
+        if !request.tombstone {
             self.nodes.remove(&node);
+        } else if row.state != NodeState::Revoked {
+            row.state = NodeState::Revoked;
+            row.gone = Gone { left: true, for_s: 0 };
         }
     }
 
@@ -205,6 +209,19 @@ impl Control {
             }
             _ => false,
         }
+    }
+
+    pub fn forget(&mut self, request: &Forget) -> bool {
+        let leads = self.leads(&request.data_set, &request.token);
+        let node = request.sid.node();
+        let row = self.nodes.get_mut(&node);
+        let over = |row: &&mut NodeRow| row.sid == request.sid && row.state == NodeState::Revoked;
+        let Some(row) = row.filter(over).filter(|_| leads) else { return false };
+        match request.gone_for_s {
+            Some(for_s) => row.gone.for_s = for_s,
+            None => drop(self.nodes.remove(&node)),
+        }
+        true
     }
 
     pub fn assign(&mut self, request: &Assign) -> bool {

@@ -9,6 +9,7 @@ use roost_proto::limits::IDS_KEPT_MS;
 use roost_proto::live::{Version, presence_note};
 use serde::{Deserialize, Serialize};
 
+use super::devices::Devices;
 use super::due::{Waiting, cursor_of};
 use crate::store::*;
 
@@ -118,7 +119,7 @@ pub struct VnodeData {
     outbox: VecDeque<OutboxEvent>,
     roster: BTreeMap<UserId, RosterEntry>,
     seen: HashMap<UserId, Seen>,
-    acked: HashMap<(UserId, DeviceId), Cursor>,
+    pub(super) devices: HashMap<UserId, Devices>,
     rooms: BTreeMap<StreamId, Room>,
     read: HashMap<UserId, Cursor>,
     pub(super) due: BTreeMap<Place, Waiting>,
@@ -305,17 +306,12 @@ impl VnodeData {
             }
             Op::Open { user, device } => {
                 let (tail, first) = self.ends(&StreamId::inbox(user), generation, now, config);
-                let acked = device.clone().and_then(|d| self.acked.get(&(user.clone(), d)).copied());
-                let read = self.read.get(user).copied();
-                OpResult::Opened(Opened { tail, first, acked, read, presence: self.presence(user) })
+                let device = device.as_ref().map(|device| self.device_opened(user, device));
+                let (acked, forgotten) = device.unwrap_or_default();
+                let (read, presence) = (self.read.get(user).copied(), self.presence(user));
+                OpResult::Opened(Opened { tail, first, acked, forgotten, read, presence })
             }
-            Op::Ack { user, device, cursor } => {
-                let acked = self.acked.entry((user.clone(), device.clone())).or_default();
-                *acked = (*acked).max(*cursor);
-                let acked = *acked;
-                self.put("acked", user.as_str(), device.as_str(), 0, || json(&acked));
-                OpResult::Acked
-            }
+            Op::Ack { user, device, cursor } => self.ack(user, device, *cursor),
             Op::Read { user, cursor } => {
                 let read = self.read.entry(user.clone()).or_default();
                 *read = (*read).max(*cursor);
@@ -582,11 +578,6 @@ impl VnodeData {
         self.read.get(user).copied()
     }
 
-    /// The most that any device of a user has acknowledged, for checks.
-    pub fn acked_by_any(&self, user: &UserId) -> Option<Cursor> {
-        self.acked.iter().filter(|((of, _), _)| of == user).map(|(_, cursor)| *cursor).max()
-    }
-
     /// The head's owner and generation, for checks.
     pub fn head(&self) -> Option<(Epoch, &Sid, Epoch, Seq)> {
         self.head.as_ref().map(|h| (h.epoch, &h.sid, h.generation, h.seq))
@@ -637,8 +628,10 @@ impl VnodeData {
             "seen" => drop(self.seen.insert(user_id()?, get(value).map_err(|e| garbled(&e))?)),
             "acked" => {
                 let device = DeviceId::new(key).map_err(|e| garbled(&e))?;
-                self.acked.insert((user_id()?, device), get(value).map_err(|e| garbled(&e))?);
+                let acked = get(value).map_err(|e| garbled(&e))?;
+                self.devices.entry(user_id()?).or_default().load(device, acked);
             }
+            "forgot" => self.devices.entry(user_id()?).or_default().forgot = true,
             "read" => drop(self.read.insert(user_id()?, get(value).map_err(|e| garbled(&e))?)),
             "due" => {
                 let waiting = Waiting::of(value).ok_or_else(|| garbled(&"a message that is due"))?;

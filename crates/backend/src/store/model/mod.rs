@@ -4,6 +4,7 @@
 
 mod control;
 mod data;
+mod devices;
 mod due;
 mod tickets;
 
