@@ -279,7 +279,8 @@ fn a_forgotten_node_ends_and_nothing_of_it_becomes_a_second_message() {
     let (rig, bob) = a_forgotten_node_wakes(None);
     assert_eq!(rig.forgotten, [0]);
     assert!(rig.control.sid_of(&rig.nodes[0].sid().node()).is_none(), "it does not begin another life");
-    assert!(rig.nodes[0].is_empty_handed() && !rig.nodes[0].has_unconfirmed());
+    let owned = rig.nodes[0].gauges(rig.clock()).owned;
+    assert_eq!((owned, rig.nodes[0].has_unconfirmed()), (0, false));
     assert_eq!(rig.logged(&bob), ["m1"]);
 
     let (rig, bob) = a_forgotten_node_wakes(Some(Rule::Forgotten));

@@ -53,6 +53,7 @@ fn the_next_leader_goes_on_from_what_was_noted() {
     sleep(&mut cluster, 20 * HOUR_MS);
     cluster.coordinators[first].frozen = true;
     cluster.run_until(5 * TTL, "another leads", |c| c.leading().iter().any(|i| *i != first));
+    cluster.run(1000);
     sleep(&mut cluster, 3 * HOUR_MS);
     assert!(gone(&cluster).is_some_and(|gone| (23 * 3600..24 * 3600).contains(&gone.for_s)));
     sleep(&mut cluster, HOUR_MS);
