@@ -150,5 +150,6 @@ roost_tests::on_each_backend! {
     bad_input::the_seventeenth_session_of_a_user_is_closed_with_3504,
     bad_input::more_than_256_unanswered_sends_are_refused_and_keep_their_order,
     bad_input::commands_beyond_the_burst_are_refused_with_a_time_and_keep_their_order,
+    bad_input::messages_beyond_a_receivers_share_are_refused_with_a_time_and_keep_their_order,
     bad_input::a_node_says_when_an_address_comes_too_often_or_all_places_are_taken,
 }

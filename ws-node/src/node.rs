@@ -10,7 +10,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use roost_backend::log::{Lane, Log, LogReader, Producer, Report};
-use roost_backend::store::{LiveChannel, Store, StoreError};
+use roost_backend::store::{LiveChannel, Store, StoreError, WriteAnswer};
 use roost_proto::events::CHAT_EVENTS;
 use roost_proto::frames::Reply;
 use roost_proto::ids::{Sid, UserId};
@@ -320,7 +320,16 @@ impl Node {
             }
             Action::Write { call, write } => {
                 let vnode = write.fence.vnode;
-                self.ask("write", async move { store.write(&write).await }, move |answer| Event::Written {
+                let call_store = async move {
+                    match store.write(&write).await {
+                        Err(StoreError::Refused(why)) => {
+                            tracing::warn!(why, %vnode, "the store takes no write");
+                            Ok(WriteAnswer::Refused)
+                        }
+                        answer => answer,
+                    }
+                };
+                self.ask("write", call_store, move |answer| Event::Written {
                     vnode,
                     call,
                     answer,

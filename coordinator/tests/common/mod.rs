@@ -100,7 +100,7 @@ macro_rules! delegate {
                 stream: &StreamId,
                 generation: Epoch,
                 after: Offset,
-                limit: usize,
+                limit: Limit,
             ) -> Result<Window, StoreError> {
                 self.up()?.read(vnode, stream, generation, after, limit).await
             }
@@ -109,7 +109,7 @@ macro_rules! delegate {
                 vnode: VnodeId,
                 stream: &StreamId,
                 before: Option<Cursor>,
-                limit: usize,
+                limit: Limit,
             ) -> Result<Page, StoreError> {
                 self.up()?.page(vnode, stream, before, limit).await
             }

@@ -563,7 +563,19 @@ pub async fn more_than_256_unanswered_sends_are_refused_and_keep_their_order(bac
 /// 50 commands a second in bursts of 200; beyond that a command is told when to come again, and order holds.
 /// A flood until the first refusal, to one user; another user is not affected by the order, only by the rate.
 pub async fn commands_beyond_the_burst_are_refused_with_a_time_and_keep_their_order(backend: Backend) {
-    let Some(cluster) = Cluster::start(backend, 2).await else { return };
+    let shares = ShareConfig::unlimited();
+    refused_beyond(200, Setup::new(backend, 2).tune(move |_, config| config.core.shares = shares)).await;
+}
+
+/// The same of what one sender may send to one receiver.
+pub async fn messages_beyond_a_receivers_share_are_refused_with_a_time_and_keep_their_order(
+    backend: Backend,
+) {
+    refused_beyond(100, Setup::new(backend, 2)).await;
+}
+
+async fn refused_beyond(burst: usize, setup: Setup) {
+    let Some(cluster) = setup.start().await else { return };
     let (alice, bob) = (cluster.user_at(0).await, cluster.user_at(1).await);
     let (mut a, _) = cluster.connect(&alice, json!({})).await;
     let (mut b, _) = cluster.connect(&bob, json!({})).await;
@@ -584,7 +596,7 @@ pub async fn commands_beyond_the_burst_are_refused_with_a_time_and_keep_their_or
             }
         }
     }
-    assert!(refused[0].0 > 200, "a burst of 200 passes: {refused:?}");
+    assert!(refused[0].0 > burst, "a burst of {burst} passes: {refused:?}");
     assert!((1..=1_000).contains(&refused[0].1), "{refused:?}");
     for (i, retry_after_ms) in &refused {
         let mut wait = *retry_after_ms;

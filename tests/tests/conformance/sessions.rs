@@ -9,6 +9,7 @@ use roost_tests::cluster::{Backend, Cluster, Setup, eventually, now_s, token};
 use roost_tests::wire::{Dial, Incoming, Wire, get};
 use roost_ws_node::Origins;
 use roost_ws_node::core::limit::SessionPolicy;
+use roost_ws_node::core::shares::ShareConfig;
 use serde_json::{Value, json};
 
 use crate::operations::{metrics, value_of};
@@ -225,7 +226,8 @@ pub async fn pages_of_other_origins_are_turned_away(backend: Backend) {
 /// The hot window is there to be read again, newest first, and nobody else's is.
 /// 130 messages, three pages; then the inbox of somebody else.
 pub async fn a_reader_pages_back_through_its_inbox(backend: Backend) {
-    let Some(cluster) = Cluster::start(backend, 2).await else { return };
+    let setup = Setup::new(backend, 2).tune(|_, config| config.core.shares = ShareConfig::unlimited());
+    let Some(cluster) = setup.start().await else { return };
     let (alice, bob) = (cluster.user_at(0).await, cluster.user_at(1).await);
     let (mut a, _) = cluster.connect(&alice, json!({})).await;
     pump(&mut a, &bob, 1..=130, 10).await;

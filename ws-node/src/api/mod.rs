@@ -18,7 +18,7 @@ use roost_backend::store::Store;
 use roost_proto::claims::Role;
 use roost_proto::frames::{Reply, ReplyOk};
 use roost_proto::limits::{BATCH_BYTES_MAX, FRAME_BYTES_MAX};
-use roost_proto::{Claims, ErrorBody, ErrorCode};
+use roost_proto::{Claims, ErrorBody, ErrorCode, UserId};
 use roost_service::admin::SID_HEADER;
 use roost_service::tokens::{self, Verifier};
 use roost_service::{body, cors, reply};
@@ -40,7 +40,7 @@ use crate::socket;
 
 /// Requests at once. At 5 ms each that is 25,000 a second; and of the largest bodies it is 128 MiB.
 const REQUESTS_MAX: usize = 128;
-/// Pages of streams read at once, 1 MiB each.
+/// Pages of streams read at once, 1 MiB each; as many again for the first of each service.
 const PAGES_MAX: usize = 4;
 /// When to come again if there are more, in milliseconds: some are done by then.
 const BUSY_RETRY_AFTER_MS: u64 = 250;
@@ -63,7 +63,7 @@ pub struct Api {
     pub log: Arc<dyn Log>,
     pub tasks: TaskTracker,
     turns: Turns,
-    pages: Semaphore,
+    pages: Turns,
     lookers: Arc<Semaphore>,
 }
 
@@ -113,7 +113,7 @@ impl Api {
             log,
             tasks,
             turns,
-            pages: Semaphore::new(PAGES_MAX),
+            pages: Turns::new(PAGES_MAX),
             lookers,
         }
     }
@@ -204,10 +204,10 @@ impl Api {
                 return Err(Refused { status: Some(StatusCode::METHOD_NOT_ALLOWED), error });
             }
         };
-        self.answer(asked).await
+        self.answer(asked, &claims.sub).await
     }
 
-    async fn answer(&self, asked: Asked) -> Result<serde_json::Value, Refused> {
+    async fn answer(&self, asked: Asked, by: &UserId) -> Result<serde_json::Value, Refused> {
         match asked {
             Asked::Do(call) => match self.carry_out(vec![call]).await?.pop() {
                 Some(answer) => Ok(json!(answer?)),
@@ -220,7 +220,7 @@ impl Api {
             Asked::Batch(commands) => Ok(json!({"results": self.batch(commands).await?})),
             Asked::Presence(users) => Ok(json!({"users": reads::presence(self, users).await?})),
             Asked::History { stream, before, limit } => {
-                Ok(json!(reads::history(self, &stream, before, limit).await?))
+                Ok(json!(reads::history(self, by, &stream, before, limit).await?))
             }
         }
     }

@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use roost_proto::UserId;
+use tokio::sync::Notify;
 
 #[derive(Debug, Default)]
 struct Held {
@@ -17,6 +18,7 @@ struct Held {
 pub struct Turns {
     max: usize,
     held: Arc<Mutex<Held>>,
+    freed: Arc<Notify>,
 }
 
 /// A place, until it is dropped.
@@ -29,7 +31,7 @@ pub struct Turn {
 impl Turns {
     /// So many at once, and as many again for the first of each who asks.
     pub fn new(max: usize) -> Self {
-        Self { max, held: Arc::default() }
+        Self { max, held: Arc::default(), freed: Arc::default() }
     }
 
     /// A place for one more request; none if there is none for whoever this is.
@@ -47,6 +49,19 @@ impl Turns {
     }
 }
 
+impl Turns {
+    /// A place, when there is one for whoever this is.
+    pub async fn wait(&self, of: &UserId) -> Turn {
+        loop {
+            let freed = self.freed.notified();
+            if let Some(turn) = self.take(of) {
+                return turn;
+            }
+            freed.await;
+        }
+    }
+}
+
 impl Drop for Turn {
     fn drop(&mut self) {
         let mut held = self.turns.held.lock().unwrap_or_else(PoisonError::into_inner);
@@ -57,6 +72,8 @@ impl Drop for Turn {
                 held.of.remove(&self.of);
             }
         }
+        drop(held);
+        self.turns.freed.notify_waiters();
     }
 }
 

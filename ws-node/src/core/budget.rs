@@ -16,6 +16,9 @@ const USER_BYTES_MAX: usize = 1024 * 1024;
 /// Of all sockets of a node beyond that.
 const NODE_BYTES_MAX: usize = 64 * 1024 * 1024;
 
+/// Sessions that are fed at once when the node has room again: the others have their turn.
+const WOKEN_MAX: usize = 16;
+
 /// See the module's text.
 #[derive(Debug)]
 pub struct Budget {
@@ -25,29 +28,34 @@ pub struct Budget {
     node_max: usize,
     users: BTreeMap<UserId, usize>,
     node: usize,
-    /// Sessions that were not given anything because of others.
-    waiting: BTreeSet<SessionKey>,
+    /// Sessions that were not given anything because of others: of their user, or of the node.
+    behind_own: BTreeMap<UserId, BTreeSet<SessionKey>>,
+    behind_all: BTreeSet<SessionKey>,
 }
 
 impl Budget {
     /// Of sockets with so many bytes on credit.
     pub fn new(credit_bytes: usize) -> Self {
-        let (user_max, node_max) = (USER_BYTES_MAX, NODE_BYTES_MAX);
-        let own = credit_bytes / 4;
-        Self { own, user_max, node_max, users: BTreeMap::new(), node: 0, waiting: BTreeSet::new() }
+        Self {
+            own: credit_bytes / 4,
+            user_max: USER_BYTES_MAX,
+            node_max: NODE_BYTES_MAX,
+            users: BTreeMap::new(),
+            node: 0,
+            behind_own: BTreeMap::new(),
+            behind_all: BTreeSet::new(),
+        }
     }
 
     /// Takes a frame's part of a socket's credit; false if it may not go now. Then the session is fed again when its
-    /// socket took something, or, if it waits for others, when there is room ([`Budget::next`]).
+    /// socket took something, or, if it waits for others, when there is room ([`Budget::woken`]).
     pub fn spend(&mut self, key: SessionKey, user: &UserId, credit: &mut Credit, bytes: usize) -> bool {
         if !credit.allows(bytes) {
             return false;
         }
         let more = self.beyond(credit.bytes() + bytes) - self.beyond(credit.bytes());
-        let of_user = self.users.get(user).copied().unwrap_or_default();
-        let over = of_user + more > self.user_max || self.node + more > self.node_max;
-        if more > 0 && credit.bytes() > 0 && over {
-            self.waiting.insert(key);
+        if more > 0 && !credit.is_idle() && more > self.left_for(user) {
+            self.wait(key, user);
             return false;
         }
         self.take(user, credit, bytes);
@@ -55,21 +63,21 @@ impl Budget {
     }
 
     /// How many bytes may be read for a socket now; none if it is not worth it, since what is read and not handed out
-    /// is read again. Then it is fed again as after [`Budget::spend`].
+    /// is read again: the largest frame must fit, with what is around its payload. Then the session is fed again as
+    /// after [`Budget::spend`].
     pub fn room(&mut self, key: SessionKey, user: &UserId, credit: &Credit) -> Option<usize> {
         if credit.frames() == 0 {
             return None;
         }
-        if credit.bytes() == 0 {
-            return Some(credit.left().max(1));
+        let room = credit.left().min(self.own.saturating_sub(credit.bytes()) + self.left_for(user));
+        if credit.is_idle() {
+            return Some(room.max(1));
         }
-        let of_user = self.users.get(user).copied().unwrap_or_default();
-        let others = self.user_max.saturating_sub(of_user).min(self.node_max.saturating_sub(self.node));
-        let room = credit.left().min(self.own.saturating_sub(credit.bytes()) + others);
-        if room < self.own && credit.left() >= self.own {
-            self.waiting.insert(key);
+        let worth = self.own + self.own / 8;
+        if room < worth && credit.left() >= worth {
+            self.wait(key, user);
         }
-        (room >= self.own).then_some(room)
+        (room >= worth).then_some(room)
     }
 
     /// The same for what must go, because it was promised or is awaited.
@@ -86,21 +94,48 @@ impl Budget {
         self.moved(user, before, self.beyond(credit.bytes()));
     }
 
-    /// The session is gone.
+    /// The session is gone, with one of its lanes.
     pub fn forget(&mut self, key: SessionKey, user: &UserId, credit: &mut Credit) {
-        self.waiting.remove(&key);
+        self.behind_all.remove(&key);
+        if let Some(waiting) = self.behind_own.get_mut(user) {
+            waiting.remove(&key);
+        }
         let bytes = credit.bytes();
         self.give_back(user, credit, (0, bytes));
     }
 
-    /// Sessions to be fed, if there is room for any.
-    pub fn take_waiting(&mut self) -> BTreeSet<SessionKey> {
-        if self.node < self.node_max { std::mem::take(&mut self.waiting) } else { BTreeSet::new() }
+    /// Sessions to be fed now that others have taken something: all of this user's, and a few of the node's.
+    pub fn woken(&mut self, user: Option<&UserId>) -> BTreeSet<SessionKey> {
+        let mut woken = BTreeSet::new();
+        if let Some(user) = user.filter(|user| self.users.get(user).is_none_or(|of| *of < self.user_max)) {
+            woken = self.behind_own.remove(user).unwrap_or_default();
+        }
+        while self.node < self.node_max
+            && woken.len() < WOKEN_MAX
+            && let Some(key) = self.behind_all.pop_first()
+        {
+            woken.insert(key);
+        }
+        woken
     }
 
     /// Beyond what each socket has for itself, for the metrics.
     pub fn bytes(&self) -> usize {
         self.node
+    }
+
+    fn left_for(&self, user: &UserId) -> usize {
+        let of_user = self.users.get(user).copied().unwrap_or_default();
+        self.user_max.saturating_sub(of_user).min(self.node_max.saturating_sub(self.node))
+    }
+
+    fn wait(&mut self, key: SessionKey, user: &UserId) {
+        let of_user = self.users.get(user).copied().unwrap_or_default();
+        if self.user_max.saturating_sub(of_user) <= self.node_max.saturating_sub(self.node) {
+            self.behind_own.entry(user.clone()).or_default().insert(key);
+        } else {
+            self.behind_all.insert(key);
+        }
     }
 
     fn beyond(&self, bytes: usize) -> usize {
@@ -182,12 +217,13 @@ mod tests {
     #[test]
     fn who_waits_for_others_is_fed_when_they_have_read() {
         let mut budget = Budget { user_max: 100, ..Budget::new(40) };
-        let (eve, mut sockets) = (user("eve"), vec![Credit::new(9, 4000), Credit::new(9, 4000)]);
+        let (eve, mut sockets) = (user("eve"), vec![Credit::new(9, 160), Credit::new(9, 160)]);
         assert!(budget.spend(SessionKey(0), &eve, &mut sockets[0], 110));
-        assert!(budget.spend(SessionKey(1), &eve, &mut sockets[1], 10), "its own");
-        assert!(!budget.spend(SessionKey(1), &eve, &mut sockets[1], 10));
-        assert!(budget.take_waiting().contains(&SessionKey(1)));
-        budget.give_back(&eve, &mut sockets[0], (1, 110));
-        assert!(budget.spend(SessionKey(1), &eve, &mut sockets[1], 10));
+        assert!(budget.spend(SessionKey(1), &eve, &mut sockets[1], 20), "its own");
+        assert!(!budget.spend(SessionKey(1), &eve, &mut sockets[1], 100));
+        assert!(budget.woken(Some(&user("bob"))).is_empty(), "another's has nothing to do with it");
+        budget.forget(SessionKey(0), &eve, &mut sockets[0]);
+        assert!(budget.woken(Some(&eve)).contains(&SessionKey(1)), "who they waited for is gone");
+        assert!(budget.spend(SessionKey(1), &eve, &mut sockets[1], 80));
     }
 }

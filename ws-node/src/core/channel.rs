@@ -392,12 +392,18 @@ impl Channel {
 
     /// An item that nobody asked for in [`VOID_AFTER_MS`] keeps its number and loses its body (rule 6): a copy
     /// that came later than the dedup window would be a second message.
-    pub fn void_aged(&mut self, now: u64) {
+    /// Returns whose bytes are free now.
+    pub fn void_aged(&mut self, now: u64) -> Vec<(By, Load)> {
+        let mut freed = Vec::new();
         for item in self.items.iter_mut().filter(|i| i.body.is_some() && now >= i.renewed + VOID_AFTER_MS) {
             item.body = None;
             // A repeat of the id from now on is a new item.
             self.index.remove(&item.key);
+            let kept = Load { items: 1, ..Load::default() };
+            freed.push((item.by.clone(), Load { items: 0, ..std::mem::replace(&mut item.load, kept) }));
         }
+        freed.iter().for_each(|(by, load)| self.leaves(by, *load));
+        freed
     }
 
     // What people ask.

@@ -2,6 +2,9 @@
 
 use super::events::{Event, Lane, SessionKey};
 
+/// A socket says what it took when that is one part in so many of a lane's bytes.
+const UNSAID: usize = 16;
+
 /// One lane of one socket.
 #[derive(Debug, Clone)]
 pub struct Credit {
@@ -19,7 +22,12 @@ impl Credit {
 
     /// Whether a frame of so many bytes may go: one may when nothing is on its way, however large.
     pub fn allows(&self, bytes: usize) -> bool {
-        self.frames > 0 && (self.bytes == 0 || self.bytes + bytes <= self.bytes_max)
+        self.frames > 0 && (self.is_idle() || self.bytes + bytes <= self.bytes_max)
+    }
+
+    /// Whether no more is on its way than what the socket may have taken without saying so.
+    pub fn is_idle(&self) -> bool {
+        self.bytes <= self.bytes_max / UNSAID
     }
 
     /// Whether an answer may go whose size is not known yet.
@@ -54,10 +62,9 @@ impl Credit {
     }
 }
 
-/// What one socket took and did not say yet. It speaks when half of a lane's frames have gathered, or an eighth of its
+/// What one socket took and did not say yet. It speaks when half of a lane's frames have gathered, or a sixteenth of its
 /// bytes: a socket that keeps up costs the core one event for many frames, and a session without credit always gets
-/// some back, since what is not on its way has gathered here. An eighth, because that is half of what a socket has
-/// whatever others take ([`super::budget`]).
+/// some back, since what is not on its way has gathered here, and with less than a sixteenth it counts as idle.
 #[derive(Debug)]
 pub struct Taken {
     session: SessionKey,
@@ -75,7 +82,7 @@ struct Gathered {
 
 impl Gathered {
     fn of((frames, bytes): (usize, usize)) -> Self {
-        Self { frames: 0, bytes: 0, frames_due: frames.div_ceil(2), bytes_due: bytes / 8 }
+        Self { frames: 0, bytes: 0, frames_due: frames.div_ceil(2), bytes_due: bytes / UNSAID }
     }
 
     fn take(&mut self, bytes: usize) {
@@ -123,7 +130,7 @@ mod tests {
 
     #[test]
     fn a_socket_speaks_when_half_of_a_credit_has_gathered() {
-        let mut taken = Taken::new(SessionKey(1), (5, 8000), (1, 8000));
+        let mut taken = Taken::new(SessionKey(1), (5, 16_000), (1, 16_000));
         taken.take(Lane::Message, 10);
         taken.take(Lane::Message, 10);
         taken.take(Lane::Reply, 10);
@@ -139,7 +146,7 @@ mod tests {
         taken.take(Lane::Message, 1);
         assert!(
             matches!(taken.due(), Some(Event::Drained { messages: (2, 1000), .. })),
-            "an eighth of the bytes"
+            "a sixteenth of the bytes"
         );
     }
 
@@ -157,5 +164,20 @@ mod tests {
         assert!(!credit.allows(0), "no frames");
         credit.give_back(99, 999);
         assert_eq!((credit.frames(), credit.bytes()), (3, 0));
+    }
+
+    /// Or it would wait for ever: nothing of it is on its way, and it has nothing more to say.
+    #[test]
+    fn a_socket_that_took_everything_may_be_handed_the_largest_frame_whatever_it_did_not_say() {
+        for first in 0..300 {
+            let (mut credit, mut taken) =
+                (Credit::new(9, 400), Taken::new(SessionKey(1), (9, 400), (9, 400)));
+            credit.spend(first);
+            taken.take(Lane::Message, first);
+            if let Some(Event::Drained { messages: (frames, bytes), .. }) = taken.due() {
+                credit.give_back(frames, bytes);
+            }
+            assert!(credit.allows(100_000), "{first}");
+        }
     }
 }

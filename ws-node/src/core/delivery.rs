@@ -4,7 +4,7 @@
 use bytes::Bytes;
 use roost_backend::store::{Limit, Window};
 use roost_proto::codes::CloseCode;
-use roost_proto::ids::{Cursor, Epoch, Offset, StreamId, VnodeId};
+use roost_proto::ids::{Cursor, Epoch, Offset, StreamId, UserId, VnodeId};
 
 use super::events::{Lane, Maybe, Now, Observation, SessionKey};
 use super::reads::{Begun, READ_BYTES_MAX, Want};
@@ -80,7 +80,12 @@ impl NodeCore {
     pub(super) fn feed(&mut self, key: SessionKey, now: Now) {
         let Some(session) = self.sessions.get_mut(&key) else { return };
         let leased = self.homes.get(&session.vnode).is_some_and(|h| h.leased(now));
-        if session.state == State::Live && !session.inbox.reading && session.inbox.is_behind() && leased {
+        if session.state != State::Live || session.inbox.reading || !session.inbox.is_behind() {
+            return;
+        }
+        // Without the lease nothing is handed out; the next tick looks again.
+        session.inbox.look |= !leased;
+        if leased {
             session.inbox.reading = true;
             session.wants.add(Want::Inbox);
             self.reads.wait(key, &session.user);
@@ -92,7 +97,11 @@ impl NodeCore {
         let Some(session) = self.sessions.get_mut(&key) else { return Begun::Not };
         session.inbox.reading = false;
         let leased = self.homes.get(&session.vnode).is_some_and(|h| h.leased(now));
-        if session.state != State::Live || !session.inbox.is_behind() || !leased {
+        if session.state != State::Live || !session.inbox.is_behind() {
+            return Begun::Not;
+        }
+        session.inbox.look |= !leased;
+        if !leased {
             return Begun::Not;
         }
         // Without room it is fed again when there is some.
@@ -140,11 +149,13 @@ impl NodeCore {
         };
         // A room of the session may have taken the credit meanwhile.
         let next = window.entries.first().is_some_and(|(offset, _)| offset.0 == after.0 + 1);
-        let first = window.first;
+        let (first, mut refused) = (window.first, false);
         for (offset, frame) in window.entries {
-            if offset.0 != session.inbox.sent.0 + 1
-                || !self.budget.spend(key, &session.user, &mut session.credit, frame.len())
-            {
+            if offset.0 != session.inbox.sent.0 + 1 {
+                break;
+            }
+            refused = !self.budget.spend(key, &session.user, &mut session.credit, frame.len());
+            if refused {
                 break;
             }
             session.inbox.took(offset);
@@ -160,15 +171,24 @@ impl NodeCore {
             // What comes next is not in the window any more: never skip it silently.
             return self.close(key, CloseCode::TooSlow, "what was missed has left the hot window");
         }
-        self.feed(key, now);
+        // What its socket does not take now is read when it does: to read it at once would be in vain, again and again.
+        if !refused {
+            self.feed(key, now);
+        }
     }
 
     pub(super) fn on_drained(&mut self, key: SessionKey, taken: (usize, usize), now: Now) {
         let Some(session) = self.sessions.get_mut(&key) else { return };
         self.budget.give_back(&session.user, &mut session.credit, taken);
+        let user = session.user.clone();
         self.feed_all(key, now);
-        for other in self.budget.take_waiting() {
-            self.feed_all(other, now);
+        self.wake(Some(&user), now);
+    }
+
+    /// Those who waited for others: this user's, and some of the node's.
+    pub(super) fn wake(&mut self, user: Option<&UserId>, now: Now) {
+        for key in self.budget.woken(user) {
+            self.feed_all(key, now);
         }
     }
 
@@ -183,5 +203,6 @@ impl NodeCore {
         for stream in starved {
             self.feed_listener(key, &stream);
         }
+        self.hand_waiting(key);
     }
 }

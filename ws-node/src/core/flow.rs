@@ -28,8 +28,9 @@ impl Flow {
         self.under_way.is_empty() || self.bytes < self.window
     }
 
-    /// It goes out.
+    /// It goes out. One without a payload counts, too, or after a time-out there would be no end of them.
     pub fn begin(&mut self, request: u64, bytes: usize) {
+        let bytes = bytes.max(1);
         self.bytes += bytes;
         if let Some(before) = self.under_way.insert(request, bytes) {
             self.bytes -= before;

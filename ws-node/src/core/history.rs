@@ -100,10 +100,26 @@ impl NodeCore {
         stream: &StreamId,
         before: Option<Cursor>,
         answer_of: Maybe<Page>,
+        now: Now,
     ) {
         let Some(session) = self.sessions.get_mut(&key) else { return };
         self.budget.give_back(&session.user, &mut session.credit, (1, PAGE_BYTES_MAX));
-        let Some(page) = answer_of else { return self.reply_unavailable(key, id.as_str()) };
+        let user = session.user.clone();
+        match answer_of {
+            None => self.reply_unavailable(key, id.as_str()),
+            Some(page) => self.show_page(key, id, page, stream, before),
+        }
+        self.wake(Some(&user), now);
+    }
+
+    fn show_page(
+        &mut self,
+        key: SessionKey,
+        id: &MessageId,
+        page: Page,
+        stream: &StreamId,
+        before: Option<Cursor>,
+    ) {
         let asked = Asked { stream, before, archive_url: self.cfg.archive_url.as_deref() };
         let page = answer(page, asked);
         self.reply_on_credit(key, id.as_str(), page);

@@ -116,13 +116,8 @@ impl NodeCore {
                 Some(Ok(ItemBody::Tail { stream })) => {
                     home.work_on(&item, Op::Tail { stream }, now);
                 }
-                Some(Ok(ItemBody::Event(event))) => {
-                    if home.tickets.has_room(&event.client, 0) {
-                        home.work_on(&item, event_op(event, now.wall), now);
-                    } else if let Some(sender) = home.sender(channel) {
-                        sender.take(item.n, Some(ItemResult::Full));
-                    }
-                }
+                // Whether it may wait was asked where it was sent: a refusal here could let a later one pass.
+                Some(Ok(ItemBody::Event(event))) => home.work_on(&item, event_op(event, now.wall), now),
                 Some(Ok(ItemBody::Append(append))) => {
                     let clock_ms = home.clock_ms(&self.cfg, now);
                     let op = append_op(append, now.wall, clock_ms, self.cfg.undelivered_after_ms > 0);
@@ -288,6 +283,13 @@ impl NodeCore {
                 if let Some(call) = &mut home.call {
                     let wait = (WRITE_AGAIN_MS << call.tries.min(8)).min(WRITE_AGAIN_MAX_MS);
                     (call.again_at, call.tries) = (Some(now.mono + wait), call.tries + 1);
+                }
+            }
+            // Its data answers: the lease is renewed, and the write is tried again.
+            Some(WriteAnswer::Refused) => {
+                self.counters.writes_unknown += 1;
+                if let Some(call) = &mut home.call {
+                    (call.again_at, call.since) = (Some(now.mono + WRITE_AGAIN_MAX_MS), now.mono);
                 }
             }
             Some(WriteAnswer::Done { seq, results }) => {

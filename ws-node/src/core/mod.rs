@@ -354,7 +354,7 @@ impl NodeCore {
             Event::History { session, history } => self.on_history(session, history, now),
             Event::Paged { ask, session, id, stream, before, answer } => {
                 self.read_ended(ask, answer.is_some());
-                self.on_paged(session, &id, &stream, before, answer);
+                self.on_paged(session, &id, &stream, before, answer, now);
             }
             Event::Calls(calls) => self.on_calls(calls, now),
             Event::Closed { session } => self.on_closed(session, now),

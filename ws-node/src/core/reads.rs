@@ -87,6 +87,8 @@ pub enum Begun {
 #[derive(Debug, Default)]
 struct OfUser {
     under_way: usize,
+    /// It has its turn.
+    queued: bool,
     waiting: VecDeque<SessionKey>,
 }
 
@@ -130,8 +132,9 @@ impl Reads {
         while self.flow.has_room()
             && let Some(user) = self.turns.pop_front()
         {
-            let of_user = self.users.get_mut(&user).filter(|of_user| of_user.under_way < USER_MAX);
-            let key = of_user.and_then(|of_user| of_user.waiting.pop_front());
+            let Some(of_user) = self.users.get_mut(&user) else { continue };
+            of_user.queued = false;
+            let key = if of_user.under_way < USER_MAX { of_user.waiting.pop_front() } else { None };
             self.take_turn(&user);
             if let Some(key) = key {
                 self.busy.remove(&key);
@@ -170,12 +173,12 @@ impl Reads {
     }
 
     fn take_turn(&mut self, user: &UserId) {
-        let Some(of_user) = self.users.get(user) else { return };
+        let Some(of_user) = self.users.get_mut(user) else { return };
         if of_user.waiting.is_empty() {
-            if of_user.under_way == 0 {
+            if of_user.under_way == 0 && !of_user.queued {
                 self.users.remove(user);
             }
-        } else if of_user.under_way < USER_MAX && !self.turns.contains(user) {
+        } else if of_user.under_way < USER_MAX && !std::mem::replace(&mut of_user.queued, true) {
             self.turns.push_back(user.clone());
         }
     }

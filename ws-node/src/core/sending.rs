@@ -280,7 +280,9 @@ impl NodeCore {
         for vnode in self.channels.keys().copied().collect::<Vec<_>>() {
             let Some(channel) = self.channels.get_mut(&vnode) else { continue };
             if self.cfg.on(Rule::VoidAge) {
-                channel.void_aged(now.mono);
+                for (by, load) in channel.void_aged(now.mono) {
+                    self.shares.end(&by, load);
+                }
             }
             let overdue = channel.overdue(now.mono, UNKNOWN_AFTER_MS, ROOMS);
             let probe = channel.probe(now.mono).filter(|_| self.cfg.on(Rule::Probe));

@@ -112,15 +112,14 @@ impl Signals {
         }
     }
 
-    /// The next one that may go.
-    pub fn next(&mut self) -> Option<Bytes> {
-        let (_, frame) = self.waiting.first_key_value()?;
-        if !self.credit.allows(frame.len()) {
-            return None;
-        }
+    /// How large the next one is that waits.
+    pub fn next_bytes(&self) -> Option<usize> {
+        self.waiting.first_key_value().map(|(_, frame)| frame.len())
+    }
+
+    pub fn take_next(&mut self) -> Option<Bytes> {
         let (_, frame) = self.waiting.pop_first()?;
         self.waiting_bytes -= frame.len();
-        self.credit.spend(frame.len());
         Some(frame)
     }
 

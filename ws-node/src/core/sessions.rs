@@ -450,6 +450,7 @@ impl NodeCore {
     pub(super) fn on_closed(&mut self, key: SessionKey, now: Now) {
         let Some(mut session) = self.sessions.remove(&key) else { return };
         self.budget.forget(key, &session.user, &mut session.credit);
+        self.budget.forget(key, &session.user, &mut session.signals.credit);
         self.leave_all(key, &session, now);
         self.unwatch_all(key, &session, now);
         if let Some(streams) = self.by_vnode.get_mut(&session.vnode) {
@@ -466,6 +467,7 @@ impl NodeCore {
         if session.counted {
             self.session_went(session.vnode, &session.user, now);
         }
+        self.wake(Some(&session.user), now);
     }
 
     pub(super) fn tick_sessions(&mut self, now: Now) {
@@ -505,5 +507,6 @@ impl NodeCore {
             self.place(key, now);
             self.feed(key, now);
         }
+        self.wake(None, now);
     }
 }

@@ -122,8 +122,9 @@ impl NodeCore {
         let before = signals.waiting.get(latest).map(Bytes::len);
         let bytes = signals.waiting_bytes - before.unwrap_or_default() + frame.len();
         // What waits goes first: a later one of its key takes its place there.
-        if signals.waiting.is_empty() && signals.credit.allows(frame.len()) {
-            signals.credit.spend(frame.len());
+        if signals.waiting.is_empty()
+            && self.budget.spend(key, &session.user, &mut signals.credit, frame.len())
+        {
             self.out.push(Action::Frame { session: key, frame: frame.clone(), lane: Lane::Signal });
         } else if (signals.waiting.len() < max || before.is_some()) && bytes <= bytes_max {
             signals.keep(latest.clone(), frame.clone());
@@ -137,9 +138,18 @@ impl NodeCore {
     /// The session's socket took this many signals.
     pub(super) fn signals_drained(&mut self, key: SessionKey, (frames, bytes): (usize, usize)) {
         let Some(session) = self.sessions.get_mut(&key) else { return };
+        self.budget.give_back(&session.user, &mut session.signals.credit, (frames, bytes));
+        self.hand_waiting(key);
+    }
+
+    /// What waits, as far as its socket takes it.
+    pub(super) fn hand_waiting(&mut self, key: SessionKey) {
+        let Some(session) = self.sessions.get_mut(&key) else { return };
         let signals = &mut session.signals;
-        signals.credit.give_back(frames, bytes);
-        while let Some(frame) = signals.next() {
+        while let Some(bytes) = signals.next_bytes()
+            && self.budget.spend(key, &session.user, &mut signals.credit, bytes)
+            && let Some(frame) = signals.take_next()
+        {
             self.out.push(Action::Frame { session: key, frame, lane: Lane::Signal });
         }
     }

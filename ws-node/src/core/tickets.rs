@@ -23,6 +23,8 @@ use super::session::Early;
 /// are answered, or have waited long enough.
 const TICKETS_MAX: usize = 10_000;
 const TICKETS_OF_ONE_MAX: usize = 256;
+/// And those that one client may send while its home is on its way.
+const TICKETS_ELSEWHERE_MAX: usize = 16;
 /// Tickets that one node shows at once: some 100 kB.
 pub(super) const SHOWN_MAX: usize = 1000;
 
@@ -123,7 +125,8 @@ impl NodeCore {
         let coming = self.shares.load(client).events;
         match self.homes.get(&vnode) {
             Some(home) => home.tickets.has_room(client, coming),
-            None => coming < TICKETS_OF_ONE_MAX,
+            // How many wait there is not known.
+            None => coming < TICKETS_ELSEWHERE_MAX,
         }
     }
 

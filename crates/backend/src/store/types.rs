@@ -568,7 +568,7 @@ impl Op {
             Self::Settle { places } => 50 * places.len(),
             // A message is kept in the store, of a size that is not known here.
             Self::Undelivered { .. } => 8 * 1024,
-            Self::Tail { .. } | Self::Open { .. } | Self::Ack { .. } | Self::Read { .. } => 0,
+            Self::Tail { .. } | Self::Open { .. } | Self::Ack { .. } | Self::Read { .. } => 256,
         }
     }
 }
@@ -662,6 +662,8 @@ pub enum WriteAnswer {
     Lost,
     /// The stored seq is smaller.
     Rewound,
+    /// The store answers, and does not do it: it is full, for example. Nothing changed.
+    Refused,
     /// The stored seq is larger: an earlier write of this owner landed late.
     Behind { seq: Seq, outbox: Vec<OutboxEvent> },
 }

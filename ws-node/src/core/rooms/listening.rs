@@ -205,10 +205,13 @@ impl NodeCore {
             self.rooms.look.insert((stream.clone(), key));
             return;
         };
+        let mut refused = false;
         for (offset, frame) in &window.entries {
-            if offset.0 != reader.sent.0 + 1
-                || !self.budget.spend(key, &session.user, &mut session.credit, frame.len())
-            {
+            if offset.0 != reader.sent.0 + 1 {
+                break;
+            }
+            refused = !self.budget.spend(key, &session.user, &mut session.credit, frame.len());
+            if refused {
                 break;
             }
             reader.took(*offset);
@@ -220,6 +223,9 @@ impl NodeCore {
         if !next && reader.tail > place {
             // What comes next is not in the window any more: the home says what is, and the session is told.
             self.place_again(key, stream);
+        } else if refused {
+            // Its socket does not take it now: to read it at once would be in vain, again and again.
+            session.starved.insert(stream.clone());
         } else {
             self.feed_listener(key, stream);
         }

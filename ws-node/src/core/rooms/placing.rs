@@ -231,6 +231,10 @@ impl NodeCore {
         let joined = Joined { cursor: tail, recovered, replayed, through, members, member_count };
         self.counters.replayed += joined.replayed;
         match opening.how {
+            // A long list takes credit, as a message does.
+            How::Reply(id) if joined.members.is_some() => {
+                self.reply_on_credit(key, id.as_str(), ReplyOk::from(joined));
+            }
             How::Reply(id) => self.reply_ok(key, id.as_str(), ReplyOk::from(joined)),
             How::Welcome => {
                 session.arrival.pending.remove(stream);

@@ -99,6 +99,8 @@ impl Run<'_> {
             let store = &self.process.store;
             let known = &self.process.data_set;
             let found = eventually("another data set", || async {
+                // Each way to the data finds by itself that its connection is gone.
+                store.ping().await.ok()?;
                 store.table().await.ok().map(|table| table.data_set).filter(|found| found != known)
             });
             let found = found.await;
