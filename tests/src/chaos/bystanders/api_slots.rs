@@ -28,7 +28,7 @@ const AGAIN_EVERY: Duration = Duration::from_secs(5);
 pub async fn attack(round: &mut Round<'_>) -> anyhow::Result<Answered> {
     let coordinator = round.cluster.coordinators()[0].listen;
     let node = round.cluster.node(NODES[0]).listen;
-    let until = round.begin().await;
+    let until = round.begin().await?;
     let honest = async {
         let mut answered = Answered::default();
         // The places are taken by then.

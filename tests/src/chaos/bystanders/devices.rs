@@ -20,7 +20,7 @@ pub async fn attack(round: &mut Round<'_>) -> anyhow::Result<Answered> {
     let page = json!({"type": "history", "id": "page", "stream": format!("user:{user}"), "limit": 1});
     let at = cursor(&peer.ask(&page).await?["ok"]["messages"][0]);
     drop(peer);
-    let until = round.begin().await;
+    let until = round.begin().await?;
     let mut answered = Answered::default();
     while Instant::now() < until {
         let names = (0..AT_A_TIME).map(|_| format!("{:0>128x}", rand::random::<u128>()));
@@ -32,10 +32,10 @@ pub async fn attack(round: &mut Round<'_>) -> anyhow::Result<Answered> {
         }
     }
     let pattern = format!("*:cursors:{user}");
-    let keys: Vec<String> = round.cluster.redis(cmd("KEYS").arg(pattern)).await;
+    let keys: Vec<String> = cmd("KEYS").arg(pattern).query_async(&mut round.redis).await?;
     let mut fields = 0;
     for key in &keys {
-        fields += round.cluster.redis::<u64>(cmd("HLEN").arg(key)).await;
+        fields += cmd("HLEN").arg(key).query_async::<u64>(&mut round.redis).await?;
     }
     answered.notes.push(format!("{} devices came, {fields} cursors are kept", answered.ok));
     if fields > FIELDS_MAX {

@@ -1,7 +1,8 @@
-//! A session that says one command after the other, as many at a time as it likes, whatever it is answered.
+//! A session that says one command after the other, as many at a time as it likes. What is `rate_limited` it repeats
+//! under its id, the earliest first: what comes after a refusal would only be refused.
 
 use std::cell::{Cell, RefCell};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::time::Duration;
 
 use futures_util::{SinkExt, StreamExt};
@@ -10,12 +11,14 @@ use serde::de::IgnoredAny;
 use serde_json::{Value, json};
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, sleep, sleep_until};
-use tokio_tungstenite::tungstenite::Message;
+use tokio_tungstenite::tungstenite::{Message, Utf8Bytes};
 
 use super::peer::{BROKEN, Door, Socket};
 
 /// Before a session that was closed comes again: it obeys no close code.
 const AGAIN_AFTER: Duration = Duration::from_millis(100);
+/// Before a refused command is repeated: the shortest time that is asked for.
+const REPEATED_AFTER: Duration = Duration::from_millis(20);
 
 /// What an attack was answered.
 #[derive(Debug, Default)]
@@ -41,6 +44,8 @@ pub struct Answered {
 struct Reply {
     r#type: String,
     #[serde(default)]
+    id: Option<String>,
+    #[serde(default)]
     ok: Option<IgnoredAny>,
     #[serde(default)]
     error: Option<Code>,
@@ -49,6 +54,12 @@ struct Reply {
 #[derive(Deserialize)]
 struct Code {
     code: String,
+}
+
+impl Reply {
+    fn is_limited(&self) -> bool {
+        self.error.as_ref().is_some_and(|error| error.code == "rate_limited")
+    }
 }
 
 impl Answered {
@@ -88,7 +99,7 @@ impl Answered {
 
     fn reply(&mut self, reply: &Reply) {
         match &reply.error {
-            Some(error) if error.code == "rate_limited" => self.limited += 1,
+            Some(_) if reply.is_limited() => self.limited += 1,
             Some(error) => *self.refused.entry(error.code.clone()).or_default() += 1,
             None if reply.ok.is_some() => self.ok += 1,
             None => {}
@@ -131,14 +142,24 @@ impl Flood<'_> {
         let places = Semaphore::new(self.at_a_time);
         let (said, heard, all_said) = (Cell::new(0_u64), Cell::new(0_u64), Cell::new(false));
         let answers = RefCell::new(answered);
+        let under_way: RefCell<HashMap<String, Utf8Bytes>> = RefCell::default();
+        let again: RefCell<VecDeque<(String, Utf8Bytes)>> = RefCell::default();
         let writing = async {
             loop {
                 // Never closed here.
                 let Ok(place) = places.acquire().await else { return };
                 place.forget();
-                let Some(frame) = next(&answers.borrow()) else { break };
+                let refused = again.borrow_mut().pop_front();
+                let (id, text) = if let Some(refused) = refused {
+                    sleep(REPEATED_AFTER).await;
+                    refused
+                } else {
+                    let Some(frame) = next(&answers.borrow()) else { break };
+                    (frame["id"].as_str().unwrap_or_default().to_owned(), frame.to_string().into())
+                };
                 said.set(said.get() + 1);
-                if sink.send(Message::text(frame.to_string())).await.is_err() {
+                under_way.borrow_mut().insert(id, text.clone());
+                if sink.send(Message::Text(text)).await.is_err() {
                     break;
                 }
             }
@@ -167,6 +188,10 @@ impl Flood<'_> {
                 let Ok(frame) = serde_json::from_str::<Reply>(&text) else { continue };
                 if frame.r#type == "reply" {
                     answers.reply(&frame);
+                    let said = frame.id.as_ref().and_then(|id| under_way.borrow_mut().remove_entry(id));
+                    if let Some(said) = said.filter(|_| frame.is_limited()) {
+                        again.borrow_mut().push_back(said);
+                    }
                     heard.set(heard.get() + 1);
                     places.add_permits(1);
                 }

@@ -5,7 +5,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-use redis::cmd;
+use redis::aio::MultiplexedConnection;
+use redis::{AsyncConnectionConfig, Client, cmd};
 
 use crate::chaos::scene::NODES;
 use crate::chaos::storm::{REVOKED, SUSPENSIONS, resident_mb};
@@ -13,6 +14,16 @@ use crate::processes::Cluster;
 
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 const MB: f64 = 1_000_000.0;
+/// An attack that stops Redis for everybody stops it for who looks, too.
+const REDIS_WITHIN: Duration = Duration::from_secs(120);
+
+/// A connection of one's own, which waits as long as it takes.
+pub async fn redis(url: &str) -> anyhow::Result<MultiplexedConnection> {
+    let config = AsyncConnectionConfig::new()
+        .set_connection_timeout(Some(REDIS_WITHIN))
+        .set_response_timeout(Some(REDIS_WITHIN));
+    Ok(Client::open(url)?.get_multiplexed_async_connection_with_config(&config).await?)
+}
 
 /// Counters at one moment.
 #[derive(Debug, Clone, Default)]
@@ -29,7 +40,8 @@ pub struct Gauges {
 }
 
 impl Gauges {
-    pub async fn read(cluster: &Cluster) -> Self {
+    pub async fn read(cluster: &Cluster, redis: &MultiplexedConnection) -> anyhow::Result<Self> {
+        let mut redis = redis.clone();
         let mut gauges = Self::default();
         for series in REVOKED {
             gauges.declared_dead += cluster.coordinators_count(series).await;
@@ -38,7 +50,7 @@ impl Gauges {
             gauges.suspensions += cluster.metric(name, SUSPENSIONS).await;
             gauges.resident_mb.insert(name, resident_mb(cluster.node(name).process.pid()));
         }
-        let info: String = cluster.redis(cmd("INFO").arg("everything")).await;
+        let info: String = cmd("INFO").arg("everything").query_async(&mut redis).await?;
         let value = |name: &str| {
             let line = info.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
             line.and_then(|value| value.trim().parse::<f64>().ok()).unwrap_or(0.0)
@@ -46,8 +58,8 @@ impl Gauges {
         gauges.redis_out = value("total_net_output_bytes");
         gauges.redis_commands = value("total_commands_processed");
         gauges.redis_mb = value("used_memory") / MB;
-        gauges.redis_keys = cluster.redis::<u64>(&cmd("DBSIZE")).await as f64;
-        gauges
+        gauges.redis_keys = cmd("DBSIZE").query_async::<u64>(&mut redis).await? as f64;
+        Ok(gauges)
     }
 }
 

@@ -10,7 +10,7 @@ const SESSIONS: usize = 16;
 const AT_A_TIME: usize = 50;
 
 pub async fn attack(round: &mut Round<'_>) -> anyhow::Result<Answered> {
-    let until = round.begin().await;
+    let until = round.begin().await?;
     let sessions = (0..SESSIONS).map(|session| {
         let flood = Flood { door: round.door, user: round.user("founder"), at_a_time: AT_A_TIME, until };
         let (mut ids, mut n, round) = (Ids::new(), 0_usize, &*round);

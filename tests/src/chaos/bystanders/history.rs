@@ -17,7 +17,7 @@ const PAGE: usize = 100;
 pub async fn attack(round: &mut Round<'_>) -> anyhow::Result<Answered> {
     let (user, room) = (round.user("reader"), round.user("room"));
     fill(round, &user, &room).await;
-    let until = round.begin().await;
+    let until = round.begin().await?;
     let flood = Flood { door: round.door, user, at_a_time: AT_A_TIME, until };
     let mut ids = Ids::new();
     let page = move |_: &Answered| {

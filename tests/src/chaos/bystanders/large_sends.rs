@@ -14,7 +14,7 @@ const BYTES: usize = 60_000;
 const RECEIVERS: usize = 200;
 
 pub async fn attack(round: &mut Round<'_>) -> anyhow::Result<Answered> {
-    let until = round.begin().await;
+    let until = round.begin().await?;
     let data = padding(BYTES);
     let sessions = (0..SESSIONS).map(|session| {
         let flood = Flood { door: round.door, user: round.user("burst"), at_a_time: AT_A_TIME, until };

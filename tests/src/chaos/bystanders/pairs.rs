@@ -166,7 +166,7 @@ async fn say(peer: &mut Peer, from: &str, to: &str, id: String, ledger: &Mutex<L
     let reply = async {
         loop {
             match peer.hear().await {
-                Heard::Frame(reply, _) if reply["type"] == "reply" && reply["id"] == *id => {
+                Heard::Frame(reply) if reply["type"] == "reply" && reply["id"] == *id => {
                     return Some(reply);
                 }
                 heard if over(from, &heard, ledger) => return None,
@@ -197,7 +197,7 @@ async fn listen(door: Door, user: String, ledger: Arc<Mutex<Ledger>>) {
             if over(&user, &heard, &ledger) {
                 break;
             }
-            let Heard::Frame(frame, _) = heard else { continue };
+            let Heard::Frame(frame) = heard else { continue };
             if frame["type"] != "message" {
                 continue;
             }
@@ -227,7 +227,7 @@ async fn connected(door: &Door, user: &str, fields: &Value, ledger: &Mutex<Ledge
 fn over(user: &str, heard: &Heard, ledger: &Mutex<Ledger>) -> bool {
     let why = match heard {
         Heard::Closed(code) => format!("{user}: closed with {code}"),
-        Heard::Frame(frame, _) if frame["type"] == "moved" => format!("{user}: moved"),
+        Heard::Frame(frame) if frame["type"] == "moved" => format!("{user}: moved"),
         Heard::Frame(..) => return false,
     };
     lock(ledger).lost.push((Instant::now(), why));

@@ -34,8 +34,8 @@ pub struct Door {
 /// What came over a socket.
 #[derive(Debug)]
 pub enum Heard {
-    /// A frame, and how many bytes it had.
-    Frame(Value, u64),
+    /// A frame.
+    Frame(Value),
     /// It is over, with this close code.
     Closed(u16),
 }
@@ -87,10 +87,10 @@ impl Door {
             connect["token"] = json!(token(user, now_s() + TOKEN_S));
             socket.send(Message::text(connect.to_string())).await?;
             match hear(&mut socket).await {
-                Heard::Frame(welcome, _) if welcome["type"] == "welcome" => {
+                Heard::Frame(welcome) if welcome["type"] == "welcome" => {
                     return Ok(Peer { socket, welcome });
                 }
-                Heard::Frame(moved, _) if moved["type"] == "moved" => {
+                Heard::Frame(moved) if moved["type"] == "moved" => {
                     url = moved["url"].as_str().with_context(|| moved.to_string())?.to_owned();
                 }
                 other => bail!("instead of a welcome: {other:?}"),
@@ -115,7 +115,7 @@ impl Peer {
         self.say(command).await?;
         loop {
             match self.hear().await {
-                Heard::Frame(reply, _) if reply["type"] == "reply" && reply["id"] == command["id"] => {
+                Heard::Frame(reply) if reply["type"] == "reply" && reply["id"] == command["id"] => {
                     return Ok(reply);
                 }
                 Heard::Frame(..) => {}
@@ -148,7 +148,7 @@ async fn hear(socket: &mut Socket) -> Heard {
                     let _ = socket.send(Message::text(r#"{"type":"pong"}"#)).await;
                     continue;
                 }
-                return Heard::Frame(frame, text.len() as u64);
+                return Heard::Frame(frame);
             }
             Some(Ok(Message::Close(frame))) => return Heard::Closed(frame.map_or(BROKEN, |f| f.code.into())),
             Some(Ok(_)) => {}

@@ -19,7 +19,7 @@ pub async fn attack(round: &mut Round<'_>) -> anyhow::Result<Answered> {
     let users: Vec<String> = (0..USERS).map(|n| format!("p{n}")).collect();
     let url = format!("{}/presence?userIds={}", round.door.front, users.join(","));
     let bearer = token(&round.user("asker"), now_s() + TOKEN_S);
-    let until = round.begin().await;
+    let until = round.begin().await?;
     let asking = (0..CONNECTIONS).map(|n| ask(&url, n.is_multiple_of(2).then_some(bearer.as_str()), until));
     let all = join_all(asking).await;
     let anonymous: u64 = all.iter().skip(1).step_by(2).map(|answered| answered.ok).sum();

@@ -27,7 +27,7 @@ pub async fn attack(round: &mut Round<'_>) -> anyhow::Result<Answered> {
     sender.ask(&send).await?;
     let message = message(&mut reader).await;
     let near = round.neighbours(&bob, NEIGHBOURS);
-    let until = round.begin().await;
+    let until = round.begin().await?;
     let accepted = Cell::new(0_u64);
     let sessions = (0..SESSIONS).map(|_| {
         let flood = Flood { door: round.door, user: greedy.clone(), at_a_time: AT_A_TIME, until };
@@ -61,7 +61,7 @@ async fn message(peer: &mut Peer) -> Option<Value> {
     let message = async {
         loop {
             match peer.hear().await {
-                Heard::Frame(frame, _) if frame["type"] == "message" => return Some(frame),
+                Heard::Frame(frame) if frame["type"] == "message" => return Some(frame),
                 Heard::Frame(..) => {}
                 Heard::Closed(_) => return None,
             }

@@ -23,7 +23,7 @@ pub async fn attack(round: &mut Round<'_>) -> anyhow::Result<Answered> {
     drop(first);
     let mut from = round.door.come(&friend, &json!({})).await?;
     from.ask(&json!({"type": "send", "id": "important", "to": victim, "data": "important"})).await?;
-    let until = round.begin().await;
+    let until = round.begin().await?;
     let accepted = Cell::new(0_u64);
     let sessions = (0..SESSIONS).map(|_| {
         let flood = Flood { door: round.door, user: stranger.clone(), at_a_time: AT_A_TIME, until };
@@ -48,7 +48,7 @@ pub async fn attack(round: &mut Round<'_>) -> anyhow::Result<Answered> {
     }
     for _ in 0..replayed {
         match back.hear().await {
-            Heard::Frame(message, _) if message["id"] == "important" => return Ok(answered),
+            Heard::Frame(message) if message["id"] == "important" => return Ok(answered),
             Heard::Frame(..) => {}
             Heard::Closed(code) => {
                 answered.flaws.push(format!("the victim is closed with {code} while it resumes"));

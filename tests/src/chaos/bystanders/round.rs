@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use redis::aio::MultiplexedConnection;
 use roost_proto::UserId;
 use roost_ring::vnode_of_user;
 use tokio::time::Instant;
@@ -14,6 +15,7 @@ use crate::processes::{Cluster, VNODES};
 pub struct Round<'a> {
     pub cluster: &'a Cluster,
     pub door: &'a Door,
+    pub redis: MultiplexedConnection,
     /// How long it lasts.
     pub lasts: Duration,
     /// After which messages are reported as undelivered.
@@ -24,17 +26,26 @@ pub struct Round<'a> {
 }
 
 impl<'a> Round<'a> {
-    pub fn new(cluster: &'a Cluster, door: &'a Door, lasts: Duration, undelivered_after: Duration) -> Self {
+    pub fn new(
+        cluster: &'a Cluster,
+        door: &'a Door,
+        redis: MultiplexedConnection,
+        lasts: Duration,
+        undelivered_after: Duration,
+    ) -> Self {
         let series = format!("{}-{:08x}", cluster.run(), rand::random::<u32>());
-        Self { cluster, door, lasts, undelivered_after, series, began: None }
+        Self { cluster, door, redis, lasts, undelivered_after, series, began: None }
     }
 
     /// Everything is prepared: from now on it counts. Returns when it has to end.
-    pub async fn begin(&mut self) -> Instant {
-        let gauges = Gauges::read(self.cluster).await;
+    ///
+    /// # Errors
+    /// If Redis does not answer at all.
+    pub async fn begin(&mut self) -> anyhow::Result<Instant> {
+        let gauges = Gauges::read(self.cluster, &self.redis).await?;
         let now = Instant::now();
         self.began = Some((now, gauges));
-        now + self.lasts
+        Ok(now + self.lasts)
     }
 
     /// When it began to count, and what was counted until then.

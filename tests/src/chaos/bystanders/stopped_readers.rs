@@ -23,7 +23,7 @@ const CREDIT_BYTES: u64 = 2 * 256_000;
 pub async fn attack(round: &mut Round<'_>) -> anyhow::Result<Answered> {
     let user = round.user("hog");
     let first = fill(round, &user).await?;
-    let until = round.begin().await;
+    let until = round.begin().await?;
     let fields = json!({"cursor": {"generation": first["generation"], "offset": 0}});
     let coming = (0..SESSIONS).map(|_| round.door.come_narrow(&user, &fields, Some(BUFFER)));
     let mut answered = Answered::default();
