@@ -62,7 +62,7 @@ impl RequestLimits {
 /// Who asks.
 #[derive(Debug)]
 pub(crate) struct Asker {
-    /// `None` for a trusted proxy that asks for itself.
+    /// `None` for a trusted proxy that asks for itself; one that does not say for whom it asks has its own.
     address: Option<IpAddr>,
     claims: Option<Result<Claims, TokenError>>,
 }
@@ -139,8 +139,8 @@ impl Gate {
     }
 
     fn asker<B>(&self, request: &Request<B>) -> Asker {
-        let address = request.extensions().get::<ClientAddr>().map(|ClientAddr(ip)| *ip);
-        let address = address.filter(|ip| !self.trusted.contains(*ip)).map(network_of);
+        let client = request.extensions().get::<ClientAddr>().filter(|client| !self.trusted.exempts(client));
+        let address = client.map(|client| network_of(client.ip));
         let now_s = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
         let token = tokens::from_authorization(request.headers());
         Asker { address, claims: token.map(|token| self.verifier.verify(token, now_s)) }

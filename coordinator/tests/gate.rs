@@ -261,6 +261,44 @@ async fn behind_a_trusted_proxy_each_client_has_its_own_rate() {
     }
 }
 
+/// Or whoever makes a proxy's word illegible would be as free as the proxy.
+#[tokio::test]
+async fn requests_for_somebody_whom_a_trusted_proxy_does_not_name_cost_the_proxys_address() {
+    let behind_a_proxy = |config: &mut CoordinatorConfig| {
+        config.requests = few();
+        config.http.trusted_proxies = TrustedProxies::parse("127.0.0.1").unwrap();
+    };
+    let client = reqwest::Client::new();
+    let ask = async |coordinator: &Coordinator, list: Option<&[u8]>| {
+        let mut asked = client.get(format!("http://{}/nodes", coordinator.addr()));
+        if let Some(list) = list {
+            asked = asked.header("x-forwarded-for", list);
+        }
+        Reply::of(asked.send().await.unwrap()).await
+    };
+    let coordinator = cluster(willing().await, behind_a_proxy).await;
+    // What is no text to the left makes nobody free of limits.
+    let (answered, _) =
+        before_the_first_refusal(async || ask(&coordinator, Some(b"\xff, 203.0.113.9")).await).await;
+    assert!((12..20).contains(&answered), "{answered}");
+    assert_eq!(ask(&coordinator, Some(b"\xff, 203.0.113.10")).await.status, 200);
+    let (answered, _) = before_the_first_refusal(async || ask(&coordinator, Some(b"\xff")).await).await;
+    assert!((12..20).contains(&answered), "{answered}");
+    for _ in 0..30 {
+        assert_eq!(ask(&coordinator, None).await.status, 200, "the proxy looks whether it lives");
+    }
+    // By the PROXY protocol: what its client writes into the request is not the proxy's word.
+    let coordinator = cluster(willing().await, behind_a_proxy).await;
+    let mut refused = 0;
+    for i in 0..30 {
+        let mut stream = TcpStream::connect(coordinator.addr()).await.unwrap();
+        let head = format!("GET /nodes HTTP/1.1\r\nhost: x\r\nx-forwarded-for: 198.51.100.{i}\r\n\r\n");
+        stream.write_all(format!("PROXY UNKNOWN\r\n{head}").as_bytes()).await.unwrap();
+        refused += usize::from(status(&mut stream).await == 429);
+    }
+    assert!((10..=18).contains(&refused), "{refused}");
+}
+
 #[tokio::test]
 async fn without_trusted_proxies_the_header_is_nothing() {
     let coordinator = cluster(willing().await, |config| config.requests = few()).await;

@@ -73,23 +73,26 @@ pub enum Input {
     Ready(oneshot::Sender<Vec<bool>>),
 }
 
-/// The two clocks of a node. The wall clock is read once: a step of the system's clock moves nothing.
+/// The clocks of a node. The wall clock is read once, so a step of the system's clock moves nothing, and goes on with
+/// [`boot_ms`]: also while the machine sleeps.
 #[derive(Debug, Clone, Copy)]
 pub struct Clock {
     start: Instant,
+    boot_ms: u64,
     wall_ms: u64,
 }
 
 impl Clock {
     pub fn new() -> Self {
         let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        Self { start: Instant::now(), wall_ms: wall.as_millis() as u64 }
+        Self { start: Instant::now(), boot_ms: boot_ms(), wall_ms: wall.as_millis() as u64 }
     }
 
     pub fn now(&self) -> Now {
         let us = self.start.elapsed().as_micros() as u64;
+        let since = boot_ms().saturating_sub(self.boot_ms);
         // From 1, so that 0 can mean never.
-        Now { mono: us / 1000 + 1, wall: self.wall_ms + us / 1000, us }
+        Now { mono: us / 1000 + 1, wall: self.wall_ms + since, us }
     }
 }
 
@@ -329,11 +332,7 @@ impl Node {
                         answer => answer,
                     }
                 };
-                self.ask("write", call_store, move |answer| Event::Written {
-                    vnode,
-                    call,
-                    answer,
-                });
+                self.ask("write", call_store, move |answer| Event::Written { vnode, call, answer });
             }
             Action::Read { ask, session, vnode, stream, generation, after, limit } => {
                 let name = stream.clone();

@@ -37,6 +37,7 @@ use tower_service::Service;
 pub use self::door::ConnectionSlot;
 use self::door::{Door, Refusal};
 pub use self::metrics::HttpMetrics;
+use self::preface::Told;
 use crate::proxies::{ClientAddr, TrustedProxies};
 use crate::reply;
 
@@ -69,6 +70,7 @@ pub struct HttpLimits {
     /// New connections per second of one address (IPv6: of one /64) and the burst on top; the next one is
     /// answered `429` and closed. 0 per second: no limit. Over a trusted proxy's connections each request for an
     /// upgrade counts, for the address that it comes from: it is somebody's connection, as the others are not.
+    /// Where the proxy's word names nobody it counts for the proxy's own address.
     pub handshakes_per_s: u32,
     pub handshakes_burst: u32,
     /// Whose word is taken on where a connection or a request comes from.
@@ -223,16 +225,18 @@ impl Context {
     }
 
     /// Who is at the other end, when a proxy may say so first; nobody if the connection is of no use.
-    async fn far_end(&self, stream: &mut TcpStream, peer: IpAddr) -> Option<IpAddr> {
+    async fn far_end(&self, stream: &mut TcpStream, peer: IpAddr) -> Option<ClientAddr> {
         if !self.trusts(peer) {
-            return Some(peer);
+            return Some(ClientAddr::itself(peer));
         }
         let told = tokio::select! {
             () = self.shutdown.cancelled() => return None,
             told = timeout(self.limits.header_timeout, preface::read(stream)) => told,
         };
         match told {
-            Ok(Ok(client)) => Some(client.unwrap_or(peer)),
+            Ok(Ok(Told::Nothing)) => Some(ClientAddr::itself(peer)),
+            Ok(Ok(Told::Client(client))) => Some(ClientAddr::itself(client)),
+            Ok(Ok(Told::Nameless)) => Some(ClientAddr::nameless(peer)),
             Ok(Err(failure)) => {
                 self.metrics.refused_proxy();
                 tracing::debug!(%peer, %failure, "a proxy does not say who connects");
@@ -247,10 +251,15 @@ impl Context {
 
     /// Who asks, over a connection from `far`; or why not, when it is a proxy's and the client comes too often. On a
     /// connection that a proxy keeps, a plain request counts as little as on one that its client keeps.
-    fn client(&self, far: IpAddr, request: &Request<Incoming>) -> Result<IpAddr, ErrorBody> {
-        let client = self.limits.trusted_proxies.client_of(far, request.headers());
-        if client != far && !self.trusts(client) && request.headers().contains_key(UPGRADE) {
-            self.door.knock(client)?;
+    fn client(&self, far: ClientAddr, request: &Request<Incoming>) -> Result<ClientAddr, ErrorBody> {
+        // All of it was written by somebody whom the proxy could not name, `X-Forwarded-For` too.
+        if far.nameless {
+            return Ok(far);
+        }
+        let proxies = &self.limits.trusted_proxies;
+        let client = proxies.client_of(far.ip, request.headers());
+        if client != far && !proxies.exempts(&client) && request.headers().contains_key(UPGRADE) {
+            self.door.knock(client.ip)?;
         }
         Ok(client)
     }
@@ -281,16 +290,16 @@ async fn connection<S, B>(
     // It fails only if the peer is gone already, which the first read will tell as well.
     let _ = stream.set_nodelay(true);
     let Some(far) = context.far_end(&mut stream, peer).await else { return };
-    if far != peer
-        && !context.trusts(far)
-        && let Err(refused) = context.door.knock(far)
+    if far != ClientAddr::itself(peer)
+        && !context.limits.trusted_proxies.exempts(&far)
+        && let Err(refused) = context.door.knock(far.ip)
     {
         return context.door.refusal(refused).answer(stream).await;
     }
     let shared = Arc::clone(&context);
     let answer = service_fn(move |mut request: Request<Incoming>| {
         let answer = shared.client(far, &request).map(|client| {
-            request.extensions_mut().insert(ClientAddr(client));
+            request.extensions_mut().insert(client);
             request.extensions_mut().insert(slot.clone());
             service.call(request)
         });

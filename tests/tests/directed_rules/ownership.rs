@@ -3,10 +3,10 @@
 use roost_backend::store::DataSet;
 use roost_backend::store::model::VnodeData;
 use roost_proto::ids::Epoch;
-use roost_proto::limits::BEATS_PER_LEASE;
+use roost_proto::limits::{BEATS_PER_LEASE, VOID_AFTER_MS};
 use roost_proto::records::{Record, Took};
-use roost_ws_node::core::Rule;
-use roost_ws_node::core::events::Event;
+use roost_ws_node::core::events::{Event, Now};
+use roost_ws_node::core::{Action, Rule};
 
 use super::rig::{LEASE_TTL_MS, Rig, Road};
 
@@ -221,6 +221,63 @@ fn a_revoked_node_goes_on_as_another_sid_and_keeps_its_sockets() {
     rig.run(100);
     assert_eq!((rig.inbox(reader), rig.inbox(both)), (vec!["x1".into(), "x2".into()], vec!["y1".to_owned()]));
     assert_eq!((rig.resets(both).len(), rig.closed(both)), (0, vec![]));
+}
+
+/// Rule 21: the store's data is gone under a node that was revoked, so it claims at once, and is told that its sid is
+/// not registered. That is also what a forgotten node would be told.
+#[test]
+fn a_revoked_node_whose_claim_is_answered_first_begins_another_life() {
+    let mut rig = Rig::new(&[0, 1], None);
+    let (alice, bob) = (rig.user(0, 0), rig.user(1, 0));
+    let (sender, reader) = (rig.connect(0, &alice), rig.connect(1, &bob));
+    let (old, claims) = (rig.nodes[1].sid().clone(), rig.nodes[1].counters().claims);
+    assert!((50..350).contains(&(rig.now % BEAT_MS)), "no renewal is due in what follows");
+    rig.revoke(1);
+    rig.data[1] = VnodeData::default();
+    rig.say(sender, &bob, "m1");
+    rig.run(100);
+    assert_eq!(rig.nodes[1].counters().writes_fenced, 1);
+    assert!(rig.nodes[1].counters().claims > claims);
+    assert_eq!((rig.forgotten.len(), rig.replaced.len()), (0, 0));
+    let new = rig.nodes[1].sid().clone();
+    assert!(new.born() > old.born());
+    assert_eq!(rig.control.sid_of(&new.node()), Some(&new), "it asked at once, and registered again");
+    rig.run(5000);
+    assert_eq!((rig.told(sender, "m1"), rig.closed(reader)), (vec!["ok"], vec![]));
+    rig.say(sender, &bob, "m2");
+    rig.run(100);
+    assert_eq!(rig.inbox(reader).last().map(String::as_str), Some("m2"), "the same socket goes on");
+}
+
+/// Rules 19 and 21: the machine of node 0 slept, and wakes under other data. Returns by how much its sid is later,
+/// and whether it still has what nobody confirmed.
+fn a_node_that_slept_finds_other_data(slept_ms: u64) -> (u64, bool) {
+    let mut rig = Rig::new(&[0, 1], None);
+    let (alice, bob) = (rig.user(0, 0), rig.user(1, 0));
+    let sender = rig.connect(0, &alice);
+    rig.road = Box::new(|_, record| match record {
+        Record::Confirm(_) => Road::Lost,
+        _ => Road::Goes,
+    });
+    rig.say(sender, &bob, "m1");
+    rig.run(100);
+    assert!(rig.nodes[0].has_unconfirmed());
+    let old = rig.nodes[0].sid().born();
+    another_data_set(&mut rig);
+    let (table, now) = (rig.control.table(rig.store_now()), rig.clock());
+    let woken = Now { wall: now.wall + slept_ms, ..now };
+    let actions = rig.nodes[0].step(Event::View(Box::new(table)), woken);
+    let sid = rig.nodes[0].sid();
+    let registers = |action: &Action| matches!(action, Action::Register(r) if r.row.sid == *sid);
+    assert!(actions.iter().any(registers));
+    (sid.born() - old, rig.nodes[0].has_unconfirmed())
+}
+
+#[test]
+fn a_node_that_slept_for_long_gives_up_its_channels_under_other_data() {
+    assert_eq!(a_node_that_slept_finds_other_data(0), (0, true));
+    assert_eq!(a_node_that_slept_finds_other_data(VOID_AFTER_MS), (0, true));
+    assert_eq!(a_node_that_slept_finds_other_data(VOID_AFTER_MS + 10_000), (1, false));
 }
 
 #[test]

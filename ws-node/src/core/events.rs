@@ -20,7 +20,7 @@ use super::session::Rights;
 pub struct Now {
     /// Milliseconds on a monotonic clock: all deadlines.
     pub mono: u64,
-    /// Milliseconds since 1970: what is shown, and ages of ids.
+    /// Milliseconds since 1970: what is shown, and ages of ids. Unlike `mono` it goes on while the machine sleeps.
     pub wall: u64,
     /// Microseconds on the monotonic clock: for the histograms only.
     pub us: u64,

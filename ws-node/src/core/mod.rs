@@ -207,6 +207,7 @@ pub struct NodeCore {
     local: VecDeque<Record>,
     /// Homes whose confirms are to be sent when the step ends.
     dirty: BTreeSet<VnodeId>,
+    /// By the wall clock, which goes on while the machine sleeps: when this node last heard that it is registered.
     renewed_at: u64,
     renewing: Option<u64>,
     view_at: u64,

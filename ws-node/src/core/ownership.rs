@@ -6,6 +6,7 @@ use std::collections::BTreeSet;
 use roost_backend::store::*;
 use roost_proto::events::StatusCause;
 use roost_proto::ids::{Epoch, Seq, Sid, VnodeId};
+use roost_proto::limits::VOID_AFTER_MS;
 use roost_proto::records::{Record, Took};
 
 use super::channel::Channel;
@@ -57,10 +58,9 @@ impl NodeCore {
             Registration::Yes => {}
             Registration::Over => return,
         }
-        if now.mono >= self.renewed_at + self.cfg.renew_every_ms()
-            && self.renewing.is_none_or(|at| now.mono >= at + ASK_AGAIN_MS)
-        {
-            self.renew(now);
+        // The mark is set with every renewal that goes out.
+        if now.mono >= self.rate_mark.0 + self.cfg.renew_every_ms() {
+            self.renew_unless_asked(now);
         }
         self.claim_what_is_mine(now);
         self.hand_over_what_is_not(now);
@@ -114,13 +114,21 @@ impl NodeCore {
             _ if self.registration == Registration::Over => {}
             Some(RegisterAnswer::Registered) => {
                 self.registration = Registration::Yes;
-                (self.registered_before, self.registered_at) = (true, now.mono);
+                self.registered_before = true;
+                (self.registered_at, self.renewed_at) = (now.mono, now.wall);
                 self.refresh(now);
                 self.tick_ownership(now);
             }
             Some(RegisterAnswer::Replaced) => self.out.push(Action::Replaced),
+            Some(RegisterAnswer::Revoked) => self.new_life(now),
             Some(RegisterAnswer::NewData(data_set)) => self.new_data_set(data_set, now),
             None => self.registration = Registration::No,
+        }
+    }
+
+    fn renew_unless_asked(&mut self, now: Now) {
+        if self.renewing.is_none_or(|at| now.mono >= at + ASK_AGAIN_MS) {
+            self.renew(now);
         }
     }
 
@@ -131,7 +139,6 @@ impl NodeCore {
         self.rate_mark = (now.mono, appended);
         self.accepting.beat();
         self.renewing = Some(now.mono);
-        self.renewed_at = now.mono;
         let kept = |h: &&Home| h.phase != Phase::Releasing && !h.is_silent(&self.cfg, now);
         let rows = self.homes.values().filter(kept).map(|h| (h.vnode, h.epoch)).collect();
         self.out.push(Action::Renew(Renew {
@@ -153,6 +160,8 @@ impl NodeCore {
         self.renewing = None;
         match answer {
             Some(RenewAnswer::Renewed(kept)) => {
+                // When it was asked counts: a process that was stopped may read this after it asked again.
+                (self.registered_at, self.renewed_at) = (self.registered_at.max(sent), now.wall);
                 let mut lost = false;
                 for ((vnode, epoch), kept) in rows.iter().zip(kept) {
                     let Some(home) = self.homes.get_mut(vnode).filter(|h| h.epoch == *epoch) else {
@@ -185,7 +194,17 @@ impl NodeCore {
         }
     }
 
-    /// The store has no row of this sid. Was it registered when that was asked, and under this data set, then it was
+    /// How long the machine slept since this node last heard that it is registered, which was at `registered_at` by
+    /// the clock of its deadlines and at `renewed_at` by the wall clock: only the latter goes on meanwhile.
+    fn slept_ms(&self, now: Now) -> u64 {
+        if self.renewed_at == 0 {
+            return 0;
+        }
+        let awake = now.mono.saturating_sub(self.registered_at);
+        now.wall.saturating_sub(self.renewed_at).saturating_sub(awake)
+    }
+
+    /// A renewal found no row of this sid. Was it registered when that was asked, and under this data set, then it was
     /// gone for so long that it was forgotten, and with it that its sid is over: what it still has to send would be
     /// second messages, and its topic goes (rule 21).
     fn not_registered(&mut self, asked: u64, now: Now) {
@@ -234,6 +253,14 @@ impl NodeCore {
         self.view.nodes.clear();
         self.view.assignment = Assignment::default();
         self.registration = Registration::No;
+        if self.slept_ms(now) > VOID_AFTER_MS {
+            // With the old rows went the tombstone that would say so: to others its items are as good as new, and to
+            // itself its leases.
+            self.give_up_life(now);
+            self.tell_all_anew();
+            // Later than the old one, but not than a process that took its place meanwhile.
+            self.sid = Sid::new(&self.cfg.node, self.sid.born() + 1, self.cfg.random);
+        }
         for vnode in self.homes.keys().copied().collect::<Vec<_>>() {
             self.reclaim(vnode, false, now);
         }
@@ -412,7 +439,11 @@ impl NodeCore {
                 self.refresh(now);
                 self.set_adrift(vnode, now);
             }
-            Some(ClaimAnswer::NotRegistered) => self.not_registered(sent, now),
+            // Forgotten or revoked: which of them, a renewal is told.
+            Some(ClaimAnswer::NotRegistered) if self.registration == Registration::Yes => {
+                self.renew_unless_asked(now);
+            }
+            Some(ClaimAnswer::NotRegistered) => {}
             Some(ClaimAnswer::NewData(data_set)) => self.new_data_set(data_set, now),
             Some(ClaimAnswer::Settling) | None if self.state == NodeState::Draining => {
                 self.claims.remove(&vnode);

@@ -133,6 +133,7 @@ impl RedisStore {
             Answer::Said(word, _) => match word.as_str() {
                 "done" => Ok(RegisterAnswer::Registered),
                 "replaced" => Ok(RegisterAnswer::Replaced),
+                "revoked" => Ok(RegisterAnswer::Revoked),
                 other => Err(not_understood(other)),
             },
         }

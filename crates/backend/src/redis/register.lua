@@ -2,6 +2,8 @@
 if gen ~= ARGV[1] then return {'new', gen or ''} end
 local sid = ARGV[2]
 local row = node_row(KEYS[2], sid)
+-- Its tombstone: a life that is over does not begin again (core rule 21).
+if row and row.sid == sid and row.state == 'revoked' then return {'revoked'} end
 if row and row.sid ~= sid and born_of(row.sid) >= born_of(sid) then return {'replaced'} end
 redis.call('HSET', KEYS[2], node_of(sid), ARGV[3])
 hint()

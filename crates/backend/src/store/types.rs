@@ -194,6 +194,8 @@ pub enum RegisterAnswer {
     Registered,
     /// A later sid of this node is registered.
     Replaced,
+    /// This sid is registered already, and was declared dead since: its row stays as it is.
+    Revoked,
     NewData(DataSet),
 }
 

@@ -1,8 +1,8 @@
 //! Who gets in: a place for each connection, and a rate for each address.
 //!
 //! Both are decided before a byte is read, except that a trusted proxy's own address has no rate: those for whom it
-//! connects have one each, as soon as it has said who they are. Whoever is refused gets a short fixed answer and is
-//! closed.
+//! connects have one each, as soon as it has said who they are, and share that of its address if it names nobody.
+//! Whoever is refused gets a short fixed answer and is closed.
 
 use std::fmt;
 use std::net::IpAddr;

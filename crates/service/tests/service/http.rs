@@ -252,7 +252,7 @@ async fn a_request_nobody_answers_is_told_that_the_outcome_is_unknown() {
 
 #[tokio::test]
 async fn the_service_knows_who_asks() {
-    let filter = warp::ext::get::<ClientAddr>().map(|ClientAddr(ip)| reply::ok(&ip)).boxed();
+    let filter = warp::ext::get::<ClientAddr>().map(|client: ClientAddr| reply::ok(&client.ip)).boxed();
     let server = start(limits(), filter).await;
     assert_eq!(server.get("/").await.json(), json!("127.0.0.1"));
 }

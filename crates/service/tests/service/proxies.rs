@@ -17,9 +17,12 @@ use crate::support::{Answer, PATIENCE, Server, read_answer, start};
 const V1: &str = "PROXY TCP4 203.0.113.9 10.0.0.1 4711 7001\r\n";
 const V2: &[u8] = b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x0c\xcb\0\x71\x09\x0a\0\0\x01\x12\x67\x1b\x59";
 const LOCAL: &[u8] = b"\r\n\r\n\0\r\nQUIT\n\x20\0\0\0";
+/// Somebody connects through the proxy, over what is no IP.
+const UNKNOWN: &[u8] = b"PROXY UNKNOWN\r\n";
+const UNSPEC: &[u8] = b"\r\n\r\n\0\r\nQUIT\n\x21\0\0\0";
 
 fn who() -> BoxedFilter<(Response,)> {
-    warp::ext::get::<ClientAddr>().map(|ClientAddr(ip): ClientAddr| reply::ok(&ip)).boxed()
+    warp::ext::get::<ClientAddr>().map(|client: ClientAddr| reply::ok(&client.ip)).boxed()
 }
 
 /// Behind a proxy at this machine, which may come as often as it likes.
@@ -58,10 +61,12 @@ async fn a_trusted_proxy_says_for_whom_it_asks_by_header_or_by_proxy_protocol() 
         (b"", "x-forwarded-for: nonsense\r\n", "127.0.0.1"),
         (V1.as_bytes(), "", "203.0.113.9"),
         (V2, "", "203.0.113.9"),
-        // Who connects for itself, or does not know, may say it in the request.
+        // Who connects for itself may say it in the request.
         (LOCAL, "", "127.0.0.1"),
         (LOCAL, "x-forwarded-for: 203.0.113.9\r\n", "203.0.113.9"),
-        (b"PROXY UNKNOWN\r\n", "x-forwarded-for: 203.0.113.9\r\n", "203.0.113.9"),
+        // Who connects for somebody without an address did not write the request.
+        (UNKNOWN, "x-forwarded-for: 203.0.113.9\r\n", "127.0.0.1"),
+        (UNSPEC, "x-forwarded-for: 203.0.113.9\r\n", "127.0.0.1"),
         // A stranger's header says nothing, a second proxy's does.
         (V1.as_bytes(), "x-forwarded-for: 198.51.100.1\r\n", "203.0.113.9"),
         (b"PROXY TCP4 10.2.2.2 10.0.0.1 1 2\r\n", "x-forwarded-for: 198.51.100.1\r\n", "198.51.100.1"),
@@ -141,6 +146,58 @@ async fn behind_a_trusted_proxy_each_client_has_its_own_rate_of_handshakes() {
     assert_eq!(statuses[..3], [200; 3]);
     assert!(statuses.contains(&429), "{statuses:?}");
     assert_eq!(ask(&server, b"", &from(1)).await.status, 200, "nobody else is refused");
+}
+
+/// How many of twenty connections are served.
+async fn served(server: &Server, before: &[u8], headers: impl Fn(usize) -> String) -> usize {
+    let mut served = 0;
+    for i in 0..20 {
+        let status = ask(server, before, &headers(i)).await.status;
+        assert!(status == 200 || status == 429, "{status}");
+        served += usize::from(status == 200);
+    }
+    served
+}
+
+/// Or whoever makes a proxy's word illegible would be as free as the proxy.
+#[tokio::test]
+async fn sockets_for_somebody_whom_a_proxy_does_not_name_cost_the_proxys_address() {
+    let limits = HttpLimits { handshakes_per_s: 1, handshakes_burst: 3, ..trusting() };
+    let upgrade = |list: &str| format!("upgrade: websocket\r\nx-forwarded-for: {list}\r\n");
+    for list in ["unknown", "", "\u{ff}", "198.51.100.1\u{ff}"] {
+        let server = start(limits.clone(), who()).await;
+        let sockets = served(&server, b"", |_| upgrade(list)).await;
+        assert!((3..20).contains(&sockets), "{list:?}: {sockets}");
+        assert_eq!(served(&server, b"", |_| "upgrade: websocket\r\n".into()).await, 20, "for itself");
+        assert_eq!(ask(&server, b"", &upgrade("203.0.113.9")).await.status, 200, "nobody else is refused");
+    }
+    // Whatever a client writes to the left, of those that a proxy names each pays for itself.
+    let server = start(limits.clone(), who()).await;
+    let sockets = served(&server, b"", |i| upgrade(&format!("198.51.100.{i}\u{ff}, 203.0.113.9"))).await;
+    assert!((3..20).contains(&sockets), "{sockets}");
+    assert_eq!(ask(&server, b"", &upgrade("\u{ff}, 203.0.113.10")).await.status, 200);
+    for before in [UNKNOWN, UNSPEC] {
+        let server = start(limits.clone(), who()).await;
+        let connections = served(&server, before, |i| format!("x-forwarded-for: 198.51.100.{i}\r\n")).await;
+        assert!((3..20).contains(&connections), "{connections}");
+        assert_eq!(served(&server, LOCAL, |_| String::new()).await, 20, "for itself");
+        assert_eq!(ask(&server, V2, "").await.status, 200, "nobody else is refused");
+    }
+}
+
+/// A proxy that reads HTTP passes on any method, and of a connection that is closed without an answer it thinks that
+/// the program behind it is down.
+#[tokio::test]
+async fn a_request_whose_method_is_proxy_is_answered_as_any_other() {
+    let server = start(trusting(), warp::get().and(who()).boxed()).await;
+    for target in ["/", "/x", "*"] {
+        let mut stream = server.connect().await;
+        let request = format!("PROXY {target} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n");
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let status = read_answer(&mut stream).await.status;
+        assert!((400..500).contains(&status), "{target}: {status}");
+    }
+    assert_eq!(server.metric("roost_http_refused_total{listener=\"public\",reason=\"proxy\"}"), 0.0);
 }
 
 /// Requests of many clients follow each other on the connections that a proxy keeps. Each socket that is asked for is

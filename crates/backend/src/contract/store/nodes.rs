@@ -60,6 +60,9 @@ pub async fn a_node_that_left_may_leave_a_tombstone_of_its_sid(fixture: &dyn Fix
     }
     assert!(a.table().await.ended(&sid_now));
     assert_eq!(a.renew(&sid_now, &[]).await, RenewAnswer::Revoked);
+    assert_eq!(a.register(&sid_now).await, RegisterAnswer::Revoked);
+    let gone = a.table().await.nodes[&node("ws-1")].gone;
+    assert_eq!(gone, Gone { left: true, for_s: 0 }, "it is the tombstone still");
     let next = a.join("ws-1", 3).await;
     assert_eq!(a.table().await.nodes[&node("ws-1")], node_row(&next), "nothing is left of it");
 }
@@ -121,7 +124,10 @@ pub async fn a_sid_that_is_over_is_told_so_by_its_renewal(fixture: &dyn Fixture)
     assert_eq!(a.lead("boss", None).await, LeadAnswer::Leading);
     assert!(a.revoke("boss", &new, 0).await);
     assert_eq!(a.renew(&new, &[]).await, RenewAnswer::Revoked);
+    assert_eq!(a.register(&new).await, RegisterAnswer::Revoked, "a life does not begin again");
+    assert_eq!(a.register(&old).await, RegisterAnswer::Replaced);
     assert!(a.table().await.ended(&new));
+    assert_eq!(a.claim(V, &new).await, ClaimAnswer::NotRegistered);
 }
 
 /// Architecture §5, "Time".

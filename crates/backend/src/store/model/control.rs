@@ -55,11 +55,13 @@ impl Control {
         if request.data_set != self.data_set {
             return RegisterAnswer::NewData(self.data_set.clone());
         }
-        if let Some(row) = self.nodes.get(&request.node)
-            && row.sid != request.row.sid
-            && row.sid.born() >= request.row.sid.born()
-        {
-            return RegisterAnswer::Replaced;
+        let sid = &request.row.sid;
+        match self.nodes.get(&request.node) {
+            Some(row) if row.sid == *sid && row.state == NodeState::Revoked => {
+                return RegisterAnswer::Revoked;
+            }
+            Some(row) if row.sid != *sid && row.sid.born() >= sid.born() => return RegisterAnswer::Replaced,
+            _ => {}
         }
         self.nodes.insert(request.node.clone(), request.row.clone());
         RegisterAnswer::Registered
