@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail, ensure};
 use roost_tests::chaos::options::{Options, USAGE};
-use roost_tests::chaos::{archive, check, crowd, leaderless, measure, runner, storm};
+use roost_tests::chaos::{archive, bystanders, check, crowd, leaderless, measure, runner, storm};
 use tokio::signal::unix::{SignalKind, signal};
 
 #[tokio::main]
@@ -34,6 +34,7 @@ async fn command() -> anyhow::Result<()> {
         "storm" => storm::storm(&Options::parse(args)?).await,
         "leaderless" => leaderless::leaderless(&Options::parse(args)?).await,
         "archive" => archive::archive(&Options::parse(args)?).await,
+        "bystanders" => bystanders::bystanders(&Options::parse(args)?).await,
         "check" => judge(&args.next().map(PathBuf::from).context(USAGE)?),
         _ => {
             eprintln!("{USAGE}");

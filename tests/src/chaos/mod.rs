@@ -1,10 +1,11 @@
 //! The chaos run: real processes on real Kafka and Redis, users in a conversation, and one fault after the other.
 //!
 //! [`runner`] does it and writes a [`history`](crate::history); [`check`] reads the history and the topics, judges,
-//! and makes the table of docs/RELIABILITY.md. [`archive`], [`measure`], [`storm`] and [`leaderless`] are measurements with the same
+//! and makes the table of docs/RELIABILITY.md. [`archive`], [`measure`], [`storm`], [`leaderless`] and [`bystanders`] are measurements with the same
 //! cluster. Who started the services stops them (`scripts/chaos`).
 
 pub mod archive;
+pub mod bystanders;
 pub mod check;
 pub mod crowd;
 pub mod dump;

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 
+use crate::chaos::bystanders::Attack;
 use crate::chaos::faults::Fault;
 use crate::processes::ClusterSetup;
 
@@ -17,9 +18,10 @@ chaos drain [--sessions N] [--out DIR]
 chaos storm [--sessions N] [--out DIR]
 chaos leaderless [--clients N] [--rate N] [--out DIR]
 chaos archive [--clients N] [--rate N] [--kills N] [--scale F] [--out DIR]
+chaos bystanders [--attack a,b,...] [--seconds N] [--short] [--out DIR]
 
 --scale 1 has the product's times (lease 6 s, linger 10 s, grace 20 s) and outages of 30 s; 0.25 a quarter of all.
---short is one round of six faults with 60 clients at --scale 0.25.";
+--short is one round of six faults with 60 clients at --scale 0.25; of the attacks three seconds each, in one cluster.";
 
 /// The product's defaults, and how long what is out stays out.
 const LEASE_TTL_MS: f64 = 6_000.0;
@@ -40,6 +42,10 @@ pub struct Options {
     pub rate: usize,
     pub kills: usize,
     pub sessions: usize,
+    pub attacks: Vec<Attack>,
+    /// How long each attack lasts.
+    pub seconds: u64,
+    pub short: bool,
     pub out: PathBuf,
 }
 
@@ -54,6 +60,9 @@ impl Default for Options {
             rate: 120,
             kills: 20,
             sessions: 2_000,
+            attacks: Attack::ALL.to_vec(),
+            seconds: 20,
+            short: false,
             out: PathBuf::from("target/chaos"),
         }
     }
@@ -71,6 +80,9 @@ impl Options {
                 options.scale = 0.25;
                 options.clients = 60;
                 options.faults = Fault::SHORT.to_vec();
+                options.attacks = Attack::SHORT.to_vec();
+                options.seconds = 3;
+                options.short = true;
                 continue;
             }
             let value = args.next().with_context(|| format!("{flag} needs a value"))?;
@@ -83,6 +95,8 @@ impl Options {
                 "--rate" => options.rate = number(&flag, &value)?,
                 "--kills" => options.kills = number(&flag, &value)?,
                 "--sessions" => options.sessions = number(&flag, &value)?,
+                "--attack" => options.attacks = value.split(',').map(str::parse).collect::<Result<_, _>>()?,
+                "--seconds" => options.seconds = number(&flag, &value)?,
                 "--out" => options.out = PathBuf::from(value),
                 _ => bail!("'{flag}' is unknown"),
             }

@@ -38,7 +38,7 @@ const ASKED: usize = 20;
 const QUEUE_EVERY: Duration = Duration::from_millis(5);
 /// The SDK's own waits, not those of the tests.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(20));
-const REVOKED: [&str; 2] = [
+pub(super) const REVOKED: [&str; 2] = [
     "roost_coordinator_revocations_total{cause=\"silent\"}",
     "roost_coordinator_revocations_total{cause=\"refused\"}",
 ];
@@ -46,7 +46,7 @@ const REFUSED: [&str; 2] = [
     "roost_http_refused_total{listener=\"public\",reason=\"rate\"}",
     "roost_http_refused_total{listener=\"public\",reason=\"full\"}",
 ];
-const SUSPENSIONS: &str = "roost_vnode_changes_total{change=\"suspension\"}";
+pub(super) const SUSPENSIONS: &str = "roost_vnode_changes_total{change=\"suspension\"}";
 const ROUTES: [&str; 2] =
     ["roost_coordinator_routes_total{result=\"ok\"}", "roost_coordinator_routes_total{result=\"no_home\"}"];
 
@@ -220,7 +220,7 @@ fn overflows() -> f64 {
     pair.and_then(|(_, value)| value.parse().ok()).unwrap_or(0.0)
 }
 
-fn resident_mb(pid: u32) -> f64 {
+pub(super) fn resident_mb(pid: u32) -> f64 {
     let text = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
     let line = text.lines().find_map(|line| line.strip_prefix("VmRSS:"));
     line.and_then(|line| line.trim().strip_suffix(" kB")?.trim().parse::<f64>().ok()).unwrap_or(0.0) / 1024.0
