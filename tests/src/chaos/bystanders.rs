@@ -92,7 +92,7 @@ impl Attack {
         Self::Presence,
         Self::ApiSlots,
     ];
-    /// Those that show in five seconds; to ask for 11,000 receipts takes ten.
+    /// Those that show in three seconds; to ask for 11,000 receipts takes ten.
     pub const SHORT: [Self; 9] = [
         Self::Presence,
         Self::ApiSlots,

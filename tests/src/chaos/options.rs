@@ -21,7 +21,7 @@ chaos archive [--clients N] [--rate N] [--kills N] [--scale F] [--out DIR]
 chaos bystanders [--attack a,b,...] [--seconds N] [--short] [--out DIR]
 
 --scale 1 has the product's times (lease 6 s, linger 10 s, grace 20 s) and outages of 30 s; 0.25 a quarter of all.
---short is one round of six faults with 60 clients at --scale 0.25; of the attacks five seconds each, in one cluster.";
+--short is one round of six faults with 60 clients at --scale 0.25; of the attacks three seconds each, in one cluster.";
 
 /// The product's defaults, and how long what is out stays out.
 const LEASE_TTL_MS: f64 = 6_000.0;
@@ -81,7 +81,7 @@ impl Options {
                 options.clients = 60;
                 options.faults = Fault::SHORT.to_vec();
                 options.attacks = Attack::SHORT.to_vec();
-                options.seconds = 5;
+                options.seconds = 3;
                 options.short = true;
                 continue;
             }
