@@ -10,8 +10,8 @@ use super::peer::cursor;
 use super::round::Round;
 
 const AT_A_TIME: usize = 8;
-/// The latest 64, a mark, and what was read.
-const FIELDS_MAX: u64 = 64 + 2;
+/// Two for each of the latest 64; the number of uses, a mark, and what was read.
+const FIELDS_MAX: u64 = 2 * 64 + 3;
 
 pub async fn attack(round: &mut Round<'_>) -> anyhow::Result<Answered> {
     let user = round.user("collector");

@@ -224,7 +224,8 @@ impl NodeCore {
         listener.reader = reader;
         // `welcome` lists them when it is said.
         let listed = listener.presence && matches!(opening.how, How::Reply(_));
-        let mut room_for = if session.credit.is_open() { MEMBERS_BYTES_MAX } else { 0 };
+        let open = session.credit.is_open();
+        let mut room_for = if open { MEMBERS_BYTES_MAX } else { 0 };
         let copy = room.copy.as_ref().filter(|_| listed).map(|copy| copy.reply(&mut room_for));
         let ReplyOk { members, member_count, .. } = copy.unwrap_or_default();
         let (recovered, replayed) = (through.is_none(), tail.offset.0 - from.0);
@@ -232,7 +233,7 @@ impl NodeCore {
         self.counters.replayed += joined.replayed;
         match opening.how {
             // A long list takes credit, as a message does.
-            How::Reply(id) if joined.members.is_some() => {
+            How::Reply(id) if open && joined.members.is_some() => {
                 self.reply_on_credit(key, id.as_str(), ReplyOk::from(joined));
             }
             How::Reply(id) => self.reply_ok(key, id.as_str(), ReplyOk::from(joined)),
