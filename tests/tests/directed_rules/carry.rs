@@ -104,7 +104,7 @@ impl Rig {
         let frame = ServerFrame::parse(std::str::from_utf8(frame).unwrap()).unwrap();
         self.frames.push((session.0, frame));
         if self.stalled.contains(&session.0) {
-            let (m, s) = self.undrained.entry(session.0).or_default();
+            let [m, s] = self.undrained.entry(session.0).or_default();
             *m = (m.0 + messages.0, m.1 + messages.1);
             *s = (s.0 + signals.0, s.1 + signals.1);
         } else if messages.0 + signals.0 > 0 {

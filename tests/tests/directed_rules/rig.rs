@@ -105,7 +105,7 @@ pub struct Rig {
     /// Sessions whose sockets take nothing.
     pub stalled: BTreeSet<u64>,
     /// Frames and bytes, of messages and of signals.
-    undrained: BTreeMap<u64, ((usize, usize), (usize, usize))>,
+    undrained: BTreeMap<u64, [(usize, usize); 2]>,
     pub frames: Vec<(u64, ServerFrame)>,
     pub closes: Vec<(u64, CloseCode)>,
     /// To commands of the server API.
@@ -412,7 +412,7 @@ impl Rig {
     /// The socket takes everything it was handed.
     pub fn drain(&mut self, session: u64) {
         self.stalled.remove(&session);
-        let (messages, signals) = self.undrained.remove(&session).unwrap_or_default();
+        let [messages, signals] = self.undrained.remove(&session).unwrap_or_default();
         let session = SessionKey(session);
         self.give(self.sessions[&session.0], Event::Drained { session, messages, signals });
     }

@@ -150,15 +150,15 @@ fn several_long_lists_go_in_several_records() {
     // What was answered is lost, and asked for again, all at once.
     rig.road =
         Box::new(|_, record| if matches!(record, Record::Confirm(_)) { Road::Lost } else { Road::Goes });
-    for k in 0..3 {
+    for (k, session) in sessions.into_iter().enumerate() {
         let room = rig.room(1, k);
-        rig.members(sessions[k], &room, &format!("m{k}"));
+        rig.members(session, &room, &format!("m{k}"));
     }
     rig.run(100);
     rig.clear_road();
     rig.run(5000);
-    for k in 0..3 {
-        assert_eq!(rig.done(sessions[k], &format!("m{k}")).members.as_ref().map(Vec::len), Some(200));
+    for (k, session) in sessions.into_iter().enumerate() {
+        assert_eq!(rig.done(session, &format!("m{k}")).members.as_ref().map(Vec::len), Some(200));
     }
     let largest = rig.sent.iter().map(|(_, _, bytes, _)| *bytes).max();
     assert!(largest.is_some_and(|bytes| bytes < RESULTS_BYTES_MAX), "{largest:?}");
