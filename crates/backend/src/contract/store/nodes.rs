@@ -110,6 +110,9 @@ pub async fn a_renewal_shows_that_the_node_lives(fixture: &dyn Fixture) {
         ..before
     };
     assert_eq!(after, wanted);
+    assert_eq!(a.register(&sid).await, RegisterAnswer::Registered);
+    let again = a.table().await.nodes[&node("ws-1")].clone();
+    assert_eq!(again.beat, wanted.beat, "who says it again does not begin to beat anew");
 }
 
 /// Core rule 21.

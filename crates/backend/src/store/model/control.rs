@@ -63,7 +63,12 @@ impl Control {
             Some(row) if row.sid != *sid && row.sid.born() >= sid.born() => return RegisterAnswer::Replaced,
             _ => {}
         }
-        self.nodes.insert(request.node.clone(), request.row.clone());
+        let mut row = request.row.clone();
+        // Said again, maybe late: a beat that went back would look like one that stands still.
+        if let Some(before) = self.nodes.get(&request.node).filter(|before| before.sid == *sid) {
+            row.beat = before.beat;
+        }
+        self.nodes.insert(request.node.clone(), row);
         RegisterAnswer::Registered
     }
 
