@@ -11,7 +11,7 @@ start_redis() {
   fi
   mkdir -p "$STATE/redis/data"
   start_process redis redis-server --bind 127.0.0.1 --port "$(wanted_port redis)" \
-    --dir "$STATE/redis/data" --appendonly yes --save '' --maxmemory-policy noeviction
+    --dir "$STATE/redis/data" --appendonly yes --save '' --maxmemory-policy noeviction --stream-node-max-bytes 1024
 }
 
 answers_redis() {
