@@ -82,13 +82,13 @@ impl Asker {
 
     /// # Errors
     /// `unauthorized` without a good token, `forbidden` for one of another role.
-    pub fn is_service(&self) -> Result<(), ErrorBody> {
+    pub fn is_service(&self) -> Result<&Claims, ErrorBody> {
         match self.claims()? {
             None => Err(ErrorBody::new(ErrorCode::Unauthorized, "a service token is needed")),
             Some(claims) if claims.role != Role::Service => {
                 Err(ErrorBody::new(ErrorCode::Forbidden, "only a service token may do this"))
             }
-            Some(_) => Ok(()),
+            Some(claims) => Ok(claims),
         }
     }
 }

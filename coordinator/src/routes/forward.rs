@@ -17,8 +17,7 @@ use roost_backend::store::{NodeRow, NodeState};
 use roost_proto::limits::BATCH_BYTES_MAX;
 use roost_proto::{ErrorBody, ErrorCode};
 use roost_service::admin::{SID_HEADER, is_unspecified};
-use roost_service::{body, cors, reply};
-use tokio::sync::Semaphore;
+use roost_service::{Turns, body, cors, reply};
 use tokio::time::timeout;
 use warp::http::header::{AUTHORIZATION, CONTENT_TYPE, RETRY_AFTER};
 use warp::http::{HeaderMap, Method, Request, StatusCode};
@@ -46,7 +45,7 @@ const ANSWER_BYTES_MAX: usize = 2 * BATCH_BYTES_MAX;
 /// The connections to the nodes.
 pub(crate) struct Forwarder {
     client: Client<HttpConnector, Full<Bytes>>,
-    turns: Semaphore,
+    turns: Turns,
     /// Which node is next.
     next: AtomicUsize,
 }
@@ -60,7 +59,7 @@ impl Forwarder {
             .pool_timer(hyper_util::rt::TokioTimer::new())
             .pool_idle_timeout(IDLE_TIMEOUT)
             .build(connector);
-        Self { client, turns: Semaphore::new(REQUESTS_MAX), next: AtomicUsize::new(0) }
+        Self { client, turns: Turns::new(REQUESTS_MAX), next: AtomicUsize::new(0) }
     }
 }
 
@@ -113,13 +112,14 @@ async fn forward<B: warp::Buf>(
     body: impl warp::Stream<Item = Result<B, warp::Error>> + Send,
 ) -> Result<Response, ErrorBody> {
     // First of all: who may not ask takes no place, and no body of theirs is read.
-    asker.is_service()?;
+    let claims = asker.is_service()?;
     if EACH_ITS_OWN.iter().any(|path| uri.split('?').next() == Some(path)) {
         let why = "each node answers for itself: ask those that /nodes names";
         return Err(ErrorBody::new(ErrorCode::NotFound, why));
     }
     let busy = || ErrorBody::new(ErrorCode::RateLimited, "too many requests of the server API at once");
-    let _turn = api.nodes.turns.try_acquire().map_err(|_| busy().retry_after(NO_HOME_RETRY_AFTER_MS))?;
+    let turn = api.nodes.turns.take(&claims.sub);
+    let _turn = turn.ok_or_else(|| busy().retry_after(NO_HOME_RETRY_AFTER_MS))?;
     let body = body::read(body, BATCH_BYTES_MAX).await?;
     for node in candidates(api) {
         let mut request = Request::builder().method(&method).uri(format!("http://{}{uri}", node.admin));

@@ -17,6 +17,7 @@ pub mod shutdown;
 pub mod tasks;
 pub mod telemetry;
 pub mod tokens;
+pub mod turns;
 
 pub use admin::Health;
 pub use boot::boot_ms;
@@ -28,3 +29,4 @@ pub use secret::Secret;
 pub use shutdown::{Signals, open, run_main};
 pub use tasks::{TaskEnded, Tasks};
 pub use tokens::{TokenError, Verifier};
+pub use turns::{Turn, Turns};

@@ -6,7 +6,6 @@
 mod commands;
 mod events;
 mod reads;
-mod turns;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,7 +20,7 @@ use roost_proto::limits::{BATCH_BYTES_MAX, FRAME_BYTES_MAX};
 use roost_proto::{Claims, ErrorBody, ErrorCode, UserId};
 use roost_service::admin::SID_HEADER;
 use roost_service::tokens::{self, Verifier};
-use roost_service::{body, cors, reply};
+use roost_service::{Turn, Turns, body, cors, reply};
 use serde_json::json;
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use tokio::time::{Instant, timeout, timeout_at};
@@ -32,7 +31,6 @@ use warp::reply::Response;
 use warp::{Filter, Stream};
 
 use self::commands::Asked;
-use self::turns::{Turn, Turns};
 use crate::core::calls::Call;
 use crate::metrics::BUCKETS;
 use crate::node::{Input, Status};
