@@ -5,6 +5,7 @@
 //! if others have taken all of the node's, everybody's messages get through, if slower.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Bound::{Excluded, Unbounded};
 
 use roost_proto::ids::UserId;
 
@@ -31,6 +32,7 @@ pub struct Budget {
     /// Sessions that were not given anything because of others: of their user, or of the node.
     behind_own: BTreeMap<UserId, BTreeSet<SessionKey>>,
     behind_all: BTreeSet<SessionKey>,
+    last_woken: SessionKey,
 }
 
 impl Budget {
@@ -44,6 +46,7 @@ impl Budget {
             node: 0,
             behind_own: BTreeMap::new(),
             behind_all: BTreeSet::new(),
+            last_woken: SessionKey(0),
         }
     }
 
@@ -110,10 +113,12 @@ impl Budget {
         if let Some(user) = user.filter(|user| self.users.get(user).is_none_or(|of| *of < self.user_max)) {
             woken = self.behind_own.remove(user).unwrap_or_default();
         }
-        while self.node < self.node_max
-            && woken.len() < WOKEN_MAX
-            && let Some(key) = self.behind_all.pop_first()
-        {
+        while self.node < self.node_max && woken.len() < WOKEN_MAX {
+            // From the last one on, so that the oldest do not have every turn.
+            let after = self.behind_all.range((Excluded(self.last_woken), Unbounded)).next();
+            let Some(key) = after.or_else(|| self.behind_all.first()).copied() else { break };
+            self.behind_all.remove(&key);
+            self.last_woken = key;
             woken.insert(key);
         }
         woken

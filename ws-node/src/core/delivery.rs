@@ -193,7 +193,7 @@ impl NodeCore {
     }
 
     /// Everything that the session lacks, and could not be given.
-    fn feed_all(&mut self, key: SessionKey, now: Now) {
+    pub(super) fn feed_all(&mut self, key: SessionKey, now: Now) {
         let Some(session) = self.sessions.get_mut(&key) else { return };
         if !session.wants.is_empty() {
             self.reads.wait(key, &session.user);

@@ -109,6 +109,8 @@ impl NodeCore {
             None => self.reply_unavailable(key, id.as_str()),
             Some(page) => self.show_page(key, id, page, stream, before),
         }
+        // What was kept free for the page is free again.
+        self.feed_all(key, now);
         self.wake(Some(&user), now);
     }
 

@@ -285,11 +285,13 @@ impl NodeCore {
                     (call.again_at, call.tries) = (Some(now.mono + wait), call.tries + 1);
                 }
             }
-            // Its data answers: the lease is renewed, and the write is tried again.
+            // Its data answers: the lease is renewed, and the write is tried again. One that stops is not kept by it.
             Some(WriteAnswer::Refused) => {
                 self.counters.writes_unknown += 1;
+                let stops = home.phase == Phase::Stopping;
                 if let Some(call) = &mut home.call {
-                    (call.again_at, call.since) = (Some(now.mono + WRITE_AGAIN_MAX_MS), now.mono);
+                    call.again_at = Some(now.mono + WRITE_AGAIN_MAX_MS);
+                    call.since = if stops { call.since } else { now.mono };
                 }
             }
             Some(WriteAnswer::Done { seq, results }) => {

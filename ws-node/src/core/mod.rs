@@ -348,7 +348,7 @@ impl NodeCore {
                     self.on_drained(session, messages, now);
                 }
                 if signals.0 > 0 {
-                    self.signals_drained(session, signals);
+                    self.signals_drained(session, signals, now);
                 }
             }
             Event::Refresh { session, id, token } => self.on_refresh(session, id, token, now),

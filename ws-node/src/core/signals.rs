@@ -136,10 +136,12 @@ impl NodeCore {
     }
 
     /// The session's socket took this many signals.
-    pub(super) fn signals_drained(&mut self, key: SessionKey, (frames, bytes): (usize, usize)) {
+    pub(super) fn signals_drained(&mut self, key: SessionKey, (frames, bytes): (usize, usize), now: Now) {
         let Some(session) = self.sessions.get_mut(&key) else { return };
         self.budget.give_back(&session.user, &mut session.signals.credit, (frames, bytes));
+        let user = session.user.clone();
         self.hand_waiting(key);
+        self.wake(Some(&user), now);
     }
 
     /// What waits, as far as its socket takes it.
