@@ -28,6 +28,14 @@ pub struct Turn {
     of: UserId,
 }
 
+/// Whether one more of somebody's may take a place that all share, with so many of theirs among all that are taken. Who
+/// has some already has at most as many as are free; for the first of who has none there are as many places again. So
+/// nobody finds all of them taken by another, nor by ten.
+pub fn has_place(mine: usize, all: usize, max: usize) -> bool {
+    let free = max.saturating_sub(all);
+    if mine == 0 { all < 2 * max } else { free > 0 && mine <= free }
+}
+
 impl Turns {
     /// So many at once, and as many again for the first of each who asks.
     pub fn new(max: usize) -> Self {
@@ -38,9 +46,7 @@ impl Turns {
     pub fn take(&self, of: &UserId) -> Option<Turn> {
         let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
         let mine = held.of.get(of).copied().unwrap_or_default();
-        let free = self.max.saturating_sub(held.all);
-        let may = if mine == 0 { held.all < 2 * self.max } else { free > 0 && mine <= free };
-        if !may {
+        if !has_place(mine, held.all, self.max) {
             return None;
         }
         held.all += 1;

@@ -6,6 +6,7 @@ use roost_backend::store::EventOp;
 use roost_proto::ids::{Epoch, MessageId, NodeId, Sid, StreamId, UserId, VnodeId};
 use roost_proto::limits::VOID_AFTER_MS;
 use roost_proto::records::{ChannelId, Confirm, Item, ItemResult, Probe};
+use roost_service::turns::has_place;
 use serde_json::value::RawValue;
 
 use super::events::SessionKey;
@@ -161,19 +162,19 @@ impl Channel {
         self.items.is_empty()
     }
 
-    /// Whether one more may be queued. Who has some already has at most as many as are free; for the first of who has
-    /// none there are as many places again. So nobody finds all of them taken by another, nor by ten.
+    /// Whether one more may be queued: [`has_place`] of items, and the same of bytes.
     pub fn has_place(&self, by: &By, bytes: usize, items_max: usize, bytes_max: usize) -> bool {
         let mine = self.share(by);
         if *by == By::Own {
             return mine.items < items_max;
         }
-        if mine.items == 0 {
-            return self.others.items < 2 * items_max && self.others.bytes < 2 * bytes_max;
+        if !has_place(mine.items, self.others.items, items_max) {
+            return false;
         }
-        let free = items_max.saturating_sub(self.others.items);
-        let bytes_free = bytes_max.saturating_sub(self.others.bytes);
-        free > 0 && mine.items <= free && mine.bytes + bytes <= bytes_free
+        match mine.items {
+            0 => self.others.bytes < 2 * bytes_max,
+            _ => mine.bytes + bytes <= bytes_max.saturating_sub(self.others.bytes),
+        }
     }
 
     /// What is queued of somebody's.

@@ -9,6 +9,7 @@ use roost_proto::frames;
 use roost_proto::ids::{MessageId, StreamId, UserId, VnodeId};
 use roost_proto::records::{Append, Event, ItemBody};
 use roost_proto::results::{RESULT, TIMER, timed_out};
+use roost_service::turns::has_place;
 use serde::Serialize;
 
 use super::NodeCore;
@@ -61,15 +62,10 @@ impl HomeTickets {
         }
     }
 
-    /// Whether one more of this client may wait, with so many on their way here: at most as many as are free, and there
-    /// are as many places again for the first of each, so that nobody finds all of them taken.
+    /// Whether one more of this client may wait, with so many on their way here.
     pub fn has_room(&self, client: &UserId, coming: usize) -> bool {
         let of_client = self.of_clients.get(client).copied().unwrap_or_default() + coming;
-        let free = TICKETS_MAX.saturating_sub(self.open.len() + coming);
-        if of_client == 0 {
-            return self.open.len() < 2 * TICKETS_MAX;
-        }
-        free > 0 && of_client <= free && of_client < TICKETS_OF_ONE_MAX
+        of_client < TICKETS_OF_ONE_MAX && has_place(of_client, self.open.len() + coming, TICKETS_MAX)
     }
 
     /// At most `max` of those whose time is over, oldest first; they are not told again.
