@@ -18,6 +18,6 @@ RUN apt-get update \
     && useradd --system --uid 10001 --no-create-home --shell /usr/sbin/nologin roost
 COPY --from=build /out/ /usr/local/bin/
 USER roost
-# Coordinator: 7000 and 7100; ws-node: 7001 and 7101; archiver: 7010 and 7110. The second is health and metrics.
-EXPOSE 7000 7001 7010 7100 7101 7110
+# Coordinator: 7300 and 7400; ws-node: 7301 and 7401; archiver: 7310 and 7410. The second is health and metrics.
+EXPOSE 7300 7301 7310 7400 7401 7410
 CMD ["roost", "--help"]

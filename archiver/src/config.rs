@@ -82,7 +82,7 @@ impl Settings {
         let vars: Vec<(String, String)> = vars.into_iter().collect();
         let local = |port| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
         // "Embedded" for the common part: it would ask for Redis otherwise. Kafka is read here.
-        let defaults = Defaults { listen_addr: local(7010), admin_addr: local(7110), embedded: true };
+        let defaults = Defaults { listen_addr: local(7310), admin_addr: local(7410), embedded: true };
         let raw: Raw = read(vars.iter().cloned())?;
         let database_url = required("DATABASE_URL", raw.database_url, DATABASE_HINT, database_url)?;
         let kafka = config::KafkaConfig::from_vars(vars.iter().cloned())?;
@@ -159,8 +159,8 @@ mod tests {
     #[test]
     fn the_database_and_kafka_are_needed_and_redis_is_not() {
         let good = settings(&[("ARCHIVE_RETENTION_DAYS", "90")]).unwrap();
-        assert_eq!(good.common.listen_addr.to_string(), "127.0.0.1:7010");
-        assert_eq!(good.common.admin_addr.to_string(), "127.0.0.1:7110");
+        assert_eq!(good.common.listen_addr.to_string(), "127.0.0.1:7310");
+        assert_eq!(good.common.admin_addr.to_string(), "127.0.0.1:7410");
         assert_eq!((good.archiver.retention_days, good.archiver.partitions), (90, 8));
         assert!(!format!("{good:?}").contains("hunter2"));
         let wrong = ArchiveError::Config("no such database hunter2".into());

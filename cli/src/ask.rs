@@ -21,7 +21,7 @@ const SILENCE: Duration = Duration::from_secs(30);
 #[derive(clap::Args)]
 pub struct Coordinator {
     /// A coordinator
-    #[arg(long, env = "ROOST_URL", default_value = "http://127.0.0.1:7000")]
+    #[arg(long, env = "ROOST_URL", default_value = "http://127.0.0.1:7300")]
     url: String,
 }
 
@@ -29,7 +29,7 @@ pub struct Coordinator {
 #[derive(clap::Args)]
 pub struct Archiver {
     /// An archiver
-    #[arg(long = "archive-url", env = "ARCHIVE_URL", default_value = "http://127.0.0.1:7010")]
+    #[arg(long = "archive-url", env = "ARCHIVE_URL", default_value = "http://127.0.0.1:7310")]
     url: String,
 }
 

@@ -34,7 +34,7 @@ pub struct Args {
     nodes: u16,
     /// The coordinator's port; the nodes take the ones after it, the archiver the tenth (or the one after the nodes),
     /// the admin ports are 100 above
-    #[arg(long, default_value_t = 7000, value_parser = clap::value_parser!(u16).range(1024..=60000))]
+    #[arg(long, default_value_t = 7300, value_parser = clap::value_parser!(u16).range(1024..=60000))]
     port: u16,
 }
 
@@ -196,7 +196,7 @@ async fn greet(coordinator: &Coordinator, cluster: &Cluster) {
         token::make(secret, &alice, 86_400, Role::User, None)
     );
     let me = std::env::args().next().unwrap_or_else(|| "roost".into());
-    let at = if url.ends_with(":7000") { String::new() } else { format!(" --url {url}") };
+    let at = if url.ends_with(":7300") { String::new() } else { format!(" --url {url}") };
     println!("\ntry, in two other terminals:");
     println!("  {me} listen bob{at}");
     println!("  {me} send bob 'hello from alice' --from alice{at}");

@@ -6,7 +6,7 @@ use anyhow::{Context, bail};
 
 #[derive(clap::Args)]
 pub struct Args {
-    /// For example http://127.0.0.1:7101/readyz
+    /// For example http://127.0.0.1:7401/readyz
     url: String,
 }
 

@@ -23,7 +23,7 @@ pub struct As {
     #[arg(long, default_value = "cli", visible_alias = "from")]
     user: UserId,
     /// A coordinator
-    #[arg(long, env = "ROOST_URL", default_value = "http://127.0.0.1:7000")]
+    #[arg(long, env = "ROOST_URL", default_value = "http://127.0.0.1:7300")]
     url: String,
     /// How long to try, in seconds
     #[arg(long, default_value_t = 30)]

@@ -25,7 +25,7 @@ pub struct SendArgs {
     #[arg(long)]
     receipt: bool,
     /// A coordinator
-    #[arg(long, env = "ROOST_URL", default_value = "http://127.0.0.1:7000")]
+    #[arg(long, env = "ROOST_URL", default_value = "http://127.0.0.1:7300")]
     url: String,
     /// How long to try, in seconds
     #[arg(long, default_value_t = 30)]
@@ -43,7 +43,7 @@ pub struct EventArgs {
     #[arg(long)]
     id: Option<MessageId>,
     /// A coordinator
-    #[arg(long, env = "ROOST_URL", default_value = "http://127.0.0.1:7000")]
+    #[arg(long, env = "ROOST_URL", default_value = "http://127.0.0.1:7300")]
     url: String,
     /// How long to wait for the result, in seconds
     #[arg(long, default_value_t = 60)]
@@ -57,7 +57,7 @@ pub struct ListenArgs {
     #[arg(long, default_value = "cli")]
     device: String,
     /// A coordinator
-    #[arg(long, env = "ROOST_URL", default_value = "http://127.0.0.1:7000")]
+    #[arg(long, env = "ROOST_URL", default_value = "http://127.0.0.1:7300")]
     url: String,
     /// Stop after this many messages
     #[arg(long)]

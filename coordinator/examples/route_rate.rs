@@ -40,8 +40,8 @@ async fn own_everything(store: &EmbeddedStore) -> anyhow::Result<()> {
     let sid = Sid::new(&node, 1, 1);
     let row = NodeRow {
         sid: sid.clone(),
-        url: "ws://127.0.0.1:7001/socket".into(),
-        admin: "127.0.0.1:7101".into(),
+        url: "ws://127.0.0.1:7301/socket".into(),
+        admin: "127.0.0.1:7401".into(),
         state: NodeState::Up,
         beat: 0,
         weight: 1,

@@ -134,8 +134,8 @@ impl Settings {
         let on_this_machine = |port| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
         // "Embedded" for the common part: it would ask for Kafka otherwise. Redis is read here.
         let defaults = Defaults {
-            listen_addr: on_this_machine(7000),
-            admin_addr: on_this_machine(7100),
+            listen_addr: on_this_machine(7300),
+            admin_addr: on_this_machine(7400),
             embedded: true,
         };
         let raw: Raw = read(vars.iter().cloned())?;
@@ -209,8 +209,8 @@ mod tests {
     fn redis_is_needed_and_kafka_is_not() {
         assert_eq!(settings(&[]).unwrap_err().variable(), "REDIS_URL");
         let settings = settings(&[("REDIS_URL", "redis://:hunter2@localhost"), ("VNODES", "64")]).unwrap();
-        assert_eq!(settings.common.listen_addr.to_string(), "127.0.0.1:7000");
-        assert_eq!(settings.common.admin_addr.to_string(), "127.0.0.1:7100");
+        assert_eq!(settings.common.listen_addr.to_string(), "127.0.0.1:7300");
+        assert_eq!(settings.common.admin_addr.to_string(), "127.0.0.1:7400");
         assert_eq!((settings.coordinator.vnodes, settings.coordinator.first_plan_wait_ms), (64, 2_000));
         assert!(!format!("{settings:?}").contains("hunter2"));
         let wrong = StoreError::Vnodes { found: 128, wanted: 64 };

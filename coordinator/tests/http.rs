@@ -60,7 +60,7 @@ async fn a_route_names_the_home_of_its_user() {
         assert_eq!(reply.status, 200, "{query}: {}", reply.text);
         let vnode = vnode_of(user);
         let expected = json!({
-            "user_id": user, "vnode": vnode, "node": "ws-1", "url": "ws://ws-1.example:7001/socket",
+            "user_id": user, "vnode": vnode, "node": "ws-1", "url": "ws://ws-1.example:7301/socket",
             "epoch": rows[&vnode].epoch, "connect_after_ms": 0,
         });
         assert_eq!(reply.json(), expected);
@@ -254,7 +254,7 @@ async fn the_ring_and_the_nodes_are_shown_as_they_are() {
     assert_eq!(ring["rows"][0], json!([0, "ws-1", epochs[0], true]));
     assert_eq!((&ring["rows"][2][1], &ring["rows"][2][3]), (&json!("ws-2"), &json!(false)));
     let nodes = get(&coordinator, "/nodes").await;
-    assert!(!nodes.text.contains("7101"), "admin addresses are nobody's business");
+    assert!(!nodes.text.contains("7401"), "admin addresses are nobody's business");
     let node = &nodes.json()["nodes"][0];
     assert_eq!((&node["node"], &node["state"], &node["weight"]), (&json!("ws-1"), &json!("up"), &json!(1)));
     assert_eq!(node["vnodes"], json!({"assigned": 1, "owned": 2, "ready": 2}));

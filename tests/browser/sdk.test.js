@@ -180,7 +180,7 @@ scene('the page of the README works as printed', async ({ open }) => {
   const readme = await readFile(new URL('../../README.md', import.meta.url), 'utf8');
   const [, page] = /```html\n(.+?)```/s.exec(readme);
   const chat = join(OUT, 'readme.html');
-  await writeFile(chat, page.replaceAll('http://127.0.0.1:7000', URL_));
+  await writeFile(chat, page.replaceAll('http://127.0.0.1:7300', URL_));
   const [kim, leo] = [await open(), await open()];
   for (const [window, user] of [
     [kim, 'kim'],

@@ -280,7 +280,7 @@ impl Cluster {
         self.coordinator.as_ref().expect("the coordinator runs")
     }
 
-    /// Where clients ask, such as `http://127.0.0.1:7000`.
+    /// Where clients ask, such as `http://127.0.0.1:7300`.
     pub fn url(&self) -> String {
         format!("http://{}", self.coordinator().addr())
     }

@@ -104,7 +104,7 @@ impl Settings {
             NodeId::new(s).map_err(|e| e.to_string())
         })?;
         let local = |port| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
-        let defaults = Defaults { listen_addr: local(7001), admin_addr: local(7101), embedded: false };
+        let defaults = Defaults { listen_addr: local(7301), admin_addr: local(7401), embedded: false };
         let sessions = SessionSettings::from_vars(vars.iter().cloned())?;
         let shares = ShareSettings::from_vars(vars.iter().cloned())?;
         let common = CommonConfig::from_vars(vars, defaults)?;

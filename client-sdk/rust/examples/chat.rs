@@ -19,7 +19,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let (Some(token), Some(to)) = (args.next(), args.next()) else {
         return Err("usage: chat <token> <to> [coordinator]".into());
     };
-    let coordinator = args.next().unwrap_or_else(|| "http://127.0.0.1:7000".to_owned());
+    let coordinator = args.next().unwrap_or_else(|| "http://127.0.0.1:7300".to_owned());
     let (client, mut events) = Client::builder(coordinator).token(token).device("chat").connect().await?;
 
     // Events have a task of their own: replies come over the same socket, so they must be taken while sends wait.

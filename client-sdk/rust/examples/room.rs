@@ -17,7 +17,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let (Some(token), Some(room)) = (args.next(), args.next()) else {
         return Err("usage: room <token> <room> [coordinator]".into());
     };
-    let coordinator = args.next().unwrap_or_else(|| "http://127.0.0.1:7000".to_owned());
+    let coordinator = args.next().unwrap_or_else(|| "http://127.0.0.1:7300".to_owned());
     let (client, mut events) = Client::builder(coordinator).token(token).connect().await?;
 
     // Events have a task of their own: replies come over the same socket, so they must be taken while calls wait.

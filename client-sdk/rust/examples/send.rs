@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! cargo run -p roost-client --example send -- "$(roost token alice)" bob "hello"
-//! cargo run -p roost-client --example send -- "$(roost token alice)" bob "hello" http://127.0.0.1:7000
+//! cargo run -p roost-client --example send -- "$(roost token alice)" bob "hello" http://127.0.0.1:7300
 //! ```
 
 use std::time::Duration;
@@ -16,7 +16,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let (Some(token), Some(to), Some(text)) = (args.next(), args.next(), args.next()) else {
         return Err("usage: send <token> <to> <text> [coordinator]".into());
     };
-    let coordinator = args.next().unwrap_or_else(|| "http://127.0.0.1:7000".to_owned());
+    let coordinator = args.next().unwrap_or_else(|| "http://127.0.0.1:7300".to_owned());
 
     let (client, events) = Client::builder(coordinator).token(token).connect().await?;
     drop(events); // What arrives is not wanted here; it stays unread for the user's other devices.

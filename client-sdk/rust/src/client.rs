@@ -67,7 +67,7 @@ impl Client {
         Self { shared: Arc::new(shared) }
     }
 
-    /// Begins a client of the cluster whose coordinator is at `coordinator`, such as `http://127.0.0.1:7000`.
+    /// Begins a client of the cluster whose coordinator is at `coordinator`, such as `http://127.0.0.1:7300`.
     pub fn builder(coordinator: impl Into<String>) -> Builder {
         Builder::new(coordinator.into())
     }

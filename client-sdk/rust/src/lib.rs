@@ -5,7 +5,7 @@
 //!
 //! # async fn run() -> Result<(), Box<dyn std::error::Error>> {
 //! let token = std::env::var("ROOST_TOKEN")?; // `roost token alice` makes one
-//! let (client, mut events) = Client::builder("http://127.0.0.1:7000").token(token).connect().await?;
+//! let (client, mut events) = Client::builder("http://127.0.0.1:7300").token(token).connect().await?;
 //!
 //! let sender = client.clone();
 //! tokio::spawn(async move {

@@ -111,14 +111,14 @@ mod tests {
     #[test]
     fn the_user_is_encoded_and_a_path_is_kept() {
         for (base, want) in [
-            ("http://h:7000", "http://h:7000/route?userId=a+b%26c"),
-            ("http://h:7000/", "http://h:7000/route?userId=a+b%26c"),
+            ("http://h:7300", "http://h:7300/route?userId=a+b%26c"),
+            ("http://h:7300/", "http://h:7300/route?userId=a+b%26c"),
             ("http://h/chat/", "http://h/chat/route?userId=a+b%26c"),
         ] {
             assert_eq!(router(base).unwrap().url.as_str(), want);
         }
         assert!(router("https://h").is_err());
-        assert!(router("h:7000").is_err());
+        assert!(router("h:7300").is_err());
         assert!(router("").is_err());
     }
 

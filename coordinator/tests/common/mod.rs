@@ -253,8 +253,8 @@ pub fn node_row(name: &str) -> NodeRow {
     let node = NodeId::new(name).unwrap();
     NodeRow {
         sid: Sid::new(&node, 1, 7),
-        url: format!("ws://{name}.example:7001/socket"),
-        admin: "192.0.2.1:7101".into(),
+        url: format!("ws://{name}.example:7301/socket"),
+        admin: "192.0.2.1:7401".into(),
         state: NodeState::Up,
         beat: 0,
         weight: 1,

@@ -116,8 +116,8 @@ mod tests {
             assert_eq!(bad.parse::<Through>(), Err(NotAPoint), "{bad}");
         }
         let (stream, before) = (StreamId::new("room:a b").unwrap(), Before(Cursor::new(Epoch(1), Offset(2))));
-        let url = "http://x:7010/history?stream=room%3Aa%20b&before=1%3A2";
-        assert_eq!(archive_url("http://x:7010/", &stream, Some(before)), url);
+        let url = "http://x:7310/history?stream=room%3Aa%20b&before=1%3A2";
+        assert_eq!(archive_url("http://x:7310/", &stream, Some(before)), url);
     }
 
     #[test]

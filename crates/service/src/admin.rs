@@ -21,7 +21,7 @@ use crate::reply;
 /// On a request to an admin port: the life of the node that is meant. Another one refuses it.
 pub const SID_HEADER: &str = "roost-sid";
 
-/// Whether an admin address means "this machine" wherever it is read (`0.0.0.0:7101`): nobody else can use it.
+/// Whether an admin address means "this machine" wherever it is read (`0.0.0.0:7401`): nobody else can use it.
 pub fn is_unspecified(addr: &str) -> bool {
     addr.parse::<SocketAddr>().is_ok_and(|addr| addr.ip().to_canonical().is_unspecified())
 }

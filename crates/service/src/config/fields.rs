@@ -100,7 +100,7 @@ pub fn one_of<T: Copy>(words: &[(&str, T)]) -> impl Fn(&str) -> Result<T, String
 pub fn socket_addr(raw: &str) -> Result<SocketAddr, String> {
     raw.trim()
         .parse()
-        .map_err(|_| "must be an address and a port such as 0.0.0.0:7001 or [::]:7001".to_owned())
+        .map_err(|_| "must be an address and a port such as 0.0.0.0:7301 or [::]:7301".to_owned())
 }
 
 /// Rooms, with commas between.
@@ -127,7 +127,7 @@ pub fn http_url(raw: &str) -> Result<String, String> {
 /// If it is not that.
 pub fn ws_url(raw: &str) -> Result<String, String> {
     url(raw, &["ws", "wss"])
-        .ok_or_else(|| "must be a URL such as ws://chat.example.com:7001/socket".to_owned())
+        .ok_or_else(|| "must be a URL such as ws://chat.example.com:7301/socket".to_owned())
 }
 
 fn url(raw: &str, schemes: &[&str]) -> Option<String> {

@@ -122,11 +122,11 @@ mod tests {
 
     #[test]
     fn both_versions_say_for_whom_a_proxy_connects() {
-        let four = b"PROXY TCP4 203.0.113.9 10.0.0.1 4711 7001\r\n";
+        let four = b"PROXY TCP4 203.0.113.9 10.0.0.1 4711 7301\r\n";
         is_of(four, four.len(), client("203.0.113.9"));
-        let six = b"PROXY TCP6 2001:db8::5 fd00::1 4711 7001\r\n";
+        let six = b"PROXY TCP6 2001:db8::5 fd00::1 4711 7301\r\n";
         is_of(six, six.len(), client("2001:db8::5"));
-        let mapped = b"PROXY TCP6 ::ffff:203.0.113.9 fd00::1 4711 7001\r\n";
+        let mapped = b"PROXY TCP6 ::ffff:203.0.113.9 fd00::1 4711 7301\r\n";
         is_of(mapped, mapped.len(), client("203.0.113.9"));
         let four = v2(0x21, 0x11, &[203, 0, 113, 9, 10, 0, 0, 1, 0x12, 0x67, 0x1b, 0x59]);
         is_of(&four, 28, client("203.0.113.9"));

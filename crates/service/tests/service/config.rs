@@ -9,8 +9,8 @@ const SECRET: &str = "hunter2-hunter2-hunter2-hunter2-x";
 
 fn defaults() -> Defaults {
     Defaults {
-        listen_addr: "127.0.0.1:7001".parse().unwrap(),
-        admin_addr: "127.0.0.1:7101".parse().unwrap(),
+        listen_addr: "127.0.0.1:7301".parse().unwrap(),
+        admin_addr: "127.0.0.1:7401".parse().unwrap(),
         embedded: false,
     }
 }
@@ -52,8 +52,8 @@ fn file(name: &str, content: &str) -> TempFile {
 #[test]
 fn what_is_not_set_is_as_the_contract_says() {
     let config = with(&[]).unwrap();
-    assert_eq!(config.listen_addr.to_string(), "127.0.0.1:7001");
-    assert_eq!(config.admin_addr.to_string(), "127.0.0.1:7101");
+    assert_eq!(config.listen_addr.to_string(), "127.0.0.1:7301");
+    assert_eq!(config.admin_addr.to_string(), "127.0.0.1:7401");
     assert_eq!(config.public_url, None);
     let contract = Tuning {
         vnodes: 1024,
@@ -104,7 +104,7 @@ fn what_is_set_is_read() {
         ("JWT_AUDIENCE", "chat"),
         // Not ours, and not read even though it looks like a secret's file.
         ("SSH_KEY_FILE", "/nonexistent"),
-        ("ROOST_PORT", "tcp://10.0.0.1:7000"),
+        ("ROOST_PORT", "tcp://10.0.0.1:7300"),
         ("vnodes", "7"),
     ])
     .unwrap();
@@ -133,7 +133,7 @@ fn what_is_set_is_read() {
 #[test]
 fn a_wrong_value_names_its_variable_in_one_line_and_shows_no_secret() {
     let table: &[(&str, &[&str])] = &[
-        ("LISTEN_ADDR", &["7001", "localhost:7001", ":7001", "1.2.3.4", "1.2.3.4:70000", "a\nb"]),
+        ("LISTEN_ADDR", &["7301", "localhost:7301", ":7301", "1.2.3.4", "1.2.3.4:70000", "a\nb"]),
         ("ADMIN_ADDR", &["x"]),
         (
             "PUBLIC_URL",

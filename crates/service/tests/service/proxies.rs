@@ -14,7 +14,7 @@ use warp::reply::Response;
 
 use crate::support::{Answer, PATIENCE, Server, read_answer, start};
 
-const V1: &str = "PROXY TCP4 203.0.113.9 10.0.0.1 4711 7001\r\n";
+const V1: &str = "PROXY TCP4 203.0.113.9 10.0.0.1 4711 7301\r\n";
 const V2: &[u8] = b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x0c\xcb\0\x71\x09\x0a\0\0\x01\x12\x67\x1b\x59";
 const LOCAL: &[u8] = b"\r\n\r\n\0\r\nQUIT\n\x20\0\0\0";
 /// Somebody connects through the proxy, over what is no IP.
