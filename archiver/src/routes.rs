@@ -18,7 +18,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use roost_backend::archive::{Archive, ArchiveError, QUESTIONS_MAX};
 use roost_proto::{Claims, ErrorBody, ErrorCode};
-use roost_service::{cors, reply};
+use roost_service::query as query_of;
+use roost_service::{cors, guarded, reply};
 use serde::Serialize;
 use serde_json::value::RawValue;
 use tokio::sync::{OwnedMutexGuard, Semaphore, SemaphorePermit};
@@ -153,7 +154,7 @@ pub(crate) fn routes(api: Api) -> BoxedFilter<(Response,)> {
         warp::path!("api" / "dead-letters" / "discard").map(|| "/api/dead-letters/discard").boxed(),
     ];
     let path = paths.into_iter().reduce(|all, one| all.or(one).unify().boxed()).expect("there are paths");
-    path.and(warp::query::raw().or(warp::any().map(String::new)).unify())
+    path.and(query_of::raw())
         .and(warp::method())
         .and(warp::header::headers_cloned())
         .and(warp::body::stream())
@@ -198,10 +199,11 @@ async fn serve<B: warp::Buf>(
         // In a task of its own: the database goes on with a question whose client has left, and so long it is still
         // its user's turn. It ends with the time for an answer.
         let question = question(Arc::clone(api), path, query, claims, Arc::clone(&place));
-        api.questions.spawn(question).await.unwrap_or_else(|error| {
-            tracing::error!(%error, "a question did not end");
-            Err(ErrorBody::new(ErrorCode::Internal, "the question did not end"))
-        })
+        match api.questions.spawn(guarded(question)).await {
+            Ok(Ok(answer)) => answer,
+            // A bug, or the runtime ends.
+            Ok(Err(_)) | Err(_) => Err(ErrorBody::new(ErrorCode::Internal, "the question did not end")),
+        }
     } else {
         change(api, path, method, &Reader::new(&api.config, claims, Arc::clone(&place)), body).await
     };

@@ -7,6 +7,7 @@ mod cluster;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -110,7 +111,8 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
 }
 
 fn open(dir: &Path, common: &CommonConfig) -> anyhow::Result<Backends> {
-    std::fs::create_dir_all(dir).with_context(|| format!("ROOST_DATA_DIR {}", dir.display()))?;
+    let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(dir);
+    made.with_context(|| format!("ROOST_DATA_DIR {}", dir.display()))?;
     let config = StoreConfig {
         lease_ttl_ms: common.tuning.lease_ttl_ms,
         stream_max_len: common.tuning.stream_max_len as usize,

@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io::Write;
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::PathBuf;
 
 use anyhow::{Context, bail};
@@ -44,7 +44,8 @@ pub fn secret_or_made() -> anyhow::Result<Secret> {
     if let Some(secret) = secret()? {
         return Ok(secret);
     }
-    fs::create_dir_all(data_dir()).with_context(|| format!("the directory {}", data_dir().display()))?;
+    let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(data_dir());
+    made.with_context(|| format!("the directory {}", data_dir().display()))?;
     let text: String = (0..SECRET_BYTES).map(|_| format!("{:02x}", rand::random::<u8>())).collect();
     let file = secret_file();
     let opened = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&file);

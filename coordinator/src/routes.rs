@@ -16,7 +16,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use roost_backend::store::Store;
 use roost_proto::{ErrorBody, ErrorCode, UserId};
-use roost_service::{cors, reply};
+use roost_service::{cors, query, reply};
 use serde::Deserialize;
 use tokio::sync::Semaphore;
 use warp::filters::BoxedFilter;
@@ -96,16 +96,14 @@ fn open(api: Api) -> BoxedFilter<(Response,)> {
     let route = warp::path!("route")
         .and(warp::get())
         .and(with(&api))
-        .and(warp::query::<RouteQuery>())
-        .map(|api: Arc<Api>, query: RouteQuery| route(&api, query.user_id.as_deref()));
-    let presence = warp::path!("presence")
-        .and(warp::get())
-        .and(with(&api))
-        .and(asker())
-        .and(warp::query::<presence::Query>())
-        .then(|api: Arc<Api>, asker: Arc<Asker>, query: presence::Query| async move {
-            presence::answer(&api, &asker, query).await
-        });
+        .and(query::raw())
+        .map(|api: Arc<Api>, query: String| route(&api, &query));
+    let presence =
+        warp::path!("presence").and(warp::get()).and(with(&api)).and(asker()).and(query::raw()).then(
+            |api: Arc<Api>, asker: Arc<Asker>, query: String| async move {
+                presence::answer(&api, &asker, &query).await
+            },
+        );
     let ring = warp::path!("ring")
         .and(warp::get())
         .and(with(&api))
@@ -127,7 +125,7 @@ fn open(api: Api) -> BoxedFilter<(Response,)> {
         .and(warp::get())
         .and(with(&api))
         .and(asker())
-        .and(warp::query::raw())
+        .and(query::raw())
         .and(warp::header::headers_cloned())
         .then(|api: Arc<Api>, asker: Arc<Asker>, query: String, headers: HeaderMap| async move {
             operate::explain(&api, &asker, &query, &headers).await
@@ -161,14 +159,19 @@ fn asker() -> impl Filter<Extract = (Arc<Asker>,), Error = Rejection> + Copy {
     warp::ext::get::<Arc<Asker>>()
 }
 
-fn route(api: &Api, user_id: Option<&str>) -> Response {
-    let (result, response) = match user_id.map(UserId::new) {
-        Some(Ok(user)) => look_up(api, &user),
-        Some(Err(error)) => (Routed::BadRequest, bad_request(&format!("userId: {error}"))),
-        None => (Routed::BadRequest, bad_request("userId is missing: /route?userId=alice")),
+fn route(api: &Api, query: &str) -> Response {
+    let (result, response) = match asked_for(query) {
+        Ok(user) => look_up(api, &user),
+        Err(error) => (Routed::BadRequest, reply::error(&error)),
     };
     api.metrics.routed(result);
     response
+}
+
+fn asked_for(query: &str) -> Result<UserId, ErrorBody> {
+    let RouteQuery { user_id } = query::read(query)?;
+    let user = user_id.ok_or_else(|| bad_request_body("userId is missing: /route?userId=alice"))?;
+    UserId::new(user).map_err(|error| bad_request_body(&format!("userId: {error}")))
 }
 
 fn look_up(api: &Api, user: &UserId) -> (Routed, Response) {
@@ -195,10 +198,6 @@ fn look_up(api: &Api, user: &UserId) -> (Routed, Response) {
     body.extend_from_slice(home.route_rest.as_bytes());
     body.extend_from_slice(format!("{}}}", snapshot.delay_ms(home, user)).as_bytes());
     (Routed::Ok, json_bytes(body))
-}
-
-fn bad_request(message: &str) -> Response {
-    reply::error(&bad_request_body(message))
 }
 
 fn bad_request_body(message: &str) -> ErrorBody {

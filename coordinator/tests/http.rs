@@ -82,6 +82,9 @@ async fn a_request_that_makes_no_sense_is_told_so_in_the_one_shape_of_errors() {
         "/route?userId=%23lobby",
         "/route?userId=a%00b",
         "/route?userId=a&userId=b",
+        "/route?userId=%FF",
+        "/route?userId=%zz",
+        "/presence?userIds=%FF",
         &format!("/route?userId={long}"),
         "/presence",
         "/presence?userIds=",
@@ -98,6 +101,12 @@ async fn a_request_that_makes_no_sense_is_told_so_in_the_one_shape_of_errors() {
     let client = reqwest::Client::new();
     let url = format!("http://{}/route?userId=alice", coordinator.addr());
     assert_eq!(client.post(&url).send().await.unwrap().status(), 405);
+    let (head, got) = (client.head(&url).send().await.unwrap(), client.get(&url).send().await.unwrap());
+    assert_eq!(
+        (head.status(), head.headers().get("content-length")),
+        (got.status(), got.headers().get("content-length"))
+    );
+    assert_eq!((head.status().as_u16(), head.text().await.unwrap().as_str()), (200, ""));
     let preflight = client.request(reqwest::Method::OPTIONS, &url).send().await.unwrap();
     assert_eq!(preflight.status(), 204);
     assert_eq!(preflight.headers()["access-control-allow-methods"], "GET, OPTIONS");

@@ -141,6 +141,7 @@ roost_tests::on_each_backend! {
     server_api::a_batch_is_done_in_order_and_answered_one_by_one,
     server_api::a_user_is_disconnected_wherever_it_is,
     server_api::presence_and_history_are_read_over_http,
+    server_api::a_payload_is_text_wherever_it_is_read,
     server_api::without_a_service_token_nothing_is_done,
     server_api::wrong_requests_get_their_codes,
     server_api::while_the_log_is_away_nothing_is_promised_and_a_retry_is_safe,

@@ -14,6 +14,7 @@ use roost_backend::store::{LiveChannel, Store, StoreError, WriteAnswer};
 use roost_proto::events::CHAT_EVENTS;
 use roost_proto::frames::Reply;
 use roost_proto::ids::{Sid, UserId};
+use roost_proto::reading::fault;
 use roost_proto::records::Record;
 use roost_service::{Health, boot_ms};
 use tokio::sync::{Notify, Semaphore, mpsc, oneshot, watch};
@@ -566,7 +567,9 @@ pub async fn read_inbox(
                     let event = match serde_json::from_slice::<Record>(&record.payload) {
                         Ok(record) => Event::Record(record),
                         Err(error) => {
-                            tracing::warn!(%error, position = ?record.position, "a record nobody can read");
+                            // It may quote all of the record.
+                            let error = fault(&error);
+                            tracing::warn!(error, position = ?record.position, "a record nobody can read");
                             Event::Undecodable
                         }
                     };

@@ -11,7 +11,7 @@ use roost_proto::limits::BATCH_BYTES_MAX;
 use roost_proto::{ErrorBody, ErrorCode, MessageId, Offset, StreamId, UserId};
 use roost_service::admin::SID_HEADER;
 use roost_service::tokens::{self, Verifier};
-use roost_service::{Health, reply};
+use roost_service::{Health, query, reply};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
@@ -71,9 +71,9 @@ pub fn routes(operator: Operator) -> BoxedFilter<(Response,)> {
         .and(warp::get())
         .and(with)
         .and(warp::header::headers_cloned())
-        .and(warp::query::<ExplainQuery>())
-        .then(|operator: Arc<Operator>, headers: HeaderMap, query: ExplainQuery| async move {
-            answer(operator.explain(query, &headers).await)
+        .and(query::raw())
+        .then(|operator: Arc<Operator>, headers: HeaderMap, query: String| async move {
+            answer(operator.explain(&query, &headers).await)
         });
     drain.or(explain).unify().boxed()
 }
@@ -144,12 +144,9 @@ impl Operator {
         Ok((StatusCode::ACCEPTED, json!({"draining": on})))
     }
 
-    async fn explain(
-        &self,
-        query: ExplainQuery,
-        headers: &HeaderMap,
-    ) -> Result<(StatusCode, Value), ErrorBody> {
+    async fn explain(&self, query: &str, headers: &HeaderMap) -> Result<(StatusCode, Value), ErrorBody> {
         self.authorize(headers)?;
+        let query: ExplainQuery = query::read(query)?;
         let asked = match (&query.user, &query.id) {
             (Some(user), None) => Query::User(UserId::new(user).map_err(|e| bad(format!("user: {e}")))?),
             (None, Some(id)) => Query::Message(MessageId::new(id).map_err(|e| bad(format!("id: {e}")))?),

@@ -19,6 +19,7 @@ use roost_proto::limits::*;
 use roost_proto::{Claims, ErrorBody, ErrorCode, FrameError, UserId};
 use roost_service::ratelimit::Bucket;
 use roost_service::tokens::{TokenError, Verifier};
+use roost_service::{Panicked, guarded};
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;
@@ -101,27 +102,33 @@ pub fn wall_s() -> u64 {
 type Socket = WebSocketStream<TcpStream>;
 type Closing = (CloseCode, String);
 
-/// Serves one connection to its end.
+/// Serves one connection to its end. A bug that panics ends it, and nobody else's.
 pub async fn run(shared: Arc<Shared>, mut socket: Socket, claims: Option<Claims>) {
-    let deadline = Instant::now() + Duration::from_millis(CONNECT_TIMEOUT_MS);
-    let mut bad = BadFrames::default();
-    let connect = tokio::select! {
-        connect = first_frame(&mut socket, &mut bad) => connect,
-        () = sleep_until(deadline) => Err(Some((CloseCode::NoConnect, "no connect frame in time".into()))),
-        () = shared.closing.cancelled() => Err(Some((CloseCode::Draining, "this node is being stopped".into()))),
-    };
-    let opened = match connect {
-        Ok(connect) => open(&shared, connect, claims).await,
-        Err(closing) => Err(closing),
-    };
-    let closing = match opened {
-        Ok(session) => session.serve(&shared, &mut socket, bad).await,
-        Err(closing) => closing,
-    };
+    let bug = |bug: Panicked| Some((CloseCode::Bug, bug.to_string()));
+    let closing = guarded(served(&shared, &mut socket, claims)).await.unwrap_or_else(bug);
     match closing {
         Some((code, reason)) => close(&mut socket, code, &reason).await,
         // A close frame from the other side is answered by what tungstenite has queued (RFC 6455 §5.5.1).
         None => drop(timeout(CLOSE_TIMEOUT, socket.flush()).await),
+    }
+}
+
+/// Until it is to be closed, with a word or without.
+async fn served(shared: &Shared, socket: &mut Socket, claims: Option<Claims>) -> Option<Closing> {
+    let deadline = Instant::now() + Duration::from_millis(CONNECT_TIMEOUT_MS);
+    let mut bad = BadFrames::default();
+    let connect = tokio::select! {
+        connect = first_frame(socket, &mut bad) => connect,
+        () = sleep_until(deadline) => Err(Some((CloseCode::NoConnect, "no connect frame in time".into()))),
+        () = shared.closing.cancelled() => Err(Some((CloseCode::Draining, "this node is being stopped".into()))),
+    };
+    let opened = match connect {
+        Ok(connect) => open(shared, connect, claims).await,
+        Err(closing) => Err(closing),
+    };
+    match opened {
+        Ok(session) => session.serve(shared, socket, bad).await,
+        Err(closing) => closing,
     }
 }
 

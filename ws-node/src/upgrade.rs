@@ -9,7 +9,7 @@ use roost_proto::frames::SUBPROTOCOL;
 use roost_proto::limits::FRAME_BYTES_MAX;
 use roost_proto::{Claims, CloseCode, ErrorBody, ErrorCode};
 use roost_service::http::ConnectionSlot;
-use roost_service::{reply, tokens};
+use roost_service::{guarded, reply, tokens};
 use tokio::net::TcpStream;
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::handshake::server::create_response_with_body;
@@ -19,6 +19,9 @@ use warp::{Filter, Rejection, Reply};
 
 use crate::socket::{self, Shared};
 
+const WEBSOCKET: &str = "websocket";
+/// The version of RFC 6455.
+const VERSION: &str = "13";
 /// Read buffer of one connection: the frames of a chat fit; larger ones grow it while they are read. tungstenite's
 /// default is 128 KiB for every idle connection.
 const READ_BUFFER_BYTES: usize = 2 * 1024;
@@ -43,15 +46,27 @@ fn refuse(status: StatusCode, message: &str) -> Response {
     reply::error_with_status(status, &ErrorBody::new(ErrorCode::BadRequest, message))
 }
 
+/// RFC 9110 §15.5.22.
+fn upgrade_required(why: &str) -> Response {
+    let mut response = refuse(StatusCode::UPGRADE_REQUIRED, why);
+    response.headers_mut().insert(header::UPGRADE, header::HeaderValue::from_static(WEBSOCKET));
+    response
+}
+
 fn accept(
     shared: &Arc<Shared>,
     headers: HeaderMap,
     upgrade: Option<OnUpgrade>,
     slot: Option<ConnectionSlot>,
 ) -> Response {
-    if !headers.contains_key(header::UPGRADE) {
-        let mut response = refuse(StatusCode::UPGRADE_REQUIRED, "this is a WebSocket: send an upgrade");
-        response.headers_mut().insert(header::UPGRADE, header::HeaderValue::from_static("websocket"));
+    if !names(&headers, header::UPGRADE, WEBSOCKET) {
+        return upgrade_required("this is a WebSocket: send an upgrade");
+    }
+    // RFC 6455 §4.2.2: whoever speaks another version is told which one is spoken here.
+    if headers.get(header::SEC_WEBSOCKET_VERSION).is_some_and(|version| version != VERSION) {
+        let mut response = upgrade_required("version 13 of the WebSocket protocol is spoken here");
+        let version = header::HeaderValue::from_static(VERSION);
+        response.headers_mut().insert(header::SEC_WEBSOCKET_VERSION, version);
         return response;
     }
     // Until its vnodes are elsewhere a node that stops is their users' home like any other.
@@ -86,7 +101,9 @@ fn accept(
         (_, None) => return refuse(StatusCode::BAD_REQUEST, "this connection cannot be upgraded"),
     };
     let own = Arc::clone(shared);
-    shared.sockets.spawn(async move { upgraded(own, upgrade, (!foreign).then_some(claims), slot).await });
+    let claims = (!foreign).then_some(claims);
+    // A bug in here is one connection's: it was counted and logged.
+    shared.sockets.spawn(async move { guarded(upgraded(own, upgrade, claims, slot)).await });
     let mut response = Response::new(warp::hyper::body::Bytes::new().into());
     *response.status_mut() = handshake.status();
     *response.headers_mut() = handshake.headers().clone();
@@ -103,11 +120,23 @@ fn claims_of(shared: &Shared, headers: &HeaderMap) -> Result<Option<Claims>, Err
     shared.verify(token).map(Some).map_err(|e| e.body())
 }
 
+/// Whether a header that is a list has `name` in it, in whatever line (RFC 9110 §5.3).
+fn names(headers: &HeaderMap, header: header::HeaderName, name: &str) -> bool {
+    let lines = headers.get_all(header).into_iter().filter_map(|line| line.to_str().ok());
+    lines.flat_map(|line| line.split(',')).any(|one| one.trim().eq_ignore_ascii_case(name))
+}
+
+/// As tungstenite wants it, which looks at the first line of a header only.
 fn as_request(headers: &HeaderMap) -> Request<()> {
     let mut request = Request::new(());
     *request.method_mut() = Method::GET;
     *request.version_mut() = Version::HTTP_11;
     *request.headers_mut() = headers.clone();
+    for (header, name) in [(header::CONNECTION, "Upgrade"), (header::UPGRADE, WEBSOCKET)] {
+        if names(headers, header.clone(), name) {
+            request.headers_mut().insert(header, header::HeaderValue::from_static(name));
+        }
+    }
     request
 }
 

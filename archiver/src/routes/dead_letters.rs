@@ -29,7 +29,7 @@ pub(super) async fn ids<B: warp::Buf>(
     stream: impl warp::Stream<Item = Result<B, warp::Error>> + Send,
 ) -> Result<Vec<u64>, ErrorBody> {
     let bytes = body::read(stream, BODY_BYTES_MAX).await?;
-    let Ids { ids } = serde_json::from_slice(&bytes).map_err(|error| bad(format!("the body: {error}")))?;
+    let Ids { ids } = body::fields(&bytes)?;
     let fits = (1..=IDS_MAX).contains(&ids.len());
     fits.then_some(ids).ok_or_else(|| bad(format!("ids: 1 to {IDS_MAX} of them")))
 }

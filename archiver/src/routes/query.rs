@@ -8,6 +8,7 @@ use roost_proto::history::Through;
 use roost_proto::limits::{ARCHIVE_PAGE_MAX, HISTORY_DEFAULT};
 use roost_proto::time::parse_rfc3339;
 use roost_proto::{ErrorBody, ErrorCode};
+use roost_service::query;
 use serde::Deserialize;
 
 use super::{away, bad};
@@ -55,7 +56,7 @@ pub(super) fn moment(name: &str, text: Option<&String>) -> Result<Option<u64>, E
 
 impl Query {
     pub(super) fn parse(raw: &str) -> Result<Self, ErrorBody> {
-        serde_urlencoded::from_str(raw).map_err(|error| bad(format!("the query: {error}")))
+        query::read(raw)
     }
 
     pub(super) fn limit(&self) -> Result<usize, ErrorBody> {

@@ -40,12 +40,12 @@ impl EventResult {
         struct Fields {
             r#type: String,
             event_id: MessageId,
-            // Whatever a processor means by it.
-            status: Option<serde_json::Value>,
+            // Whatever a processor means by it, a number beyond all bounds too.
+            status: Option<Json>,
             data: Option<Json>,
         }
         let Fields { r#type: kind, event_id, status, data } = serde_json::from_str(record.get()).ok()?;
-        let status = status.and_then(|status| status.as_str().map(str::to_owned));
+        let status = status.and_then(|status| serde_json::from_str(status.get()).ok());
         Some(Self { kind, event_id, status, data, record })
     }
 }

@@ -56,8 +56,7 @@ pub trait DevCluster: Send + Sync {
 #[derive(Deserialize)]
 struct TokenFor {
     user: String,
-    #[serde(default)]
-    role: Role,
+    role: Option<Role>,
 }
 
 /// Everything below `/dev`, also what is not there.
@@ -107,10 +106,9 @@ async fn carry_out<B: Buf>(
     let parts: Vec<&str> = path.split('/').collect();
     match (method, parts.as_slice()) {
         (&Method::POST, ["token"]) => {
-            let asked: TokenFor = serde_json::from_slice(&body::read(body, BODY_BYTES_MAX).await?)
-                .map_err(|error| bad_request(&error.to_string()))?;
-            let user = UserId::new(asked.user).map_err(|error| bad_request(&format!("user: {error}")))?;
-            Ok(json!({"token": cluster.token(&user, asked.role)?}))
+            let TokenFor { user, role } = body::fields(&body::read(body, BODY_BYTES_MAX).await?)?;
+            let user = UserId::new(user).map_err(|error| bad_request(&format!("user: {error}")))?;
+            Ok(json!({"token": cluster.token(&user, role.unwrap_or_default())?}))
         }
         (&Method::POST, ["nodes"]) => Ok(json!({"node": cluster.add().await?})),
         (&Method::POST, ["nodes", name, "kill"]) => {

@@ -17,7 +17,7 @@ use roost_backend::store::{NodeRow, NodeState};
 use roost_proto::limits::BATCH_BYTES_MAX;
 use roost_proto::{ErrorBody, ErrorCode};
 use roost_service::admin::{SID_HEADER, is_unspecified};
-use roost_service::{Turns, body, cors, reply};
+use roost_service::{Turns, body, cors, query, reply};
 use tokio::time::timeout;
 use warp::http::header::{AUTHORIZATION, CONTENT_TYPE, RETRY_AFTER};
 use warp::http::{HeaderMap, Method, Request, StatusCode};
@@ -70,7 +70,7 @@ const EACH_ITS_OWN: [&str; 2] = ["/api/tickets", "/api/events"];
 pub(super) fn route(api: Arc<Api>) -> impl Filter<Extract = (Response,), Error = Rejection> + Clone {
     warp::path("api")
         .and(warp::path::full())
-        .and(warp::query::raw().or(warp::any().map(String::new)).unify())
+        .and(query::raw())
         .and(warp::method())
         .and(asker())
         .and(warp::header::headers_cloned())

@@ -12,7 +12,7 @@ use hyper_util::rt::TokioIo;
 use roost_backend::store::NodeRow;
 use roost_proto::{ErrorBody, ErrorCode, NodeId, Sid};
 use roost_service::admin::{SID_HEADER, is_unspecified};
-use roost_service::reply;
+use roost_service::{guarded, reply};
 use serde_json::{Value, json};
 use tokio::net::TcpStream;
 use tokio::sync::SemaphorePermit;
@@ -83,7 +83,8 @@ pub(super) async fn explain(api: &Api, asker: &Asker, query: &str, headers: &Hea
         while let Some((node, row)) = (asking.len() < NODES_AT_ONCE).then(|| nodes.pop()).flatten() {
             let (path, token) = (path.clone(), token.clone());
             asking.spawn(async move {
-                (node, ask(&row.admin, Method::GET, &path, &row.sid, token.as_ref()).await)
+                let asked = guarded(ask(&row.admin, Method::GET, &path, &row.sid, token.as_ref())).await;
+                (node, asked.unwrap_or_else(|bug| Err(bug.to_string())))
             });
         }
         match asking.join_next().await {

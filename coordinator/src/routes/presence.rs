@@ -8,7 +8,7 @@ use roost_backend::store::{Shown, StoreError, shown_of};
 use roost_proto::claims::Role;
 use roost_proto::limits::PRESENCE_USERS_MAX;
 use roost_proto::{ErrorBody, ErrorCode, UserId};
-use roost_service::reply;
+use roost_service::{query, reply};
 use serde::{Deserialize, Serialize};
 use tokio::time::timeout;
 use warp::reply::Response;
@@ -32,18 +32,19 @@ struct Answer {
     users: Vec<Shown>,
 }
 
-pub(super) async fn answer(api: &Api, asker: &Asker, query: Query) -> Response {
+pub(super) async fn answer(api: &Api, asker: &Asker, query: &str) -> Response {
     match shown(api, asker, query).await {
         Ok(users) => reply::ok(&Answer { users }),
         Err(error) => reply::error(&error),
     }
 }
 
-async fn shown(api: &Api, asker: &Asker, query: Query) -> Result<Vec<Shown>, ErrorBody> {
+async fn shown(api: &Api, asker: &Asker, query: &str) -> Result<Vec<Shown>, ErrorBody> {
     let claims = asker.claims()?;
     if claims.is_none() && !api.open_presence {
         return Err(ErrorBody::new(ErrorCode::Unauthorized, "a token is needed"));
     }
+    let query: Query = query::read(query)?;
     let users = parse(query.user_ids.as_deref()).map_err(|why| bad_request_body(&why))?;
     let forbidden =
         claims.and_then(|claims| users.iter().find(|user| !claims.may_see(user, api.watch_needs_claim)));

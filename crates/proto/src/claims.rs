@@ -42,7 +42,7 @@ pub struct Claims {
     pub sub: UserId,
     /// Seconds since 1970.
     pub exp: u64,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "crate::reading::or_default")]
     pub role: Role,
     /// Patterns (`team-*`) of rooms the user may join, read and publish to; absent means none.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -7,11 +7,11 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use crate::Json;
-use crate::codes::{ErrorBody, ErrorCode};
+use crate::codes::ErrorBody;
 use crate::events::{Message, Status};
 use crate::history::{Before, History};
 use crate::ids::{Cursor, DeviceId, Epoch, MessageId, NodeId, RoomId, SessionId, StreamId, UserId, VnodeId};
-use crate::limits::JSON_DEPTH_MAX;
+use crate::reading::{bad_request, read, scan};
 
 /// The WebSocket subprotocol (RFC 6455 §1.9).
 pub const SUBPROTOCOL: &str = "roost.v1";
@@ -47,9 +47,9 @@ macro_rules! frames {
             /// [`FrameError`] with `bad_request`: not JSON, too deep, an unknown type, a field missing or wrong.
             pub fn parse(text: &str) -> Result<Self, FrameError> {
                 let (tag, id) = head(text)?;
-                let bad = |e: serde_json::Error| FrameError { id: id.clone(), error: bad_request(reason(&e)) };
+                let bad = |fault: String| FrameError { id: id.clone(), error: bad_request(fault) };
                 match tag.as_str() {
-                    $($tag => serde_json::from_str::<$body>(text).map($name::$variant).map_err(bad),)*
+                    $($tag => read::<$body>(text).map($name::$variant).map_err(bad),)*
                     other => Err(FrameError { id, error: bad_request(format!("unknown type '{}'", clip(other))) }),
                 }
             }
@@ -144,7 +144,8 @@ pub struct Connect {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cursor: Option<Cursor>,
     /// Rooms to be in from the beginning.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[serde(default, deserialize_with = "crate::reading::objects", skip_serializing_if = "Vec::is_empty")]
+    #[cfg_attr(feature = "schema", schemars(with = "Option<Vec<RoomAt>>"))]
     pub rooms: Vec<RoomAt>,
 }
 
@@ -156,7 +157,12 @@ pub struct RoomAt {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cursor: Option<Cursor>,
     /// Be shown as a member, and be told of the others.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    #[serde(
+        default,
+        deserialize_with = "crate::reading::or_default",
+        skip_serializing_if = "std::ops::Not::not"
+    )]
+    #[cfg_attr(feature = "schema", schemars(with = "Option<bool>"))]
     pub presence: bool,
     /// What others are told of this member; of a user's several sessions that of the latest.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -171,7 +177,12 @@ pub struct Join {
     pub room: RoomId,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cursor: Option<Cursor>,
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    #[serde(
+        default,
+        deserialize_with = "crate::reading::or_default",
+        skip_serializing_if = "std::ops::Not::not"
+    )]
+    #[cfg_attr(feature = "schema", schemars(with = "Option<bool>"))]
     pub presence: bool,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub info: Option<Json>,
@@ -298,7 +309,12 @@ pub struct Send {
     pub to: UserId,
     pub data: Box<RawValue>,
     /// Be told when it is delivered and when it is read.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    #[serde(
+        default,
+        deserialize_with = "crate::reading::or_default",
+        skip_serializing_if = "std::ops::Not::not"
+    )]
+    #[cfg_attr(feature = "schema", schemars(with = "Option<bool>"))]
     pub receipt: bool,
 }
 
@@ -560,22 +576,6 @@ pub struct Moved {
     pub after_ms: u64,
 }
 
-fn bad_request(message: impl Into<String>) -> ErrorBody {
-    ErrorBody::new(ErrorCode::BadRequest, message)
-}
-
-/// The checks that hold for every text of a client, frame or body: nesting, and no U+0000.
-///
-/// # Errors
-/// `bad_request`, saying which.
-pub fn check_text(text: &str) -> Result<(), ErrorBody> {
-    let scan = scan(text.as_bytes());
-    if scan.depth > JSON_DEPTH_MAX {
-        return Err(bad_request(format!("nested deeper than {JSON_DEPTH_MAX}")));
-    }
-    if scan.nul { Err(bad_request("a text contains U+0000")) } else { Ok(()) }
-}
-
 /// The tag and the id of a frame, after the checks that hold for every frame.
 fn head(text: &str) -> Result<(String, Option<String>), FrameError> {
     #[derive(Deserialize)]
@@ -586,54 +586,17 @@ fn head(text: &str) -> Result<(String, Option<String>), FrameError> {
     }
     let none = |error| FrameError { id: None, error };
     let scan = scan(text.as_bytes());
-    if scan.depth > JSON_DEPTH_MAX {
-        return Err(none(bad_request(format!("nested deeper than {JSON_DEPTH_MAX}"))));
-    }
-    let head: Head = serde_json::from_str(text).map_err(|e| none(bad_request(reason(&e))))?;
-    let id = head.id.as_ref().and_then(|v| v.as_str()).map(clip);
-    if scan.nul {
-        return Err(FrameError { id, error: bad_request("a text contains U+0000") });
-    }
+    scan.depth().map_err(none)?;
+    // Half of a pair would end the reading of the head, and the id with it.
+    let head: Result<Head, String> = read(text);
+    let id = head.as_ref().ok().and_then(|head| head.id.as_ref()?.as_str()).map(clip);
+    scan.characters().map_err(|error| FrameError { id: id.clone(), error })?;
+    let head = head.map_err(|fault| none(bad_request(fault)))?;
     match head.tag {
         Some(serde_json::Value::String(tag)) => Ok((tag, id)),
         Some(_) => Err(FrameError { id, error: bad_request("'type' is not a text") }),
         None => Err(FrameError { id, error: bad_request("'type' is missing") }),
     }
-}
-
-struct Scan {
-    depth: usize,
-    nul: bool,
-}
-
-/// Nesting, and whether a string holds U+0000 (Postgres cannot store it, so it is refused at the edge).
-/// `serde_json` skips raw values without counting their depth.
-fn scan(bytes: &[u8]) -> Scan {
-    let mut scan = Scan { depth: 0, nul: false };
-    let (mut depth, mut in_string, mut i) = (0usize, false, 0);
-    while i < bytes.len() {
-        match (in_string, bytes[i]) {
-            (true, b'\\') => {
-                scan.nul |= bytes[i + 1..].starts_with(b"u0000");
-                i += 1;
-            }
-            (_, b'"') => in_string = !in_string,
-            (false, b'{' | b'[') => {
-                depth += 1;
-                scan.depth = scan.depth.max(depth);
-            }
-            (false, b'}' | b']') => depth = depth.saturating_sub(1),
-            _ => {}
-        }
-        i += 1;
-    }
-    scan
-}
-
-/// An error text without the position, which means nothing in a second pass, and without unbounded echoes.
-fn reason(e: &serde_json::Error) -> String {
-    let text = e.to_string();
-    clip(text.split(" at line ").next().unwrap_or("not JSON"))
 }
 
 fn clip(s: &str) -> String {
@@ -643,6 +606,7 @@ fn clip(s: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ErrorCode;
 
     #[test]
     fn a_send_keeps_its_payload_to_the_byte() {
@@ -662,6 +626,22 @@ mod tests {
             (r#"{"type":"send","id":"a b","to":"bob","data":1}"#, Some("a b"), "message id contains"),
             (r##"{"type":"send","id":"a","to":"#bob","data":1}"##, Some("a"), "must not start with '#'"),
             (r#"{"type":"send","id":"a","to":"bob","data":"\u0000"}"#, Some("a"), "U+0000"),
+            (r#"{"type":"send","id":"a","to":"bob","data":"cut \ud83d"}"#, Some("a"), "not Unicode"),
+            (r#"{"type":"send","id":"a","to":"b\ud83d","data":1}"#, Some("a"), "not Unicode"),
+            (r#"{"type":"signal","to":"bob","kind":"\ude00","data":1}"#, None, "not Unicode"),
+            (r#"{"type":"join","id":"a","room":"r","info":{"\ud83d":1}}"#, Some("a"), "not Unicode"),
+            (r#"["send","a","bob",1]"#, None, "a JSON object is expected"),
+            (r#"{"type":"connect","rooms":[["lobby"]]}"#, None, "rooms: a JSON object is expected"),
+            (
+                r#"{"type":"send","id":"a","to":"bob","data":1,"receipt":1}"#,
+                Some("a"),
+                "receipt: invalid type",
+            ),
+            (
+                r#"{"type":"history","id":"a","stream":"user:b","limit":"x"}"#,
+                Some("a"),
+                "limit: invalid type",
+            ),
             (r#"{"type":7}"#, None, "'type' is not a text"),
         ] {
             let e = ClientFrame::parse(text).unwrap_err();
@@ -679,5 +659,19 @@ mod tests {
         assert!(ClientFrame::parse(&deep(31)).is_ok());
         assert!(ClientFrame::parse(&deep(32)).is_err());
         assert!(ClientFrame::parse(r#"{"type":"send","id":"a","to":"b","data":"\\u0000 [[{{\""}"#).is_ok());
+    }
+
+    #[test]
+    fn null_is_the_same_as_leaving_it_out() {
+        for text in [
+            r#"{"type":"connect","token":null,"device":null,"epoch":null,"cursor":null,"rooms":null}"#,
+            r#"{"type":"connect","rooms":[{"room":"r","cursor":null,"presence":null,"info":null}]}"#,
+            r#"{"type":"join","id":"a","room":"r","cursor":null,"presence":null,"info":null}"#,
+            r#"{"type":"send","id":"a","to":"bob","data":null,"receipt":null}"#,
+            r#"{"type":"signal","room":null,"to":"bob","kind":"k","data":null}"#,
+            r#"{"type":"history","id":"a","stream":"user:bob","before":null,"limit":null}"#,
+        ] {
+            ClientFrame::parse(text).unwrap_or_else(|error| panic!("{text}: {error}"));
+        }
     }
 }

@@ -6,6 +6,8 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use crate::codes::{ErrorBody, ErrorCode};
+
 /// Why a text is not an id.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum IdError {
@@ -133,8 +135,23 @@ text_id!(
 );
 
 impl UserId {
-    /// What ids of users of Roost's own begin with: nobody has a token for one.
+    /// What ids of users of Roost's own begin with: nobody has a token for one, and nothing can be sent to one.
     pub const RESERVED: &str = "roost.";
+
+    /// Whether this is one of Roost's own.
+    pub fn is_reserved(&self) -> bool {
+        self.as_str().starts_with(Self::RESERVED)
+    }
+
+    /// # Errors
+    /// `forbidden` if this is one of Roost's own.
+    pub fn check_reserved(&self) -> Result<(), ErrorBody> {
+        if !self.is_reserved() {
+            return Ok(());
+        }
+        let why = format!("ids that begin with '{}' are reserved", Self::RESERVED);
+        Err(ErrorBody::new(ErrorCode::Forbidden, why))
+    }
 }
 
 impl StreamId {

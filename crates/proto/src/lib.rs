@@ -12,6 +12,7 @@ pub mod ids;
 pub mod json;
 pub mod limits;
 pub mod live;
+pub mod reading;
 pub mod records;
 pub mod results;
 #[cfg(feature = "schema")]

@@ -5,9 +5,9 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use crate::Json;
-use crate::frames::check_text;
 use crate::ids::{MessageId, UserId};
 use crate::limits::FRAME_BYTES_MAX;
+use crate::reading::{check_text, fault, read};
 use crate::time::rfc3339;
 
 /// Topic names.
@@ -37,7 +37,7 @@ impl ClientResult {
     /// Reads what anybody may have written.
     ///
     /// # Errors
-    /// Why it cannot be taken: larger than [`FRAME_BYTES_MAX`], no JSON, U+0000 in a text, too deep, or `type`,
+    /// Why it cannot be taken: larger than [`FRAME_BYTES_MAX`], no JSON, U+0000 or half a surrogate pair in a text, too deep, or `type`,
     /// `client_id`, `event_id` or `result_id` are not what they must be.
     pub fn parse(record: &[u8]) -> Result<Self, String> {
         #[derive(Deserialize)]
@@ -53,21 +53,11 @@ impl ClientResult {
         }
         let text = std::str::from_utf8(record).map_err(|e| format!("not UTF-8: {e}"))?;
         check_text(text).map_err(|e| e.message)?;
-        if !text.trim_start().starts_with('{') {
-            // A list with as many values would do for the parser.
-            return Err("not a JSON object".to_owned());
-        }
-        let head: Head = serde_json::from_str(text).map_err(|e| reason(&e))?;
-        let Head { kind, client_id, event_id, result_id } = head;
+        let Head { kind, client_id, event_id, result_id } = read(text)?;
         let result_id = result_id.unwrap_or_else(|| event_id.clone());
-        let record = serde_json::from_str(text).map_err(|e| reason(&e))?;
+        let record = serde_json::from_str(text).map_err(|e| fault(&e))?;
         Ok(Self { kind, client_id, event_id, result_id, record })
     }
-}
-
-/// What a parser says, which quotes the record.
-fn reason(error: &serde_json::Error) -> String {
-    error.to_string().chars().take(256).map(|c| if c.is_control() { ' ' } else { c }).collect()
 }
 
 /// What a client is told when no result came in time: the `data` of a message of the kind [`RESULT`].
@@ -121,13 +111,14 @@ mod tests {
         for (record, why) in [
             (&b"{"[..], "EOF"),
             (b"\xff", "not UTF-8"),
-            (br#"["t","a","e",null]"#, "not a JSON object"),
+            (br#"["t","a","e",null]"#, "a JSON object is expected"),
             (br#"{"client_id":"a","event_id":"e"}"#, "missing field `type`"),
             (br#"{"type":"t","event_id":"e"}"#, "missing field `client_id`"),
             (br##"{"type":"t","client_id":"#a","event_id":"e"}"##, "must not start with '#'"),
             (br#"{"type":"t","client_id":"a","event_id":7}"#, "invalid type"),
             (br#"{"type":"t","client_id":"a","event_id":"e","result_id":"r r"}"#, "message id"),
             (br#"{"type":"t","client_id":"a","event_id":"e","data":"\u0000"}"#, "U+0000"),
+            (br#"{"type":"t","client_id":"a","event_id":"e","data":"\ud83d"}"#, "not Unicode"),
             (large.as_bytes(), "bytes are more than 65536"),
         ] {
             let reason = ClientResult::parse(record).expect_err(why);

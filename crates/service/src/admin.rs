@@ -16,7 +16,7 @@ use warp::Filter;
 use warp::filters::BoxedFilter;
 use warp::reply::Response;
 
-use crate::reply;
+use crate::{panics, reply};
 
 /// On a request to an admin port: the life of the node that is meant. Another one refuses it.
 pub const SID_HEADER: &str = "roost-sid";
@@ -112,6 +112,8 @@ impl Health {
 /// Unknown paths are left as rejections, so that a program may put routes of its own beside these; end with
 /// [`reply::recover`].
 pub fn routes(health: Health, registry: Registry) -> BoxedFilter<(Response,)> {
+    // It may be there already: all servers of a process count together.
+    let _ = panics::register(&registry);
     let healthz = warp::path!("healthz").map(|| reply::ok(&serde_json::json!({"alive": true})));
     let readyz = warp::path!("readyz").map(move || {
         let readiness = health.readiness();

@@ -5,7 +5,8 @@ use std::pin::pin;
 use std::time::Duration;
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
-use roost_proto::{ErrorBody, ErrorCode};
+use roost_proto::{ErrorBody, ErrorCode, reading};
+use serde::de::DeserializeOwned;
 use tokio::time::timeout;
 use warp::Stream;
 
@@ -34,4 +35,14 @@ pub async fn read<B: Buf>(
     };
     let late = || ErrorBody::new(ErrorCode::BadRequest, "the body did not come in time");
     timeout(BODY_TIMEOUT, whole).await.map_err(|_| late())?
+}
+
+/// The fields of a body that is a JSON object in UTF-8.
+///
+/// # Errors
+/// `bad_request`, naming the field.
+pub fn fields<T: DeserializeOwned>(body: &[u8]) -> Result<T, ErrorBody> {
+    let bad = |why: String| ErrorBody::new(ErrorCode::BadRequest, format!("the body: {why}"));
+    let text = std::str::from_utf8(body).map_err(|_| bad("not UTF-8".to_owned()))?;
+    reading::read(text).map_err(bad)
 }

@@ -7,6 +7,7 @@
 mod door;
 mod metrics;
 mod preface;
+mod request;
 
 use std::convert::Infallible;
 use std::error::Error as StdError;
@@ -38,6 +39,8 @@ pub use self::door::ConnectionSlot;
 use self::door::{Door, Refusal};
 pub use self::metrics::HttpMetrics;
 use self::preface::Told;
+use self::request::Refused;
+use crate::panics::{Panicked, guarded};
 use crate::proxies::{ClientAddr, TrustedProxies};
 use crate::reply;
 
@@ -168,10 +171,10 @@ where
                         Ok(slot) => {
                             let service = TowerToHyperService::new(service.clone());
                             let work = connection(stream, peer, slot, service, Arc::clone(&context));
-                            tracker.spawn(own.track_future(work));
+                            tracker.spawn(own.track_future(broken_off(work)));
                         }
                         Err(refusal) => {
-                            tracker.spawn(own.track_future(refusal.answer(stream)));
+                            tracker.spawn(own.track_future(broken_off(refusal.answer(stream))));
                         }
                     }
                 }
@@ -189,6 +192,11 @@ where
         own.close();
         own.wait().await;
     }
+}
+
+/// A connection that a bug ends is no more than closed: it is counted and logged already.
+async fn broken_off(work: impl Future<Output = ()>) {
+    let _ = guarded(work).await;
 }
 
 /// How long to leave the listener alone. Some errors are of the one connection that broke before it was taken
@@ -249,6 +257,12 @@ impl Context {
         }
     }
 
+    /// Who asks, if the request is one for a service.
+    fn admitted(&self, far: ClientAddr, request: &mut Request<Incoming>) -> Result<ClientAddr, Refused> {
+        request::prepare(request)?;
+        self.client(far, request).map_err(|refused| (StatusCode::TOO_MANY_REQUESTS, refused))
+    }
+
     /// Who asks, over a connection from `far`; or why not, when it is a proxy's and the client comes too often. On a
     /// connection that a proxy keeps, a plain request counts as little as on one that its client keeps.
     fn client(&self, far: ClientAddr, request: &Request<Incoming>) -> Result<ClientAddr, ErrorBody> {
@@ -298,20 +312,22 @@ async fn connection<S, B>(
     }
     let shared = Arc::clone(&context);
     let answer = service_fn(move |mut request: Request<Incoming>| {
-        let answer = shared.client(far, &request).map(|client| {
+        let answer = shared.admitted(far, &mut request).map(|client| {
             request.extensions_mut().insert(client);
             request.extensions_mut().insert(slot.clone());
-            service.call(request)
+            let service = service.clone();
+            async move { service.call(request).await }
         });
         let context = Arc::clone(&shared);
         async move {
             let own = |response: Response<Bytes>| Ok(response.map(|body| Either::Right(Full::new(body))));
             let answer = match answer {
                 Ok(answer) => answer,
-                Err(refused) => return own(reply::error_response(StatusCode::TOO_MANY_REQUESTS, &refused)),
+                Err((status, refused)) => return own(reply::error_response(status, &refused)),
             };
-            match timeout(context.limits.request_timeout, answer).await {
-                Ok(answered) => answered.map(|response| response.map(Either::Left)),
+            match timeout(context.limits.request_timeout, guarded(answer)).await {
+                Ok(Ok(answered)) => answered.map(|response| response.map(Either::Left)),
+                Ok(Err(bug)) => own(internal(&bug)),
                 Err(_) => own(too_late(&context.metrics)),
             }
         }
@@ -338,6 +354,12 @@ async fn connection<S, B>(
         // What clients do wrong is theirs to know; a log line each would be a way to fill the disk.
         tracing::debug!(%peer, %failure, "connection ended");
     }
+}
+
+/// The answer to a request that a bug ended.
+fn internal(bug: &Panicked) -> Response<Bytes> {
+    let body = ErrorBody::new(ErrorCode::Internal, bug.to_string());
+    reply::error_response(StatusCode::INTERNAL_SERVER_ERROR, &body)
 }
 
 /// The answer to a request nobody answered in time. It may have been carried out: repeat with the same id.

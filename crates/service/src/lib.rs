@@ -1,6 +1,7 @@
 //! What Roost's programs share: the accept loop, health and metrics, tokens, configuration, logging, signals.
 //!
-//! It knows no back end and keeps no global state (ten servers run in one process): every handle is passed in.
+//! It knows no back end and keeps no global state (ten servers run in one process): every handle is passed in. Only the
+//! log and the count of panics are the process's.
 //! What a request *means* is the business of `coordinator` and `ws-node`.
 
 pub mod admin;
@@ -9,7 +10,9 @@ pub mod boot;
 pub mod config;
 pub mod cors;
 pub mod http;
+pub mod panics;
 pub mod proxies;
+pub mod query;
 pub mod ratelimit;
 pub mod reply;
 pub mod secret;
@@ -23,6 +26,7 @@ pub use admin::Health;
 pub use boot::boot_ms;
 pub use config::{CommonConfig, ConfigError};
 pub use http::{ConnectionSlot, HttpLimits, HttpMetrics, listen, serve};
+pub use panics::{Panicked, guarded};
 pub use proxies::{ClientAddr, TrustedProxies};
 pub use ratelimit::{Bucket, Rates};
 pub use secret::Secret;

@@ -11,6 +11,7 @@ use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::config::ConfigError;
+use crate::panics;
 
 /// Wrong configuration: `EX_USAGE` of `sysexits.h`, so that a supervisor can tell it from a crash and not loop.
 pub const EXIT_CONFIG: u8 = 64;
@@ -84,6 +85,7 @@ where
     F: FnOnce() -> Fut,
     Fut: Future<Output = anyhow::Result<()>>,
 {
+    panics::install();
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(failure) => {

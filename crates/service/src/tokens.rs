@@ -8,6 +8,7 @@ mod key;
 
 use jsonwebtoken::errors::ErrorKind;
 use jsonwebtoken::{EncodingKey, Header, Validation};
+use roost_proto::reading::read_value;
 use roost_proto::{Claims, ErrorBody, ErrorCode, UserId};
 use serde::Serialize;
 use serde_json::{Map, Value};
@@ -76,7 +77,7 @@ impl Verifier {
         self.check_audience(&claims)?;
         self.check_issuer(&claims)?;
         check_subject(&claims)?;
-        serde_json::from_value(Value::Object(claims)).map_err(|wrong| TokenError::Claim(wrong.to_string()))
+        read_value(Value::Object(claims)).map_err(TokenError::Claim)
     }
 
     /// The claims of a token whose signature holds under a key and an algorithm we chose: what the token's
@@ -142,7 +143,7 @@ fn check_time(claims: &mut Map<String, Value>, now_s: u64) -> Result<(), TokenEr
 
 /// A NumericDate (RFC 7519 §2): it may have a fraction, which is dropped.
 fn seconds(claims: &Map<String, Value>, name: &str) -> Result<Option<u64>, TokenError> {
-    let Some(value) = claims.get(name) else { return Ok(None) };
+    let Some(value) = claims.get(name).filter(|value| !value.is_null()) else { return Ok(None) };
     let whole = value.as_u64().or_else(|| {
         let fractional = value.as_f64().filter(|s| (0.0..1e18).contains(s))?;
         #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "within 0..1e18")]

@@ -126,6 +126,12 @@ fn connect_with(field: &str, value: Value) -> Input {
     First(Say::Json(frame))
 }
 
+/// A good `connect`, and these fields as they are written.
+fn connect_text(fields: &str) -> Input {
+    let token = token("alice", now_s() + 3_600);
+    First(Say::Text(format!(r#"{{"type":"connect","token":"{token}",{fields}}}"#)))
+}
+
 /// A `send` to bob under the id `x`, with one field replaced, or left out if null.
 fn send_with(field: &str, value: Value) -> Input {
     let mut frame = json!({"type": "send", "id": "x", "to": "bob", "data": 1});
@@ -172,6 +178,13 @@ fn http_cases() -> Vec<(&'static str, Input, Outcome)> {
         ("presence of a room", Http("GET", "/presence?userIds=a,%23b".into()), Status(400, Some(BAD))),
         ("presence of 500", Http("GET", format!("/presence?userIds={}", users(500))), Status(200, None)),
         ("presence of 501", Http("GET", format!("/presence?userIds={}", users(501))), Status(400, Some(BAD))),
+        ("route with what is not UTF-8", Http("GET", "/route?userId=%FF".into()), Status(400, Some(BAD))),
+        ("route with half a character", Http("GET", "/route?userId=zo%C3".into()), Status(400, Some(BAD))),
+        ("route with half a surrogate pair", Http("GET", "/route?userId=%ED%A0%BD".into()), Status(400, Some(BAD))),
+        ("route with no escape", Http("GET", "/route?userId=%zz".into()), Status(400, Some(BAD))),
+        ("presence with what is not UTF-8", Http("GET", "/presence?userIds=a,%FF".into()), Status(400, Some(BAD))),
+        ("what only a proxy takes", Http("CONNECT", "a:1".into()), Status(405, Some(BAD))),
+        ("of the server itself", Http("OPTIONS", "*".into()), Status(400, Some(BAD))),
         ("route by POST", Http("POST", "/route?userId=alice".into()), Status(405, Some(BAD))),
         ("no such path", Http("GET", "/nothing".into()), Status(404, Some("not_found"))),
         ("a head of more than 16 KiB", Http("GET", format!("/route?userId={}", "u".repeat(17_000))), Status(431, None)),
@@ -191,12 +204,17 @@ fn handshake_cases() -> Vec<(&'static str, Input, Outcome)> {
         ("a good handshake", socket(&[]), Status(101, None)),
         ("as Firefox writes it", socket(&[("connection", "keep-alive, Upgrade")]), Status(101, None)),
         ("with extensions", socket(&[("sec-websocket-extensions", "permessage-deflate")]), Status(101, None)),
+        ("Connection in two lines", socket(&[("connection", "keep-alive"), ("connection", "Upgrade")]), Status(101, None)),
+        ("one upgrade of several", socket(&[("upgrade", "h2c, websocket")]), Status(101, None)),
+        ("Upgrade in two lines", socket(&[("upgrade", "h2c"), ("upgrade", "WebSocket")]), Status(101, None)),
         ("no upgrade", Handshake("GET", "/socket", vec![]), Status(426, Some(BAD))),
-        ("another upgrade", socket(&[("upgrade", "h2c")]), Status(400, Some(BAD))),
+        ("another upgrade", socket(&[("upgrade", "h2c")]), Status(426, Some(BAD))),
+        ("what only looks like it", socket(&[("upgrade", "websockets")]), Status(426, Some(BAD))),
+        ("two hosts", socket(&[("host", "b.example")]), Status(400, Some(BAD))),
         ("no Connection: Upgrade", socket(&[("connection", "")]), Status(400, Some(BAD))),
         ("no key", socket(&[("sec-websocket-key", "")]), Status(400, Some(BAD))),
         ("no version", socket(&[("sec-websocket-version", "")]), Status(400, Some(BAD))),
-        ("an old version", socket(&[("sec-websocket-version", "8")]), Status(400, Some(BAD))),
+        ("an old version", socket(&[("sec-websocket-version", "8")]), Status(426, Some(BAD))),
         ("by POST", Handshake("POST", "/socket", upgrade(&[])), Status(405, Some(BAD))),
         ("another path", Handshake("GET", "/", upgrade(&[])), Status(404, Some("not_found"))),
         ("another subprotocol", socket(&[("sec-websocket-protocol", "chat")]), Status(400, Some(BAD))),
@@ -249,6 +267,10 @@ fn connect_cases() -> Vec<(&'static str, Input, Outcome)> {
         ("a cursor that is no cursor", connect_with("cursor", json!(7)), Refused(None, BAD)),
         ("half a cursor", connect_with("cursor", json!({"generation": 1})), Refused(None, BAD)),
         ("a negative offset", connect_with("cursor", json!({"generation": 1, "offset": -1})), Refused(None, BAD)),
+        ("a room that is no object", connect_with("rooms", json!([["lobby"]])), Refused(None, BAD)),
+        ("half a pair in a room's info", connect_text(r#""rooms":[{"room":"r","info":"\ud83d"}]"#), Refused(None, BAD)),
+        ("half a pair in a device", connect_text(r#""device":"\ude00""#), Refused(None, BAD)),
+        ("nulls", connect_text(r#""device":null,"cursor":null,"rooms":null,"epoch":null"#), Outcome::Frame("welcome")),
         ("a field of a later version", connect_with("later", json!([])), Outcome::Frame("welcome")),
     ]
 }
@@ -298,6 +320,18 @@ fn frame_cases() -> Vec<(&'static str, Input, Outcome)> {
         ("no data", send_with("data", Value::Null), Refused(Some("x"), BAD)),
         ("null for data", text(r#"{"type":"send","id":"x","to":"bob","data":null}"#), Done("x")),
         ("U+0000 in the data", send_with("data", json!("a\u{0}b")), Refused(Some("x"), BAD)),
+        ("to one of Roost's own", send_with("to", json!("roost.canary.1")), Refused(Some("x"), "forbidden")),
+        ("to a guest, who is kept for later", send_with("to", json!("roost.guest.1")), Refused(Some("x"), "forbidden")),
+        ("half a pair in the data", text(r#"{"type":"send","id":"x","to":"bob","data":"cut \ud83d"}"#), Refused(Some("x"), BAD)),
+        ("half a pair in a key", text(r#"{"type":"send","id":"x","to":"bob","data":{"\ude00":1}}"#), Refused(Some("x"), BAD)),
+        ("half a pair in a recipient", text(r#"{"type":"send","id":"x","to":"b\ud83d","data":1}"#), Refused(Some("x"), BAD)),
+        ("half a pair in an event", text(r#"{"type":"event","id":"x","data":["\ud83d\ud83d"]}"#), Refused(Some("x"), BAD)),
+        ("half a pair in a publication", text(r#"{"type":"publish","id":"x","room":"r","data":"\udfff"}"#), Refused(Some("x"), BAD)),
+        ("half a pair in a signal", text(r#"{"type":"signal","to":"bob","kind":"k","data":"\ud800"}"#), Refused(None, BAD)),
+        ("a whole pair", text(r#"{"type":"send","id":"x","to":"bob","data":"\ud83d\ude00"}"#), Done("x")),
+        ("null for a receipt", text(r#"{"type":"send","id":"x","to":"bob","data":1,"receipt":null}"#), Done("x")),
+        ("a list of what a send has", text(r#"{"type":"send","id":"x","to":"bob","data":1,"receipt":[]}"#), Refused(Some("x"), BAD)),
+        ("a limit that is no number", text(r#"{"type":"history","id":"x","stream":"user:bob","limit":"all"}"#), Refused(Some("x"), BAD)),
         ("an escaped backslash before u0000", send_with("data", json!("\\u0000")), Done("x")),
         ("nested 32 deep", text(nested(32)), Done("x")),
         ("nested 33 deep", text(nested(33)), Refused(None, BAD)),
@@ -383,6 +417,10 @@ async fn try_case(cluster: &Cluster, input: Input, outcome: &Outcome) -> Result<
             let answer = request(method, cluster.node(0).url(), path, &headers).await;
             let told = *status != 426 || answer.header("upgrade") == Some("websocket");
             assert!(told, "RFC 9110 §15.5.22: {answer:?}");
+            let version =
+                headers.iter().any(|(name, value)| *name == "sec-websocket-version" && *value != "13");
+            let told = answer.header("sec-websocket-version") == Some("13");
+            assert!(!version || *status != 426 || told, "RFC 6455 §4.2.2: {answer:?}");
             return answered(&answer, *status, *code);
         }
         First(what) => {

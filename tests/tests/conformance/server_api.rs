@@ -159,6 +159,54 @@ pub async fn presence_and_history_are_read_over_http(backend: Backend) {
     }
 }
 
+/// P2: what is in the log is what was said, to the byte; and so is what is read.
+/// Values that a number of 64 bits cannot hold, keys out of order and twice, blanks, an escape; by every way to read.
+pub async fn a_payload_is_text_wherever_it_is_read(backend: Backend) {
+    let Some(cluster) = Cluster::start(backend, 2).await else { return };
+    let (alice, bob) = (cluster.user_at(0).await, cluster.user_at(1).await);
+    let (mut a, _) = cluster.connect(&alice, json!({})).await;
+    let long = format!("{}.5", "7".repeat(400));
+    let payloads = [
+        "1e400",
+        "-0",
+        "1.50",
+        r#"{"b": 1,"a":2,"b":3}"#,
+        r#""\ud83d\ude00 \/""#,
+        long.as_str(),
+        "[ 1 , 2 ]",
+    ];
+    for (i, payload) in payloads.iter().enumerate() {
+        a.send_text(&format!(r#"{{"type":"send","id":"m-{i}","to":"{bob}","data":{payload}}}"#)).await;
+        assert!(a.reply(&format!("m-{i}")).await["ok"].is_object(), "{payload}");
+    }
+    let path = format!("/api/history?stream=user:{bob}");
+    for service in services(&cluster) {
+        let posted = service.post("history", json!({"stream": format!("user:{bob}")})).await;
+        let got = get(&service.url, &path, &[("authorization", &service.authorization)]).await;
+        for answer in [posted, got] {
+            assert_eq!(answer.status, 200, "{answer:?}");
+            for payload in payloads {
+                assert!(answer.body.contains(&format!("\"data\":{payload}")), "{payload} in {}", answer.body);
+            }
+        }
+        let half = r#"{"id":"m-x","to":"bob","data":"cut \ud83d"}"#;
+        let headers = [("authorization", service.authorization.as_str())];
+        for (command, body) in [
+            ("send", half.to_owned()),
+            ("publish", half.replace("to", "room")),
+            ("result", format!(r#"{{"type":"t","client_id":"{bob}","event_id":"e","data":"\ude00"}}"#)),
+            ("presence", r#"{"users":["b\ud83d"]}"#.to_owned()),
+        ] {
+            let path = format!("/api/{command}");
+            let refused = request_with("POST", &service.url, &path, &headers, &body).await;
+            assert_eq!(code(&refused), (400, "bad_request".into()), "{command}");
+        }
+        let batch = format!(r#"{{"commands":[{}]}}"#, half.replacen('{', r#"{"type":"send","#, 1));
+        let answer = request_with("POST", &service.url, "/api/batch", &headers, &batch).await;
+        assert_eq!(answer.json()["ok"]["results"][0]["error"]["code"], "bad_request", "{answer:?}");
+    }
+}
+
 /// Whoever has no service token learns nothing and does nothing; a page may ask with one.
 pub async fn without_a_service_token_nothing_is_done(backend: Backend) {
     let Some(cluster) = Cluster::start(backend, 1).await else { return };
@@ -193,6 +241,10 @@ pub async fn wrong_requests_get_their_codes(backend: Backend) {
         ("send", json!({"to": "bob", "data": 1}), 400, "bad_request"),
         ("send", json!({"id": "m-1", "to": "#bob", "data": 1}), 400, "bad_request"),
         ("send", json!({"id": "m-1", "to": "bob", "data": "\u{0}"}), 400, "bad_request"),
+        ("send", json!({"id": "m-1", "to": "roost.canary.1", "data": 1}), 403, "forbidden"),
+        ("send", json!({"id": "m-1", "to": "bob", "from": "roost.canary.1", "data": 1}), 403, "forbidden"),
+        ("send", json!(["m-1", "bob", 1]), 400, "bad_request"),
+        ("batch", json!([[]]), 400, "bad_request"),
         ("send", json!({"id": "m-1", "to": "bob", "data": large}), 413, "too_large"),
         ("publish", json!({"id": "m-1", "room": "", "data": 1}), 400, "bad_request"),
         ("presence", json!({"users": users}), 400, "bad_request"),

@@ -1,10 +1,11 @@
 //! The bodies of the server API: what is asked, checked field by field.
 
-use roost_proto::frames::check_text;
 use roost_proto::history::Before;
 use roost_proto::limits::{BATCH_COMMANDS_MAX, FRAME_BYTES_MAX, PRESENCE_USERS_MAX, REASON_BYTES_MAX};
+use roost_proto::reading::{self, check_text};
 use roost_proto::results::ClientResult;
 use roost_proto::{ErrorBody, ErrorCode, MessageId, RoomId, StreamId, UserId};
+use roost_service::query;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::value::RawValue;
@@ -39,8 +40,7 @@ struct SendBody {
     to: UserId,
     data: Box<RawValue>,
     from: Option<UserId>,
-    #[serde(default)]
-    receipt: bool,
+    receipt: Option<bool>,
 }
 
 #[derive(Deserialize)]
@@ -85,8 +85,7 @@ pub fn unknown(command: &str) -> ErrorBody {
 }
 
 fn read<T: DeserializeOwned>(text: &str) -> Result<T, ErrorBody> {
-    let cut = |error: serde_json::Error| bad(error.to_string().chars().take(160).collect::<String>());
-    serde_json::from_str(text).map_err(cut)
+    reading::read(text).map_err(bad)
 }
 
 /// Reads the body of a command; whoever `from` does not name sends as `sub`.
@@ -121,7 +120,7 @@ pub fn parse(command: &str, text: &str, sub: &UserId) -> Result<Asked, ErrorBody
 
 /// `GET /api/history?stream=…`.
 pub fn history(query: &str) -> Result<Asked, ErrorBody> {
-    let HistoryBody { stream, before, limit } = from_query(query)?;
+    let HistoryBody { stream, before, limit } = query::read(query)?;
     Ok(Asked::History { stream, before, limit })
 }
 
@@ -132,12 +131,8 @@ pub fn tickets(query: &str) -> Result<Asked, ErrorBody> {
         #[serde(rename = "userId")]
         user_id: Option<UserId>,
     }
-    let Whose { user_id } = from_query(query)?;
+    let Whose { user_id } = query::read(query)?;
     Ok(Asked::Tickets(user_id))
-}
-
-fn from_query<T: DeserializeOwned>(query: &str) -> Result<T, ErrorBody> {
-    serde_urlencoded::from_str(query).map_err(|error| bad(format!("the query: {error}")))
 }
 
 /// One command of a batch: as a frame of a client, with its `type`.
@@ -152,6 +147,12 @@ fn call_of(text: &str, sub: &UserId) -> Result<Call, ErrorBody> {
     }
 }
 
+/// Whoever is not named sends as the service.
+fn sender(from: Option<UserId>, sub: &UserId) -> Result<UserId, ErrorBody> {
+    let from = from.unwrap_or_else(|| sub.clone());
+    from.check_reserved().map(|()| from)
+}
+
 fn call(command: &str, text: &str, sub: &UserId) -> Result<Call, ErrorBody> {
     if text.len() > FRAME_BYTES_MAX {
         return Err(ErrorBody::new(ErrorCode::TooLarge, format!("over {FRAME_BYTES_MAX} bytes")));
@@ -160,12 +161,19 @@ fn call(command: &str, text: &str, sub: &UserId) -> Result<Call, ErrorBody> {
     match command {
         "send" => {
             let SendBody { id, to, data, from, receipt } = read(text)?;
-            let from = from.unwrap_or_else(|| sub.clone());
-            Ok(Call::Append { stream: StreamId::inbox(&to), from, id, data, receipt })
+            to.check_reserved()?;
+            let from = sender(from, sub)?;
+            Ok(Call::Append {
+                stream: StreamId::inbox(&to),
+                from,
+                id,
+                data,
+                receipt: receipt.unwrap_or_default(),
+            })
         }
         "publish" => {
             let PublishBody { id, room, data, from } = read(text)?;
-            let from = from.unwrap_or_else(|| sub.clone());
+            let from = sender(from, sub)?;
             Ok(Call::Append { stream: StreamId::of_room(&room), from, id, data, receipt: false })
         }
         "result" => {

@@ -11,6 +11,7 @@ use http::header::{CONTENT_TYPE, HeaderValue};
 use roost_backend::log::LogReader;
 use roost_proto::events::CLIENT_EVENTS;
 use roost_proto::{ErrorBody, ErrorCode};
+use roost_service::guarded;
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
@@ -45,7 +46,9 @@ impl Api {
         let reader = timeout(OPEN_TIMEOUT, self.log.read_from_end(CLIENT_EVENTS)).await;
         let reader = reader.ok().and_then(Result::ok).ok_or_else(ended)?;
         let (lines, shown) = mpsc::channel(PAGES_MAX);
-        self.tasks.spawn(show(reader, lines, place, self.closing.clone()));
+        let closing = self.closing.clone();
+        // One request's, though it outlives the answer's head.
+        self.tasks.spawn(async move { guarded(show(reader, lines, place, closing)).await });
         let body = futures_util::stream::unfold(shown, |mut shown| async move {
             shown.recv().await.map(|line| (Ok::<Bytes, Infallible>(line), shown))
         });

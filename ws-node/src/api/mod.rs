@@ -13,15 +13,15 @@ use std::time::Duration;
 use http::{HeaderMap, Method, StatusCode};
 use prometheus::{Histogram, HistogramOpts, IntCounterVec, Opts, Registry};
 use roost_backend::log::Log;
-use roost_backend::store::Store;
+use roost_backend::store::{Shown, Store};
 use roost_proto::claims::Role;
 use roost_proto::frames::{Reply, ReplyOk};
 use roost_proto::limits::{BATCH_BYTES_MAX, FRAME_BYTES_MAX};
 use roost_proto::{Claims, ErrorBody, ErrorCode, UserId};
 use roost_service::admin::SID_HEADER;
 use roost_service::tokens::{self, Verifier};
-use roost_service::{Turn, Turns, body, cors, reply};
-use serde_json::json;
+use roost_service::{Turn, Turns, body, cors, query, reply};
+use serde::Serialize;
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use tokio::time::{Instant, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
@@ -32,6 +32,7 @@ use warp::{Filter, Stream};
 
 use self::commands::Asked;
 use crate::core::calls::Call;
+use crate::core::tickets::TicketShown;
 use crate::metrics::BUCKETS;
 use crate::node::{Input, Status};
 use crate::socket;
@@ -120,7 +121,7 @@ impl Api {
 /// `/api/<command>`: all methods, so that a page of any origin is told what was wrong.
 pub fn routes(api: Arc<Api>) -> BoxedFilter<(Response,)> {
     warp::path!("api" / String)
-        .and(warp::query::raw().or(warp::any().map(String::new)).unify())
+        .and(query::raw())
         .and(warp::method())
         .and(warp::header::headers_cloned())
         .and(warp::body::stream())
@@ -136,7 +137,7 @@ pub fn routes(api: Arc<Api>) -> BoxedFilter<(Response,)> {
                     return cors::for_any_origin(shown.unwrap_or_else(|refused| refused.answer().1));
                 }
                 let (outcome, response) = match api.serve(&command, &query, &method, &headers, body).await {
-                    Ok(ok) => ("ok", reply::ok(&json!({"ok": ok}))),
+                    Ok(ok) => ("ok", reply::ok(&Outcome::Ok(ok))),
                     Err(refused) => refused.answer(),
                 };
                 api.metrics.requests.with_label_values(&[outcome]).inc();
@@ -145,6 +146,24 @@ pub fn routes(api: Arc<Api>) -> BoxedFilter<(Response,)> {
             }
         })
         .boxed()
+}
+
+/// What a command or a request came to, as it is said.
+#[derive(Serialize)]
+#[serde(rename_all = "lowercase")]
+enum Outcome<T> {
+    Ok(T),
+    Error(ErrorBody),
+}
+
+/// A good answer. It is written at once: a `serde_json::Value` in between would change payloads, or break on them.
+#[derive(Serialize)]
+#[serde(untagged)]
+enum Answer {
+    Of(ReplyOk),
+    Batch { results: Vec<Outcome<ReplyOk>> },
+    Presence { users: Vec<Shown> },
+    Tickets { tickets: Vec<TicketShown>, count: usize },
 }
 
 /// An error, and its HTTP status where that is not the one of its code.
@@ -183,7 +202,7 @@ impl Api {
         method: &Method,
         headers: &HeaderMap,
         body: impl Stream<Item = Result<B, warp::Error>> + Send,
-    ) -> Result<serde_json::Value, Refused> {
+    ) -> Result<Answer, Refused> {
         // Nothing is read of who may not ask.
         let claims = self.authorize(headers)?;
         let _turn = self.turn(&claims)?;
@@ -205,20 +224,20 @@ impl Api {
         self.answer(asked, &claims.sub).await
     }
 
-    async fn answer(&self, asked: Asked, by: &UserId) -> Result<serde_json::Value, Refused> {
+    async fn answer(&self, asked: Asked, by: &UserId) -> Result<Answer, Refused> {
         match asked {
             Asked::Do(call) => match self.carry_out(vec![call]).await?.pop() {
-                Some(answer) => Ok(json!(answer?)),
+                Some(answer) => Ok(Answer::Of(answer?)),
                 None => Err(ended().into()),
             },
             Asked::Tickets(client) => {
                 let (tickets, count) = reads::tickets(self, client).await?;
-                Ok(json!({"tickets": tickets, "count": count}))
+                Ok(Answer::Tickets { tickets, count })
             }
-            Asked::Batch(commands) => Ok(json!({"results": self.batch(commands).await?})),
-            Asked::Presence(users) => Ok(json!({"users": reads::presence(self, users).await?})),
+            Asked::Batch(commands) => Ok(Answer::Batch { results: self.batch(commands).await? }),
+            Asked::Presence(users) => Ok(Answer::Presence { users: reads::presence(self, users).await? }),
             Asked::History { stream, before, limit } => {
-                Ok(json!(reads::history(self, by, &stream, before, limit).await?))
+                Ok(Answer::Of(reads::history(self, by, &stream, before, limit).await?))
             }
         }
     }
@@ -227,7 +246,7 @@ impl Api {
     async fn batch(
         &self,
         commands: Vec<Result<Call, ErrorBody>>,
-    ) -> Result<Vec<serde_json::Value>, ErrorBody> {
+    ) -> Result<Vec<Outcome<ReplyOk>>, ErrorBody> {
         let (mut calls, mut places) = (Vec::new(), Vec::new());
         for command in commands {
             places.push(command.map(|call| calls.push(call)));
@@ -235,7 +254,7 @@ impl Api {
         let mut answers = self.carry_out(calls).await?.into_iter();
         let results = places.into_iter().map(|place| {
             let answer = place.and_then(|()| answers.next().unwrap_or_else(|| Err(ended())));
-            answer.map_or_else(|error| json!({"error": error}), |ok| json!({"ok": ok}))
+            answer.map_or_else(Outcome::Error, Outcome::Ok)
         });
         Ok(results.collect())
     }
@@ -299,4 +318,28 @@ impl Api {
 fn ended() -> ErrorBody {
     let why = "the node is ending, or has too much to do";
     ErrorBody::new(ErrorCode::Unavailable, why).retry_after(BUSY_RETRY_AFTER_MS)
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use roost_proto::Json;
+
+    use super::*;
+
+    /// What an earlier version let in, or another writer put there, is read all the same.
+    #[test]
+    fn an_answer_has_the_text_of_what_it_shows() {
+        for data in [r#""cut \ud83d""#, "1e400", r#"{"b": 1,"a":2,"b":3}"#] {
+            let frame = format!(r#"{{"type":"message","data":{data}}}"#);
+            let page =
+                ReplyOk { messages: Some(vec![Json::of_frame(Bytes::from(frame))]), ..ReplyOk::default() };
+            let shown = serde_json::to_string(&Outcome::Ok(Answer::Of(page.clone()))).unwrap();
+            assert!(shown.contains(&format!("\"data\":{data}")), "{shown}");
+            let results = vec![Outcome::Ok(page), Outcome::Error(bad("no"))];
+            let shown = serde_json::to_string(&Outcome::Ok(Answer::Batch { results })).unwrap();
+            assert!(shown.starts_with(r#"{"ok":{"results":[{"ok":{"messages":"#), "{shown}");
+            assert!(shown.contains(data) && shown.contains(r#"{"error":{"code":"bad_request""#), "{shown}");
+        }
+    }
 }

@@ -30,6 +30,10 @@ impl NodeCore {
         if !session.welcomed {
             return self.keep_early(key, Early::Send(send));
         }
+        if let Err(error) = send.to.check_reserved() {
+            self.count_waiters(key);
+            return self.reply_error(key, send.id.as_str(), error);
+        }
         self.send_to(key, StreamId::inbox(&send.to), send.id, send.data, send.receipt, now);
     }
 

@@ -52,7 +52,8 @@ impl NodeCore {
         let inside = stream.as_ref().is_none_or(|stream| session.rooms.contains_key(stream));
         let bytes = signal.data.get().len();
         let weighs = |shares: &mut Shares| shares.signals(&session.user, bytes, now.mono);
-        if spent || !inside || signal.kind.len() > KIND_BYTES_MAX || !weighs(&mut self.shares) {
+        let reserved = signal.to.as_ref().is_some_and(UserId::is_reserved);
+        if spent || !inside || reserved || signal.kind.len() > KIND_BYTES_MAX || !weighs(&mut self.shares) {
             self.counters.signals_dropped += 1;
             return;
         }

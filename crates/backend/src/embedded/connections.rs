@@ -1,11 +1,13 @@
 //! SQLite as the embedded back ends use it: one connection that writes, one that reads, and who may touch them when.
 
-use std::fs::{File, OpenOptions};
-use std::path::{Path, PathBuf};
+use std::fs::File;
+use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use rusqlite::Connection;
+
+use super::file;
 
 /// The embedded store may keep its tables in the same file; it holds the write lock for a transaction, a few
 /// milliseconds, or for a checkpoint on a slow disk.
@@ -43,13 +45,7 @@ impl Connections {
     /// # Errors
     /// What is in the way, in words.
     pub(super) fn open(path: &Path, schema: &str, lock: &str) -> Result<Self, String> {
-        let mut name = path.as_os_str().to_owned();
-        name.push(lock);
-        let name = PathBuf::from(name);
-        let in_use = |e: &dyn std::fmt::Display| format!("{}: {e}", name.display());
-        let lock = OpenOptions::new().create(true).truncate(false).write(true).open(&name);
-        let lock = lock.map_err(|e| in_use(&e))?;
-        lock.try_lock().map_err(|e| in_use(&e))?;
+        let lock = file::claim(path, lock)?;
         let connect = || {
             let db = Connection::open(path)?;
             db.busy_timeout(BUSY_TIMEOUT)?;

@@ -4,6 +4,7 @@
 mod archive;
 mod connections;
 mod ears;
+mod file;
 mod log;
 mod store;
 

@@ -5,8 +5,8 @@
 //! after a restart the streams go on under the same generation.
 
 use std::collections::HashMap;
-use std::fs::{File, OpenOptions};
-use std::path::{Path, PathBuf};
+use std::fs::File;
+use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -18,6 +18,7 @@ use rusqlite::{Connection, OptionalExtension, params};
 use tokio::sync::{mpsc, watch};
 
 use super::ears::Ears;
+use super::file;
 use crate::store::model::{Change, Control, VnodeData};
 use crate::store::*;
 
@@ -330,13 +331,7 @@ impl From<rusqlite::Error> for StoreError {
 
 impl Disk {
     fn open(path: &Path) -> Result<Self, StoreError> {
-        let mut name = path.as_os_str().to_owned();
-        name.push(".store-lock");
-        let name = PathBuf::from(name);
-        let refused = |e: &dyn std::fmt::Display| StoreError::Refused(format!("{}: {e}", name.display()));
-        let lock = OpenOptions::new().create(true).truncate(false).write(true).open(&name);
-        let lock = lock.map_err(|e| refused(&e))?;
-        lock.try_lock().map_err(|e| refused(&format!("the store is in use by another process ({e})")))?;
+        let lock = file::claim(path, ".store-lock").map_err(StoreError::Refused)?;
         let db = Connection::open(path)?;
         db.busy_timeout(BUSY_TIMEOUT)?;
         db.execute_batch(SCHEMA)?;

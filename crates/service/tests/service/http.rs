@@ -304,6 +304,46 @@ async fn every_error_has_the_same_shape() {
     assert_eq!(server.ask(&with_body("content-length: 8\r\n\r\n{\"id\":1}")).await.status, 200);
 }
 
+/// One request's bug is that request's: the connection goes on, and so does everybody else.
+#[tokio::test]
+async fn a_bug_in_a_request_is_answered_with_500_and_the_next_one_as_ever() {
+    let bug = warp::path!("bug").then(|| async {
+        tokio::task::yield_now().await;
+        if true {
+            panic!("on purpose")
+        }
+        reply::ok(&1)
+    });
+    let server = start(limits(), bug.or(hello()).unify().boxed()).await;
+    let mut stream = server.connect().await;
+    stream
+        .write_all(
+            b"GET /bug HTTP/1.1\r\nhost: x\r\n\r\nGET / HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n",
+        )
+        .await
+        .unwrap();
+    let both = read_answer(&mut stream).await;
+    assert_eq!(both.status, 500, "{}", both.head);
+    assert!(both.body.contains("\"code\":\"internal\"") && both.body.contains("200 OK"), "{}", both.body);
+}
+
+#[tokio::test]
+async fn a_request_without_a_path_or_with_two_hosts_reaches_no_service() {
+    let server = start(limits(), hello()).await;
+    for (head, status) in [
+        ("CONNECT a:1 HTTP/1.1\r\nhost: a:1\r\nconnection: close\r\n\r\n", 405),
+        ("GET / HTTP/1.1\r\nconnection: close\r\n\r\n", 400),
+        ("GET / HTTP/1.1\r\nhost: a\r\nhost: b\r\nconnection: close\r\n\r\n", 400),
+        ("GET / HTTP/1.0\r\n\r\n", 200),
+        ("HEAD / HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n", 200),
+    ] {
+        let answer = server.ask(head).await;
+        assert_eq!(answer.status, status, "{head}");
+        assert_eq!(answer.body.is_empty(), head.starts_with("HEAD"), "{head}: {}", answer.body);
+        assert_eq!(status >= 400, answer.body.contains("bad_request"), "{head}");
+    }
+}
+
 #[tokio::test]
 async fn a_filter_of_any_type_can_be_served_from_a_spawned_task() {
     let two = warp::path!("two" / String).and(warp::header::optional::<u32>("x-n")).and_then(
