@@ -141,7 +141,7 @@ export class Carrier {
    */
   command(command, { timeoutMs = 30_000, signal } = {}) {
     return new Promise((resolve, reject) => {
-      signal?.throwIfAborted();
+      if (signal?.aborted) throw signal.reason;
       const ticket = ++this.#tickets;
       const aborted = () => {
         this.step('abandon', ticket);
@@ -230,7 +230,7 @@ export class Carrier {
     this.#attempt(conn, async (attempt) => {
       const token = await this.#tokens.get(fresh);
       const cursor = await this.#load(attempt, token);
-      attempt.signal.throwIfAborted();
+      if (attempt.signal.aborted) return;
       attempt.what = url;
       /** @type {WebSocket} */
       const socket = new this.#WebSocket(url, 'roost.v1');
