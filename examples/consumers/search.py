@@ -9,6 +9,9 @@
 A record may come more than once: after a crash, when partitions move to another member of the group, and from a home
 that was replaced. So the index knows what it has by (stream, generation, offset), the offsets are committed only
 after the index, and nothing is lost or doubled. A moderator or a report looks the same, with something else in `take`.
+
+The payload of a message is its sender's, and whatever its sender wrote: half of a surrogate pair (a cut emoji), which
+Python reads and cannot write, or a number of a thousand digits. A consumer that dies of one dies at every start.
 """
 
 import json
@@ -35,6 +38,14 @@ def open_index():
     return index
 
 
+def read(record):
+    """The message in a record, or nothing if Python cannot read it: that is said, and passed over."""
+    try:
+        return json.loads(record.value)
+    except (ValueError, RecursionError) as error:
+        print(f"{record.topic}/{record.partition}/{record.offset} is passed over: {error}", file=sys.stderr)
+
+
 def take(index, message):
     """Puts one message into the index, unless it is there. Canaries are nobody's mail, and not all data is text."""
     data = message["data"]
@@ -42,6 +53,8 @@ def take(index, message):
     if message["kind"] == "canary" or not isinstance(text, str):
         return
     row = [message[name] for name in ("stream", "generation", "offset", "from", "at")]
+    # SQLite's texts are UTF-8, in which there is no half of a surrogate pair.
+    text = text.encode(errors="replace").decode()
     added = index.execute("INSERT OR IGNORE INTO seen VALUES (?, ?, ?, ?, ?)", row)
     if added.rowcount == 1:
         index.execute("INSERT INTO texts (rowid, text) VALUES (?, ?)", (added.lastrowid, text))
@@ -61,8 +74,8 @@ def follow():
         while True:
             pages = consumer.poll(timeout_ms=1000)
             with index:
-                for record in chain.from_iterable(pages.values()):
-                    take(index, json.loads(record.value))
+                for message in filter(None, map(read, chain.from_iterable(pages.values()))):
+                    take(index, message)
             if pages:
                 consumer.commit()
                 print(f"{sum(map(len, pages.values()))} records", flush=True)

@@ -1,11 +1,11 @@
-/** @import { Command, CallOptions, Cursor, History, Input } from './types.js' */
+/** @import { Command, CallOptions, Cursor, Cursors, History, Input } from './types.js' */
 import { now } from './clock.js';
 import { Core } from './core/core.js';
 import { RoostError } from './error.js';
 import { newId } from './id.js';
 import { name } from './part.js';
-import { Tokens, claims } from './token.js';
-import { encode } from './wire.js';
+import { NO_TOKEN, Tokens, claims } from './token.js';
+import { encode, parsed } from './wire.js';
 
 /** Longer than this no timer can be set (2^31 ms); it looks earlier, in vain. */
 const SLEEP_MS_MAX = 3_600_000;
@@ -25,20 +25,32 @@ const NORMAL = 1000;
  * @property {string} url of a coordinator
  * @property {() => string | Promise<string>} getToken
  * @property {string} [user]
+ * @property {string} [device]
+ * @property {Cursors} [cursors]
  * @property {any} [WebSocket]
  */
+
+/** @typedef {AbortController & { what: string }} Attempt `what` is tried */
 
 /** Carries between the core, the sockets, the coordinator, the timer and the application. It decides nothing. */
 export class Carrier {
   #options;
   #tokens;
-  /** @type {Map<number, AbortController>} */
+  /** @type {Map<number, Attempt>} */
   #attempts = new Map();
   /** @type {Map<number, WebSocket>} */
   #sockets = new Map();
   /** @type {Map<number, (error: Error | null, ok: any) => void>} */
   #waiting = new Map();
   #tickets = 0;
+  /** Of the coordinator. */
+  #base = '';
+  /** @type {any} */
+  #WebSocket;
+  /** The cursor that is to be kept, and what was asked for about it. @type {Cursor | null} */
+  #saved = null;
+  /** @type {Promise<unknown>} */
+  #saves = Promise.resolve();
   /** @type {Input[]} */
   #inputs = [];
   #isStepping = false;
@@ -60,9 +72,31 @@ export class Carrier {
 
   /** @param {CallOptions} [options] */
   start(options) {
+    try {
+      this.#check();
+    } catch (error) {
+      this.step('fail', /** @type {RoostError} */ (error));
+      throw error;
+    }
     for (const event of WAKERS) globalThis.addEventListener?.(event, this.#wake);
     this.step('start');
     return this.ready(options);
+  }
+
+  /** What connecting needs; where a page is made on a server it need not be there. */
+  #check() {
+    const { getToken, user, device, url, WebSocket = globalThis.WebSocket } = this.#options;
+    this.#WebSocket = WebSocket;
+    try {
+      this.#base = new URL(`${url}`.replace(/\/*$/, '/'), globalThis.location?.href).href;
+    } catch {}
+    let flaw;
+    if (!/^https?:/.test(this.#base)) flaw = `not an http address: ${url}`;
+    if (!WebSocket) flaw = 'no WebSocket: give one as an option';
+    if (typeof getToken !== 'function') flaw = 'no getToken, or no function';
+    if (flaw) throw new RoostError('bad_options', flaw);
+    if (user != null) name('user', user);
+    if (device != null) name('device', device);
   }
 
   /**
@@ -95,6 +129,7 @@ export class Carrier {
     } finally {
       this.#isStepping = false;
       this.#sleep();
+      this.#save();
     }
   }
 
@@ -106,7 +141,7 @@ export class Carrier {
    */
   command(command, { timeoutMs = 30_000, signal } = {}) {
     return new Promise((resolve, reject) => {
-      signal?.throwIfAborted();
+      if (signal?.aborted) throw signal.reason;
       const ticket = ++this.#tickets;
       const aborted = () => {
         this.step('abandon', ticket);
@@ -127,9 +162,14 @@ export class Carrier {
    * @param {{ type: string } & Record<string, any>} frame without its id
    * @param {Omit<Command, 'id' | 'text'> & { id?: string }} how
    * @param {CallOptions} [options]
+   * @returns {Promise<any> & { id: string }}
    */
-  async call({ type, ...fields }, { id = newId(), ...how }, options) {
-    return this.command({ ...how, id, text: encode({ type, id, ...fields }) }, options);
+  call({ type, ...fields }, { id = newId(), ...how }, options) {
+    const done = async () => {
+      if ('to' in fields) name('user', fields.to);
+      return this.command({ ...how, id, text: encode({ type, id, ...fields }) }, options);
+    };
+    return Object.assign(done(), { id });
   }
 
   /**
@@ -163,17 +203,21 @@ export class Carrier {
 
   /** @param {number} conn */
   route(conn) {
-    this.#attempt(conn, async (signal) => {
-      const { url, user = claims(await this.#tokens.get()).sub } = this.#options;
-      if (!user) throw new RoostError('unauthorized', 'no sub');
-      const route = new URL('route', url);
+    this.#attempt(conn, async (attempt) => {
+      const { user = claims(await this.#tokens.get()).sub } = this.#options;
+      if (!user) throw new RoostError('unauthorized', 'the token names no user (sub)');
+      const route = new URL('route', this.#base);
+      attempt.what = route.href;
       route.searchParams.set('userId', user);
-      const answer = await fetch(route, { signal, cache: 'no-store' });
-      const body = await answer.json();
-      if (answer.ok) return this.step('routed', conn, body);
-      const { code, message: why, retry_after_ms: after } = body.error;
-      const fatal = [400, 401, 403].includes(answer.status) ? new RoostError(code, why) : undefined;
-      this.step('trouble', conn, { why, after, fatal });
+      const answer = await fetch(route, { signal: attempt.signal, cache: 'no-store' });
+      const { ok, status, headers } = answer;
+      const body = await answer.json().catch(() => null);
+      if (ok && body?.url) return this.step('routed', conn, body);
+      const { code, message, retry_after_ms: after } = body?.error ?? {};
+      // A node has no such path.
+      if (!code || status === 404) throw `not a coordinator: ${status}, ${headers.get('content-type')}`;
+      const fatal = [400, 401, 403].includes(status) ? new RoostError(code, message) : undefined;
+      this.step('trouble', conn, { why: `${attempt.what}: ${code}: ${message}`, after, fatal });
     });
   }
 
@@ -183,18 +227,44 @@ export class Carrier {
    * @param {boolean} fresh
    */
   open(conn, url, fresh) {
-    this.#attempt(conn, async (ended) => {
+    this.#attempt(conn, async (attempt) => {
       const token = await this.#tokens.get(fresh);
-      ended.throwIfAborted();
+      const cursor = await this.#load(attempt, token);
+      if (attempt.signal.aborted) return;
+      attempt.what = url;
       /** @type {WebSocket} */
-      const socket = new this.#options.WebSocket(url, 'roost.v1');
+      const socket = new this.#WebSocket(url, 'roost.v1');
       let trouble = '';
       this.#sockets.set(conn, socket);
-      socket.onopen = () => this.step('opened', conn, token);
+      socket.onopen = () => this.step('opened', conn, token, cursor);
       socket.onmessage = ({ data }) => this.#read(conn, data);
       socket.onerror = (event) => (trouble = /** @type {any} */ (event).message ?? '');
-      socket.onclose = ({ code, reason }) => this.step('closed', conn, code, reason || trouble);
+      socket.onclose = ({ code, reason }) => this.step('closed', conn, code, reason || trouble || url);
     });
+  }
+
+  /**
+   * Where the last client of this user was, if the application knows and this one has no place yet.
+   * @param {Attempt} attempt
+   * @param {string} token
+   */
+  async #load(attempt, token) {
+    const { cursors, user = claims(token).sub } = this.#options;
+    if (!cursors || this.core.inbox.received) return;
+    attempt.what = 'cursors.load';
+    return cursors.load(`user:${user}`);
+  }
+
+  /** Has the application keep its place in the inbox: one after the other, and none that a later one makes old. */
+  #save() {
+    const { cursors } = this.#options;
+    const { user, inbox } = this.core;
+    const { acked } = inbox;
+    if (!cursors || !user || !acked || acked === this.#saved) return;
+    this.#saved = acked;
+    this.#saves = this.#saves
+      .then(() => acked === this.#saved && cursors.save(`user:${user}`, acked))
+      .catch((error) => this.step('met', `cursors.save: ${plainly(error)}`));
   }
 
   /** @param {number} conn */
@@ -202,8 +272,17 @@ export class Carrier {
     // Without one the connection ends with the token it has, and the next try meets the same error.
     this.#tokens.get(true).then(
       (token) => this.step('token', conn, token),
-      () => {},
+      (error) => this.step('met', `getToken: ${plainly(error)}`),
     );
+  }
+
+  /**
+   * It takes long: says what is waited for.
+   * @param {number} conn
+   */
+  slow(conn) {
+    const what = this.#attempts.get(conn)?.what ?? this.#sockets.get(conn)?.url;
+    this.step('met', `${what}: no answer yet`);
   }
 
   /**
@@ -234,15 +313,16 @@ export class Carrier {
 
   /**
    * @param {number} conn
-   * @param {(ended: AbortSignal) => Promise<void>} attempt
+   * @param {(attempt: Attempt) => Promise<void>} run
    */
-  #attempt(conn, attempt) {
-    const ended = new AbortController();
-    this.#attempts.set(conn, ended);
-    attempt(ended.signal)
+  #attempt(conn, run) {
+    const attempt = Object.assign(new AbortController(), { what: 'getToken' });
+    this.#attempts.set(conn, attempt);
+    run(attempt)
       .catch((error) => {
-        const fatal = error instanceof RoostError ? error : undefined;
-        this.step('trouble', conn, { why: String(error?.cause ?? error), fatal });
+        const token = error?.code === NO_TOKEN;
+        const fatal = error instanceof RoostError && !token ? error : undefined;
+        this.step('trouble', conn, { why: `${attempt.what}: ${plainly(error)}`, token, fatal });
       })
       .finally(() => this.#attempts.delete(conn));
   }
@@ -252,13 +332,9 @@ export class Carrier {
    * @param {any} data
    */
   #read(conn, data) {
-    let frame;
-    try {
-      frame = JSON.parse(data);
-    } catch {
-      return this.step('broken', conn, 'not JSON');
-    }
-    this.step('frame', conn, frame);
+    const frame = parsed(data);
+    if (frame) this.step('frame', conn, frame);
+    else this.step('broken', conn, 'not JSON');
   }
 
   /** @param {number} conn */
@@ -272,4 +348,13 @@ export class Carrier {
     socket.onerror = () => {};
     socket.close(NORMAL);
   }
+}
+
+/**
+ * What went wrong, as one line: of what `fetch` says, the cause, such as `connect ECONNREFUSED 127.0.0.1:7300`.
+ * @param {any} error
+ */
+function plainly(error) {
+  const cause = error?.cause ?? error;
+  return cause?.message || cause?.code || cause;
 }

@@ -1,4 +1,4 @@
-/** @import { CallOptions, Cursor, EventResult, State, StateChange } from './types.js' */
+/** @import { CallOptions, Cursor, Cursors, EventResult, State, StateChange } from './types.js' */
 import { Carrier } from './carrier.js';
 import { Core } from './core/core.js';
 import { Emitter } from './emitter.js';
@@ -14,6 +14,7 @@ import { Room } from './room.js';
  * @property {string} [user] the user the tokens are for; read from their `sub` if absent
  * @property {string} [device] the device, which has an acknowledged cursor of its own on the server
  * @property {Cursor} [cursor] where to go on in the inbox: an earlier client's `inbox.cursor`
+ * @property {Cursors} [cursors] keeps that cursor for the next client
  * @property {'automatic' | 'manual'} [ack] whether a message counts as dealt with once listeners returned, or when
  *   the application says so with `inbox.ack`
  * @property {number} [queueMax] calls that may wait for a connection or an answer (1,024)
@@ -26,7 +27,10 @@ import { Room } from './room.js';
  *
  * What it promises: of what is sent to one user or published to one room nothing is lost, nothing comes twice and the
  * order is kept, as long as the calls are not given up; what arrives is shown once and in order, or told as a `gap`.
- * @extends {Emitter<{ state: StateChange }>}
+ *
+ * - `state`: the state changed
+ * - `error`: what a try to connect met: what was tried, and why it failed. It is no state: the client goes on trying
+ * @extends {Emitter<{ state: StateChange, error: import('./error.js').RoostError }>}
  */
 export class Roost extends Emitter {
   #carrier;
@@ -35,6 +39,8 @@ export class Roost extends Emitter {
   #acks;
   /** Whether the last message came while nothing listened for one. @type {boolean | undefined} */
   #unheard;
+  /** Whether an error was said on the console, which nobody else heard, before there ever was a connection. */
+  #warned = false;
 
   /**
    * @param {string} url of a coordinator; in a page it may be relative
@@ -42,11 +48,9 @@ export class Roost extends Emitter {
    */
   constructor(url, options) {
     super();
-    const { ack, WebSocket = globalThis.WebSocket } = options;
-    if (!WebSocket) throw new TypeError('no WebSocket');
-    url = new URL(url.replace(/\/*$/, '/'), globalThis.location?.href).href;
-    this.#carrier = new Carrier(new Core(options), { ...options, url, WebSocket }, (...event) => this.#tell(...event));
-    this.#acks = ack !== 'manual';
+    options ??= /** @type {any} */ ({});
+    this.#carrier = new Carrier(new Core(options), { ...options, url }, (...event) => this.#tell(...event));
+    this.#acks = options.ack !== 'manual';
     this.inbox = new Inbox(this.#carrier);
     this.presence = new Presence(this.#carrier);
   }
@@ -67,9 +71,14 @@ export class Roost extends Emitter {
   }
 
   /**
-   * Connects, and stays connected until `disconnect()`. Ending the wait does not end the trying.
+   * Connects, and stays connected until `disconnect()`.
+   *
+   * The promise is for the wait alone. It is fulfilled when the client is connected, and rejected when it failed for
+   * good, with why, at once if it cannot even try (`bad_options`); with `not_sent` after `timeoutMs`, with what the
+   * last try met as the message; with `closed` by `disconnect()`; and by `signal`. After `timeoutMs` and `signal` the
+   * client goes on trying: only `disconnect()` and a failure end that. What each try meets is an `error` event.
    * @param {CallOptions} [options]
-   * @returns {Promise<void>} when it is connected; fails with why the client failed, or `not_sent` after the time
+   * @returns {Promise<void>}
    */
   async connect(options) {
     await this.#carrier.start(options);
@@ -86,11 +95,10 @@ export class Roost extends Emitter {
    * @param {string} to a user, who need not be connected
    * @param {any} [data] any JSON value
    * @param {{ id?: string, receipt?: boolean } & CallOptions} [options] `receipt`: be told when it was seen
-   * @returns {Promise<{ id: string, at: string }>}
+   * @returns {Promise<{ id: string, at: string }> & { id: string }} its id is there at once
    */
-  async send(to, data = null, { id, receipt, ...options } = {}) {
-    const frame = { type: 'send', to: name('user', to), data, receipt };
-    return this.#carrier.call(frame, { id, lane: `to:${to}` }, options);
+  send(to, data = null, { id, receipt, ...options } = {}) {
+    return this.#carrier.call({ type: 'send', to, data, receipt }, { id, lane: `to:${to}` }, options);
   }
 
   /**
@@ -101,8 +109,9 @@ export class Roost extends Emitter {
    * came too late, or is of an earlier process or of another device.
    * @param {any} [data] any JSON value
    * @param {{ id?: string } & CallOptions} [options] `timeoutMs`: how long to wait for the result (60 s)
-   * @returns {Promise<EventResult>} fails with `timeout` if the cluster says that no result came in its time, with
-   *   `no_result` after `timeoutMs`; the result may still come
+   * @returns {Promise<EventResult> & { id: string }} its id, by which a late result is known, is there at once. Fails
+   *   with `timeout` if the cluster says that no result came in its time, with `no_result` after `timeoutMs`; the
+   *   result may still come
    */
   event(data = null, { id, ...options } = {}) {
     const how = { id, lane: 'event', result: true };
@@ -140,13 +149,17 @@ export class Roost extends Emitter {
     /** @type {Emitter<any>} */
     const target =
       { client: this, inbox: this.inbox, presence: this.presence }[to] ?? this.room(to.slice('room:'.length));
-    target.emit(name, value);
+    const isHeard = target.emit(name, value);
+    if (name === 'error' && !(this.user || isHeard || this.#warned)) {
+      this.#warned = true;
+      console.warn(`Roost: ${value.message}`);
+    }
     if (!ack || !this.#acks) return;
     /** @type {unknown} */
     let isTaken = this.inbox.isHeard('message');
     // An ack is for all before it, too: a result's must not be for messages that nobody was told.
-    if (name === 'message') this.#unheard = !isTaken;
-    if (name === 'result' && !this.#unheard) isTaken ||= settled || this.inbox.isHeard(name);
+    if (name === 'message') this.#unheard = !(isTaken = isHeard);
+    if (name === 'result' && !this.#unheard) isTaken ||= settled || isHeard;
     if (isTaken) this.#carrier.step('mark', 'ack', ack);
   }
 }

@@ -13,7 +13,8 @@
  * - `left`: of a join, the room was left before the answer
  * - `closed`: the client was disconnected, or failed for the reason that is the `cause`; `sent` says whether the
  *   command may have been accepted
- * - `connection`: of a state change, why a connection was lost
+ * - `connection`: of an `error`, or of a state change: what a try met, or why a connection was lost
+ * - `bad_options`: what the client was made with, or where, lets it not connect; `message` says what is missing
  * - `stopped`: the server closed with a code (`closeCode`) that means "do not come back"
  * - `other_user`: the token is another user's
  */

@@ -6,6 +6,7 @@ export { RoostError } from './error.js';
 /** @typedef {import('./room.js').Room} Room */
 /** @typedef {import('./types.js').CallOptions} CallOptions */
 /** @typedef {import('./types.js').Cursor} Cursor */
+/** @typedef {import('./types.js').Cursors} Cursors */
 /** @typedef {import('./types.js').EventResult} EventResult */
 /** @typedef {import('./types.js').Gap} Gap */
 /** @typedef {import('./types.js').History} History */

@@ -9,8 +9,9 @@ import { bytes } from './wire.js';
  * @param {number} [max] bytes
  */
 export function name(what, text, max = 128) {
-  if (text && bytes(text) <= max && !/\p{Cc}/u.test(text)) return text;
-  throw new RoostError('bad_request', `not a ${what}'s name`);
+  // Cs: half of a surrogate pair.
+  if (text && !/[\p{Cc}\p{Cs}]/u.test(text) && bytes(text) <= max) return text;
+  throw new RoostError('bad_request', `not a ${what}'s name: 1 to ${max} bytes, no control characters`);
 }
 
 /**

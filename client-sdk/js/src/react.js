@@ -2,6 +2,7 @@
 /** @import { Presence } from './presence.js' */
 /** @import { Room } from './room.js' */
 /** @import { Roost } from './client.js' */
+/** @import { Inbox } from './inbox.js' */
 import { useCallback, useEffect, useState, useSyncExternalStore } from 'react';
 
 /** How many components are in each room: the last one leaves it. */
@@ -23,6 +24,38 @@ export function useConnection(roost) {
     () => roost.state,
     () => 'disconnected',
   );
+}
+
+/**
+ * @typedef {object} InboxView
+ * @property {Message[]} messages the latest that came while the component was there, oldest first
+ * @property {number} gaps how often messages were missed
+ */
+
+/** @type {InboxView} */
+const EMPTY = { messages: [], gaps: 0 };
+
+/**
+ * What comes into the inbox while the component is there, which counts as dealt with then. What came before is in
+ * `roost.inbox.history()`: have the component there before the application connects.
+ * @param {Roost} roost
+ * @param {{ limit?: number }} [options] `limit`: messages to keep (100)
+ * @returns {InboxView & { send: Roost['send'], read: Inbox['read'] }} `read`: the user has seen all up to a message
+ */
+export function useInbox(roost, { limit = 100 } = {}) {
+  const [view, setView] = useState(EMPTY);
+  useEffect(() => {
+    const { inbox } = roost;
+    setView(EMPTY);
+    const ends = [
+      inbox.on('message', (m) => setView((old) => ({ ...old, messages: [...old.messages, m].slice(-limit) }))),
+      inbox.on('gap', () => setView((old) => ({ ...old, gaps: old.gaps + 1 }))),
+    ];
+    return () => ends.forEach((end) => end());
+  }, [roost, limit]);
+  const send = useCallback((/** @type {Parameters<Roost['send']>} */ ...args) => roost.send(...args), [roost]);
+  const read = useCallback((/** @type {Parameters<Inbox['read']>} */ ...args) => roost.inbox.read(...args), [roost]);
+  return { ...view, send, read };
 }
 
 /**

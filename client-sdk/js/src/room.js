@@ -5,7 +5,7 @@ import { Part } from './part.js';
 import { membersOf } from './core/rooms.js';
 import { RoostError } from './error.js';
 import { newId } from './id.js';
-import { bytes } from './wire.js';
+import { bytes, json } from './wire.js';
 
 /** Largest `info` of a member. */
 const INFO_BYTES_MAX = 1024;
@@ -38,7 +38,7 @@ export class Room extends Part {
    * @returns {Promise<{ cursor: Cursor, recovered: boolean, through?: string, members: Members | null }>}
    */
   async join({ presence, info, cursor, timeoutMs, signal } = {}) {
-    if (bytes(JSON.stringify(info ?? null)) > INFO_BYTES_MAX) throw new RoostError('too_large');
+    if (bytes(json(info ?? null)) > INFO_BYTES_MAX) throw new RoostError('too_large');
     const join = { room: this.name, presence, info, cursor };
     const ok = await this.carrier.command({ ...this.#within(), id: newId(), join }, { timeoutMs, signal });
     return { cursor: ok.cursor, recovered: ok.recovered, through: ok.through, members: membersOf(ok) };
@@ -58,7 +58,7 @@ export class Room extends Part {
    * come into it in the order of these calls. A repeat under the same `id` is never a second message.
    * @param {any} [data] any JSON value
    * @param {{ id?: string } & CallOptions} [options]
-   * @returns {Promise<{ id: string, at: string, cursor?: Cursor }>}
+   * @returns {Promise<{ id: string, at: string, cursor?: Cursor }> & { id: string }} its id is there at once
    */
   publish(data = null, { id, ...options } = {}) {
     return this.carrier.call({ type: 'publish', room: this.name, data }, { id, lane: `room:${this.name}` }, options);

@@ -1,5 +1,11 @@
+import { RoostError } from './error.js';
+
+/** The code of what is no token: one more is asked for, as when the server does not accept one. */
+export const NO_TOKEN = 'no_token';
 /** A token that expires sooner than this is not worth a connection. */
 const EXPIRY_MARGIN_S = 5;
+/** A JWT in its compact form (RFC 7519 §3.1). */
+const THREE_PARTS = /^[^.\s]+\.[^.\s]+\.[^.\s]+$/;
 
 /**
  * The application's tokens: asked for when there is none, when the last one expired, or when a fresh one is needed.
@@ -22,7 +28,12 @@ export class Tokens {
     if (this.#last && !isOver && !fresh) return this.#last;
     this.#asking ??= (async () => this.#ask())();
     try {
-      return (this.#last = await this.#asking);
+      const token = await this.#asking;
+      if (THREE_PARTS.test(token)) return (this.#last = token);
+      // What it says instead may be a secret.
+      const isText = typeof token === 'string';
+      const what = isText ? (token ? 'not three parts' : 'empty') : `not a string but ${token && typeof token}`;
+      throw new RoostError(NO_TOKEN, `no token: ${what}`);
     } finally {
       this.#asking = null;
     }
@@ -36,8 +47,9 @@ export class Tokens {
  */
 export function claims(token) {
   try {
-    const text = atob(token.split('.')[1].replaceAll('-', '+').replaceAll('_', '/'));
-    return JSON.parse(new TextDecoder().decode(Uint8Array.from(text, (c) => c.charCodeAt(0))));
+    const bytes = atob(token.split('.')[1].replaceAll('-', '+').replaceAll('_', '/'));
+    // As UTF-8, also where there is no TextDecoder.
+    return JSON.parse(decodeURIComponent(escape(bytes)));
   } catch {
     return { exp: Infinity };
   }

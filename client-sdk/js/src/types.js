@@ -67,6 +67,13 @@
  */
 
 /**
+ * Keeps the cursor of the inbox, so that the next client of this user shows it: `stream` is `user:<id>`. `save` comes
+ * whenever the application has dealt with more; the next one waits until its promise is done.
+ * @typedef {{ load: (stream: string) => Cursor | null | undefined | Promise<Cursor | null | undefined>,
+ *   save: (stream: string, cursor: Cursor) => unknown }} Cursors
+ */
+
+/**
  * The body of an error.
  * @typedef {{ code: string, message: string, retryable?: boolean, retry_after_ms?: number }} ErrorBody
  */
@@ -106,6 +113,8 @@
  * What happened: the name of the method of the core, or else of its link, that takes it, and its arguments. `conn`
  * names one try to connect, and the connection that comes of it.
  * @typedef {[name: 'start'] | [name: 'stop'] | [name: 'tick'] | [name: 'hurry']
+ *   | [name: 'fail', why: import('./error.js').RoostError]
+ *   | [name: 'met', why: string]
  *   | [name: 'command', command: Command, ticket: number, expires: number]
  *   | [name: 'abandon', ticket: number]
  *   | [name: 'signal', place: string, text: string]
@@ -113,7 +122,7 @@
  *   | [name: 'frame', conn: number, frame: any]
  *   | [name: 'token', conn: number, token: string]
  *   | [name: 'routed', conn: number, route: Route]
- *   | [name: 'opened', conn: number, token: string]
+ *   | [name: 'opened', conn: number, token: string, cursor?: Cursor | null]
  *   | [name: 'trouble', conn: number, trouble: Trouble]
  *   | [name: 'broken', conn: number, why: string]
  *   | [name: 'closed', conn: number, code: number, reason: string]} Input
@@ -124,6 +133,7 @@
  * - `route`: ask a coordinator; answered by `routed` or `trouble`
  * - `open`: get a token and open a socket; answered by `opened` or `trouble`
  * - `token`: get a fresh token; answered by `token`
+ * - `slow`: say what is waited for; answered by `met`
  * - `offer`: write, unless the socket is behind
  * - `close`: close, or forget what is under way
  * - `tell`: the application; `ack` is what this acknowledges, `name` is empty for what was shown before, `settled` that
@@ -133,7 +143,7 @@
  *   | [name: 'open', conn: number, url: string, fresh: boolean]
  *   | [name: 'token', conn: number]
  *   | [name: 'write' | 'offer', conn: number, text: string]
- *   | [name: 'close', conn: number]
+ *   | [name: 'close' | 'slow', conn: number]
  *   | [name: 'tell', to: string, name: string, value: any, ack?: Cursor, settled?: boolean]
  *   | [name: 'answer', ticket: number, error: import('./error.js').RoostError | null, ok?: any]} Action
  */

@@ -282,6 +282,15 @@ export class Core {
   }
 
   /**
+   * Trouble that ends nothing: the application may want to know of it.
+   * @param {string} why
+   */
+  met(why) {
+    this.lastTrouble = why;
+    this.tell('client', 'error', new RoostError('connection', why));
+  }
+
+  /**
    * Stops for good, or until the application connects again.
    * @param {RoostError} failure
    */

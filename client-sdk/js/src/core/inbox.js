@@ -23,6 +23,14 @@ export class InboxPlace extends Place {
     this.#marks.ack.at = this.received;
   }
 
+  /**
+   * Where an earlier client was, if this one is nowhere yet.
+   * @param {Cursor | null} [cursor]
+   */
+  begin(cursor) {
+    if (cursor && !this.received) this.received = this.#marks.ack.at = cursor;
+  }
+
   /** What the application took or acknowledged. */
   get acked() {
     return this.#marks.ack.at;

@@ -1,6 +1,6 @@
 /** @import { Backoff } from './backoff.js' */
 /** @import { Core } from './core.js' */
-/** @import { ErrorBody, Route, Trouble } from '../types.js' */
+/** @import { Cursor, ErrorBody, Route, Trouble } from '../types.js' */
 import { CLOSE_BAD_TOKEN, CLOSE_TOKEN_EXPIRED, reconnects } from '../codes.js';
 import { RoostError } from '../error.js';
 import { FRAME_BYTES_MAX, bytes } from '../wire.js';
@@ -17,15 +17,17 @@ const SERVER_DELAY_MS_MAX = 60_000;
 const HOPS_MAX = 3;
 /** A server that says nothing for this long after its ping was due is asked, and has as long again to answer. */
 const PROBE_MS = 5_000;
+/** A part of a try that takes longer is told, while it goes on. */
+const SLOW_MS = 2_500;
 
 /** @typedef {{ url: string, epoch: number }} Target */
 
 /**
  * The try to get the next connection.
  * - `wait`: until `at`; `asked` if the server named the time. Then to `target`, or through the coordinator
- * - `route`, `open`, `greet`: an answer is due by `at`
- * @typedef {{ step: 'wait' | 'route' | 'open' | 'greet', at: number, conn: number, target: Target | null,
- *   asked?: boolean }} Try
+ * - `route`, `open`, `greet`: an answer is due by `until`; at `at` it is told that it is late, if it was not
+ * @typedef {{ step: 'wait' | 'route' | 'open' | 'greet', at: number, until: number, conn: number,
+ *   target: Target | null, asked?: boolean }} Try
  */
 
 /**
@@ -97,7 +99,10 @@ export class Link {
     const next = this.#next;
     if (!next || next.at > now) return;
     if (next.step === 'wait') this.#begin(next.target);
-    else this.broken(next.conn, `no answer (${next.step})`);
+    else if (next.until > now) {
+      next.at = next.until;
+      this.#core.act('slow', next.conn);
+    } else this.broken(next.conn, `no answer (${next.step}${next.target ? ` ${next.target.url}` : ''})`);
   }
 
   /** The network or the machine came back: nothing is waited for that only time was to bring. */
@@ -119,16 +124,21 @@ export class Link {
    * @param {boolean} [asked]
    */
   #wait(ms, target, asked) {
-    this.#next = { step: 'wait', at: this.#core.now + ms, conn: 0, target, asked };
+    this.#next = { step: 'wait', at: this.#core.now + ms, until: 0, conn: 0, target, asked };
   }
 
   /** @param {Target | null} target */
   #begin(target) {
     const conn = ++this.#last;
-    const at = this.#core.now + TRY_TIMEOUT_MS;
-    this.#next = { step: target ? 'open' : 'route', at, conn, target };
+    this.#next = { step: target ? 'open' : 'route', ...this.#within(TRY_TIMEOUT_MS), conn, target };
     if (target) this.#core.act('open', conn, target.url, this.#askedFresh);
     else this.#core.act('route', conn);
+  }
+
+  /** @param {number} ms */
+  #within(ms) {
+    const { now } = this.#core;
+    return { at: now + SLOW_MS, until: now + ms };
   }
 
   /**
@@ -150,15 +160,17 @@ export class Link {
   /**
    * @param {number} conn
    * @param {string} token
+   * @param {Cursor | null} [cursor] that the application kept
    */
-  opened(conn, token) {
+  opened(conn, token, cursor) {
     const core = this.#core;
     const next = this.#next;
     if (next?.step !== 'open' || next.conn !== conn) return core.act('close', conn);
-    this.#next = { ...next, step: 'greet', at: core.now + WELCOME_TIMEOUT_MS };
-    const cursor = core.inbox.hello() ?? undefined;
+    this.#next = { ...next, step: 'greet', ...this.#within(WELCOME_TIMEOUT_MS) };
+    core.inbox.begin(cursor);
+    const place = core.inbox.hello() ?? undefined;
     const epoch = next.target?.epoch;
-    const connect = { type: 'connect', token, device: core.device, epoch, cursor, rooms: /** @type {any[]} */ ([]) };
+    const connect = { type: 'connect', token, device: core.device, epoch, cursor: place, rooms: /** @type {any[]} */ ([]) };
     connect.rooms = core.rooms.hello(FRAME_BYTES_MAX - bytes(JSON.stringify(connect)));
     core.write(conn, connect);
   }
@@ -273,7 +285,7 @@ export class Link {
     if (token && this.#askedFresh) fatal = new RoostError('unauthorized', why, { closeCode });
     if (fatal) return core.fail(fatal);
     if (token) this.#askedFresh = true;
-    core.lastTrouble = why;
+    core.met(why);
     after = Math.min(after, SERVER_DELAY_MS_MAX);
     const wait = after + Math.max(core.random() * after, this.#backoff.next());
     // Never now: what is due now has been looked at.

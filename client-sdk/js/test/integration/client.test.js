@@ -2,7 +2,10 @@
 import assert from 'node:assert/strict';
 import { after, before, test } from 'node:test';
 import { Roost as Bundled } from '../../dist/roost.js';
-import { URL_, clients, cluster, numbers, until } from './cluster.js';
+import { createServer } from 'node:net';
+import { WebSocket } from 'ws';
+import { Roost } from '../../src/index.js';
+import { URL_, clients, cluster, numbers, token, until, urlOf } from './cluster.js';
 
 let dev;
 before(async () => (dev = await cluster()), { timeout: 120_000 });
@@ -85,6 +88,72 @@ test('the bundle says the same to the server, with the names it has', async (t) 
   assert.equal(count, 1);
   await room.leave();
   await assert.rejects(zoe.roost.send('yuri', 'x'.repeat(70_000)), { code: 'too_large' });
+});
+
+for (const [name, Client] of [
+  ['', Roost],
+  [' (bundle)', Bundled],
+]) {
+  test(`a wrong address is said within three seconds, with what is tried and why it fails${name}`, async (t) => {
+    // Takes connections, and says nothing.
+    const silent = createServer(() => {}).listen(0, '127.0.0.1');
+    t.after(() => silent.close());
+    await new Promise((resolve) => silent.on('listening', resolve));
+    for (const [url, why] of [
+      ['http://127.0.0.1:59999', /^http:\/\/127\.0\.0\.1:59999\/route: connect ECONNREFUSED/],
+      ['http://localhost:59999', /^http:\/\/localhost:59999\/route: .*ECONNREFUSED/],
+      ['http://nohost.invalid', /^http:\/\/nohost\.invalid\/route: .*(ENOTFOUND|EAI_AGAIN|no answer yet)/],
+      [urlOf('ws-1'), /\/route: not a coordinator: 404, /],
+      [`${URL_}/console/`, /\/console\/route: not a coordinator: 404, /],
+      [`http://127.0.0.1:${silent.address().port}`, /\/route: no answer yet$/],
+    ]) {
+      const roost = new Client(url, { getToken: () => token('zack'), WebSocket });
+      const begun = Date.now();
+      const error = new Promise((resolve) => roost.once('error', resolve));
+      roost.connect().catch(() => {});
+      const { code, message } = await error;
+      roost.disconnect();
+      assert.match(message, why);
+      assert.equal(code, 'connection');
+      assert.ok(Date.now() - begun < 3000, `${url} took ${Date.now() - begun} ms`);
+    }
+  });
+
+  test(`a new process goes on from the cursor that the application kept${name}`, async (t) => {
+    const kept = new Map();
+    const cursors = { load: (stream) => kept.get(stream), save: async (stream, cursor) => kept.set(stream, cursor) };
+    const user = `keeper${name && '-b'}`;
+    const [first] = clients(t, [user, { Client, cursors }]);
+    await first.roost.connect();
+    await until('its end is kept', () => kept.has(`user:${user}`));
+    first.roost.disconnect();
+    const [other] = clients(t, 'yves');
+    await other.roost.connect();
+    for (const n of [1, 2]) await other.roost.send(user, n);
+    const [second] = clients(t, [user, { Client, cursors }]);
+    await second.roost.connect();
+    await until('what came meanwhile', () => second.got.length === 2);
+    await until('it is kept', () => kept.get(`user:${user}`).offset === 2);
+    second.roost.disconnect();
+    const [third] = clients(t, [user, { Client, cursors }]);
+    await third.roost.connect();
+    await other.roost.send(user, 3);
+    await until('the third', () => third.got.length > 0);
+    assert.deepEqual([second.got, third.got], [[1, 2], [3]]);
+  });
+}
+
+test('a call has its id at once, and the bundle refuses what is not Unicode', async (t) => {
+  const [ugo] = clients(t, ['ugo', { Client: Bundled }]);
+  await ugo.roost.connect();
+  const send = ugo.roost.send('ugo', 'whole 👋');
+  assert.equal((await send).id, send.id);
+  await assert.rejects(ugo.roost.send('ugo', 'cut \ud83d'), { code: 'bad_request' });
+  const heard = [];
+  ugo.roost.inbox.once('message', (m) => heard.push(m.data));
+  for (const n of [1, 2]) await ugo.roost.send('ugo', n);
+  await until('both', () => ugo.got.length === 3);
+  assert.equal(heard.length, 1);
 });
 
 test('signals reach those who are there', async (t) => {

@@ -1,9 +1,11 @@
 // What an application in TypeScript sees of the package; it only has to compile.
-import { Roost, RoostError, type Gap, type Message, type RoostOptions, type State } from '@roost/client';
+import { Roost, RoostError, type Cursor, type Cursors, type Gap, type Message, type RoostOptions, type State } from '@roost/client';
 import { CLOSE_TOO_MANY_SESSIONS, RETRYABLE, reconnects } from '@roost/client/codes';
-import { useConnection, usePresence, useRoom } from '@roost/client/react';
+import { useConnection, useInbox, usePresence, useRoom } from '@roost/client/react';
 
-const options: RoostOptions = { getToken: async () => 'token', ack: 'manual', device: 'phone' };
+const kept = new Map<string, Cursor>();
+const cursors: Cursors = { load: async (stream) => kept.get(stream), save: (stream, cursor) => kept.set(stream, cursor) };
+const options: RoostOptions = { getToken: async () => 'token', ack: 'manual', device: 'phone', cursors };
 const roost = new Roost('https://chat.example.com', options);
 
 export async function talk(): Promise<string> {
@@ -12,7 +14,13 @@ export async function talk(): Promise<string> {
     const code: number | undefined = reason?.closeCode;
     console.log(states, code === CLOSE_TOO_MANY_SESSIONS, code && reconnects(code), RETRYABLE);
   });
-  roost.inbox.on('message', (m: Message) => roost.inbox.ack(m));
+  const take = (m: Message) => roost.inbox.ack(m);
+  roost.inbox.on('message', take);
+  roost.inbox.off('message', take);
+  const stop: () => void = roost.inbox.once('message', take);
+  roost.on('error', ({ code, message }) => console.log(code, message, stop));
+  // @ts-expect-error a listener of other events
+  roost.inbox.once('gap', take);
   roost.inbox.on('gap', ({ from, through }: Gap) => console.log(from?.offset, through));
   // @ts-expect-error there is no such event
   roost.inbox.on('mesage', () => {});
@@ -23,6 +31,9 @@ export async function talk(): Promise<string> {
   const room = roost.room('lobby');
   const { members } = await room.join({ presence: true });
   const { cursor } = await room.publish({ text: 'hi' }, { timeoutMs: 1000 });
+  const event = roost.event({ order: 17 });
+  const ids: string[] = [event.id, room.publish('hi').id];
+  console.log(ids, (await event).status);
   try {
     const { at } = await roost.send('bob', { text: 'hi' }, { receipt: true });
     end();
@@ -37,6 +48,9 @@ export function View(): string {
   const state: State = useConnection(roost);
   const { messages, members, publish } = useRoom(roost, 'lobby', { presence: true });
   const { statuses } = usePresence(roost, ['bob']);
+  const inbox = useInbox(roost, { limit: 10 });
   void publish('hi');
+  void inbox.send('bob', inbox.messages[0]?.data).then(({ at }) => at);
+  inbox.read(inbox.messages[0]);
   return `${state} ${messages.length} ${members[0]?.user} ${statuses.bob?.status}`;
 }

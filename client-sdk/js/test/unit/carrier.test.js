@@ -105,7 +105,7 @@ test('a coordinator that refuses for good stops the client', async () => {
 
 test('a getToken that throws a RoostError stops the client, and any other error is tried again', async () => {
   const tries = client({ getToken: () => Promise.reject(new Error('offline')) });
-  await assert.rejects(tries.connect({ timeoutMs: 10 }), { code: 'not_sent', message: 'Error: offline' });
+  await assert.rejects(tries.connect({ timeoutMs: 10 }), { code: 'not_sent', message: 'getToken: offline' });
   assert.equal(tries.state, 'connecting');
   tries.disconnect();
   const stops = client({ getToken: () => Promise.reject(new RoostError('unauthorized', 'log in')) });
@@ -206,8 +206,249 @@ test('a frame that cannot be read costs the connection, and an unknown one nothi
   roost.disconnect();
 });
 
-test('without a WebSocket it says so', () => {
-  assert.throws(() => client({ WebSocket: undefined }), { name: 'TypeError' });
+test('what a server makes for a page needs nothing, and connecting says at once what is missing', async () => {
+  for (const [url, options, why] of [
+    ['http://host', { getToken: () => TOKEN }, /no WebSocket/],
+    ['http://host', { WebSocket: Socket }, /no getToken/],
+    ['http://host', undefined, /no getToken/],
+    ['/', { getToken: () => TOKEN, WebSocket: Socket }, /not an http address: \//],
+    ['host:7300', { getToken: () => TOKEN, WebSocket: Socket }, /not an http address: host:7300/],
+    [undefined, { getToken: () => TOKEN, WebSocket: Socket }, /not an http address: undefined/],
+  ]) {
+    const roost = new Roost(url, options);
+    roost.inbox.on('message', () => {});
+    const waiting = roost.send('bob', 1);
+    waiting.catch(() => {});
+    await assert.rejects(roost.connect(), { name: 'RoostError', code: 'bad_options', message: why });
+    assert.equal(roost.state, 'failed');
+    await assert.rejects(waiting, { code: 'closed', message: why });
+  }
+});
+
+test('what is no token is called that, and asked for once more', async () => {
+  for (const [token, why] of [
+    [undefined, 'not a string but undefined'],
+    [null, 'not a string but null'],
+    [{ token: TOKEN }, 'not a string but object'],
+    ['', 'empty'],
+    ['<html>nginx 502</html>', 'not three parts'],
+    [`Bearer ${TOKEN}`, 'not three parts'],
+  ]) {
+    let asks = 0;
+    const roost = client({ getToken: () => (++asks, token), backoffMs: [1, 1] });
+    const errors = [];
+    roost.on('error', ({ message }) => errors.push(message));
+    const message = `getToken: no token: ${why}`;
+    await assert.rejects(roost.connect(), { code: 'unauthorized', message });
+    assert.deepEqual([asks, errors], [2, [message]]);
+  }
+});
+
+test('what a try meets is told with what was tried', async () => {
+  const html = () => new Response('<html>', { status: 200, headers: { 'content-type': 'text/html' } });
+  const missing = () => Response.json({ error: { code: 'not_found', message: 'no such path' } }, { status: 404 });
+  const refused = () => Promise.reject(new TypeError('fetch failed', { cause: new Error('connect ECONNREFUSED') }));
+  const noHome = () => Response.json({ error: { code: 'unavailable', message: 'no home' } }, { status: 503 });
+  const elsewhere = () => Response.json({ data: 1 });
+  for (const [gives, why] of [
+    [html, 'not a coordinator: 200, text/html'],
+    [missing, 'not a coordinator: 404, application/json'],
+    [elsewhere, 'not a coordinator: 200, application/json'],
+    [refused, 'connect ECONNREFUSED'],
+    [noHome, 'unavailable: no home'],
+  ]) {
+    answer = async () => gives();
+    const roost = client({ backoffMs: [20_000, 20_000] });
+    const error = new Promise((resolve) => roost.once('error', resolve));
+    await assert.rejects(roost.connect({ timeoutMs: 20 }), { code: 'not_sent', message: `http://host/chat/route: ${why}` });
+    assert.deepEqual([(await error).code, (await error).message], ['connection', `http://host/chat/route: ${why}`]);
+    assert.equal(roost.state, 'connecting', 'it goes on trying');
+    roost.disconnect();
+  }
+});
+
+test('the first error that nobody listens for is on the console', async (t) => {
+  const warn = t.mock.method(console, 'warn', () => {});
+  answer = async () => new Response('<html>', { status: 404 });
+  const roost = client({ backoffMs: [1, 1] });
+  await assert.rejects(roost.connect({ timeoutMs: 50 }), { code: 'not_sent' });
+  roost.disconnect();
+  assert.equal(warn.mock.callCount(), 1);
+  assert.match(warn.mock.calls[0].arguments[0], /^Roost: http:\/\/host\/chat\/route: not a coordinator: 404/);
+});
+
+test('who takes long is named within three seconds, while it is waited for', async () => {
+  answer = () => new Promise(() => {});
+  const mute = class extends Socket {
+    send() {}
+  };
+  const errors = [];
+  const told = (n) => ({ message }) => (errors[n] = message);
+  const clients = [{}, { getToken: () => new Promise(() => {}) }, { WebSocket: mute, user: 'alice' }].map(client);
+  clients.forEach((roost, n) => (roost.on('error', told(n)), roost.connect().catch(() => {})));
+  await settled();
+  clients[2].disconnect();
+  answer = async () => Response.json({ url: 'ws://node/socket', epoch: 1 });
+  clients[2].connect().catch(() => {});
+  await new Promise((resolve) => setTimeout(resolve, 2900));
+  clients.forEach((roost) => roost.disconnect());
+  assert.deepEqual(errors, [
+    'http://host/chat/route: no answer yet',
+    'getToken: no answer yet',
+    'ws://node/socket: no answer yet',
+  ]);
+});
+
+test('text that is not Unicode is refused before it is sent, wherever it stands', async () => {
+  const roost = client();
+  await roost.connect();
+  const [socket] = Socket.all;
+  const before = socket.sent.length;
+  const cut = 'cut \ud83d';
+  const room = roost.room('lobby');
+  for (const refused of [
+    () => roost.send('bob', cut),
+    () => roost.send('bob', { text: [cut] }),
+    () => roost.send('bob', { [cut]: 1 }),
+    () => roost.send('bob', '\ude00 first'),
+    () => roost.send('bob', `\\${cut}`),
+    () => roost.send('bob', 'a\0b'),
+    () => roost.send(cut, 1),
+    () => roost.send('bob', 1, { id: cut }),
+    () => roost.event({ cut }),
+    () => room.publish(cut),
+    () => room.join({ presence: true, info: { name: cut } }),
+    () => roost.presence.watch(['bob', cut]),
+    async () => room.signal('typing', cut),
+    async () => room.signal(cut, 1),
+    async () => roost.signal('bob', 'typing', { cut }),
+    async () => roost.signal(cut, 'typing'),
+    async () => roost.room(cut),
+  ]) {
+    await assert.rejects(refused(), { name: 'RoostError', code: 'bad_request' }, String(refused));
+  }
+  assert.equal(socket.sent.length, before, 'nothing of it was written');
+  for (const fine of ['whole 👋', '\\ud83d as text', '\\\\ud83d', 'ÿ', '\u2028']) {
+    assert.equal((await roost.send('bob', { [fine]: fine })).at, 'then', fine);
+  }
+  roost.disconnect();
+  for (const options of [{ user: cut }, { device: cut }]) {
+    await assert.rejects(client(options).connect(), { code: 'bad_request' });
+  }
+});
+
+test('the id of what is sent is there at once', async () => {
+  const roost = client();
+  const event = roost.event({ order: 17 });
+  const send = roost.send('bob', 1);
+  const publish = roost.room('lobby').publish(1, { id: 'mine' });
+  for (const call of [event, send, publish]) call.catch(() => {});
+  await roost.connect();
+  await settled();
+  const ids = Socket.all[0].sent.filter(({ id }) => id).map(({ id }) => id);
+  assert.deepEqual(ids, [event.id, send.id, publish.id]);
+  assert.equal(publish.id, 'mine');
+  assert.equal((await send).id, send.id);
+  roost.disconnect();
+});
+
+test('listeners are ended by off and by what on gives, and those of once by the first event', async () => {
+  const roost = client();
+  const heard = [];
+  const [kept, gone, ended, first] = ['kept', 'gone', 'ended', 'first'].map((n) => ({ current }) =>
+    heard.push(`${n} ${current}`),
+  );
+  roost.on('state', kept);
+  roost.on('state', gone);
+  roost.once('state', first);
+  roost.once('state', kept);
+  const end = roost.on('state', ended);
+  roost.once('state', ended);
+  roost.off('state', gone);
+  roost.off('state', () => {});
+  end();
+  roost.once('state', () => roost.off('state', late));
+  const late = () => heard.push('late');
+  roost.on('state', late);
+  await roost.connect();
+  roost.disconnect();
+  assert.deepEqual(heard, ['kept connecting', 'first connecting', 'kept connected', 'kept disconnected']);
+});
+
+test('a message that once heard counts as dealt with', async () => {
+  const once = (roost) => roost.inbox.once('message', () => {});
+  assert.equal(await acks([['message', 1]], once), 1);
+  assert.equal(await acks([['message', 1], ['message', 2]], once), 1);
+});
+
+/** Keeps cursors as an application would. */
+function keeper(kept = {}) {
+  return {
+    kept,
+    asked: [],
+    load(stream) {
+      this.asked.push(stream);
+      return this.kept[stream];
+    },
+    async save(stream, cursor) {
+      await null;
+      this.kept[stream] = cursor;
+    },
+  };
+}
+
+test('the cursor that the application keeps is shown by the next client', async () => {
+  const cursors = keeper();
+  const first = client({ cursors });
+  first.inbox.on('message', () => {});
+  await first.connect();
+  await settled();
+  assert.deepEqual(cursors.kept, { 'user:ÿalice': { generation: 1, offset: 0 } }, 'before there was any message');
+  const about = { stream: 'user:ÿalice', generation: 1, kind: 'message', from: 'bob', at: '', data: 0 };
+  for (const offset of [1, 2]) Socket.all[0].says({ type: 'message', ...about, offset, id: `m${offset}` });
+  await settled();
+  first.disconnect();
+  assert.deepEqual(cursors.kept, { 'user:ÿalice': { generation: 1, offset: 2 } });
+  const second = client({ cursors });
+  await second.connect();
+  assert.deepEqual(Socket.all[1].sent[0].cursor, { generation: 1, offset: 2 });
+  second.disconnect();
+  await second.connect();
+  assert.deepEqual(cursors.asked, ['user:ÿalice', 'user:ÿalice'], 'once by each client');
+  second.disconnect();
+});
+
+test('of cursors to keep that come faster than they are kept the last counts', async () => {
+  const saved = [];
+  const done = [];
+  const save = (stream, { offset }) => (saved.push(offset), new Promise((resolve) => done.push(resolve)));
+  const roost = client({ cursors: { load: () => null, save } });
+  roost.inbox.on('message', () => {});
+  await roost.connect();
+  const about = { stream: 'user:ÿalice', generation: 1, kind: 'message', from: 'bob', at: '', data: 0 };
+  for (const offset of [1, 2, 3]) Socket.all[0].says({ type: 'message', ...about, offset, id: `m${offset}` });
+  await settled();
+  assert.deepEqual(saved, [0]);
+  done[0]();
+  await settled();
+  assert.deepEqual(saved, [0, 3]);
+  roost.disconnect();
+});
+
+test('a place that cannot be read is a failed try, and one that cannot be kept is told', async () => {
+  const reads = client({ cursors: { load: () => Promise.reject(new Error('locked')), save: () => {} } });
+  await assert.rejects(reads.connect({ timeoutMs: 20 }), { code: 'not_sent', message: 'cursors.load: locked' });
+  reads.disconnect();
+  const save = () => {
+    throw new Error('quota');
+  };
+  const keeps = client({ cursors: { load: () => null, save } });
+  const errors = [];
+  keeps.on('error', ({ message }) => errors.push(message));
+  await keeps.connect();
+  await settled();
+  assert.deepEqual([keeps.state, errors], ['connected', ['cursors.save: quota']]);
+  keeps.disconnect();
 });
 
 /** Has an inbox of such messages come to a client, and gives the offset that it acknowledged last. */

@@ -118,6 +118,22 @@ test('each part of a try has a limit', () => {
   assert.equal(c.core.state, 'connecting');
 });
 
+test('a part of a try that takes long is told once, and the try goes on', () => {
+  const c = new Client().step('start');
+  c.pass(2499);
+  assert.deepEqual(c.take('slow'), []);
+  c.pass(1);
+  assert.equal(c.take('slow').length, 1);
+  c.pass(7499);
+  assert.deepEqual([c.take('slow'), c.take('close')], [[], []]);
+  c.pass(1);
+  assert.equal(c.take('close').length, 1);
+  assert.deepEqual(
+    c.events('error').map(({ value }) => [value.code, value.message]),
+    [['connection', 'no answer (route)']],
+  );
+});
+
 test('after moved the old connection is read until the new one is welcomed', () => {
   const c = new Client();
   const old = c.connected();

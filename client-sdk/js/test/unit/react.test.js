@@ -3,7 +3,7 @@ import { test } from 'node:test';
 import { createElement, StrictMode } from 'react';
 import { act, create } from 'react-test-renderer';
 import { Emitter } from '../../src/emitter.js';
-import { useConnection, usePresence, useRoom } from '../../src/react.js';
+import { useConnection, useInbox, usePresence, useRoom } from '../../src/react.js';
 
 globalThis.IS_REACT_ACT_ENVIRONMENT = true;
 const { error: complain } = console;
@@ -25,6 +25,8 @@ function fake() {
   const roost = new Emitter();
   roost.state = 'connecting';
   roost.presence = part('presence', ['watch', 'unwatch']);
+  roost.inbox = part('inbox', ['read']);
+  roost.send = async (...args) => did.push(['send', ...args]);
   roost.room = (name) => {
     if (!rooms.has(name)) rooms.set(name, part(name, ['join', 'leave', 'publish', 'signal']));
     return rooms.get(name);
@@ -52,6 +54,27 @@ test('a component sees the state of the connection', async () => {
     roost.emit('state', {});
   });
   assert.equal(view.got(), 'connected');
+});
+
+test('a component has what comes into the inbox while it is there', async () => {
+  const { roost, did } = fake();
+  const { inbox } = roost;
+  const view = await render(useInbox, [[roost, { limit: 2 }]]);
+  assert.deepEqual([view.got().messages, view.got().gaps], [[], 0]);
+  await act(async () => {
+    for (const id of ['a', 'b', 'c']) inbox.emit('message', { id });
+    inbox.emit('gap', {});
+  });
+  const { messages, gaps, send, read } = view.got();
+  assert.deepEqual([messages.map((m) => m.id), gaps], [['b', 'c'], 1]);
+  await send('bob', 'hi');
+  await read(messages[1]);
+  assert.deepEqual(did, [
+    ['send', 'bob', 'hi'],
+    ['inbox', 'read', { id: 'c' }],
+  ]);
+  await view.update([]);
+  assert.equal(inbox.isHeard('message') || inbox.isHeard('gap'), 0, 'nothing is taken when nobody is there');
 });
 
 test('a component is in its room for as long as it is there', async () => {
