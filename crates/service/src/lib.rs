@@ -3,6 +3,7 @@
 //! It knows no back end and keeps no global state (ten servers run in one process): every handle is passed in.
 //! What a request *means* is the business of `coordinator` and `ws-node`.
 
+pub mod about;
 pub mod admin;
 pub mod body;
 pub mod boot;
@@ -19,6 +20,7 @@ pub mod telemetry;
 pub mod tokens;
 pub mod turns;
 
+pub use about::{About, Variable};
 pub use admin::Health;
 pub use boot::boot_ms;
 pub use config::{CommonConfig, ConfigError};

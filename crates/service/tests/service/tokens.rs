@@ -86,7 +86,7 @@ fn a_token_is_refused_for_the_right_reason() {
         (audience, None, json!({"sub": "alice", "exp": exp, "aud": []}), Err(TokenError::Audience)),
         (audience, None, json!({"sub": "alice", "exp": exp, "aud": "chat"}), Ok(())),
         (audience, None, json!({"sub": "alice", "exp": exp, "aud": ["mail", "chat"]}), Ok(())),
-        (None, None, json!({"sub": "alice", "exp": exp, "aud": "mail"}), Err(TokenError::Audience)),
+        (None, None, json!({"sub": "alice", "exp": exp, "aud": "mail"}), Err(TokenError::NoAudience)),
         // By whom.
         (None, issuer, json!({"sub": "alice", "exp": exp}), Err(TokenError::Issuer)),
         (None, issuer, json!({"sub": "alice", "exp": exp, "iss": "https://evil"}), Err(TokenError::Issuer)),
@@ -115,6 +115,26 @@ fn a_token_is_refused_for_the_right_reason() {
             json!({"sub": "x".repeat(129), "exp": exp}),
             claim("sub: user id is longer than 128 bytes"),
         ),
+        // What else it may do: named, and nothing is as good as left out.
+        (
+            None,
+            None,
+            json!({"sub": "alice", "exp": exp, "role": "admin"}),
+            claim("role is neither \"user\" nor \"service\""),
+        ),
+        (
+            None,
+            None,
+            json!({"sub": "alice", "exp": exp, "rooms": "*"}),
+            claim("rooms is not a list of texts, such as [\"team-*\"] or [\"*\"]"),
+        ),
+        (
+            None,
+            None,
+            json!({"sub": "alice", "exp": exp, "watch": [1]}),
+            claim("watch is not a list of texts, such as [\"team-*\"] or [\"*\"]"),
+        ),
+        (None, None, json!({"sub": "alice", "exp": exp, "role": null, "rooms": null, "watch": null}), Ok(())),
         // What is not an object is not a set of claims.
         (None, None, json!(["alice"]), Err(TokenError::Malformed)),
     ];
@@ -167,6 +187,34 @@ fn an_empty_secret_is_no_secret() {
     assert!(KeySource::from_secret(&Secret::new("short")).is_ok());
     let wrong = KeySource::from_secret(&Secret::new("")).unwrap_err();
     assert_eq!(wrong, KeyError::Empty);
+}
+
+#[test]
+fn a_key_of_a_pair_is_no_secret() {
+    let jwk = json!({"kty": "EC", "crv": "P-256", "x": "…", "y": "…"}).to_string();
+    for text in [
+        &pem("PUBLIC KEY", b"x"),
+        &pem("RSA PUBLIC KEY", b"x"),
+        &pem("CERTIFICATE", b"x"),
+        &pem("PRIVATE KEY", b"x"),
+        // As it gets into an environment by way of YAML.
+        &pem("PUBLIC KEY", b"x").replace('\n', "\\n"),
+        "ssh-rsa AAAAB3NzaC1yc2E",
+        "ecdsa-sha2-nistp256 AAAA",
+        &jwk,
+    ] {
+        assert_eq!(KeySource::from_secret(&Secret::new(text)).unwrap_err(), KeyError::NoSecret, "{text}");
+    }
+    for text in ["{\"kty\":\"oct\"}", "{}", "a ssh-key of a secret", "-----"] {
+        assert!(KeySource::from_secret(&Secret::new(text)).is_ok(), "{text}");
+    }
+}
+
+#[test]
+fn a_token_for_an_audience_says_so_where_none_is_configured() {
+    let told = TokenError::NoAudience.body();
+    assert_eq!(told.code, roost_proto::ErrorCode::Unauthorized);
+    assert!(told.message.contains("(aud)") && told.message.contains("JWT_AUDIENCE"), "{told}");
 }
 
 #[test]
