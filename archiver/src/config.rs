@@ -7,7 +7,7 @@ use roost_backend::kafka::KafkaConfig;
 use roost_backend::log::LogError;
 use roost_proto::RoomId;
 use roost_proto::events::PARTITIONS;
-use roost_service::config::{self, Defaults, field, flag, number, read, required, rooms};
+use roost_service::config::{self, Defaults, database_url, field, flag, number, read, required, rooms};
 use roost_service::tokens::Verifier;
 use roost_service::{CommonConfig, ConfigError, HttpLimits, Secret};
 use serde::Deserialize;
@@ -84,7 +84,8 @@ impl Settings {
         // "Embedded" for the common part: it would ask for Redis otherwise. Kafka is read here.
         let defaults = Defaults { listen_addr: local(7310), admin_addr: local(7410), embedded: true };
         let raw: Raw = read(vars.iter().cloned())?;
-        let database_url = required("DATABASE_URL", raw.database_url, DATABASE_HINT, database_url)?;
+        let database_url = required("DATABASE_URL", raw.database_url, DATABASE_HINT, database_url)
+            .map_err(|wrong| wrong.as_written(&vars))?;
         let kafka = config::KafkaConfig::from_vars(vars.iter().cloned())?;
         let common = CommonConfig::from_vars(vars, defaults)?;
         let mut archiver = ArchiverConfig::new(common.jwt.verifier());
@@ -132,12 +133,6 @@ impl Settings {
         let reason = format!("the topic {topic} has {found} partitions, and the number never changes");
         Some(ConfigError::invalid("KAFKA_PARTITIONS", &wanted.to_string(), &reason))
     }
-}
-
-fn database_url(raw: &str) -> Result<Secret, String> {
-    let raw = raw.trim();
-    let scheme = ["postgres://", "postgresql://"].iter().any(|scheme| raw.starts_with(scheme));
-    scheme.then(|| Secret::new(raw)).ok_or_else(|| "must begin with postgres://".to_owned())
 }
 
 #[cfg(test)]

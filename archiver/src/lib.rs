@@ -15,4 +15,4 @@ mod share;
 mod watch;
 
 pub use config::{ArchiverConfig, Settings};
-pub use server::{Archiver, BindError};
+pub use server::{Archiver, BindError, Starting};

@@ -39,39 +39,53 @@ pub enum BindError {
     Metrics(#[from] prometheus::Error),
 }
 
-/// A running archiver; dropped without [`Archiver::shutdown`] it stops at once, as if it had crashed.
+/// The admin port of an archiver that is still reaching its database and its log: it lives, and is not ready.
 #[derive(Debug)]
-pub struct Archiver {
-    addr: SocketAddr,
+pub struct Starting {
     admin_addr: SocketAddr,
     health: Health,
     registry: Registry,
     tasks: Tasks,
 }
 
-impl Archiver {
-    /// Makes sure that there are topics to read, and serves on both listeners.
+impl Starting {
+    /// Serves health and metrics from now on.
     ///
     /// # Errors
-    /// [`BindError::Log`] if the log is not reached, or its topics have another number of partitions.
+    /// If the listener has no address.
+    pub fn serve(admin_port: TcpListener) -> Result<Self, BindError> {
+        let admin_addr = admin_port.local_addr()?;
+        let (registry, health, mut tasks) = (Registry::new(), Health::new(&CHECKS), Tasks::default());
+        let metrics = HttpMetrics::register(&registry, "admin")?;
+        tasks.serve_admin(admin_port, health.clone(), registry.clone(), metrics);
+        Ok(Self { admin_addr, health, registry, tasks })
+    }
+
+    /// What `/readyz` says: `database` and `kafka`.
+    pub fn health(&self) -> &Health {
+        &self.health
+    }
+
+    /// Makes sure that there are topics to read, and serves on the public listener, too.
+    ///
+    /// # Errors
+    /// As [`Archiver::bind`].
     pub async fn bind(
+        self,
         config: ArchiverConfig,
         log: Arc<dyn Log>,
         archive: Arc<dyn Archive>,
         public: TcpListener,
-        admin_port: TcpListener,
-    ) -> Result<Self, BindError> {
-        let (addr, admin_addr) = (public.local_addr()?, admin_port.local_addr()?);
-        let (registry, health) = (Registry::new(), Health::new(&CHECKS));
+    ) -> Result<Archiver, BindError> {
+        let Self { admin_addr, health, registry, mut tasks } = self;
+        let addr = public.local_addr()?;
         let metrics = Metrics::register(&registry)?;
         let public_metrics = HttpMetrics::register(&registry, "public")?;
-        let admin_metrics = HttpMetrics::register(&registry, "admin")?;
         for topic in TOPICS {
             let ensured = log.ensure_topic(topic, TopicSpec::shared(topic, config.partitions)).await;
             ensured.map_err(|source| BindError::Log { topic: topic.to_owned(), source })?;
         }
 
-        let mut tasks = Tasks::default();
         let stop = tasks.stop();
         let (living, _) = watch::channel(Vec::new());
         let mut topics = Vec::new();
@@ -107,8 +121,33 @@ impl Archiver {
         let api = warp::service(routes(Api::new(config, archive, metrics, tasks.tracker().clone())));
         let public = serve(public, api, http, public_metrics, stop, tasks.tracker());
         tasks.spawn("public", public);
-        tasks.serve_admin(admin_port, health.clone(), registry.clone(), admin_metrics);
-        Ok(Self { addr, admin_addr, health, registry, tasks })
+        Ok(Archiver { addr, admin_addr, health, registry, tasks })
+    }
+}
+
+/// A running archiver; dropped without [`Archiver::shutdown`] it stops at once, as if it had crashed.
+#[derive(Debug)]
+pub struct Archiver {
+    addr: SocketAddr,
+    admin_addr: SocketAddr,
+    health: Health,
+    registry: Registry,
+    tasks: Tasks,
+}
+
+impl Archiver {
+    /// Makes sure that there are topics to read, and serves on both listeners.
+    ///
+    /// # Errors
+    /// [`BindError::Log`] if the log is not reached, or its topics have another number of partitions.
+    pub async fn bind(
+        config: ArchiverConfig,
+        log: Arc<dyn Log>,
+        archive: Arc<dyn Archive>,
+        public: TcpListener,
+        admin_port: TcpListener,
+    ) -> Result<Self, BindError> {
+        Starting::serve(admin_port)?.bind(config, log, archive, public).await
     }
 
     /// Where clients ask.

@@ -6,14 +6,21 @@ use anyhow::{Context, bail};
 use reqwest::Method;
 use roost_proto::UserId;
 use roost_proto::claims::Role;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 use serde_json::Value;
+use serde_json::value::RawValue;
 
 use crate::{place, token};
 
 /// A little longer than a coordinator waits for a node.
 const TIMEOUT: Duration = Duration::from_secs(10);
+/// A port opens in milliseconds; a wrong address is told within three seconds.
+const CONNECT_TIMEOUT: Duration = Duration::from_millis(2_500);
 /// A service token that is made up here is used once.
 const TOKEN_TTL_S: u64 = 60;
+/// A question without a body.
+const NOTHING: Option<&()> = None;
 /// A stream says something every ten seconds.
 const SILENCE: Duration = Duration::from_secs(30);
 
@@ -33,16 +40,17 @@ pub struct Archiver {
     url: String,
 }
 
-/// The status and the JSON of an answer, whatever it is.
-async fn ask(
+/// The status and the JSON of an answer, whatever it is: as `T` a text where payloads are in it, which are shown as they
+/// are.
+async fn ask<T: DeserializeOwned>(
     url: &str,
     method: Method,
     path: &str,
     token: Option<&str>,
-    body: Option<&Value>,
-) -> anyhow::Result<(u16, Value)> {
+    body: Option<&(impl Serialize + Sync)>,
+) -> anyhow::Result<(u16, T)> {
     let url = format!("{}{path}", url.trim_end_matches('/'));
-    let client = reqwest::Client::builder().timeout(TIMEOUT).build()?;
+    let client = reqwest::Client::builder().timeout(TIMEOUT).connect_timeout(CONNECT_TIMEOUT).build()?;
     let mut request = client.request(method, &url);
     if let Some(token) = token {
         request = request.bearer_auth(token);
@@ -52,8 +60,11 @@ async fn ask(
     }
     let response = request.send().await.with_context(|| format!("asking {url}"))?;
     let status = response.status().as_u16();
-    let body = response.json().await.with_context(|| format!("the answer of {url}"))?;
-    Ok((status, body))
+    let body = response.bytes().await.with_context(|| format!("the answer of {url}"))?;
+    match serde_json::from_slice(&body) {
+        Ok(body) => Ok((status, body)),
+        Err(_) => bail!("{url} is not of a Roost cluster: it answers HTTP {status}, and no JSON"),
+    }
 }
 
 impl Archiver {
@@ -66,21 +77,21 @@ impl Archiver {
 impl Coordinator {
     /// The status and the JSON of an answer, whatever it is.
     pub async fn ask(&self, method: Method, path: &str, token: Option<&str>) -> anyhow::Result<(u16, Value)> {
-        ask(&self.url, method, path, token, None).await
+        ask(&self.url, method, path, token, NOTHING).await
     }
 
     /// The JSON of a good answer.
     pub async fn get(&self, path: &str) -> anyhow::Result<Value> {
-        good(self.ask(Method::GET, path, None).await?)
+        good(ask(&self.url, Method::GET, path, None, NOTHING).await?)
     }
 
     /// The same, as an operator.
-    pub async fn operate(&self, method: Method, path: &str) -> anyhow::Result<Value> {
-        good(self.ask(method, path, Some(&service_token()?)).await?)
+    pub async fn operate<T: DeserializeOwned>(&self, method: Method, path: &str) -> anyhow::Result<T> {
+        good(ask(&self.url, method, path, Some(&service_token()?), NOTHING).await?)
     }
 
     /// Has the server API do something.
-    pub async fn command(&self, command: &str, body: &Value) -> anyhow::Result<Value> {
+    pub async fn command(&self, command: &str, body: &(impl Serialize + Sync)) -> anyhow::Result<Value> {
         let (token, path) = (service_token()?, format!("/api/{command}"));
         good(ask(&self.url, Method::POST, &path, Some(&token), Some(body)).await?)
     }
@@ -116,13 +127,14 @@ pub struct Node {
 impl Node {
     /// The JSON of a good answer to an operator.
     pub async fn operate(&self, method: Method, path: &str) -> anyhow::Result<Value> {
-        good(ask(&self.url, method, path, Some(&service_token()?), None).await?)
+        good(ask(&self.url, method, path, Some(&service_token()?), NOTHING).await?)
     }
 
     /// An answer that goes on until it is dropped.
     pub async fn stream(&self, path: &str) -> anyhow::Result<reqwest::Response> {
         let url = format!("{}{path}", self.url);
-        let client = reqwest::Client::builder().connect_timeout(TIMEOUT).read_timeout(SILENCE).build()?;
+        let client =
+            reqwest::Client::builder().connect_timeout(CONNECT_TIMEOUT).read_timeout(SILENCE).build()?;
         let response = client.get(&url).bearer_auth(service_token()?).send().await;
         let response = response.with_context(|| format!("asking {url}"))?;
         if !response.status().is_success() {
@@ -141,9 +153,10 @@ fn service_token() -> anyhow::Result<String> {
     Ok(token::make(&secret, &UserId::new("roost-cli")?, TOKEN_TTL_S, Role::Service, None))
 }
 
-fn good((status, body): (u16, Value)) -> anyhow::Result<Value> {
+fn good<T: DeserializeOwned>((status, body): (u16, Box<RawValue>)) -> anyhow::Result<T> {
     if !(200..300).contains(&status) {
+        let body: Value = serde_json::from_str(body.get()).unwrap_or_default();
         bail!("{status}: {}", body["error"]["message"].as_str().unwrap_or("no reason given"));
     }
-    Ok(body)
+    Ok(serde_json::from_str(body.get())?)
 }

@@ -5,6 +5,7 @@ use reqwest::Method;
 use serde_json::{Value, json};
 
 use crate::ask::Archiver;
+use crate::out::{note, say};
 
 #[derive(clap::Args)]
 pub struct Args {
@@ -55,7 +56,7 @@ async fn list(limit: usize, before: Option<u64>, archiver: &Archiver) -> anyhow:
     let page = archiver.operate(Method::GET, &path, None).await?;
     let text = |value: &Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
     for letter in page["dead_letters"].as_array().into_iter().flatten() {
-        println!(
+        say!(
             "{} {} {}/{}/{}: {}",
             letter["id"],
             text(&letter["at"]),
@@ -64,10 +65,10 @@ async fn list(limit: usize, before: Option<u64>, archiver: &Archiver) -> anyhow:
             letter["offset"],
             text(&letter["reason"])
         );
-        println!("    {}", letter["payload"].get("text").map_or_else(|| letter["payload"].to_string(), text));
+        say!("    {}", letter["payload"].get("text").map_or_else(|| letter["payload"].to_string(), text));
     }
     if let Some(before) = page["before"].as_str() {
-        eprintln!("# there are more: --before {before}");
+        note!("# there are more: --before {before}");
     }
     Ok(())
 }
@@ -77,7 +78,7 @@ async fn change(what: &str, ids: &[u64], archiver: &Archiver) -> anyhow::Result<
     let answer = archiver.operate(Method::POST, &path, Some(&json!({"ids": ids}))).await?;
     for result in answer["results"].as_array().into_iter().flatten() {
         let reason = result["reason"].as_str().map(|reason| format!(": {reason}")).unwrap_or_default();
-        println!("{} {}{reason}", result["id"], result["result"].as_str().unwrap_or_default());
+        say!("{} {}{reason}", result["id"], result["result"].as_str().unwrap_or_default());
     }
     Ok(())
 }

@@ -20,12 +20,13 @@ use roost_coordinator::{Console, Coordinator, CoordinatorConfig, RequestSettings
 use roost_proto::UserId;
 use roost_proto::claims::Role;
 use roost_service::config::{Defaults, environment};
-use roost_service::{CommonConfig, Signals, telemetry};
+use roost_service::{CommonConfig, Secret, Signals, telemetry};
 use roost_ws_node::{Backends, SessionSettings, ShareSettings};
 use tokio::net::TcpListener;
 use tokio::sync::Mutex;
 
 use self::cluster::Cluster;
+use crate::out::{note, say};
 use crate::{place, token};
 
 #[derive(clap::Args)]
@@ -35,9 +36,14 @@ pub struct Args {
     nodes: u16,
     /// The coordinator's port; the nodes take the ones after it, the archiver the tenth (or the one after the nodes),
     /// the admin ports are 100 above
-    #[arg(long, default_value_t = 7300, value_parser = clap::value_parser!(u16).range(1024..=60000))]
+    #[arg(long, default_value_t = PORT, value_parser = clap::value_parser!(u16).range(1024..=60000))]
     port: u16,
 }
+
+/// Where the coordinator is, unless it is said.
+const PORT: u16 = 7300;
+/// A token that is printed is good for a day.
+const TOKEN_TTL_S: u64 = 86_400;
 
 /// The ports of one cluster.
 struct Row {
@@ -98,12 +104,12 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
         cluster.start_next().await?;
     }
     wait_ready(&coordinator).await;
-    println!("archiver      http://{}   metrics http://{}/metrics", archiver.addr(), archiver.admin_addr());
+    say!("archiver      http://{}   metrics http://{}/metrics", archiver.addr(), archiver.admin_addr());
     greet(&coordinator, &cluster).await;
 
     let signal = signals.first().await;
     tracing::info!(signal, "leaving");
-    eprintln!("stopping");
+    note!("stopping");
     cluster.shutdown(grace).await?;
     coordinator.shutdown(Duration::from_secs(2)).await;
     archiver.shutdown(Duration::from_secs(2)).await;
@@ -181,28 +187,96 @@ async fn wait_ready(coordinator: &Coordinator) {
 
 async fn greet(coordinator: &Coordinator, cluster: &Cluster) {
     let url = format!("http://{}", coordinator.addr());
-    println!("coordinator   {url}          health http://{}/readyz", coordinator.admin_addr());
+    say!("coordinator   {url}          health http://{}/readyz", coordinator.admin_addr());
     for server in cluster.nodes.lock().await.values().flatten() {
-        println!(
+        say!(
             "{:<13} {}   metrics http://{}/metrics",
             server.node().as_str(),
             server.url(),
             server.admin_addr()
         );
     }
-    println!("data          {}", place::data_dir().display());
-    println!("\nconsole       {url}/console");
+    say!("data          {}", place::data_dir().display());
+    say!("\nconsole       {url}/console");
     let (Some(secret), Ok(alice)) = (&cluster.secret, UserId::new("alice")) else { return };
-    println!(
+    say!(
         "\na token for alice, good for a day:\n{}",
-        token::make(secret, &alice, 86_400, Role::User, None)
+        token::make(secret, &alice, TOKEN_TTL_S, Role::User, None)
     );
-    let me = std::env::args().next().unwrap_or_else(|| "roost".into());
-    let at = if url.ends_with(":7300") { String::new() } else { format!(" --url {url}") };
-    println!("\ntry, in two other terminals:");
-    println!("  {me} listen bob{at}");
-    println!("  {me} send bob 'hello from alice' --from alice{at}");
-    println!("  {me} route bob{at}");
-    println!("  curl '{url}/route?userId=alice'");
-    println!("\nCtrl-C stops; what was not delivered is kept.");
+    say!("\ntry, in two other terminals, in this directory:");
+    let tries = Tries::new(&url);
+    for (user, command) in [
+        (Some("bob"), "listen bob"),
+        (Some("alice"), "send bob 'hello from alice' --from alice"),
+        (None, "route bob"),
+    ] {
+        say!("  {}", tries.line(secret, user, command));
+    }
+    say!("  curl '{url}/route?userId=alice'");
+    say!("\nCtrl-C stops; what was not delivered is kept.");
+}
+
+/// Commands that work in a terminal that has nothing of this one's environment.
+struct Tries {
+    me: String,
+    /// What they need of it beside a token.
+    vars: String,
+    /// Whether they can make the tokens that are taken here.
+    make_tokens: bool,
+    at: String,
+}
+
+impl Tries {
+    fn new(url: &str) -> Self {
+        let set = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
+        let path = |name: &str| {
+            let path = std::path::absolute(set(name)?).ok()?;
+            Some(format!("{name}={} ", quoted(path.to_str()?)))
+        };
+        // A secret that is only in the environment, or claims that are, are not shown: a token has what they are for.
+        let hidden = ["JWT_SECRET", "JWT_AUDIENCE", "JWT_ISSUER"].iter().any(|name| set(name).is_some());
+        let vars = path("JWT_SECRET_FILE").or_else(|| path("ROOST_DATA_DIR")).unwrap_or_default();
+        let default = format!("http://127.0.0.1:{PORT}");
+        Self {
+            me: quoted(&std::env::args().next().unwrap_or_else(|| "roost".into())),
+            vars,
+            make_tokens: !hidden,
+            at: if url == default { String::new() } else { format!(" --url {url}") },
+        }
+    }
+
+    /// `command` as `user`, if it is somebody's.
+    fn line(&self, secret: &Secret, user: Option<&str>, command: &str) -> String {
+        let Self { me, vars, make_tokens, at } = self;
+        let who = match user.and_then(|user| UserId::new(user).ok()) {
+            None => String::new(),
+            Some(_) if *make_tokens => vars.clone(),
+            Some(user) => {
+                format!("ROOST_TOKEN={} ", token::make(secret, &user, TOKEN_TTL_S, Role::User, None))
+            }
+        };
+        format!("{who}{me} {command}{at}")
+    }
+}
+
+/// As a shell takes it for one word (POSIX 2.2.2).
+fn quoted(text: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "/._-+:@%=,".contains(c);
+    if !text.is_empty() && text.chars().all(plain) {
+        return text.to_owned();
+    }
+    format!("'{}'", text.replace('\'', "'\\''"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_word_for_a_shell_is_one_word() {
+        assert_eq!(quoted("/tmp/a-b_1"), "/tmp/a-b_1");
+        assert_eq!(quoted("/tmp/my data"), "'/tmp/my data'");
+        assert_eq!(quoted("it's $HOME"), r"'it'\''s $HOME'");
+        assert_eq!(quoted(""), "''");
+    }
 }

@@ -9,6 +9,7 @@ use serde_json::Value;
 use tokio::time::{Instant, sleep};
 
 use crate::ask::Coordinator;
+use crate::out::say;
 
 #[derive(clap::Args)]
 pub struct Args {
@@ -27,24 +28,24 @@ const LOOK_EVERY: Duration = Duration::from_millis(250);
 
 pub async fn run(args: Args) -> anyhow::Result<()> {
     let method = if args.undo { Method::DELETE } else { Method::POST };
-    args.coordinator.operate(method, &format!("/api/nodes/{}/drain", args.node)).await?;
+    args.coordinator.operate::<Value>(method, &format!("/api/nodes/{}/drain", args.node)).await?;
     if args.undo {
-        println!("{} takes vnodes again", args.node);
+        say!("{} takes vnodes again", args.node);
         return Ok(());
     }
     if args.wait == 0 {
-        println!("{} is being emptied", args.node);
+        say!("{} is being emptied", args.node);
         return Ok(());
     }
     let (began, mut told) = (Instant::now(), u64::MAX);
     loop {
         let (vnodes, sessions) = left(&args.coordinator.get("/nodes").await?, &args.node);
         if vnodes == 0 && sessions == 0 {
-            println!("{} is empty after {:.1?}: end its process when you like", args.node, began.elapsed());
+            say!("{} is empty after {:.1?}: end its process when you like", args.node, began.elapsed());
             return Ok(());
         }
         if vnodes != told {
-            println!("{} has {vnodes} vnodes and {sessions} sessions left", args.node);
+            say!("{} has {vnodes} vnodes and {sessions} sessions left", args.node);
             told = vnodes;
         }
         if began.elapsed().as_secs() >= args.wait {

@@ -8,6 +8,7 @@ use serde_json::Value;
 use roost_proto::history::encoded;
 
 use crate::ask::Coordinator;
+use crate::out::say;
 
 #[derive(clap::Args)]
 pub struct Args {
@@ -43,7 +44,7 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
 async fn explained(args: &Args, kind: &str, what: &str) -> anyhow::Result<Nodes> {
     let to = args.to.as_ref().map(|to| format!("&to={}", encoded(to.as_str()))).unwrap_or_default();
     let path = format!("/api/explain?{kind}={}{to}", encoded(what));
-    let mut answer = args.coordinator.operate(Method::GET, &path).await?;
+    let mut answer: Value = args.coordinator.operate(Method::GET, &path).await?;
     match answer["nodes"].take() {
         Value::Object(nodes) => Ok(nodes),
         other => bail!("the coordinator answered {other}"),
@@ -52,15 +53,15 @@ async fn explained(args: &Args, kind: &str, what: &str) -> anyhow::Result<Nodes>
 
 fn show(nodes: &Nodes, args: &Args, lines: Vec<String>) -> anyhow::Result<()> {
     if args.json {
-        println!("{}", serde_json::to_string_pretty(nodes)?);
+        say!("{}", serde_json::to_string_pretty(nodes)?);
         return Ok(());
     }
     for (node, told) in nodes {
         if let Some(error) = told["error"]["message"].as_str() {
-            println!("{node}: does not say: {error}");
+            say!("{node}: does not say: {error}");
         }
     }
-    lines.iter().for_each(|line| println!("{line}"));
+    lines.iter().for_each(|line| say!("{line}"));
     Ok(())
 }
 

@@ -17,6 +17,8 @@ use roost_ws_node::config::Settings;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
+use crate::out::say;
+
 #[derive(clap::Args)]
 pub struct Args {
     node: NodeId,
@@ -57,7 +59,7 @@ pub async fn run(args: &Args) -> anyhow::Result<()> {
     let log = KafkaLog::connect(settings.kafka).await.context("KAFKA_BROKERS")?;
     // A living node beats many times in a lease; one that is just starting registers.
     let wait = Duration::from_millis(settings.common.tuning.lease_ttl_ms);
-    println!("waiting a lease, {wait:.1?}, to see whether {} lives", args.node);
+    say!("waiting a lease, {wait:.1?}, to see whether {} lives", args.node);
     tokio::time::sleep(wait).await;
     let after = seen(&store, &args.node).await?;
     if after != before {
@@ -67,14 +69,14 @@ pub async fn run(args: &Args) -> anyhow::Result<()> {
         Some((sid, _)) => {
             let data_set = store.table().await?.data_set;
             store.deregister(&Deregister { data_set, sid, tombstone: false }).await?;
-            println!("its row is removed");
+            say!("its row is removed");
         }
-        None => println!("it has no row"),
+        None => say!("it has no row"),
     }
     let topic = messages_topic(&args.node);
     match log.remove_topic(&topic).await? {
-        true => println!("the topic {topic} is removed"),
-        false => println!("there is no topic {topic}"),
+        true => say!("the topic {topic} is removed"),
+        false => say!("there is no topic {topic}"),
     }
     Ok(())
 }

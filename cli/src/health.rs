@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 
+use crate::out::say;
+
 #[derive(clap::Args)]
 pub struct Args {
     /// For example http://127.0.0.1:7401/readyz
@@ -14,7 +16,7 @@ pub async fn run(args: &Args) -> anyhow::Result<()> {
     let client = reqwest::Client::builder().timeout(Duration::from_secs(3)).build()?;
     let response = client.get(&args.url).send().await.with_context(|| format!("asking {}", args.url))?;
     let status = response.status();
-    println!("{}", response.text().await.unwrap_or_default());
+    say!("{}", response.text().await.unwrap_or_default());
     if !status.is_success() {
         bail!("{status}");
     }

@@ -1,12 +1,16 @@
 //! `roost`: the command line. `roost dev` is the whole cluster in one process; the rest talks to a cluster.
 
+#![warn(clippy::print_stdout, clippy::print_stderr)] // They panic when nobody reads: see `out`.
+
 mod ask;
+mod connect;
 mod dead_letters;
 mod dev;
 mod drain;
 mod explain;
 mod forget;
 mod health;
+mod out;
 mod place;
 mod plan;
 mod processor;
@@ -17,14 +21,27 @@ mod talk;
 mod token;
 mod watch;
 
+use std::io::{self, Write};
 use std::process::ExitCode;
 
+use clap::error::ErrorKind;
 use clap::{Parser, Subcommand};
 use roost_service::run_main;
+use roost_service::shutdown::EXIT_CONFIG;
+
+/// What `--help` ends with.
+const VARIABLES: &str = "\
+Most read their environment too; docs/CONFIG.md has every variable. The most important ones, with their defaults:
+
+  ROOST_URL       http://127.0.0.1:7300  a coordinator; --url goes first
+  ARCHIVE_URL     http://127.0.0.1:7310  an archiver; --archive-url goes first
+  ROOST_TOKEN     -                      the token to use; without it one is made with the secret at hand:
+  JWT_SECRET      -                      or JWT_SECRET_FILE; else `jwt-secret` in the data directory
+  ROOST_DATA_DIR  .roost                 where `roost dev` keeps its data and that secret";
 
 /// A presence and messaging cluster that knows where a user is.
 #[derive(Parser)]
-#[command(name = "roost", version, about)]
+#[command(name = "roost", version, about, after_help = VARIABLES)]
 struct Args {
     #[command(subcommand)]
     command: Command,
@@ -79,7 +96,10 @@ enum Command {
 }
 
 fn main() -> ExitCode {
-    let args = Args::parse();
+    let args = match Args::try_parse() {
+        Ok(args) => args,
+        Err(error) => return answered(&error),
+    };
     run_main("roost", move || async move {
         match args.command {
             Command::Dev(args) => dev::run(args).await,
@@ -106,4 +126,45 @@ fn main() -> ExitCode {
             Command::Health(args) => health::run(&args).await,
         }
     })
+}
+
+/// `--help` and `--version` as they are; what is no command is one line, and the exit code of wrong configuration.
+fn answered(error: &clap::Error) -> ExitCode {
+    if !error.use_stderr() {
+        out::bytes(error.render().to_string().as_bytes());
+        return ExitCode::SUCCESS;
+    }
+    let said = match error.kind() {
+        ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => error.render().to_string(),
+        _ => format!("roost: {}", wrong(&error.render().to_string())),
+    };
+    // The exit code says it to whoever does not read it.
+    let _ = writeln!(io::stderr(), "{said}");
+    ExitCode::from(EXIT_CONFIG)
+}
+
+/// What clap says is wrong, without the usage that it puts below.
+fn wrong(text: &str) -> String {
+    let lines = text.lines().map(str::trim).take_while(|line| !line.starts_with("Usage:"));
+    let said = lines.filter(|line| !line.is_empty() && !line.starts_with("For more information"));
+    let said = said.collect::<Vec<_>>().join(" ");
+    format!("{} (--help says what there is)", said.trim_start_matches("error: "))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_wrong_with_the_arguments_is_one_line() {
+        for (given, said) in [
+            (["roost", "--prot"], "unexpected argument '--prot' found"),
+            (["roost", "lisen"], "unrecognized subcommand 'lisen' tip: "),
+            (["roost", "send"], "the following required arguments were not provided: --from"),
+        ] {
+            let error = Args::try_parse_from(given).err().map(|error| error.render().to_string());
+            let line = wrong(&error.unwrap());
+            assert!(line.starts_with(said) && line.ends_with(')') && line.lines().count() == 1, "{line}");
+        }
+    }
 }

@@ -8,6 +8,7 @@ use roost_ring::{Move, Pins, PlanInput, PlanNode, plan};
 use serde_json::Value;
 
 use crate::ask::Coordinator;
+use crate::out::say;
 
 /// A handover of one vnode, measured: stop, empty, release, claim, ready. Milliseconds.
 const HANDOVER_MS: u64 = 120;
@@ -116,28 +117,25 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
     let before = cluster.shares();
     let moves = cluster.settle();
     let after = cluster.shares();
-    println!(
-        "{:<24} {:>8} {:>8} {:>8} {:>8} {:>10}",
-        "node", "has", "gives", "takes", "will have", "sessions"
-    );
+    say!("{:<24} {:>8} {:>8} {:>8} {:>8} {:>10}", "node", "has", "gives", "takes", "will have", "sessions");
     for (node, had) in &before {
         let gives = moves.iter().filter(|m| m.from.as_ref() == Some(node)).count();
         let takes = moves.iter().filter(|m| m.to == *node).count();
         let sessions = cluster.sessions.get(node).copied().unwrap_or(0);
         let node_name = node.as_str();
-        println!("{node_name:<24} {had:>8} {gives:>8} {takes:>8} {:>9} {sessions:>10}", after[node]);
+        say!("{node_name:<24} {had:>8} {gives:>8} {takes:>8} {:>9} {sessions:>10}", after[node]);
     }
     if moves.is_empty() {
-        println!("\nnothing moves: everything is where it should be");
+        say!("\nnothing moves: everything is where it should be");
         return Ok(());
     }
     let (sessions, ms) = cost(&cluster, &before, &moves);
-    println!(
+    say!(
         "\n{} of {vnodes} vnodes move, with about {sessions} sessions, in about {:.1} s",
         moves.len(),
         ms as f64 / 1000.0
     );
-    println!("vnodes {}", listed(&moves));
+    say!("vnodes {}", listed(&moves));
     Ok(())
 }
 

@@ -1,16 +1,17 @@
 //! `roost events`, `roost results`, `roost tickets`: the part of the application's processors, played by hand.
 
-use std::io::Write;
-
 use anyhow::{Context, bail};
 use clap::Subcommand;
 use reqwest::Method;
 use roost_proto::history::encoded;
 use roost_proto::time::rfc3339;
 use roost_proto::{MessageId, UserId};
-use serde_json::{Value, json};
+use serde::Serialize;
+use serde_json::Value;
+use serde_json::value::RawValue;
 
 use crate::ask::Coordinator;
+use crate::out::{self, note, say};
 use crate::talk::data;
 
 #[derive(clap::Args)]
@@ -71,7 +72,7 @@ pub async fn events(args: EventsArgs) -> anyhow::Result<()> {
     let nodes = coordinator.nodes().await?;
     let (_, node) = nodes.first().context("no node is up")?;
     let mut lines = node.stream("/api/events").await?;
-    eprintln!("# looking; `roost event` says something");
+    note!("# looking; `roost event` says something");
     let (mut left, mut rest) = (count.unwrap_or(usize::MAX), Vec::new());
     while left > 0 {
         let chunk = tokio::select! {
@@ -85,7 +86,7 @@ pub async fn events(args: EventsArgs) -> anyhow::Result<()> {
             // An empty one says that the node is there.
             if line.len() > 1 && left > 0 {
                 left -= 1;
-                std::io::stdout().write_all(&line)?;
+                out::bytes(&line);
             }
         }
     }
@@ -94,16 +95,24 @@ pub async fn events(args: EventsArgs) -> anyhow::Result<()> {
 
 pub async fn results(args: ResultsArgs) -> anyhow::Result<()> {
     let ResultsCommand::Send { client, event, data: text, kind, status, id, coordinator } = args.command;
-    let mut result = json!({"type": kind, "client_id": client, "event_id": event, "status": status});
-    if text != "null" {
-        result["data"] = data(&text);
-    }
-    if let Some(id) = id {
-        result["result_id"] = json!(id);
-    }
+    let data = (text != "null").then(|| data(&text));
+    let result = Answer { kind, client_id: client, event_id: event, status, data, result_id: id };
     coordinator.command("result", &result).await?;
-    println!("in client_results");
+    say!("in client_results");
     Ok(())
+}
+
+#[derive(Serialize)]
+struct Answer {
+    #[serde(rename = "type")]
+    kind: String,
+    client_id: UserId,
+    event_id: MessageId,
+    status: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    data: Option<Box<RawValue>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    result_id: Option<MessageId>,
 }
 
 /// The oldest first.
@@ -119,17 +128,17 @@ pub async fn tickets(args: TicketsArgs) -> anyhow::Result<()> {
                     tickets.extend(page);
                 }
             }
-            Err(error) => eprintln!("# {name} does not say: {error:#}"),
+            Err(error) => note!("# {name} does not say: {error:#}"),
         }
     }
     tickets.sort_by_key(|ticket| std::cmp::Reverse(ticket["age_ms"].as_u64()));
     for ticket in &tickets {
         let text = |name: &str| ticket[name].as_str().unwrap_or("-").to_owned();
         let at = rfc3339(ticket["at"].as_u64().unwrap_or(0));
-        println!("{at} {} {} waits {} ms", text("client_id"), text("event_id"), ticket["age_ms"]);
+        say!("{at} {} {} waits {} ms", text("client_id"), text("event_id"), ticket["age_ms"]);
     }
     if count > tickets.len() as u64 {
-        eprintln!("# {} more", count - tickets.len() as u64);
+        note!("# {} more", count - tickets.len() as u64);
     }
     Ok(())
 }

@@ -1,6 +1,7 @@
 //! `roost join`, `publish`, `members`, `signal`: rooms from the command line.
 
 use std::io::BufRead;
+use std::pin::pin;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
@@ -9,6 +10,8 @@ use roost_proto::{MessageId, RoomId, UserId};
 use serde_json::json;
 use tokio::sync::mpsc;
 
+use crate::connect;
+use crate::out::{note, say};
 use crate::{talk, token};
 
 /// Lines typed faster than they are confirmed.
@@ -86,14 +89,19 @@ pub struct SignalArgs {
 
 impl As {
     pub fn builder(&self) -> anyhow::Result<Builder> {
-        let limit = Duration::from_secs(self.timeout);
-        Ok(Client::builder(&self.url).token(token::at_hand(&self.user)?).send_timeout(limit))
+        Ok(Client::builder(&self.url).token(token::at_hand(&self.user)?).send_timeout(self.limit()))
+    }
+
+    /// How long to try.
+    pub fn limit(&self) -> Duration {
+        Duration::from_secs(self.timeout)
     }
 
     /// A client that only asks.
     async fn client(&self) -> anyhow::Result<Client> {
         let (client, events) = self.builder()?.connect().await?;
         drop(events);
+        connect::connected(&client, self.limit()).await?;
         Ok(client)
     }
 }
@@ -107,8 +115,8 @@ pub async fn publish(args: PublishArgs) -> anyhow::Result<()> {
     client.close().await;
     let published = published.context("not published")?;
     match published.cursor {
-        Some(cursor) => println!("kept at {} as number {}", published.at, cursor.offset),
-        None => println!("kept at {}, before", published.at),
+        Some(cursor) => say!("kept at {} as number {}", published.at, cursor.offset),
+        None => say!("kept at {}, before", published.at),
     }
     Ok(())
 }
@@ -119,9 +127,9 @@ pub async fn members(args: MembersArgs) -> anyhow::Result<()> {
     client.close().await;
     let members = members.context("no answer")?;
     for member in members.listed.iter().flatten() {
-        println!("{} {}", member.user, member.info.as_ref().map_or("", |info| info.get()));
+        say!("{} {}", member.user, member.info.as_ref().map_or("", |info| info.get()));
     }
-    eprintln!("# {} in {}", members.count, args.room);
+    note!("# {} in {}", members.count, args.room);
     Ok(())
 }
 
@@ -132,7 +140,6 @@ pub async fn signal(args: SignalArgs) -> anyhow::Result<()> {
             client.join(room.as_str(), JoinOptions::default()).await?;
             client.signal_room(room.as_str(), &args.kind, data)?;
         } else if let Some(to) = &args.to {
-            client.connected(Duration::from_secs(args.by.timeout)).await?;
             client.signal_user(to.as_str(), &args.kind, data)?;
         }
         // Nothing answers a signal; the answer to what follows it says that it was read.
@@ -158,19 +165,21 @@ pub async fn join(args: JoinArgs) -> anyhow::Result<()> {
             cursor = Some(Cursor::new(end.generation, Offset(0)));
         }
         let joined = joining.join(room.as_str(), JoinOptions { cursor, presence, info }).await?;
-        eprintln!("# in {room}, which has {} messages; lines typed here are published", joined.cursor.offset);
+        note!("# in {room}, which has {} messages; lines typed here are published", joined.cursor.offset);
         let mut lines = typed();
         while let Some(line) = lines.recv().await {
             if let Err(e) = joining.publish(room.as_str(), json!({"text": line})).await {
-                eprintln!("# not published: {e}");
+                note!("# not published: {e}");
             }
         }
         Ok::<_, roost_client::SendError>(())
     });
+    let mut in_vain = pin!(connect::in_vain(&client, args.by.limit()));
     let (mut left, mut chatting) = (args.count.unwrap_or(usize::MAX), true);
     while left > 0 {
         let event = tokio::select! {
             event = events.recv() => event,
+            why = &mut in_vain => return Err(why.context("not joined")),
             ended = &mut chat, if chatting => {
                 chatting = false;
                 ended?.context("not joined")?;
@@ -181,14 +190,14 @@ pub async fn join(args: JoinArgs) -> anyhow::Result<()> {
         match event {
             Some(Event::Message(m)) if m.stream.room().as_ref() == Some(&args.room) => {
                 left -= 1;
-                println!("{} {} → {}: {}", m.at, m.from, args.room, m.data.get());
+                say!("{} {} → {}: {}", m.at, m.from, args.room, m.data.get());
             }
-            Some(Event::Members { members, .. }) => eprintln!("# here: {}", names(&members)),
+            Some(Event::Members { members, .. }) => note!("# here: {}", names(&members)),
             Some(Event::Member { user, change, info, .. }) => {
                 let what = if change == Change::Join { "is here" } else { "left" };
-                eprintln!("# {user} {what} {}", info.as_ref().map_or("", |info| info.get()));
+                note!("# {user} {what} {}", info.as_ref().map_or("", |info| info.get()));
             }
-            Some(Event::Signal(s)) => println!("# {} signals {}: {}", s.from, s.kind, s.data.get()),
+            Some(Event::Signal(s)) => say!("# {} signals {}: {}", s.from, s.kind, s.data.get()),
             Some(other) => talk::tell(&other),
             None => bail!("the connection ended: {:?}", *client.state().borrow()),
         }
@@ -221,8 +230,6 @@ fn typed() -> mpsc::Receiver<String> {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::Value;
-
     use super::*;
 
     #[test]
@@ -233,9 +240,17 @@ mod tests {
 
     #[test]
     fn json_is_sent_as_it_is_and_anything_else_as_a_text() {
-        assert_eq!(talk::data(r#"{"x":1}"#), json!({"x": 1}));
-        assert_eq!(talk::data("42"), json!({"text": "42"}));
-        assert_eq!(talk::data("hi"), json!({"text": "hi"}));
-        assert_eq!(talk::data("true"), Value::Bool(true));
+        for (typed, sent) in [
+            (r#"{"x":1}"#, r#"{"x":1}"#),
+            (r#" {"b":1e400,"a":1,"a":1.50} "#, r#"{"b":1e400,"a":1,"a":1.50}"#),
+            (r#""cut \ud83d""#, r#""cut \ud83d""#),
+            ("true", "true"),
+            ("42", r#"{"text":"42"}"#),
+            ("-1.5e3", r#"{"text":"-1.5e3"}"#),
+            ("hi", r#"{"text":"hi"}"#),
+            ("{x}", r#"{"text":"{x}"}"#),
+        ] {
+            assert_eq!(talk::data(typed).get(), sent);
+        }
     }
 }

@@ -2,10 +2,12 @@
 
 use reqwest::Method;
 use roost_proto::history::encoded;
-use roost_proto::{StreamId, UserId};
+use roost_proto::{Json, StreamId, UserId};
+use serde::Deserialize;
 use serde_json::json;
 
 use crate::ask::Coordinator;
+use crate::out::{note, say};
 
 #[derive(clap::Args)]
 pub struct DisconnectArgs {
@@ -37,8 +39,30 @@ pub async fn disconnect(args: DisconnectArgs) -> anyhow::Result<()> {
         body["reason"] = json!(reason);
     }
     args.coordinator.command("disconnect", &body).await?;
-    println!("every node was told to close the sessions of {}", args.user);
+    say!("every node was told to close the sessions of {}", args.user);
     Ok(())
+}
+
+#[derive(Deserialize)]
+struct Answer {
+    ok: Page,
+}
+
+#[derive(Deserialize)]
+struct Page {
+    messages: Vec<Kept>,
+    before: Option<String>,
+    #[serde(default)]
+    older: bool,
+}
+
+/// A message, whose payload is shown as it was sent.
+#[derive(Deserialize)]
+struct Kept {
+    at: String,
+    offset: u64,
+    from: String,
+    data: Json,
 }
 
 /// Oldest first, as it is read.
@@ -47,15 +71,14 @@ pub async fn history(args: HistoryArgs) -> anyhow::Result<()> {
     if let Some(before) = &args.before {
         path.push_str(&format!("&before={}", encoded(before)));
     }
-    let page = args.coordinator.operate(Method::GET, &path).await?["ok"].take();
-    for message in page["messages"].as_array().into_iter().flatten().rev() {
-        let text = |name: &str| message[name].as_str().unwrap_or_default().to_owned();
-        println!("{} {} {}: {}", text("at"), message["offset"], text("from"), message["data"]);
+    let Answer { ok: page } = args.coordinator.operate(Method::GET, &path).await?;
+    for Kept { at, offset, from, data } in page.messages.iter().rev() {
+        say!("{at} {offset} {from}: {}", data.get());
     }
-    if let Some(before) = page["before"].as_str() {
-        eprintln!("# there is more: --before {before}");
-    } else if page["older"] == true {
-        eprintln!("# older messages have left the hot window");
+    if let Some(before) = page.before {
+        note!("# there is more: --before {before}");
+    } else if page.older {
+        note!("# older messages have left the hot window");
     }
     Ok(())
 }

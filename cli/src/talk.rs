@@ -1,12 +1,15 @@
 //! `roost send`, `roost event` and `roost listen`: the SDK from the command line.
 
+use std::pin::pin;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
 use roost_client::{Client, Event, Events, Receipt, SendOptions};
 use roost_proto::{MessageId, UserId};
-use serde_json::Value;
+use serde_json::value::{RawValue, to_raw_value};
 
+use crate::connect::{self, CONNECT_LIMIT};
+use crate::out::{note, say};
 use crate::token;
 
 #[derive(clap::Args)]
@@ -75,15 +78,16 @@ pub async fn send(args: SendArgs) -> anyhow::Result<()> {
     let options = SendOptions { id: args.id, receipt: args.receipt };
     // Who takes no events is not kept waiting by them.
     let mut events = Some(events).filter(|_| args.receipt);
+    connect::connected(&client, limit).await.context("not sent")?;
     let sent = client.send_with(args.to.as_str(), data, options).await.context("not sent")?;
-    println!("kept at {}", sent.at);
+    say!("kept at {}", sent.at);
     let told = match &mut events {
         Some(events) => Some(tokio::time::timeout(limit, delivered(events, &sent.id)).await.ok().flatten()),
         None => None,
     };
     client.close().await;
     match told {
-        Some(Some(at)) => println!("delivered at {at}"),
+        Some(Some(at)) => say!("delivered at {at}"),
         Some(None) => bail!("no receipt of {} within {} s", sent.id, args.timeout),
         None => {}
     }
@@ -95,13 +99,14 @@ pub async fn event(args: EventArgs) -> anyhow::Result<()> {
     let builder = Client::builder(&args.url).token(token::at_hand(&args.user)?).event_timeout(limit);
     // Who takes no events is not kept waiting by them.
     let (client, _) = builder.connect().await?;
+    connect::connected(&client, limit.min(CONNECT_LIMIT)).await.context("not given")?;
     let data = data(&args.data);
     let result = match args.id {
         Some(id) => client.event_with_id(id, data).await,
         None => client.event(data).await,
     };
     client.close().await;
-    println!("{}", result?.record.get());
+    say!("{}", result?.record.get());
     Ok(())
 }
 
@@ -117,20 +122,25 @@ async fn delivered(events: &mut Events, id: &MessageId) -> Option<String> {
     }
 }
 
-/// JSON as it is, anything else as a text; a number is what somebody typed.
-pub fn data(text: &str) -> Value {
-    let json = serde_json::from_str::<Value>(text).ok().filter(|v| !v.is_number());
-    json.unwrap_or_else(|| serde_json::json!({ "text": text }))
+/// JSON as it is, to the byte; anything else as a text. A number is what somebody typed.
+pub fn data(text: &str) -> Box<RawValue> {
+    let json = RawValue::from_string(text.trim().to_owned()).ok();
+    let number = |json: &RawValue| json.get().starts_with(|c: char| c == '-' || c.is_ascii_digit());
+    json.filter(|json| !number(json)).unwrap_or_else(|| {
+        let text = serde_json::json!({ "text": text });
+        to_raw_value(&text).expect("a text is JSON")
+    })
 }
 
 /// What happens beside what was asked for.
 pub fn tell(event: &Event) {
     match event {
         Event::State { current, reason, .. } => {
-            eprintln!("# {current:?} {}", reason.as_deref().unwrap_or_default());
+            note!("# {current:?} {}", reason.as_deref().unwrap_or_default());
         }
-        Event::Message(m) => eprintln!("# {} {} → {}: {}", m.at, m.from, m.stream, m.data.get()),
-        other => eprintln!("# {other:?}"),
+        Event::NotConnected { trouble, .. } => note!("# not connected: {trouble}; trying again"),
+        Event::Message(m) => note!("# {} {} → {}: {}", m.at, m.from, m.stream, m.data.get()),
+        other => note!("# {other:?}"),
     }
 }
 
@@ -139,17 +149,19 @@ pub async fn listen(args: ListenArgs) -> anyhow::Result<()> {
     let token = move || std::future::ready(token::at_hand(&user));
     let builder = Client::builder(&args.url).token_fn(token).device(&args.device);
     let (client, mut events) = builder.connect().await?;
+    let mut in_vain = pin!(connect::in_vain(&client, CONNECT_LIMIT));
     let mut left = args.count.unwrap_or(usize::MAX);
     while left > 0 {
         let event = tokio::select! {
             event = events.recv() => event,
+            why = &mut in_vain => return Err(why),
             _ = tokio::signal::ctrl_c() => break,
         };
         match event {
             Some(Event::Message(m)) if m.receipt().is_some() => tell(&Event::Message(m)),
             Some(Event::Message(m)) if !m.stream.is_room() => {
                 left -= 1;
-                println!("{} {} → {}: {}", m.at, m.from, args.user, m.data.get());
+                say!("{} {} → {}: {}", m.at, m.from, args.user, m.data.get());
                 if args.read {
                     client.read(m.cursor()).await;
                 }

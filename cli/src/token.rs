@@ -7,6 +7,7 @@ use roost_proto::claims::Role;
 use roost_proto::{Claims, UserId};
 use roost_service::{Secret, tokens};
 
+use crate::out::say;
 use crate::place;
 
 #[derive(clap::Args)]
@@ -48,6 +49,6 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     let secret = place::secret()?.context(NO_SECRET)?;
     let role = if args.service { Role::Service } else { Role::User };
     let rooms = (!args.room.is_empty()).then(|| args.room.clone());
-    println!("{}", make(&secret, &args.user, args.ttl, role, rooms));
+    say!("{}", make(&secret, &args.user, args.ttl, role, rooms));
     Ok(())
 }

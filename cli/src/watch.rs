@@ -1,10 +1,13 @@
 //! `roost watch`: who is there.
 
+use std::pin::pin;
+
 use anyhow::{Context, bail};
 use roost_client::{Event, Presence, Status};
 use roost_proto::UserId;
 
-use crate::{room, talk};
+use crate::out::say;
+use crate::{connect, room, talk};
 
 #[derive(clap::Args)]
 pub struct Args {
@@ -24,10 +27,12 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
     // In a task of its own: answers come over the same socket as the events, which say the same.
     let mut watching =
         tokio::spawn(async move { watcher.watch(users.iter().map(UserId::as_str)).await.map(drop) });
+    let mut in_vain = pin!(connect::in_vain(&client, args.by.limit()));
     let (mut left, mut asked) = (args.count.unwrap_or(usize::MAX), true);
     while left > 0 {
         let event = tokio::select! {
             event = events.recv() => event,
+            why = &mut in_vain => return Err(why.context("not watched")),
             ended = &mut watching, if asked => {
                 asked = false;
                 ended?.context("not watched")?;
@@ -38,7 +43,7 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
         match event {
             Some(Event::Presence(shown)) => {
                 for presence in shown.iter().take(left) {
-                    println!("{}", line(presence));
+                    say!("{}", line(presence));
                 }
                 left = left.saturating_sub(shown.len());
             }

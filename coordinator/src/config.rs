@@ -3,7 +3,7 @@
 use std::net::{Ipv4Addr, SocketAddr};
 
 use roost_backend::store::{StoreConfig, StoreError};
-use roost_service::config::{Defaults, field, flag, number, read, required};
+use roost_service::config::{Defaults, field, flag, number, read, redis_url, required};
 use roost_service::{CommonConfig, ConfigError, HttpLimits, Secret, Verifier};
 use serde::Deserialize;
 
@@ -12,7 +12,6 @@ use crate::leader::{IN_FLIGHT_MAX, LeaderConfig};
 use crate::routes::Console;
 
 const REDIS_HINT: &str = "redis://host:6379; without Redis run `roost dev`";
-const REDIS_SCHEMES: [&str; 4] = ["redis://", "rediss://", "redis+cluster://", "redis+sentinel://"];
 
 /// The settings of one coordinator. Times in milliseconds.
 #[derive(Debug, Clone)]
@@ -139,7 +138,8 @@ impl Settings {
             embedded: true,
         };
         let raw: Raw = read(vars.iter().cloned())?;
-        let redis_url = required("REDIS_URL", raw.redis_url, REDIS_HINT, redis_url)?;
+        let redis_url = required("REDIS_URL", raw.redis_url, REDIS_HINT, redis_url)
+            .map_err(|wrong| wrong.as_written(&vars))?;
         let in_flight_max =
             field("MOVES_IN_FLIGHT_MAX", raw.moves_in_flight_max, IN_FLIGHT_MAX, number(1..=1_000))?;
         let console = field("CONSOLE", raw.console, false, flag)?;
@@ -184,14 +184,6 @@ impl Settings {
             | StoreError::Garbled(_)
             | StoreError::Refused(_) => None,
         }
-    }
-}
-
-fn redis_url(raw: &str) -> Result<Secret, String> {
-    let raw = raw.trim();
-    match REDIS_SCHEMES.iter().find_map(|scheme| raw.strip_prefix(scheme)) {
-        Some(rest) if !rest.is_empty() => Ok(Secret::new(raw)),
-        _ => Err(format!("must begin with {}", REDIS_SCHEMES.join(", "))),
     }
 }
 

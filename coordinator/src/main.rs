@@ -8,11 +8,24 @@ use roost_backend::redis::RedisStore;
 use roost_backend::store::StoreError;
 use roost_coordinator::config::Settings;
 use roost_coordinator::{BindError, Coordinator};
+use roost_service::about::REDIS_URL;
 use roost_service::config::environment;
-use roost_service::{Signals, open, run_main, telemetry};
+use roost_service::{About, Signals, Variable, open, telemetry};
+
+const ABOUT: About = About {
+    name: "coordinator",
+    does: "A coordinator of a Roost cluster: tells clients where a user is at home, and one of them plans who owns what.",
+    variables: &[
+        REDIS_URL,
+        Variable::new("LISTEN_ADDR", "127.0.0.1:7300", "the public listener"),
+        Variable::new("ADMIN_ADDR", "127.0.0.1:7400", "health and metrics, not for the public"),
+        Variable::new("CONSOLE", "false", "true: a console at /console"),
+        Variable::new("OPEN_PRESENCE", "false", "true: /presence answers without a token"),
+    ],
+};
 
 fn main() -> ExitCode {
-    run_main("coordinator", run)
+    ABOUT.run_main(run)
 }
 
 async fn run() -> anyhow::Result<()> {

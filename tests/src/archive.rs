@@ -98,7 +98,11 @@ pub async fn column<T: FromSqlOwned>(url: &str, query: &str) -> Result<Vec<T>, t
     rows?.iter().map(|row| row.try_get(0)).collect()
 }
 
-async fn run(url: &str, statement: &str) {
+/// Has the database at `url` do something.
+///
+/// # Panics
+/// If it does not.
+pub async fn run(url: &str, statement: &str) {
     let (client, connection) = tokio_postgres::connect(url, NoTls).await.expect("DATABASE_URL answers");
     let driving = tokio::spawn(connection);
     client.batch_execute(statement).await.expect("PostgreSQL does it");

@@ -7,12 +7,30 @@ use anyhow::Context;
 use prometheus::process_collector::ProcessCollector;
 use roost_backend::kafka::KafkaLog;
 use roost_backend::redis::RedisStore;
+use roost_service::about::{KAFKA_BROKERS, REDIS_URL};
 use roost_service::config::environment;
-use roost_service::{Signals, open, run_main, telemetry};
+use roost_service::{About, Signals, Variable, open, telemetry};
 use roost_ws_node::{Backends, BindError, Ports, Server, Settings};
 
+const ABOUT: About = About {
+    name: "ws-node",
+    does: "A node of a Roost cluster: holds the WebSockets of the users at home here, their messages and presence.",
+    variables: &[
+        Variable::new("NODE_ID", "required", "a stable name such as ws-1"),
+        REDIS_URL,
+        KAFKA_BROKERS,
+        Variable::new("LISTEN_ADDR", "127.0.0.1:7301", "the public listener"),
+        Variable::new("ADMIN_ADDR", "127.0.0.1:7401", "health and metrics, not for the public"),
+        Variable::new(
+            "PUBLIC_URL",
+            "LISTEN_ADDR",
+            "what clients dial, such as wss://chat.example.com/socket",
+        ),
+    ],
+};
+
 fn main() -> ExitCode {
-    run_main("ws-node", run)
+    ABOUT.run_main(run)
 }
 
 async fn run() -> anyhow::Result<()> {

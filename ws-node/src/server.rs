@@ -50,6 +50,8 @@ const LIVE_MAX: usize = 4096;
 const SEND_BUFFER_BYTES: usize = 64 * 1024;
 /// Without progress for this long nobody plans: the rest is given up without a target.
 const HANDOFF_STALLS: Duration = Duration::from_secs(3);
+/// A node that another life of it took over from is in the way of nobody, and of no use to anybody.
+const ENDED_PATIENCE: Duration = Duration::from_millis(500);
 /// Time for producers to get out what they have, and for tasks to end, when the node stops.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -347,7 +349,7 @@ impl Server {
         }
         self.accepting.cancel();
         // Sessions go as they were told to; items still unconfirmed are what their clients repeat elsewhere.
-        let patience = deadline.min(Instant::now() + grace * 2 / 10);
+        let patience = deadline.min(Instant::now() + self.patience(grace * 2 / 10));
         self.until(patience, |s| s.gauges.sessions == 0 && !s.unconfirmed).await;
         let left = self.status();
         if !left.empty_handed || left.gauges.sessions > 0 {
@@ -366,6 +368,11 @@ impl Server {
         self.stop.cancel();
         self.tasks.close();
         let _ = timeout(FLUSH_TIMEOUT, self.tasks.wait()).await;
+    }
+
+    /// How long sessions may take to go: after its end by itself the node has nothing to tell them, so they are closed.
+    fn patience(&self, usual: Duration) -> Duration {
+        if self.status().ended.is_some() { usual.min(ENDED_PATIENCE) } else { usual }
     }
 
     /// Waits while vnodes go to their new homes; false if that ends or stalls before all are gone.

@@ -15,12 +15,13 @@ use tokio_util::task::TaskTracker;
 use crate::backoff::Backoff;
 use crate::client::{Client, Shared};
 use crate::core::{Core, CoreConfig};
+use crate::cursors::{CursorStore, Keeper};
 use crate::driver::{Dialer, Driver, Ends};
 use crate::error::{BoxError, BuildError};
 use crate::event::Events;
 use crate::route::Router;
 use crate::state::State;
-use crate::token::{TokenFn, Tokens, user_of};
+use crate::token::{self, TokenFn, Tokens, user_of};
 
 /// Sends that wait for a connection or an answer. With the largest frames (64 KiB) that is 64 MiB.
 const QUEUE_MAX: usize = 1_024;
@@ -49,6 +50,7 @@ pub struct Builder {
     user: Option<String>,
     device: Option<String>,
     cursor: Option<Cursor>,
+    cursors: Option<Arc<dyn CursorStore>>,
     queue_max: usize,
     events_max: usize,
     frame_bytes_max: usize,
@@ -69,6 +71,7 @@ impl Builder {
             user: None,
             device: None,
             cursor: None,
+            cursors: None,
             queue_max: QUEUE_MAX,
             events_max: EVENTS_MAX,
             frame_bytes_max: FRAME_BYTES_MAX,
@@ -116,8 +119,19 @@ impl Builder {
 
     /// Where to go on in the inbox: the [`Client::cursor`] that an earlier client ended with. Without one the
     /// server starts at what this device acknowledged, and for a new device at the end.
+    ///
+    /// After the cluster lost data only a cursor that is shown is safe: what it remembers of a device may be lost with
+    /// the messages, and then it says that nothing was missed. A client shows its own at every connection after the
+    /// first; to show one at the first, too, keep it: here, or by a [`cursor_store`](Builder::cursor_store).
     pub fn cursor(mut self, cursor: Cursor) -> Self {
         self.cursor = Some(cursor);
+        self
+    }
+
+    /// Keeps the cursor over restarts: what it has is where this client goes on (unless [`Builder::cursor`] says
+    /// otherwise), and where it is afterwards is given back to it.
+    pub fn cursor_store(mut self, store: impl CursorStore) -> Self {
+        self.cursors = Some(Arc::new(store));
         self
     }
 
@@ -191,20 +205,28 @@ impl Builder {
         if self.token.is_none() && self.token_fn.is_none() {
             return Err(BuildError::NoToken);
         }
+        if let Some(token) = &self.token {
+            token::check(token)?;
+        }
         let device = self.device.as_ref().map(DeviceId::new).transpose()?;
         let tokens = Tokens::new(self.token.clone(), self.token_fn, self.request_timeout);
         let user = match &self.user {
             Some(user) => UserId::new(user)?,
             None => {
-                let token = tokens.get(false).await.map_err(BuildError::Token)?;
+                let token = tokens.get(false).await.map_err(no_token)?;
                 user_of(&token).ok_or(BuildError::NoUser)?
             }
+        };
+        let kept = self.cursors.map(|store| Keeper::new(store, &user, device.as_ref()));
+        let cursor = match (self.cursor, &kept) {
+            (None, Some(keeper)) => keeper.load().await.map_err(BuildError::Cursor)?,
+            (given, _) => given,
         };
         let router = Router::new(&self.coordinator, &user, self.request_timeout)?;
         let core = Core::new(CoreConfig {
             user: user.clone(),
             device,
-            cursor: self.cursor,
+            cursor,
             queue_max: self.queue_max,
             frame_bytes_max: self.frame_bytes_max,
             backoff: Backoff::new(ms(self.backoff.0), ms(self.backoff.1)),
@@ -220,7 +242,7 @@ impl Builder {
         let (orders, taken_orders) = mpsc::channel(ORDERS_MAX);
         let signals = Arc::default();
         let (items, taken_items) = mpsc::channel(self.events_max);
-        let cursor = Arc::new(watch::Sender::new(self.cursor));
+        let cursor = Arc::new(watch::Sender::new(cursor));
         let (state, trouble) = (watch::Sender::new(State::Disconnected), watch::Sender::new(None));
         let (closing, tracker) = (CancellationToken::new(), TaskTracker::new());
         let shared = Shared {
@@ -245,7 +267,17 @@ impl Builder {
             cursor: Arc::clone(&cursor),
             closing,
         };
-        tracker.spawn(Driver::new(core, dialer, ends).run());
+        let ended = CancellationToken::new();
+        if let Some(keeper) = kept {
+            tracker.spawn(keeper.run(cursor.subscribe(), ended.clone()));
+        }
+        // However it ends.
+        let ended = ended.drop_guard();
+        let driver = Driver::new(core, dialer, ends);
+        tracker.spawn(async move {
+            driver.run().await;
+            drop(ended);
+        });
         tracker.close();
         let events = Events { items: taken_items, cursor, acks: !self.manual_ack };
         Ok((Client::new(shared), events))
@@ -260,6 +292,11 @@ impl fmt::Debug for Builder {
             .field("user", &self.user)
             .finish_non_exhaustive()
     }
+}
+
+/// What the callback gave is told as what it is.
+fn no_token(error: BoxError) -> BuildError {
+    error.downcast().map_or_else(BuildError::Token, |not_a_token| BuildError::NotAToken(*not_a_token))
 }
 
 fn ms(d: Duration) -> u64 {

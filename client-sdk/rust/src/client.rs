@@ -13,7 +13,7 @@ use uuid::Uuid;
 
 use crate::builder::Builder;
 use crate::driver::Order;
-use crate::error::{ConnectError, SendError};
+use crate::error::{ConnectError, ConnectTrouble, SendError};
 use crate::lanes::Lane;
 use crate::outbox::{Command, Done, What};
 use crate::signals::{Given, Outgoing};
@@ -53,7 +53,7 @@ pub(crate) struct Shared {
     pub(crate) orders: mpsc::Sender<Order>,
     pub(crate) signals: Arc<Given>,
     pub(crate) state: watch::Receiver<State>,
-    pub(crate) trouble: watch::Receiver<Option<String>>,
+    pub(crate) trouble: watch::Receiver<Option<ConnectTrouble>>,
     pub(crate) cursor: Arc<watch::Sender<Option<Cursor>>>,
     pub(crate) closing: CancellationToken,
     pub(crate) tracker: TaskTracker,
@@ -164,6 +164,13 @@ impl Client {
         self.shared.state.clone()
     }
 
+    /// What the last try to connect met, now and as it changes; nothing before a try has ended, and while connected only
+    /// that a fresh token was not taken.
+    /// An address that does not lead to a coordinator is told here within three seconds, and the client goes on trying.
+    pub fn trouble(&self) -> watch::Receiver<Option<ConnectTrouble>> {
+        self.shared.trouble.clone()
+    }
+
     /// Waits at most `limit` until the client is connected.
     ///
     /// # Errors
@@ -180,7 +187,10 @@ impl Client {
             }
         });
         match outcome.await {
-            Err(_) => Err(ConnectError::TimedOut { trouble: self.shared.trouble.borrow().clone() }),
+            Err(_) => {
+                let trouble = self.shared.trouble.borrow().as_ref().map(|trouble| trouble.reason.clone());
+                Err(ConnectError::TimedOut { trouble })
+            }
             Ok(State::Connected { .. }) => Ok(()),
             Ok(State::Failed(failure)) => Err(ConnectError::Failed(failure)),
             Ok(_) => Err(ConnectError::Closed),

@@ -17,7 +17,7 @@ use tokio_tungstenite::tungstenite::protocol::{CloseFrame, WebSocketConfig};
 use tokio_tungstenite::tungstenite::{Error, Message, Utf8Bytes};
 use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async_with_config};
 
-use crate::error::{Failure, Trouble};
+use crate::error::{Cause, Failure, Trouble};
 use crate::route::retry_after_ms;
 
 /// Tungstenite allocates it at once, per connection; a typical frame is under 1 KiB.
@@ -155,7 +155,10 @@ fn trouble(url: &str, e: Error) -> Trouble {
             match status {
                 401 => Trouble::Token(format!("{url}: HTTP 401: {message}")),
                 403 => Trouble::Fatal(Failure::Refused { status, message }),
-                _ => Trouble::Retry { after_ms, why: format!("{url}: HTTP {status}: {message}") },
+                _ => {
+                    let why = format!("{url}: HTTP {status}: {message}");
+                    Trouble::Retry { after_ms, cause: Cause::Node, why }
+                }
             }
         }
         Error::Url(UrlError::TlsFeatureNotEnabled) => Trouble::Fatal(Failure::NoTls(url.to_owned())),

@@ -14,7 +14,7 @@ use roost_proto::results::RESULT;
 use roost_proto::{ClientFrame, Cursor, DeviceId, ServerFrame, UserId};
 
 use crate::backoff::Backoff;
-use crate::error::{BoxError, Failure, SendError, Trouble};
+use crate::error::{BoxError, ConnectTrouble, Failure, SendError, Trouble};
 use crate::event::{Event, Item};
 use crate::inbox::Inbox;
 use crate::link::{ConnId, Link};
@@ -103,7 +103,7 @@ pub enum Action {
     /// Publish what is acknowledged.
     Cursor(Option<Cursor>),
     /// Publish what a try met.
-    Trouble(String),
+    Trouble(ConnectTrouble),
     /// Nothing follows.
     End,
 }

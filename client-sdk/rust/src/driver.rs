@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::connection::{Connection, Incoming};
 use crate::core::{Action, Core, Input};
-use crate::error::{BoxError, SendError, Trouble};
+use crate::error::{BoxError, Cause, ConnectTrouble, SendError, Trouble};
 use crate::event::Item;
 use crate::link::ConnId;
 use crate::outbox::{Command, Done, Ticket};
@@ -59,7 +59,7 @@ pub(crate) struct Ends {
     pub(crate) signals: Arc<Given>,
     pub(crate) items: mpsc::Sender<Item>,
     pub(crate) state: watch::Sender<State>,
-    pub(crate) trouble: watch::Sender<Option<String>>,
+    pub(crate) trouble: watch::Sender<Option<ConnectTrouble>>,
     pub(crate) cursor: Arc<watch::Sender<Option<Cursor>>>,
     pub(crate) closing: CancellationToken,
 }
@@ -301,8 +301,8 @@ impl Driver {
             Action::Cursor(cursor) => {
                 self.ends.cursor.send_replace(cursor);
             }
-            Action::Trouble(why) => {
-                self.ends.trouble.send_replace(Some(why));
+            Action::Trouble(trouble) => {
+                self.ends.trouble.send_replace(Some(trouble));
             }
             Action::End => self.ended = true,
         }
@@ -381,7 +381,8 @@ impl Dialer {
     /// Gets a token and opens a socket.
     async fn open(self, url: &str, fresh_token: bool) -> Result<(String, Box<Connection>), Trouble> {
         let token = self.tokens.get(fresh_token).await;
-        let token = token.map_err(|e| Trouble::retry(format!("the token callback failed: {e}")))?;
+        let token =
+            token.map_err(|e| Trouble::because(Cause::Token, format!("the token callback failed: {e}")))?;
         let opening = Connection::open(url, self.frame_bytes_max);
         let opened = tokio::time::timeout(self.timeout, opening).await;
         let connection = opened.map_err(|_| Trouble::retry(format!("{url}: no connection in time")))??;

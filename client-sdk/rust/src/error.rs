@@ -5,6 +5,12 @@ use roost_proto::{ErrorBody, IdError, MessageId};
 /// What a token callback may fail with.
 pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
+/// A text that is not made like a JWT (RFC 7519 §3): three parts of base64url with dots between, the second of them a
+/// JSON object. Nothing of it is shown: it may be a secret.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("this is no token: a JWT is three parts of base64url with dots between, and this {0}")]
+pub struct NotAToken(pub(crate) &'static str);
+
 /// Why a [`Builder`](crate::Builder) did not make a client. Nothing was started.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -18,9 +24,15 @@ pub enum BuildError {
     /// The token callback failed or took too long.
     #[error("the token callback failed: {0}")]
     Token(#[source] BoxError),
+    /// What was given as a token, or what the callback gave, is none: it would never be accepted.
+    #[error(transparent)]
+    NotAToken(#[from] NotAToken),
     /// No user was named, and the token has no readable `sub`.
     #[error("no user was named and the token has no readable 'sub'")]
     NoUser,
+    /// The [`CursorStore`](crate::CursorStore) does not say where the client was.
+    #[error("the cursor that was kept cannot be read: {0}")]
+    Cursor(#[source] BoxError),
     /// The user or the device is not a valid id.
     #[error(transparent)]
     Id(#[from] IdError),
@@ -45,7 +57,8 @@ pub enum SendError {
     /// The server refused it for good: a repeat would be refused too.
     #[error("refused: {0}")]
     Refused(ErrorBody),
-    /// There was no connection in time. It was withdrawn: it was not and will not be sent.
+    /// There was no connection in time ([`Client::trouble`](crate::Client::trouble) says why). It was withdrawn: it was
+    /// not and will not be sent.
     #[error("not sent in time")]
     NotSent,
     /// It was sent and no final answer came in time: it may have been accepted, and as long as the client lives it
@@ -108,11 +121,44 @@ pub enum ConnectError {
     Closed,
 }
 
+/// Why a try to connect failed. The client goes on trying.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{reason}")]
+#[non_exhaustive]
+pub struct ConnectTrouble {
+    pub cause: Cause,
+    /// What was tried, such as `http://127.0.0.1:7300/route`, and what came of it.
+    pub reason: String,
+}
+
+/// Where a try to connect failed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Cause {
+    /// Nobody answers at the coordinator's address: refused, no such host, no answer in time.
+    Unreachable,
+    /// Somebody else answers there.
+    NotACoordinator,
+    /// The coordinator asks for patience: the user has no home at the moment, or there is too much to do.
+    NotNow,
+    /// The node that the coordinator named is not reached, or does not take the connection.
+    Node,
+    /// The callback gave no token, or the last one was not accepted.
+    Token,
+}
+
+impl Cause {
+    /// Whether it is the coordinator's address that does not lead to one: wrong, or of one that does not run.
+    pub fn is_the_address(self) -> bool {
+        matches!(self, Self::Unreachable | Self::NotACoordinator)
+    }
+}
+
 /// What a try to connect met, and what follows from it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Trouble {
     /// Try again, not before `after_ms`.
-    Retry { after_ms: u64, why: String },
+    Retry { after_ms: u64, cause: Cause, why: String },
     /// Try again with a fresh token, once.
     Token(String),
     /// Stop and tell the application.
@@ -120,7 +166,12 @@ pub enum Trouble {
 }
 
 impl Trouble {
+    /// At the node.
     pub fn retry(why: impl Into<String>) -> Self {
-        Self::Retry { after_ms: 0, why: why.into() }
+        Self::because(Cause::Node, why)
+    }
+
+    pub fn because(cause: Cause, why: impl Into<String>) -> Self {
+        Self::Retry { after_ms: 0, cause, why: why.into() }
     }
 }

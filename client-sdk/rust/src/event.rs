@@ -10,6 +10,7 @@ use roost_proto::frames::{Change, InfoOf, Presence, Signalled};
 use roost_proto::{Cursor, ErrorBody, Json, RoomId, StreamId, UserId};
 use tokio::sync::{mpsc, watch};
 
+use crate::error::ConnectTrouble;
 use crate::state::State;
 
 /// Something the application should know, in the order in which it happened.
@@ -46,6 +47,9 @@ pub enum Event {
     /// This client is not in the room any more, because the server refuses it: with another token that allows less,
     /// say. [`Client::join`](crate::Client::join) may try again.
     RoomLost { room: RoomId, error: ErrorBody },
+    /// A try to connect failed, for another cause than the last one; the client goes on trying.
+    /// [`Client::trouble`](crate::Client::trouble) has each of them.
+    NotConnected { trouble: ConnectTrouble, retry_in_ms: u64 },
     /// The connection changed.
     State { previous: State, current: State, reason: Option<String> },
 }

@@ -1,5 +1,11 @@
 //! What a [`Client`] asks the application's own processors, and what they answer.
 
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
 use roost_proto::events::Message;
 use roost_proto::frames::Event;
 use roost_proto::results::RESULT;
@@ -50,16 +56,47 @@ impl EventResult {
     }
 }
 
+/// An event on its way: a future of its result, which has its id at once. Nothing is sent until it is polled.
+#[must_use = "nothing is sent until it is awaited"]
+pub struct EventCall {
+    id: MessageId,
+    result: Pin<Box<dyn Future<Output = Result<EventResult, SendError>> + Send>>,
+}
+
+impl EventCall {
+    /// What the result, and a later one in the inbox, is the result of ([`EventResult::event_id`]).
+    pub fn id(&self) -> &MessageId {
+        &self.id
+    }
+}
+
+impl Future for EventCall {
+    type Output = Result<EventResult, SendError>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        self.result.as_mut().poll(cx)
+    }
+}
+
+impl fmt::Debug for EventCall {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("EventCall").field("id", &self.id).finish_non_exhaustive()
+    }
+}
+
 impl Client {
     /// Gives `data` to the application's processors, and waits for the result. Events come to them in the order in
     /// which these calls were first polled. Dropping the future does not withdraw the event.
+    ///
+    /// The id is there before the result ([`EventCall::id`]): an application that keeps it knows what a result in the
+    /// inbox is about, also after a restart.
     ///
     /// The result is a message of the inbox, too: take [`Events`](crate::Events) in another task than this.
     ///
     /// # Errors
     /// [`SendError`]: `TimedOut` and `NoResult` say that it is stored and no result came.
-    pub async fn event(&self, data: impl Serialize) -> Result<EventResult, SendError> {
-        self.event_with_id(new_id(), data).await
+    pub fn event(&self, data: impl Serialize) -> EventCall {
+        self.event_with_id(new_id(), data)
     }
 
     /// Like [`Client::event`] under an id of the application, as [`Client::send_with_id`]. A result that came into the
@@ -67,12 +104,21 @@ impl Client {
     ///
     /// # Errors
     /// As [`Client::event`]; with `conflict` the id was used before with other data.
-    pub async fn event_with_id(&self, id: MessageId, data: impl Serialize) -> Result<EventResult, SendError> {
+    pub fn event_with_id(&self, id: MessageId, data: impl Serialize) -> EventCall {
+        let (client, text) = (self.clone(), self.event_text(id.clone(), data));
+        let asked = id.clone();
+        let result = async move {
+            let what = What::Event(text?);
+            let Done { result, .. } =
+                client.order(Command { id: id.clone(), lane: Lane::Events, what }).await?;
+            result.and_then(EventResult::parse).ok_or(SendError::NoResult { id })
+        };
+        EventCall { id: asked, result: Box::pin(result) }
+    }
+
+    fn event_text(&self, id: MessageId, data: impl Serialize) -> Result<Arc<str>, SendError> {
         let data = to_raw_value(&data).map_err(|e| SendError::Invalid(e.to_string()))?;
-        let text = self.encode(&ClientFrame::Event(Event { id: id.clone(), data }))?;
-        let Done { result, .. } =
-            self.order(Command { id: id.clone(), lane: Lane::Events, what: What::Event(text) }).await?;
-        result.and_then(EventResult::parse).ok_or(SendError::NoResult { id })
+        self.encode(&ClientFrame::Event(Event { id, data }))
     }
 }
 

@@ -40,7 +40,9 @@
 //!
 //! ```no_run
 //! # async fn run(client: roost_client::Client) -> Result<(), Box<dyn std::error::Error>> {
-//! let result = client.event(serde_json::json!({"order": 17})).await?;
+//! let asked = client.event(serde_json::json!({"order": 17}));
+//! println!("{} waits for its result", asked.id());
+//! let result = asked.await?;
 //! println!("{}: {:?}", result.kind, result.data);
 //! # Ok(()) }
 //! ```
@@ -66,7 +68,10 @@
 //!   came too late, or is of an earlier process or of another device.
 //! - Each message of the inbox, and of each room, is shown once, in order. What cannot be replayed is told as [`Event::Gap`] or
 //!   [`Event::Reset`], never skipped.
-//! - What was shown and taken is acknowledged; [`Client::cursor`] is where a later client goes on.
+//! - What was shown and taken is acknowledged; [`Client::cursor`] is where a later client goes on. Every connection shows
+//!   the server where the client is; a [`CursorStore`] of the application's makes that true of the first one, too. (What
+//!   the server remembers of a device may be lost with the messages, and then it says that nothing was missed.)
+//! - An address that leads to no coordinator is told within three seconds: [`Client::trouble`], [`Event::NotConnected`].
 //! - A room stays joined over reconnects and moves until it is left; one that cannot be kept is told as
 //!   [`Event::RoomLost`].
 //! - A user stays watched over reconnects and moves until unwatched, and what was told last is what the user shows;
@@ -87,6 +92,7 @@ mod connection;
 mod core;
 #[cfg(test)]
 mod core_tests;
+mod cursors;
 mod driver;
 mod error;
 mod event;
@@ -128,9 +134,10 @@ pub mod bare {
 
 pub use builder::Builder;
 pub use client::{Client, SendOptions, Sent};
-pub use error::{BoxError, BuildError, ConnectError, Failure, SendError};
+pub use cursors::CursorStore;
+pub use error::{BoxError, BuildError, Cause, ConnectError, ConnectTrouble, Failure, NotAToken, SendError};
 pub use event::{Event, Events, Members};
-pub use event_calls::EventResult;
+pub use event_calls::{EventCall, EventResult};
 pub use history::Page;
 pub use room_calls::{JoinOptions, Joined, Published};
 pub use roost_proto::events::{Message, Receipt, Status};

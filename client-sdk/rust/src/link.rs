@@ -11,7 +11,8 @@ use roost_proto::{ClientFrame, CloseCode, Epoch, ErrorBody, ErrorCode};
 
 use crate::backoff::Backoff;
 use crate::core::{Action, Core};
-use crate::error::{Failure, Trouble};
+use crate::error::{Cause, ConnectTrouble, Failure, Trouble};
+use crate::event::Event;
 use crate::route::Route;
 use crate::state::State;
 
@@ -107,6 +108,8 @@ pub(crate) struct Link {
     hops: u32,
     fresh_token: bool,
     asked_fresh: bool,
+    /// What was told last of tries that failed, since the last `welcome`.
+    told: Option<Cause>,
     pub(crate) paused: bool,
 }
 
@@ -120,6 +123,7 @@ impl Link {
             hops: 0,
             fresh_token: false,
             asked_fresh: false,
+            told: None,
             paused: false,
         }
     }
@@ -268,6 +272,7 @@ impl Core {
         self.link.next = Try::None;
         self.link.hops = 0;
         self.link.asked_fresh = false;
+        self.link.told = None;
     }
 
     /// Home moves: the next connection goes straight there.
@@ -300,7 +305,8 @@ impl Core {
         let trouble = if error.code == ErrorCode::Unauthorized {
             Trouble::Token(error.message)
         } else if error.retryable {
-            Trouble::Retry { after_ms: error.retry_after_ms.unwrap_or(0), why: error.to_string() }
+            let after_ms = error.retry_after_ms.unwrap_or(0);
+            Trouble::Retry { after_ms, cause: Cause::Node, why: error.to_string() }
         } else {
             Trouble::Fatal(Failure::Refused { status: error.code.http_status(), message: error.message })
         };
@@ -357,22 +363,32 @@ impl Core {
     /// Schedules the next try, through the coordinator.
     fn try_failed(&mut self, trouble: Trouble) {
         self.link.next = Try::None;
-        let (after_ms, why) = match trouble {
+        let (after_ms, cause, why) = match trouble {
             Trouble::Fatal(failure) => return self.fail(failure),
             Trouble::Token(why) if self.config.token_renewable && !self.link.asked_fresh => {
                 self.link.asked_fresh = true;
                 self.link.fresh_token = true;
-                (0, why)
+                (0, Cause::Token, why)
             }
             Trouble::Token(why) => return self.fail(Failure::BadToken(why)),
-            Trouble::Retry { after_ms, why } => (after_ms.min(SERVER_DELAY_MS_MAX), why),
+            Trouble::Retry { after_ms, cause, why } => (after_ms.min(SERVER_DELAY_MS_MAX), cause, why),
         };
         let jitter_ms = self.rng.random_range(0..=after_ms);
         let wait_ms = after_ms + jitter_ms.max(self.link.backoff.next_ms(&mut self.rng));
         tracing::debug!(why, wait_ms, "will connect again");
-        self.actions.push(Action::Trouble(why));
+        self.trouble(ConnectTrouble { cause, reason: why }, wait_ms);
         // Never now: what is due now has been looked at.
         self.link.next = Try::Wait { at: self.now + wait_ms.max(1), step: Step::Route };
+    }
+
+    /// Tells it. As an event only if it is another than before: an application that takes none must not be full of them
+    /// after a long night.
+    fn trouble(&mut self, trouble: ConnectTrouble, retry_in_ms: u64) {
+        if self.link.told != Some(trouble.cause) {
+            self.link.told = Some(trouble.cause);
+            self.deliver(Event::NotConnected { trouble: trouble.clone(), retry_in_ms }, None);
+        }
+        self.actions.push(Action::Trouble(trouble));
     }
 
     fn abandon_try(&mut self) {

@@ -6,7 +6,7 @@ use roost_proto::frames::{Refresh, Reply, TokenExpiring};
 use roost_proto::{ClientFrame, MessageId};
 
 use crate::core::{Action, Core};
-use crate::error::BoxError;
+use crate::error::{BoxError, Cause, ConnectTrouble};
 use crate::event::Event;
 use crate::link::ConnId;
 
@@ -56,6 +56,6 @@ impl Core {
 
     fn not_refreshed(&mut self, why: String) {
         tracing::warn!(why, "the token was not refreshed: the connection ends with it");
-        self.actions.push(Action::Trouble(why));
+        self.actions.push(Action::Trouble(ConnectTrouble { cause: Cause::Token, reason: why }));
     }
 }

@@ -11,7 +11,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use roost_proto::UserId;
 use serde::Deserialize;
 
-use crate::error::BoxError;
+use crate::error::{BoxError, NotAToken};
 
 pub(crate) type TokenFuture = Pin<Box<dyn Future<Output = Result<String, BoxError>> + Send>>;
 pub(crate) type TokenFn = Box<dyn Fn() -> TokenFuture + Send + Sync>;
@@ -45,6 +45,7 @@ impl Tokens {
                 }
                 let token =
                     tokio::time::timeout(self.timeout, ask()).await.map_err(|_| "no token in time")??;
+                check(&token)?;
                 if let Ok(mut last) = self.last.lock() {
                     *last = Some(token.clone());
                 }
@@ -64,6 +65,30 @@ impl fmt::Debug for Tokens {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Tokens").field("renewable", &self.renewable()).finish_non_exhaustive()
     }
+}
+
+/// Whether `text` is made like a token. Whether it holds is the server's to say.
+///
+/// # Errors
+/// What it is instead.
+pub(crate) fn check(text: &str) -> Result<(), NotAToken> {
+    let parts: Vec<&str> = text.split('.').collect();
+    let encoded = |part: &&str| part.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_=".contains(&b));
+    if text.trim().is_empty() {
+        return Err(NotAToken("is empty"));
+    }
+    if text.get(..7).is_some_and(|scheme| scheme.eq_ignore_ascii_case("bearer ")) {
+        return Err(NotAToken("begins with \"Bearer \": give what comes after it"));
+    }
+    if parts.len() != 3 {
+        return Err(NotAToken("has another number of parts"));
+    }
+    if !parts.iter().all(encoded) {
+        return Err(NotAToken("has a part that is not base64url"));
+    }
+    let claims = URL_SAFE_NO_PAD.decode(parts[1].trim_end_matches('=')).unwrap_or_default();
+    let object = serde_json::from_slice::<serde_json::Map<String, serde_json::Value>>(&claims);
+    object.map(|_| ()).map_err(|_| NotAToken("has a second part that is no JSON object"))
 }
 
 /// The user a token was made for (`sub`), read without checking the signature: the server does that.
@@ -108,6 +133,34 @@ mod tests {
         for bad in ["", "x", "a.b.c", &jwt("{}"), &jwt(r##"{"sub":"#x"}"##), &jwt("7")] {
             assert_eq!(user_of(bad), None, "{bad}");
         }
+    }
+
+    #[test]
+    fn what_is_no_token_is_called_that() {
+        let good = jwt("{}");
+        for (text, what) in [
+            ("", "is empty"),
+            (" ", "is empty"),
+            ("my-api-key", "another number of parts"),
+            ("a.b.c.d", "another number of parts"),
+            (&format!("Bearer {good}"), "Bearer"),
+            ("e30.!.c2ln", "not base64url"),
+            (&format!("{good}\n"), "not base64url"),
+            (&jwt("7"), "no JSON object"),
+            (&jwt("alice"), "no JSON object"),
+        ] {
+            let told = check(text).unwrap_err().to_string();
+            assert!(told.starts_with("this is no token") && told.contains(what), "{text:?}: {told}");
+        }
+        // Whether there are the right claims in it, and whether it is signed, is not looked at.
+        assert_eq!((check(&good), check("e30.e30.")), (Ok(()), Ok(())));
+    }
+
+    #[tokio::test]
+    async fn a_callback_that_gives_no_token_is_told_so() {
+        let ask: TokenFn = Box::new(|| Box::pin(async { Ok("undefined".to_owned()) }));
+        let told = Tokens::new(None, Some(ask), Duration::from_secs(1)).get(false).await.unwrap_err();
+        assert!(told.downcast_ref::<NotAToken>().is_some(), "{told}");
     }
 
     #[tokio::test]

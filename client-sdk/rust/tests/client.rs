@@ -10,7 +10,7 @@ use std::time::Duration;
 use fake::{Coordinator, LIMIT, Node, connected, large_message, message, next, next_offset, state, welcome};
 use roost_client::{
     Before, BuildError, ChosenStatus, Client, ConnectError, Cursor, Epoch, Event, EventResult, Failure,
-    MessageId, Offset, Page, SendError, State, StreamId,
+    JoinOptions, MessageId, Offset, Page, SendError, State, StreamId,
 };
 use serde_json::json;
 
@@ -257,7 +257,7 @@ async fn an_expired_token_is_replaced_through_the_callback() {
     let asked = Arc::new(AtomicU32::new(0));
     let token = move || {
         let n = asked.fetch_add(1, Ordering::Relaxed);
-        async move { Ok::<_, std::io::Error>(if n == 0 { jwt("alice") } else { format!("token-{n}") }) }
+        async move { Ok::<_, std::io::Error>(if n == 0 { jwt("alice") } else { jwt(&format!("token-{n}")) }) }
     };
     let backoff = Duration::from_millis(5);
     let builder = Client::builder(&coordinator.url).token_fn(token).backoff(backoff, backoff);
@@ -266,13 +266,13 @@ async fn an_expired_token_is_replaced_through_the_callback() {
     assert_eq!(connect["token"], jwt("alice"));
     socket.close(3501).await;
     let (socket, connect) = node.welcome(0).await;
-    assert_eq!(connect["token"], "token-1");
+    assert_eq!(connect["token"], jwt("token-1"));
     drop(socket);
     let (socket, connect) = node.connect().await;
-    assert_eq!(connect["token"], "token-1", "a lost socket needs no fresh token");
+    assert_eq!(connect["token"], jwt("token-1"), "a lost socket needs no fresh token");
     socket.close(3500).await;
     let (socket, connect) = node.connect().await;
-    assert_eq!(connect["token"], "token-2");
+    assert_eq!(connect["token"], jwt("token-2"));
     socket.close(3500).await;
     state(&client, |s| matches!(s, State::Failed(Failure::BadToken(_)))).await;
 }
@@ -309,9 +309,11 @@ async fn of_signals_given_at_once_the_latest_goes_out() {
 #[tokio::test]
 async fn an_event_has_a_limit_of_its_own() {
     let mut c = connected(|b| b.event_timeout(Duration::from_millis(50))).await;
-    let (result, event) = tokio::join!(c.client.event(1), c.socket.confirm());
+    let asking = c.client.event(1);
+    let asked = asking.id().clone();
+    let (result, event) = tokio::join!(asking, c.socket.confirm());
     let Err(SendError::NoResult { id }) = result else { panic!("{result:?}") };
-    assert_eq!(event["id"], id.as_str());
+    assert_eq!((event["id"].as_str(), &asked), (Some(id.as_str()), &id), "the id was known before");
 }
 
 #[tokio::test]
@@ -406,10 +408,39 @@ async fn what_cannot_work_is_said_at_once() {
     let build = |b: roost_client::Builder| async { b.connect().await.map(|_| ()).unwrap_err() };
     let client = || Client::builder("http://127.0.0.1:1");
     assert!(matches!(build(client()).await, BuildError::NoToken));
-    assert!(matches!(build(client().token("x")).await, BuildError::NoUser));
-    assert!(matches!(build(client().token("x").user("#a")).await, BuildError::Id(_)));
-    let tls = Client::builder("https://h").token("x").user("a");
+    assert!(matches!(build(client().token("e30.e30.c2ln")).await, BuildError::NoUser));
+    assert!(matches!(build(client().token(jwt("a")).user("#a")).await, BuildError::Id(_)));
+    for none in ["x", "", "undefined", "Bearer e30.e30.c2ln"] {
+        assert!(matches!(build(client().token(none)).await, BuildError::NotAToken(_)));
+        assert!(matches!(build(client().token(none).user("a")).await, BuildError::NotAToken(_)));
+        let asked = client().token_fn(move || async move { Ok::<_, std::io::Error>(none.to_owned()) });
+        assert!(matches!(build(asked).await, BuildError::NotAToken(_)));
+    }
+    let tls = Client::builder("https://h").token(jwt("a")).user("a");
     assert!(matches!(build(tls).await, BuildError::Url { .. }));
     let failing = client().token_fn(|| async { Err::<String, _>("no network") });
     assert!(matches!(build(failing).await, BuildError::Token(e) if e.to_string() == "no network"));
+}
+
+/// What the server would refuse is refused before it is sent, by the same check, whatever carries it.
+#[tokio::test]
+async fn text_that_the_server_refuses_is_not_sent() {
+    let c = connected(|b| b).await;
+    let raw = |text: &str| serde_json::value::RawValue::from_string(text.to_owned()).unwrap();
+    let deep = "[".repeat(200) + &"]".repeat(200);
+    for text in [r#""a\u0000b""#, r#"{"a\u0000":1}"#, r#"["x",{"y":"\u0000"}]"#, &deep] {
+        let refused = |outcome: Result<(), SendError>| match outcome {
+            Err(SendError::Invalid(_)) => {}
+            other => panic!("{text}: {other:?}"),
+        };
+        let (client, data) = (&c.client, raw(text));
+        refused(client.send("bob", &data).await.map(drop));
+        refused(client.publish("lobby", &data).await.map(drop));
+        refused(client.event(&data).await.map(drop));
+        refused(client.signal_user("bob", "k", &data));
+        refused(client.signal_room("lobby", "k", &data));
+    }
+    let info = json!({"name": "a\u{0}"});
+    let joined = c.client.join("lobby", JoinOptions { info: Some(info), ..JoinOptions::default() }).await;
+    assert!(matches!(joined, Err(SendError::Invalid(_))), "{joined:?}");
 }

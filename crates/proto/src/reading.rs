@@ -113,15 +113,6 @@ fn named(error: Option<serde_path_to_error::Error<serde_json::Error>>, text: &st
     }
 }
 
-/// The same for claims, which are read already.
-///
-/// # Errors
-/// What is wrong, with the name of the claim.
-pub fn read_value<T: DeserializeOwned>(value: serde_json::Value) -> Result<T, String> {
-    serde_path_to_error::deserialize::<_, T>(value)
-        .map_err(|error| at(&error.path().to_string(), fault(error.inner())))
-}
-
 /// `path` is `.` where the fault is of the object as a whole, such as a missing field, whose text has the name.
 fn at(path: &str, fault: String) -> String {
     if path == "." { fault } else { format!("{}: {fault}", path.chars().take(64).collect::<String>()) }

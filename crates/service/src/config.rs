@@ -15,7 +15,8 @@ pub use self::common::{
     Backends, CommonConfig, Defaults, JwtConfig, KafkaConfig, Sasl, SaslMechanism, SecurityProtocol, Tuning,
 };
 pub use self::fields::{
-    field, flag, http_url, number, one_of, optional, power_of_two, required, rooms, socket_addr, text, ws_url,
+    database_url, field, flag, http_url, number, one_of, optional, power_of_two, redis_url, required, rooms,
+    socket_addr, text, ws_url,
 };
 
 /// A variable whose name has one of these words in it is a secret.
@@ -59,6 +60,22 @@ impl ConfigError {
             shown.push('…');
         }
         Self::Invalid { name: name.into(), value: format!("{shown:?}"), reason: one_line(reason) }
+    }
+
+    /// Names the variable that was set: a secret may be in a file, and then that one is to be looked at.
+    #[must_use]
+    pub fn as_written(self, vars: &[(String, String)]) -> Self {
+        let set = |name: &str| vars.iter().any(|(n, value)| n == name && !value.trim().is_empty());
+        let file = format!("{}_FILE", self.variable());
+        if set(self.variable()) || !set(&file) {
+            return self;
+        }
+        match self {
+            Self::Invalid { value, reason, .. } => Self::Invalid { name: file, value, reason },
+            Self::InvalidSecret { reason, .. } => Self::InvalidSecret { name: file, reason },
+            // These say which of the two they mean.
+            other @ (Self::Missing { .. } | Self::Twice { .. } | Self::File { .. }) => other,
+        }
     }
 
     /// The variable this is about.

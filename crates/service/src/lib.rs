@@ -4,6 +4,7 @@
 //! log and the count of panics are the process's.
 //! What a request *means* is the business of `coordinator` and `ws-node`.
 
+pub mod about;
 pub mod admin;
 pub mod body;
 pub mod boot;
@@ -22,6 +23,7 @@ pub mod telemetry;
 pub mod tokens;
 pub mod turns;
 
+pub use about::{About, Variable};
 pub use admin::Health;
 pub use boot::boot_ms;
 pub use config::{CommonConfig, ConfigError};

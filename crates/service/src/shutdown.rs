@@ -1,7 +1,8 @@
 //! How a program begins and ends: its ports, signals, and what its exit code says. Only binaries use this.
 
+use std::fmt::Arguments;
 use std::future::Future;
-use std::io;
+use std::io::{self, Write};
 use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -10,7 +11,7 @@ use anyhow::Context;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-use crate::config::ConfigError;
+use crate::config::{ConfigError, environment};
 use crate::panics;
 
 /// Wrong configuration: `EX_USAGE` of `sysexits.h`, so that a supervisor can tell it from a crash and not loop.
@@ -89,7 +90,7 @@ where
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(failure) => {
-            eprintln!("{name}: cannot start the runtime: {failure}");
+            tell(format_args!("{name}: cannot start the runtime: {failure}"));
             return EXIT_FAILURE;
         }
     };
@@ -103,9 +104,14 @@ where
 
 fn report(name: &str, failure: &anyhow::Error) -> u8 {
     if let Some(wrong) = failure.chain().find_map(|cause| cause.downcast_ref::<ConfigError>()) {
-        eprintln!("{name}: {wrong}");
+        tell(format_args!("{name}: {}", wrong.clone().as_written(&environment())));
         return EXIT_CONFIG;
     }
-    eprintln!("{name}: {failure:#}");
+    tell(format_args!("{name}: {failure:#}"));
     EXIT_FAILURE
+}
+
+/// The last words: the exit code says the same, so it does not matter if nobody reads them any more.
+fn tell(words: Arguments<'_>) {
+    let _ = writeln!(io::stderr(), "{words}");
 }

@@ -34,8 +34,11 @@ pub fn parse_filter(text: &str) -> Result<EnvFilter, FilterError> {
 /// # Errors
 /// If `filter` is not in the form of `RUST_LOG`.
 pub fn init(format: LogFormat, filter: &str) -> Result<bool, FilterError> {
-    let builder =
-        tracing_subscriber::fmt().with_env_filter(parse_filter(filter)?).with_writer(std::io::stderr);
+    // A line that cannot be written is lost: the subscriber would say so on standard error, and panic if that is closed.
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(parse_filter(filter)?)
+        .with_writer(std::io::stderr)
+        .log_internal_errors(false);
     let started = match format {
         LogFormat::Text => builder.with_ansi(std::io::stderr().is_terminal()).try_init(),
         LogFormat::Json => builder.json().flatten_event(true).try_init(),

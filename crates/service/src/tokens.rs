@@ -8,7 +8,6 @@ mod key;
 
 use jsonwebtoken::errors::ErrorKind;
 use jsonwebtoken::{EncodingKey, Header, Validation};
-use roost_proto::reading::read_value;
 use roost_proto::{Claims, ErrorBody, ErrorCode, UserId};
 use serde::Serialize;
 use serde_json::{Map, Value};
@@ -39,6 +38,10 @@ pub enum TokenError {
     NotYet,
     #[error("the token is for another audience")]
     Audience,
+    #[error(
+        "the token names an audience (aud), and none is configured here (JWT_AUDIENCE): it is for somebody else"
+    )]
+    NoAudience,
     #[error("the token is of another issuer")]
     Issuer,
     #[error("the token's claims are not accepted: {0}")]
@@ -77,7 +80,10 @@ impl Verifier {
         self.check_audience(&claims)?;
         self.check_issuer(&claims)?;
         check_subject(&claims)?;
-        read_value(Value::Object(claims)).map_err(TokenError::Claim)
+        // Nothing is what a claim that is left out says.
+        claims.retain(|_, value| !value.is_null());
+        check_rights(&claims)?;
+        serde_json::from_value(Value::Object(claims)).map_err(|wrong| TokenError::Claim(wrong.to_string()))
     }
 
     /// The claims of a token whose signature holds under a key and an algorithm we chose: what the token's
@@ -110,7 +116,7 @@ impl Verifier {
     fn check_audience(&self, claims: &Map<String, Value>) -> Result<(), TokenError> {
         let named = match (claims.get("aud"), &self.audience) {
             (None | Some(Value::Null), wanted) => wanted.is_none(),
-            (Some(_), None) => false,
+            (Some(_), None) => return Err(TokenError::NoAudience),
             (Some(Value::String(one)), Some(wanted)) => one == wanted,
             (Some(Value::Array(several)), Some(wanted)) => several.iter().any(|one| one == wanted.as_str()),
             (Some(_), Some(_)) => false,
@@ -168,6 +174,20 @@ fn check_subject(claims: &Map<String, Value>) -> Result<(), TokenError> {
         )));
     }
     UserId::new(sub).map(|_| ()).map_err(|wrong| TokenError::Claim(format!("sub: {wrong}")))
+}
+
+/// By hand, too: each is named.
+fn check_rights(claims: &Map<String, Value>) -> Result<(), TokenError> {
+    if claims.get("role").is_some_and(|role| role != "user" && role != "service") {
+        return Err(TokenError::Claim("role is neither \"user\" nor \"service\"".into()));
+    }
+    let is_list = |value: &Value| value.as_array().is_some_and(|all| all.iter().all(Value::is_string));
+    match ["rooms", "watch"].into_iter().find(|name| claims.get(*name).is_some_and(|value| !is_list(value))) {
+        Some(name) => {
+            Err(TokenError::Claim(format!("{name} is not a list of texts, such as [\"team-*\"] or [\"*\"]")))
+        }
+        None => Ok(()),
+    }
 }
 
 #[derive(Serialize)]

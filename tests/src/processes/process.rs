@@ -95,7 +95,13 @@ impl Process {
     }
 
     pub fn log(&self) -> String {
-        std::fs::read_to_string(&self.log).unwrap_or_default()
+        self.log_so_far()()
+    }
+
+    /// Its log, whenever it is asked for.
+    pub fn log_so_far(&self) -> impl Fn() -> String + use<> {
+        let log = self.log.clone();
+        move || std::fs::read_to_string(&log).unwrap_or_default()
     }
 }
 

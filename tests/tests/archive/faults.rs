@@ -12,13 +12,15 @@ use roost_backend::postgres::PostgresArchive;
 use roost_proto::claims::Role;
 use roost_proto::events::{CHAT_EVENTS, PARTITIONS, message_bytes, message_rest};
 use roost_proto::ids::{Cursor, Epoch, MessageId, Offset, StreamId};
-use roost_tests::archive::{Database, Reader, archiver};
+use roost_tests::archive::{Database, Reader, archiver, run};
 use roost_tests::cluster::{eventually, now_s, token_of};
 use roost_tests::gate::Gate;
+use roost_tests::processes::{self, LEASE_TTL_MS, LIMIT, free_addr, until};
 use serde_json::value::RawValue;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep};
+use tokio_postgres::NoTls;
 
 /// Catching up may take longer than other things: the topic is shared with other tests.
 const CAUGHT_UP_WITHIN: Duration = Duration::from_secs(120);
@@ -169,4 +171,40 @@ async fn a_database_that_is_away_is_waited_for() {
     let load = running.await.expect("the load ended in order");
     load.is_archived_once(&database).await;
     archiver.shutdown(Duration::from_secs(5)).await;
+}
+
+/// Promise 9 of the whole: an archiver that waits for another one lives, and says what it waits for. Somebody holds the
+/// lock of the schema while the program starts.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_waits_for_the_schema_lives_and_is_not_ready() {
+    let Some(cluster) = processes::Cluster::start(LEASE_TTL_MS).await else { return };
+    let Some(server) = std::env::var("DATABASE_URL").ok().filter(|url| !url.is_empty()) else { return };
+    let name = format!("archive_{:016x}", rand::random::<u64>());
+    run(&server, &format!("CREATE DATABASE {name}")).await;
+    let url = format!("{}/{name}", server.rsplit_once('/').expect("an address with a database").0);
+    let (holder, holding) = tokio_postgres::connect(&url, NoTls).await.expect("DATABASE_URL answers");
+    let holding = tokio::spawn(holding);
+    holder
+        .batch_execute(&format!("SELECT pg_advisory_lock({})", 0x72_6f_6f_73_74_i64))
+        .await
+        .expect("the lock");
+    let admin = free_addr();
+    let archiver = cluster.start_archiver(&url, admin);
+    let http = reqwest::Client::new();
+    let ask = async |path: &str| {
+        let answer = http.get(format!("http://{admin}{path}")).send().await.ok()?;
+        Some((answer.status(), answer.text().await.ok()?))
+    };
+    until("it says that it lives", LIMIT, async || ask("/healthz").await.filter(|a| a.0 == StatusCode::OK))
+        .await;
+    let waits = until("it says what it waits for", LIMIT, async || {
+        ask("/readyz").await.filter(|(_, text)| text.contains("another archiver"))
+    });
+    assert_eq!(waits.await.0, StatusCode::SERVICE_UNAVAILABLE);
+    assert!(archiver.log().contains("waiting for another archiver"), "and the log");
+    drop(holder);
+    holding.await.expect("no panic").expect("the connection ends");
+    until("it is ready", LIMIT, async || ask("/readyz").await.filter(|a| a.0 == StatusCode::OK)).await;
+    drop(archiver);
+    run(&server, &format!("DROP DATABASE {name} WITH (FORCE)")).await;
 }

@@ -36,7 +36,11 @@ const WRONG_IN_BOTH: &[Wrong] = &[
     ("REDIS_URL", &[("REDIS_URL", "redis://")]),
     ("JWT_SECRET", &[("JWT_SECRET", "")]),
     ("JWT_SECRET", &[("JWT_SECRET_FILE", "/nonexistent/secret")]),
-    ("JWT_PUBLIC_KEY_FILE", &[("JWT_PUBLIC_KEY", "correct-horse"), ("JWT_SECRET", "")]),
+    ("JWT_PUBLIC_KEY", &[("JWT_PUBLIC_KEY", "correct-horse"), ("JWT_SECRET", "")]),
+    ("JWT_SECRET", &[("JWT_SECRET", "-----BEGIN PUBLIC KEY-----\ncorrect-horse\n-----END PUBLIC KEY-----")]),
+    ("REDIS_URL", &[("REDIS_URL", "redis://:sword@fish:swordfish@127.0.0.1:1")]),
+    ("REDIS_URL", &[("REDIS_URL", "redis://:sword/fish:swordfish@127.0.0.1:1/0")]),
+    ("REDIS_URL", &[("REDIS_URL", "redis://:swordfish@127.0.0.1:1/zero")]),
     ("LISTEN_ADDR", &[("LISTEN_ADDR", "7301")]),
     ("LISTEN_ADDR", &[("LISTEN_ADDR", "localhost:7301")]),
     ("ADMIN_ADDR", &[("ADMIN_ADDR", "0.0.0.0:65536")]),
@@ -137,8 +141,7 @@ fn every_wrong_value_is_refused_by_name() {
 fn program(name: &str) -> PathBuf {
     let here = std::env::current_exe().expect("a path");
     let path = here.parent().and_then(|deps| deps.parent()).expect("target/<profile>/deps").join(name);
-    let cure =
-        "build it first: cargo build -p roost-coordinator -p roost-ws-node (--release, if the tests are)";
+    let cure = "build it first: cargo build -p roost-coordinator -p roost-ws-node -p roost-archiver (--release, if the tests are)";
     assert!(path.is_file(), "{} is missing; {cure}", path.display());
     path
 }
@@ -178,6 +181,16 @@ async fn the_programs_leave_with_64_and_one_line() {
     for (variable, changes) in [WRONG_IN_WS_NODE[1], WRONG_IN_WS_NODE[5], WRONG_IN_WS_NODE[8]] {
         wrong.extend(refused("ws-node", variable, changes).await);
     }
+    // What is in a file is blamed on the variable that names the file.
+    let file = std::env::temp_dir().join(format!("roost-key-{}.pem", std::process::id()));
+    std::fs::write(&file, "correct-horse").expect("a file");
+    let given = [("JWT_SECRET", ""), ("JWT_PUBLIC_KEY_FILE", file.to_str().expect("a path of text"))];
+    let public_key = [("JWT_SECRET", "-----BEGIN PUBLIC KEY-----\ncorrect-horse\n-----END PUBLIC KEY-----")];
+    for name in ["coordinator", "ws-node"] {
+        wrong.extend(refused(name, "JWT_PUBLIC_KEY_FILE", &given).await);
+        wrong.extend(refused(name, "JWT_SECRET", &public_key).await);
+    }
+    std::fs::remove_file(&file).expect("it was there");
     // Known, and not supported by this version: seen when Redis is to be reached.
     for name in ["coordinator", "ws-node"] {
         let unsupported = [("REDIS_URL", "redis+cluster://:swordfish@127.0.0.1:1")];
@@ -191,6 +204,67 @@ async fn the_programs_leave_with_64_and_one_line() {
         assert_eq!(output.status.code(), Some(1), "{text}");
         assert!(SECRETS.iter().all(|secret| !text.contains(secret)), "{text}");
     }
+}
+
+/// The rows of docs/CONFIG.md about this variable.
+fn documented(variable: &str) -> Vec<&'static str> {
+    let rows = include_str!("../../../docs/CONFIG.md").lines();
+    rows.filter(|row| row.starts_with(&format!("| `{variable}`"))).collect()
+}
+
+/// Whoever has a program and no documentation learns from it where to go on, and it says what is true.
+/// Each is asked for help, and every variable that it names is looked up.
+#[tokio::test]
+async fn the_programs_say_what_there_is() {
+    for name in ["coordinator", "ws-node", "archiver"] {
+        let version = ask(name, &["--version"]).await;
+        assert_eq!(version, (Some(0), format!("{name} {}\n", env!("CARGO_PKG_VERSION")), String::new()));
+        let (code, help, said) = ask(name, &["--help"]).await;
+        assert_eq!((code, said.as_str()), (Some(0), ""), "{name}");
+        assert!(help.contains("docs/CONFIG.md") && help.contains(env!("CARGO_PKG_VERSION")), "{help}");
+        let rows = help.lines().filter(|line| line.starts_with("  ") && !line.trim().is_empty());
+        let rows: Vec<Vec<&str>> = rows.map(|row| row.split_whitespace().collect()).collect();
+        assert!(rows.len() >= 8, "{help}");
+        for row in rows {
+            let (variable, default) = (row[0], row[1].rsplit(':').next().expect("a text"));
+            let documented = documented(variable);
+            assert!(!documented.is_empty(), "{variable} of {name} is not in CONFIG.md");
+            // One of two is required; the table says so in other words.
+            let right = documented.iter().any(|row| row.contains(default)) || variable == "JWT_SECRET";
+            assert!(right, "{name} says that {variable} is {default} by default: {documented:?}");
+        }
+        for argument in ["--port", "help", "7301", ""] {
+            let (code, out, said) = ask(name, &[argument]).await;
+            assert_eq!((code, out.as_str(), said.lines().count()), (Some(EX_USAGE), "", 1), "{name}: {said}");
+            assert!(said.starts_with(&format!("{name}: ")) && said.contains("--help"), "{said}");
+        }
+    }
+}
+
+/// How a program with these arguments and an empty environment ends, and what it says.
+async fn ask(name: &'static str, arguments: &[&str]) -> (Option<i32>, String, String) {
+    let mut command = Command::new(program(name));
+    command.env_clear().args(arguments).stdin(Stdio::null());
+    let output = tokio::task::spawn_blocking(move || command.output()).await.expect("no panic");
+    let Output { status, stdout, stderr } = output.expect("it can be started");
+    let text = |bytes| String::from_utf8(bytes).expect("text");
+    (status.code(), text(stdout), text(stderr))
+}
+
+/// A database that Redis does not have is a mistake that stays: exit code 64.
+/// Both programs are started with a number far above what Redis has by default.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_database_that_redis_does_not_have_is_wrong_configuration() {
+    let Some(services) = Services::find().await else { return };
+    let with_database = services.redis_url().rsplit_once('/').filter(|(rest, _)| !rest.ends_with('/'));
+    let host = with_database.map_or(services.redis_url(), |(rest, _)| rest);
+    let url = format!("{host}/4000");
+    let there = [("REDIS_URL", url.as_str()), ("KAFKA_BROKERS", services.brokers())];
+    let mut wrong = Vec::new();
+    for name in ["coordinator", "ws-node"] {
+        wrong.extend(refused(name, "REDIS_URL", &there).await);
+    }
+    assert!(wrong.is_empty(), "{wrong:#?}");
 }
 
 /// A process configured for another ring, or other partitions, refuses to start: these numbers never change.

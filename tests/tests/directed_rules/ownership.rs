@@ -391,8 +391,13 @@ fn a_later_process_of_the_node_starts(behind_ms: u64) {
     let reader = rig.connect(1, &bob);
     let later = rig.start(1, behind_ms, &|_| {});
     rig.run(1500);
-    assert_eq!(rig.replaced.first(), Some(&1));
-    assert!(!rig.replaced.contains(&later), "only a later one replaces");
+    assert_eq!(rig.replaced, [1], "only a later one replaces, and the earlier one ends once");
+    let owned = rig.nodes[1].gauges(rig.clock()).owned;
+    assert_eq!(
+        (owned, rig.nodes[1].has_unconfirmed()),
+        (0, false),
+        "it waits for nothing that is the other's"
+    );
     rig.freeze(1);
     rig.run(8000);
     let row = rig.control.table(rig.store_now()).rows.values().find(|r| r.node().as_str() == "n1").cloned();

@@ -75,7 +75,7 @@ impl NodeCore {
             && row.sid.born() >= self.sid.born()
         {
             if self.registered_before {
-                return self.out.push(Action::Replaced);
+                return self.replaced(now);
             }
             // Lives of one node are ordered even when its clock is behind (rule 21).
             self.sid = Sid::new(&self.cfg.node, row.sid.born() + 1, self.cfg.random);
@@ -119,7 +119,7 @@ impl NodeCore {
                 self.refresh(now);
                 self.tick_ownership(now);
             }
-            Some(RegisterAnswer::Replaced) => self.out.push(Action::Replaced),
+            Some(RegisterAnswer::Replaced) => self.replaced(now),
             Some(RegisterAnswer::Revoked) => self.new_life(now),
             Some(RegisterAnswer::NewData(data_set)) => self.new_data_set(data_set, now),
             None => self.registration = Registration::No,
@@ -187,7 +187,7 @@ impl NodeCore {
                 }
             }
             Some(RenewAnswer::NewData(data_set)) => self.new_data_set(data_set, now),
-            Some(RenewAnswer::Replaced) => self.out.push(Action::Replaced),
+            Some(RenewAnswer::Replaced) => self.replaced(now),
             Some(RenewAnswer::NotRegistered) => self.not_registered(sent, now),
             Some(RenewAnswer::Revoked) => self.new_life(now),
             None => {}
@@ -214,9 +214,22 @@ impl NodeCore {
                 if self.registration == Registration::Over { Registration::Over } else { Registration::No };
             return;
         }
+        self.end_life(Action::Forgotten, now);
+    }
+
+    /// A later life of this node is there: what this one owns is the other's, and refused to it (rule 21).
+    fn replaced(&mut self, now: Now) {
+        self.end_life(Action::Replaced, now);
+    }
+
+    /// Nothing is asked of the store any more, and what ended it is told once.
+    fn end_life(&mut self, told: Action, now: Now) {
+        if self.registration == Registration::Over {
+            return;
+        }
         self.give_up_life(now);
         self.registration = Registration::Over;
-        self.out.push(Action::Forgotten);
+        self.out.push(told);
     }
 
     /// What this sid owns and has to send is nobody's any more.

@@ -141,7 +141,10 @@ fn waits_grow_until_a_connection_lasted() {
         assert!(h.core.wake_ms() - h.now <= limit);
     }
     h.wait(250);
-    h.step(Input::Routed(h.routing(), Err(Trouble::Retry { after_ms: 3_000, why: String::new() })));
+    h.step(Input::Routed(
+        h.routing(),
+        Err(Trouble::Retry { after_ms: 3_000, cause: Cause::NotNow, why: String::new() }),
+    ));
     assert!(h.core.wake_ms() - h.now >= 3_000, "Retry-After is respected");
 }
 

@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 
 use crate::backoff::Backoff;
 use crate::core::{Action, Core, CoreConfig, Input};
-use crate::error::{Failure, SendError, Trouble};
+use crate::error::{Cause, Failure, SendError, Trouble};
 use crate::event::{Event, Item};
 use crate::lanes::Lane;
 use crate::link::ConnId;

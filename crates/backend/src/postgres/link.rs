@@ -10,7 +10,6 @@ use tokio::time::timeout;
 use tokio_postgres::error::SqlState;
 use tokio_postgres::{Client, Transaction};
 
-use super::LOCK;
 use super::tls::{self, Tls};
 use crate::archive::{ArchiveError, QUESTIONS_MAX};
 
@@ -26,15 +25,11 @@ pub(super) const ASK_LIMIT: Duration = Duration::from_secs(5);
 const QUESTION_SETTINGS: &str = "SET LOCAL statement_timeout = '4s'";
 /// For a whole batch: the largest takes a tenth of a second on a healthy database.
 pub(super) const STORE_LIMIT: Duration = Duration::from_secs(30);
-/// For the schema: a later version may rewrite something.
-const MIGRATE_LIMIT: Duration = Duration::from_secs(600);
 /// A machine that went away without a word is noticed within this.
 const TCP_LIMIT: Duration = Duration::from_secs(20);
 /// The server ends what a dead archiver left behind, so that it does not hold its locks: a little after we would.
 const SETTINGS: &str = "SET statement_timeout = '40s'; SET idle_in_transaction_session_timeout = '40s';
                         SET lock_timeout = '20s'; SET timezone = 'UTC'";
-
-refinery::embed_migrations!("src/postgres/migrations");
 
 pub(super) struct Link {
     pool: Pool,
@@ -134,21 +129,6 @@ impl Link {
         })
         .await
     }
-
-    /// Brings the schema up to date, one archiver at a time.
-    pub(super) async fn migrate(&self) -> Result<(), ArchiveError> {
-        let mut lease = self.lease().await?;
-        let client = lease.client();
-        // A connection of the pool, given away at the end with all that is set and locked here.
-        let migrate = async {
-            let wait =
-                format!("SET statement_timeout = 0; SET lock_timeout = 0; SELECT pg_advisory_lock({LOCK})");
-            client.batch_execute(&wait).await.map_err(|e| trouble(&e))?;
-            migrations::runner().run_async(client).await.map_err(|e| of_schema(&e))
-        };
-        let done = timeout(MIGRATE_LIMIT, migrate).await;
-        done.map_err(|_| ArchiveError::Timeout(MIGRATE_LIMIT))?.map(drop)
-    }
 }
 
 /// The causes of an error, first to last.
@@ -159,15 +139,6 @@ fn causes<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn
 /// With its causes: the driver's own text is only "db error" or "error connecting to server".
 fn text(error: &(dyn Error + 'static)) -> String {
     causes(error).map(ToString::to_string).collect::<Vec<_>>().join(": ")
-}
-
-/// A migration that failed: because the database went away, or because of what it said.
-fn of_schema(error: &refinery::Error) -> ArchiveError {
-    let told = causes(error).find_map(|cause| cause.downcast_ref()).map(trouble);
-    match told {
-        Some(passes @ ArchiveError::Unreachable(_)) => passes,
-        _ => ArchiveError::Schema(text(error)),
-    }
 }
 
 /// Names what went wrong with a connection or a statement.

@@ -4,6 +4,7 @@
 
 mod copy;
 mod link;
+mod migrate;
 mod parts;
 mod read;
 mod tls;
@@ -39,8 +40,16 @@ impl PostgresArchive {
     /// [`ArchiveError::Config`] for an address that is not one, or a database that cannot be used,
     /// [`ArchiveError::Schema`] for one whose schema cannot be; the others mean that it does not answer.
     pub async fn connect(url: &str) -> Result<Self, ArchiveError> {
+        Self::connect_telling(url, |_| ()).await
+    }
+
+    /// As [`PostgresArchive::connect`], and `tell`s what it waits for, if it waits.
+    ///
+    /// # Errors
+    /// The same.
+    pub async fn connect_telling(url: &str, tell: impl Fn(&str) + Send + Sync) -> Result<Self, ArchiveError> {
         let link = Link::new(url)?;
-        link.migrate().await?;
+        migrate::migrate(&link, &tell).await?;
         Ok(Self { link, parts: Parts::default() })
     }
 }

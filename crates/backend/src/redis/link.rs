@@ -249,6 +249,14 @@ impl Links {
     }
 }
 
+/// What Redis answers to the `SELECT` of a database that it does not have. Everything else that it may answer there
+/// passes: it is loading, or busy.
+fn no_such_database(error: &RedisError) -> bool {
+    let text = error.to_string();
+    let never = ["DB index is out of range", "invalid DB index", "not allowed in cluster mode"];
+    never.iter().any(|said| text.contains(said))
+}
+
 impl Way {
     fn new(
         lane: Lane,
@@ -339,6 +347,9 @@ impl Way {
             (Err(PoolError::Backend(error)), _) if error.kind() == ErrorKind::AuthenticationFailed => {
                 Err(StoreError::Config(format!("Redis: {error}")))
             }
+            (Err(PoolError::Backend(error)), _) if no_such_database(&error) => Err(StoreError::Config(
+                format!("the database number in the address is not one of this Redis ({error})"),
+            )),
             (Err(error), _) => Err(StoreError::Unreachable(error.to_string())),
             (Ok(object), None) => {
                 drop(Connection::take(object));

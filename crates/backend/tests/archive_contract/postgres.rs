@@ -6,6 +6,7 @@ use roost_backend::archive::{Archive, ArchiveError, Asked, Place};
 use roost_backend::contract::archive::Fixture;
 use roost_backend::postgres::PostgresArchive;
 use roost_proto::ids::{Cursor, StreamId, UserId};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio_postgres::NoTls;
 
 /// A schema of a test's own in the database of `DATABASE_URL`.
@@ -93,6 +94,109 @@ async fn archivers_that_start_together_make_the_schema_once() {
         started.expect("each finds a good schema");
     }
     run(&url, &format!("DROP SCHEMA {schema} CASCADE")).await;
+}
+
+/// A database of a test's own: advisory locks are of a database, and other tests bring schemas up to date, too.
+struct OwnDatabase {
+    server: String,
+    name: String,
+    url: String,
+}
+
+impl OwnDatabase {
+    async fn create() -> Option<Self> {
+        let server = database()?;
+        let name = format!("archive_{:016x}", rand::random::<u64>());
+        run(&server, &format!("CREATE DATABASE {name}")).await;
+        let url = format!("{}/{name}", server.rsplit_once('/').expect("an address with a database").0);
+        Some(Self { server, name, url })
+    }
+
+    async fn drop(self) {
+        run(&self.server, &format!("DROP DATABASE {} WITH (FORCE)", self.name)).await;
+    }
+}
+
+/// "roost" in ASCII: what archivers lock.
+const LOCK: i64 = 0x72_6f_6f_73_74;
+
+/// As a pooler does that gives a connection to the next client when a transaction ends: a client that leaves is not
+/// told to the server, and its session stays. Returns where it listens (`host:port`).
+async fn pooler(host: String) -> String {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let addr = listener.local_addr().expect("an address");
+    tokio::spawn(async move {
+        let mut kept = Vec::new();
+        while let Ok((client, _)) = listener.accept().await {
+            let server = tokio::net::TcpStream::connect(&host).await.expect("DATABASE_URL answers");
+            let (mut from_client, mut to_client) = client.into_split();
+            let (mut from_server, to_server) = server.into_split();
+            let to_server = Arc::new(tokio::sync::Mutex::new(to_server));
+            kept.push(Arc::clone(&to_server));
+            tokio::spawn(async move {
+                let mut buffer = [0; 16_384];
+                while let Ok(n @ 1..) = from_client.read(&mut buffer).await {
+                    // `Terminate` is a message of its own, and the last.
+                    let leaves = buffer[..n].ends_with(b"X\0\0\0\x04");
+                    let passed = if leaves { &buffer[..n - 5] } else { &buffer[..n] };
+                    if to_server.lock().await.write_all(passed).await.is_err() || leaves {
+                        break;
+                    }
+                }
+            });
+            tokio::spawn(async move { tokio::io::copy(&mut from_server, &mut to_client).await });
+        }
+    });
+    addr.to_string()
+}
+
+/// Behind a pooler the session outlives the archiver: what it locked must not.
+#[tokio::test]
+async fn the_lock_of_the_schema_ends_with_its_transaction() {
+    let Some(own) = OwnDatabase::create().await else { return };
+    let (head, rest) = own.url.rsplit_once('@').expect("an address with a user");
+    let (host, name) = rest.split_once('/').expect("an address with a database");
+    let pooled = format!("{head}@{}/{name}", pooler(host.to_owned()).await);
+    let first = PostgresArchive::connect(&format!("{pooled}?sslmode=disable")).await;
+    drop(first.expect("the schema is made"));
+    let (watcher, watching) = tokio_postgres::connect(&own.url, NoTls).await.expect("DATABASE_URL answers");
+    let watching = tokio::spawn(watching);
+    let locks = "SELECT count(*) FROM pg_locks l JOIN pg_database d ON d.oid = l.database
+                 WHERE l.locktype = 'advisory' AND d.datname = current_database()";
+    let held: i64 = watcher.query_one(locks, &[]).await.expect("an answer").get(0);
+    let second = tokio::time::timeout(Duration::from_secs(10), PostgresArchive::connect(&own.url)).await;
+    drop(watcher);
+    watching.await.expect("no panic").expect("the connection ends");
+    own.drop().await;
+    assert_eq!(held, 0, "locks that nobody gives back");
+    second.expect("it does not wait for the first").expect("the schema is there");
+}
+
+/// Somebody is at the schema, or left a lock behind. Who waits says for whom, and goes on when it is free.
+#[tokio::test]
+async fn who_waits_for_the_schema_says_for_whom() {
+    let Some(own) = OwnDatabase::create().await else { return };
+    let named = format!("{}?application_name=somebody", own.url);
+    let (holder, holding) = tokio_postgres::connect(&named, NoTls).await.expect("DATABASE_URL answers");
+    let holding = tokio::spawn(holding);
+    holder.batch_execute(&format!("SELECT pg_advisory_lock({LOCK})")).await.expect("the lock");
+    let pid: i32 = holder.query_one("SELECT pg_backend_pid()", &[]).await.expect("an answer").get(0);
+    let (told, mut heard) = tokio::sync::mpsc::unbounded_channel();
+    let tell = move |waits: &str| {
+        let _ = told.send(waits.to_owned());
+    };
+    let waiting = tokio::spawn({
+        let url = own.url.clone();
+        async move { PostgresArchive::connect_telling(&url, tell).await }
+    });
+    let said = tokio::time::timeout(Duration::from_secs(15), heard.recv()).await;
+    drop(holder);
+    holding.await.expect("no panic").expect("the connection ends");
+    let made = tokio::time::timeout(Duration::from_secs(15), waiting).await;
+    own.drop().await;
+    let said = said.expect("within seconds").expect("before it ends");
+    assert!(said.contains(&format!("process {pid}")) && said.contains("(somebody)"), "{said}");
+    made.expect("it goes on").expect("no panic").expect("the schema is made");
 }
 
 /// `scripts/services` makes an authority, and a certificate for 127.0.0.1.

@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
-use super::fields::{field, number, one_of, optional, power_of_two, required, socket_addr, text, ws_url};
+use super::fields::{
+    field, number, one_of, optional, power_of_two, redis_url, required, socket_addr, text, ws_url,
+};
 use super::{ConfigError, read};
 use crate::http::{CONNECTIONS_MAX, HANDSHAKES_BURST, HANDSHAKES_PER_S, HttpLimits};
 use crate::proxies::TrustedProxies;
@@ -224,7 +226,12 @@ impl CommonConfig {
         vars: impl IntoIterator<Item = (String, String)>,
         defaults: Defaults,
     ) -> Result<Self, ConfigError> {
-        let mut raw: Raw = read(vars)?;
+        let vars: Vec<_> = vars.into_iter().collect();
+        let checked = read(vars.iter().cloned()).and_then(|raw| Self::checked(raw, defaults));
+        checked.map_err(|wrong| wrong.as_written(&vars))
+    }
+
+    fn checked(mut raw: Raw, defaults: Defaults) -> Result<Self, ConfigError> {
         let log_format = one_of(&[("text", LogFormat::Text), ("json", LogFormat::Json)]);
         let grace = field("SHUTDOWN_GRACE_MS", raw.shutdown_grace_ms.take(), 20_000, number(0..=MS_MAX))?;
         Ok(Self {
@@ -250,7 +257,10 @@ impl KafkaConfig {
     /// # Errors
     /// The first wrong variable, by name.
     pub fn from_vars(vars: impl IntoIterator<Item = (String, String)>) -> Result<Self, ConfigError> {
-        kafka(&mut read(vars)?)
+        let vars: Vec<_> = vars.into_iter().collect();
+        read(vars.iter().cloned())
+            .and_then(|mut raw| kafka(&mut raw))
+            .map_err(|wrong| wrong.as_written(&vars))
     }
 }
 
@@ -297,16 +307,15 @@ fn jwt(raw: &mut Raw) -> Result<JwtConfig, ConfigError> {
         return Err(ConfigError::invalid("JWT_JWKS_URL", url, JWKS_HINT));
     }
     let secret = optional("JWT_SECRET", raw.jwt_secret.take(), secret)?;
-    // The contract knows the file alone (JWT_PUBLIC_KEY_FILE, read like every secret's), so that is the name.
     let keys = match (&secret, raw.jwt_public_key.take()) {
         (Some(_), Some(pem)) => {
             let reason = "is set beside JWT_SECRET: keep one";
-            return Err(ConfigError::invalid("JWT_PUBLIC_KEY_FILE", &pem, reason));
+            return Err(ConfigError::invalid("JWT_PUBLIC_KEY", &pem, reason));
         }
         (Some(secret), None) => KeySource::from_secret(secret)
             .map_err(|wrong| ConfigError::invalid("JWT_SECRET", secret.expose(), &wrong.to_string()))?,
         (None, Some(pem)) => KeySource::from_public_pem(&pem)
-            .map_err(|wrong| ConfigError::invalid("JWT_PUBLIC_KEY_FILE", &pem, &wrong.to_string()))?,
+            .map_err(|wrong| ConfigError::invalid("JWT_PUBLIC_KEY", &pem, &wrong.to_string()))?,
         (None, None) => return Err(ConfigError::missing("JWT_SECRET", JWT_HINT)),
     };
     let audience = optional("JWT_AUDIENCE", raw.jwt_audience.take(), text)?;
@@ -416,15 +425,6 @@ fn broker_list(raw: &str) -> Result<String, String> {
         Ok(brokers.join(","))
     } else {
         Err("must be a list such as kafka-1:9092,kafka-2:9092".to_owned())
-    }
-}
-
-fn redis_url(raw: &str) -> Result<Secret, String> {
-    const SCHEMES: [&str; 4] = ["redis", "rediss", "redis+cluster", "redis+sentinel"];
-    let raw = raw.trim();
-    match raw.split_once("://") {
-        Some((scheme, rest)) if SCHEMES.contains(&scheme) && !rest.is_empty() => Ok(Secret::new(raw)),
-        _ => Err("must begin with redis://, rediss://, redis+cluster:// or redis+sentinel://".to_owned()),
     }
 }
 

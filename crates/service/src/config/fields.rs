@@ -10,6 +10,7 @@ use std::str::FromStr;
 use roost_proto::RoomId;
 
 use super::ConfigError;
+use crate::secret::Secret;
 
 /// The value of `name`, or `default` if it is not set.
 ///
@@ -128,6 +129,61 @@ pub fn http_url(raw: &str) -> Result<String, String> {
 pub fn ws_url(raw: &str) -> Result<String, String> {
     url(raw, &["ws", "wss"])
         .ok_or_else(|| "must be a URL such as ws://chat.example.com:7301/socket".to_owned())
+}
+
+/// Where Redis is, with a password perhaps.
+///
+/// # Errors
+/// If it is no URL of Redis, or a character of the password ends it early.
+pub fn redis_url(raw: &str) -> Result<Secret, String> {
+    const SCHEMES: [&str; 4] = ["redis", "rediss", "redis+cluster", "redis+sentinel"];
+    let raw = raw.trim();
+    match raw.split_once("://") {
+        Some((scheme, rest)) if SCHEMES.contains(&scheme) && !rest.is_empty() => {
+            plain_login(rest)?;
+            if scheme.starts_with("redis+") || numbered(rest) {
+                Ok(Secret::new(raw))
+            } else {
+                Err("must end with the number of a database, such as /0, or with nothing".to_owned())
+            }
+        }
+        _ => Err("must begin with redis://, rediss://, redis+cluster:// or redis+sentinel://".to_owned()),
+    }
+}
+
+/// Whether what comes after the host is the number of a database, if there is something.
+fn numbered(rest: &str) -> bool {
+    let address = rest.split(['?', '#']).next().unwrap_or_default();
+    let place = address.rsplit_once('@').map_or(address, |(_, place)| place);
+    let number = place.split_once('/').map_or("", |(_, path)| path.trim_end_matches('/'));
+    number.is_empty() || number.parse::<u32>().is_ok()
+}
+
+/// Where PostgreSQL is, with a password perhaps.
+///
+/// # Errors
+/// As [`redis_url`].
+pub fn database_url(raw: &str) -> Result<Secret, String> {
+    let raw = raw.trim();
+    let rest = ["postgres://", "postgresql://"].iter().find_map(|scheme| raw.strip_prefix(scheme));
+    plain_login(rest.ok_or("must begin with postgres://")?)?;
+    Ok(Secret::new(raw))
+}
+
+/// Whether the user and the password in front of a host are written as a URL wants them (RFC 3986 §3.2.1). One that
+/// has an `@`, `/`, `?` or `#` in it is cut off there, and what comes after it is taken for the host: the server's
+/// refusal, or the resolver's, would be about that.
+fn plain_login(rest: &str) -> Result<(), String> {
+    // An address may be in the parameters, but not behind a fragment.
+    let parameters = rest.rfind('?').filter(|at| rest[*at..].contains('='));
+    let Some((login, _)) = rest[..parameters.unwrap_or(rest.len())].rsplit_once('@') else { return Ok(()) };
+    match login.chars().find(|c| matches!(c, '@' | '/' | '?' | '#')) {
+        None => Ok(()),
+        Some(c) => Err(format!(
+            "has a bare '{c}' in its user or password, which ends them there: write %{:02X} for it",
+            u32::from(c)
+        )),
+    }
 }
 
 fn url(raw: &str, schemes: &[&str]) -> Option<String> {

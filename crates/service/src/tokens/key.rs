@@ -27,6 +27,11 @@ pub enum KeyError {
     SmallRsa,
     #[error("is an EC key that is not on P-256, which ES256 needs")]
     Curve,
+    #[error(
+        "is a key of a pair, not a secret: with a public one everybody could sign tokens. The public key goes into \
+         JWT_PUBLIC_KEY_FILE"
+    )]
+    NoSecret,
 }
 
 /// Where the key for a token comes from. Today it is one key, known at start; a JWKS would be several, chosen by
@@ -45,11 +50,14 @@ impl KeySource {
     /// HS256 with a shared secret.
     ///
     /// # Errors
-    /// If it is empty.
+    /// If it is empty, or the text of a key that comes in pairs.
     pub fn from_secret(secret: &Secret) -> Result<Self, KeyError> {
         let bytes = secret.expose().as_bytes();
         if bytes.is_empty() {
             return Err(KeyError::Empty);
+        }
+        if is_of_a_pair(secret.expose()) {
+            return Err(KeyError::NoSecret);
         }
         Ok(Self::one(Algorithm::HS256, DecodingKey::from_secret(bytes)))
     }
@@ -90,4 +98,15 @@ impl KeySource {
     pub(super) fn choose(&self, header: &Header) -> Option<&Key> {
         (header.alg == self.0.algorithm).then_some(&*self.0)
     }
+}
+
+/// PEM (RFC 7468), OpenSSH's one line, or a JWK (RFC 7517) that is no octet sequence. Taken for a secret, the public half
+/// would let everybody sign who knows it: "algorithm confusion" (RFC 8725 §2.1), this time by configuration.
+fn is_of_a_pair(text: &str) -> bool {
+    let text = text.trim_start();
+    let jwk = serde_json::from_str::<serde_json::Value>(text).ok();
+    let kty = jwk.as_ref().and_then(|jwk| jwk.get("kty")?.as_str());
+    text.contains("-----BEGIN ")
+        || ["ssh-", "ecdsa-sha2-"].iter().any(|name| text.starts_with(name))
+        || kty.is_some_and(|kty| kty != "oct")
 }

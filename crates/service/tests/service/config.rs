@@ -150,7 +150,10 @@ fn a_wrong_value_names_its_variable_in_one_line_and_shows_no_secret() {
         ("KAFKA_BROKERS", &["kafka", "kafka:", ":9092", "a:1,,b:2", "a:1,", "kafka:x"]),
         ("KAFKA_SECURITY_PROTOCOL", &["tls", "sasl"]),
         ("KAFKA_SSL_CA_FILE", &["/nonexistent/ca.pem"]),
-        ("REDIS_URL", &["redis:6379", "http://hunter2@redis", "redis://", "hunter2"]),
+        (
+            "REDIS_URL",
+            &["redis:6379", "http://hunter2@redis", "redis://", "hunter2", "redis://r/zero", "redis://r/-1"],
+        ),
         ("JWT_JWKS_URL", &["https://id.example/jwks"]),
         ("VNODES", &["0", "1000", "65536", "-1", "1024.0", "many", "4294967296"]),
         ("LEASE_TTL_MS", &["499", "600001", "6s", "6,000", "-6000", "99999999999999999999"]),
@@ -251,6 +254,46 @@ fn a_public_key_file_is_read_and_checked() {
     );
     let jwks = with(&[("JWT_SECRET", ""), ("JWT_JWKS_URL", "https://id/jwks")]).unwrap_err().to_string();
     assert!(jwks.ends_with("not supported yet: use JWT_SECRET or JWT_PUBLIC_KEY_FILE"), "{jwks}");
+}
+
+#[test]
+fn an_error_names_the_variable_that_was_set() {
+    let (nonsense, pem) = (file("written.pem", "hunter2"), "-----BEGIN PUBLIC KEY-----");
+    let url = file("written-url", "http://hunter2@redis");
+    let table: &[(&str, &[(&str, &str)])] = &[
+        ("JWT_PUBLIC_KEY", &[("JWT_SECRET", ""), ("JWT_PUBLIC_KEY", "hunter2")]),
+        ("JWT_PUBLIC_KEY_FILE", &[("JWT_SECRET", ""), ("JWT_PUBLIC_KEY_FILE", &nonsense)]),
+        ("JWT_PUBLIC_KEY", &[("JWT_PUBLIC_KEY", pem)]),
+        ("REDIS_URL_FILE", &[("REDIS_URL", ""), ("REDIS_URL_FILE", &url)]),
+        // The other form is set, and empty: that is as if it were not.
+        ("JWT_PUBLIC_KEY", &[("JWT_SECRET", ""), ("JWT_PUBLIC_KEY", "x"), ("JWT_PUBLIC_KEY_FILE", " ")]),
+    ];
+    for (name, changes) in table {
+        let wrong = with(changes).unwrap_err();
+        assert_eq!(wrong.variable(), *name, "{wrong}");
+        assert!(wrong.to_string().starts_with(&format!("{name} ")), "{wrong}");
+    }
+}
+
+#[test]
+fn a_password_that_ends_early_is_explained() {
+    for (url, written) in [
+        ("redis://:sword@fish@redis:6379", "'@' in its user or password, which ends them there: write %40"),
+        ("redis://:sword/fish@redis:6379/0", "'/' in its user or password, which ends them there: write %2F"),
+        ("redis://roost:sword?fish@redis", "'?' in its user or password, which ends them there: write %3F"),
+        ("redis://roost:sword#fish@redis", "'#' in its user or password, which ends them there: write %23"),
+    ] {
+        let wrong = with(&[("REDIS_URL", url)]).unwrap_err().to_string();
+        assert!(wrong.contains(written) && !wrong.contains("fish"), "{wrong}");
+    }
+    for good in [
+        "redis://redis",
+        "redis://:sword%40fish%2F@redis:6379/3",
+        "redis://u:p@redis/1?protocol=resp3",
+        "redis://[::1]:1/",
+    ] {
+        assert!(with(&[("REDIS_URL", good)]).is_ok(), "{good}");
+    }
 }
 
 #[test]
