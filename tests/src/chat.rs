@@ -114,7 +114,8 @@ impl Chat {
             }
         }
         chat.judge_order(ledger);
-        let there: BTreeSet<&str> = chat.places.values().map(String::as_str).collect();
+        let second = chat.flaws.two_in_one.iter().filter_map(|flaw| flaw.id.as_deref());
+        let there: BTreeSet<&str> = chat.places.values().map(String::as_str).chain(second).collect();
         let acked = ledger.sent.iter().filter(|(_, s)| s.acked.is_some());
         let lost = acked.filter(|(id, _)| !there.contains(id.as_str()));
         chat.flaws.lost = lost.map(|(id, _)| Flaw::of(id, "it is not in chat_events")).collect();

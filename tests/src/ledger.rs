@@ -161,9 +161,11 @@ impl Ledger {
         (n, id)
     }
 
-    /// When this was given to the SDK, for a user or for a room.
+    /// When this was given to the SDK, for a user or for a room; of what nobody sent, when it was first shown.
     pub fn when(&self, id: &str) -> Option<Instant> {
-        self.sent.get(id).map(|s| s.at).or_else(|| Some(self.published.get(id)?.at))
+        let published = || Some(self.published.get(id)?.at);
+        let shown = || self.arrived.iter().find(|a| a.id == id).map(|a| a.at);
+        self.sent.get(id).map(|s| s.at).or_else(published).or_else(shown)
     }
 
     /// How many confirmed messages, of those given to the SDK since `since`, have not arrived.
