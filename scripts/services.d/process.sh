@@ -53,6 +53,19 @@ give_up() {
   die "$2"
 }
 
+# The last of its threads, which may end after its main one, has its ports until then.
+await_threads() {
+  local tenths
+  local -a threads
+  for ((tenths = 0; tenths < STOP_S * 10; tenths++)); do
+    threads=(/proc/"$1"/task/*)
+    if ((${#threads[@]} < 2)) && ! living_thread "${threads[0]}"; then return; fi
+    sleep 0.1
+  done
+}
+
+living_thread() { grep -qv ") Z " "$1/stat" 2>/dev/null; }
+
 stop_process() {
   local name=$1 pid signal=TERM tenths
   if pid=$(local_pid "$name"); then
@@ -70,6 +83,7 @@ stop_process() {
     else
       say "$name stopped"
     fi
+    await_threads "$pid"
   fi
   rm -f "$STATE/$name"/{pid,since,port}
 }

@@ -1,6 +1,7 @@
 //! What `chat_events` must say, given what users sent and saw.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
 
 use roost_backend::log::{LogRecord, Position};
 use roost_client::Message;
@@ -9,7 +10,10 @@ use serde_json::Value;
 
 use crate::history::Place;
 use crate::ledger::{Flaw, Ledger};
-use crate::processes::vnode_of;
+use crate::processes::VNODES;
+
+/// The kind of what users send.
+const MESSAGE: &str = "message";
 
 /// What is in `chat_events`.
 #[derive(Debug, Default)]
@@ -19,8 +23,19 @@ pub struct Chat {
     pub copies: Vec<Position>,
     /// How many a stream had at most.
     pub generations: usize,
-    /// Where each message is: user, generation and offset, in this order.
+    /// Where each message is: stream, generation and offset, in this order.
     places: BTreeMap<(usize, Place), String>,
+}
+
+/// What a message is called here: its id, and for receipts and results, whose ids are not their senders', all that makes
+/// them one.
+pub fn shown_id(m: &Message) -> String {
+    if m.kind == MESSAGE { m.id.to_string() } else { format!("{}/{}/{}", m.kind, m.from, m.id) }
+}
+
+/// Whether this is a receipt or a result: nothing that a user of a test sent. No id of a message has a slash.
+pub fn is_nobodys(id: &str) -> bool {
+    id.contains('/')
 }
 
 /// What is wrong with it.
@@ -39,6 +54,12 @@ pub struct ChatFlaws {
 }
 
 impl ChatFlaws {
+    /// Of whatever kind.
+    pub fn all(self) -> impl Iterator<Item = Flaw> {
+        let Self { lost, doubled, two_in_one, disordered, other } = self;
+        [lost, doubled, two_in_one, disordered, other].into_iter().flatten()
+    }
+
     /// # Panics
     /// If there are any.
     pub fn refuse(&self) {
@@ -48,28 +69,33 @@ impl ChatFlaws {
 }
 
 impl Chat {
-    /// Judges the records by the ledger.
+    /// Judges the inboxes of these users by the ledger.
     ///
     /// # Panics
     /// If a record is not what is documented.
     pub fn judge(records: &[LogRecord], names: &[String], ledger: &Ledger) -> Self {
+        let inboxes: Vec<String> = names.iter().map(|name| format!("user:{name}")).collect();
+        Self::of_streams(records, &inboxes, names, ledger)
+    }
+
+    /// Judges these streams, each of which the ledger has as a receiver; `names` are those of the senders.
+    ///
+    /// # Panics
+    /// If a record is not what is documented.
+    pub fn of_streams(records: &[LogRecord], streams: &[String], names: &[String], ledger: &Ledger) -> Self {
         let mut chat = Self::default();
-        let users: BTreeMap<&str, usize> = names.iter().map(String::as_str).zip(0..).collect();
+        let streams: BTreeMap<&str, usize> = streams.iter().map(String::as_str).zip(0..).collect();
         let mut payloads: BTreeMap<(usize, Place), &[u8]> = BTreeMap::new();
         for record in records {
             let m: Message = serde_json::from_slice(&record.payload).expect("chat_events has messages");
             assert_eq!(record.key, m.stream.as_str().as_bytes(), "the key of chat_events is the stream");
-            let user = m.stream.user().expect("an inbox").to_string();
-            // The nodes' own.
-            if user.starts_with("roost.canary.") {
-                continue;
-            }
-            let partition = u32::from(vnode_of(&user)) % PARTITIONS;
-            assert_eq!(record.position.partition, partition, "the partition of {user}");
             // Nodes have canaries, who write to themselves.
-            let Some(to) = users.get(user.as_str()).copied() else { continue };
+            let Some(to) = streams.get(m.stream.as_str()).copied() else { continue };
+            let vnode = roost_ring::vnode_of_stream(&m.stream, u32::from(VNODES));
+            let partition = u32::from(vnode.0) % PARTITIONS;
+            assert_eq!(record.position.partition, partition, "the partition of {}", m.stream);
             let place = (to, (m.generation.0, m.offset.0));
-            let id = m.id.to_string();
+            let id = shown_id(&m);
             match payloads.get(&place) {
                 Some(first) if *first == record.payload => chat.copies.push(record.position),
                 Some(_) => {
@@ -88,7 +114,8 @@ impl Chat {
             }
         }
         chat.judge_order(ledger);
-        let there: BTreeSet<&str> = chat.places.values().map(String::as_str).collect();
+        let second = chat.flaws.two_in_one.iter().filter_map(|flaw| flaw.id.as_deref());
+        let there: BTreeSet<&str> = chat.places.values().map(String::as_str).chain(second).collect();
         let acked = ledger.sent.iter().filter(|(_, s)| s.acked.is_some());
         let lost = acked.filter(|(id, _)| !there.contains(id.as_str()));
         chat.flaws.lost = lost.map(|(id, _)| Flaw::of(id, "it is not in chat_events")).collect();
@@ -125,7 +152,7 @@ impl Chat {
 
     /// Where readers were not shown what the log has: another message at a place, or none at one between two that
     /// they were shown. A message that came again in a new generation is shown once (core rule 32).
-    fn shown_otherwise(&self, ledger: &Ledger) -> Vec<Flaw> {
+    pub fn shown_otherwise(&self, ledger: &Ledger) -> Vec<Flaw> {
         let mut other = Vec::new();
         let mut last: BTreeMap<usize, Place> = BTreeMap::new();
         let mut shown: BTreeSet<(usize, &str)> = BTreeSet::new();
@@ -155,11 +182,13 @@ impl Chat {
     }
 
     /// What is in the log, was not shown to its reader, and is not in what the reader was told to read there (P5).
-    /// For users that were connected before the first message and after the last.
-    pub fn skipped(&self, ledger: &Ledger) -> Vec<Flaw> {
+    /// For readers that were connected before the first message and after the last: those of these streams.
+    pub fn skipped(&self, ledger: &Ledger, streams: Range<usize>) -> Vec<Flaw> {
         let shown: BTreeSet<(usize, &str)> = ledger.arrived.iter().map(|a| (a.user, a.id.as_str())).collect();
         let silent = self.places.iter().filter(|((user, place), id)| {
-            !shown.contains(&(*user, id.as_str())) && !covered(ledger, *user, *place)
+            streams.contains(user)
+                && !shown.contains(&(*user, id.as_str()))
+                && !covered(ledger, *user, *place)
         });
         let flaw = |((user, place), id): (&(usize, Place), &String)| {
             Flaw::of(id, format!("at {place:?} of {user}: neither shown nor told"))

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use crate::chat::is_nobodys;
 use crate::history::{History, Place, What};
 
 /// One message, from the moment the application gave it to the SDK.
@@ -14,10 +15,23 @@ pub struct Sent {
     pub to: usize,
     /// 1, 2, 3… of this sender to this receiver.
     pub n: u64,
+    /// The sender wants to be told what becomes of it.
+    pub receipt: bool,
     pub at: Instant,
     pub acked: Option<Instant>,
     /// For the first time.
     pub arrived: Option<Instant>,
+}
+
+/// One message to a room.
+#[derive(Debug, Clone)]
+pub struct Published {
+    pub from: usize,
+    pub room: String,
+    /// 1, 2, 3… of this user in this room.
+    pub n: u64,
+    pub at: Instant,
+    pub acked: Option<Instant>,
 }
 
 /// One message that the SDK handed to the application.
@@ -45,6 +59,8 @@ pub struct Missed {
 pub struct Ledger {
     /// By message id.
     pub sent: BTreeMap<String, Sent>,
+    /// By message id.
+    pub published: BTreeMap<String, Published>,
     pub arrived: Vec<Arrived>,
     /// Connections won (true) and lost.
     pub states: Vec<(Instant, usize, bool)>,
@@ -109,13 +125,18 @@ impl Ledger {
     /// This happened then. What has to do with the cluster alone changes nothing.
     pub fn apply(&mut self, at: Instant, what: What) {
         match what {
-            What::Sent { id, from, to, n } => {
+            What::Sent { id, from, to, n, receipt } => {
                 self.last_n.insert((from, to), n);
-                self.sent.insert(id, Sent { from, to, n, at, acked: None, arrived: None });
+                self.sent.insert(id, Sent { from, to, n, receipt, at, acked: None, arrived: None });
+            }
+            What::Published { id, user, room, n } => {
+                self.published.insert(id, Published { from: user, room, n, at, acked: None });
             }
             What::Acked { id } => {
                 if let Some(sent) = self.sent.get_mut(&id) {
                     sent.acked = Some(at);
+                } else if let Some(published) = self.published.get_mut(&id) {
+                    published.acked = Some(at);
                 }
             }
             What::Repeated { .. } => self.repeated += 1,
@@ -133,11 +154,18 @@ impl Ledger {
     }
 
     /// Notes the next message of one to another, under an id that begins with `prefix`; its number and its id.
-    pub fn send(&mut self, prefix: &str, from: usize, to: usize) -> (u64, String) {
+    pub fn send(&mut self, prefix: &str, from: usize, to: usize, receipt: bool) -> (u64, String) {
         let n = self.last_n.get(&(from, to)).unwrap_or(&0) + 1;
         let id = format!("{prefix}-{to}-{n}");
-        self.note(What::Sent { id: id.clone(), from, to, n });
+        self.note(What::Sent { id: id.clone(), from, to, n, receipt });
         (n, id)
+    }
+
+    /// When this was given to the SDK, for a user or for a room; of what nobody sent, when it was first shown.
+    pub fn when(&self, id: &str) -> Option<Instant> {
+        let published = || Some(self.published.get(id)?.at);
+        let shown = || self.arrived.iter().find(|a| a.id == id).map(|a| a.at);
+        self.sent.get(id).map(|s| s.at).or_else(published).or_else(shown)
     }
 
     /// How many confirmed messages, of those given to the SDK since `since`, have not arrived.
@@ -156,6 +184,7 @@ impl Ledger {
     pub fn flaws(&self, since: Instant) -> Flaws {
         let mut flaws = Flaws::default();
         let mut seen: BTreeSet<&str> = BTreeSet::new();
+        let mut others: BTreeSet<(usize, &str)> = BTreeSet::new();
         let mut last_n: BTreeMap<(usize, usize), u64> = BTreeMap::new();
         let mut last_cursor: BTreeMap<usize, (u64, u64)> = BTreeMap::new();
         for a in &self.arrived {
@@ -165,6 +194,12 @@ impl Ledger {
             {
                 let what = format!("inbox of {}: {cursor:?} after {last:?}", a.user);
                 flaws.disordered.push(Flaw::of(&a.id, what));
+            }
+            if is_nobodys(&a.id) {
+                if !others.insert((a.user, &a.id)) {
+                    flaws.doubled.push(Flaw::of(&a.id, format!("shown again at {cursor:?}")));
+                }
+                continue;
             }
             let Some(s) = self.sent.get(&a.id).filter(|s| s.to == a.user) else {
                 let what = format!("it came to {}, who was not meant", a.user);

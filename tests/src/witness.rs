@@ -89,6 +89,17 @@ async fn ends(log: &KafkaLog, topic: &str) -> Vec<u64> {
 /// # Panics
 /// If a record is not what is documented, or two of one `(vnode, epoch, seq)` differ.
 pub fn statuses(records: &[LogRecord]) -> BTreeMap<String, Vec<StatusEvent>> {
+    let (of_user, differing) = statuses_and_differing(records);
+    assert!(differing.is_empty(), "two status events with one number: {differing:?}");
+    of_user
+}
+
+/// The same, and the users of records whose `(vnode, epoch, seq)` another record had before.
+///
+/// # Panics
+/// If a record is not what is documented.
+pub fn statuses_and_differing(records: &[LogRecord]) -> (BTreeMap<String, Vec<StatusEvent>>, Vec<String>) {
+    let mut differing = Vec::new();
     let mut unique: BTreeMap<(u16, u64, u64), &LogRecord> = BTreeMap::new();
     let mut of_user: BTreeMap<String, Vec<StatusEvent>> = BTreeMap::new();
     for record in records {
@@ -99,13 +110,15 @@ pub fn statuses(records: &[LogRecord]) -> BTreeMap<String, Vec<StatusEvent>> {
         assert_eq!(event.vnode.0, vnode_of(&user), "the vnode of {user}");
         assert_eq!(event.last_seen.is_some(), event.status == Status::Offline, "{event:?}");
         if let Some(first) = unique.insert((event.vnode.0, event.epoch.0, event.seq.0), record) {
-            assert_eq!(first.payload, record.payload, "two status events with one number");
-            continue;
+            if first.payload == record.payload {
+                continue;
+            }
+            differing.push(user.clone());
         }
         of_user.entry(user).or_default().push(event);
     }
     for events in of_user.values_mut() {
         events.sort_by_key(|event| (event.epoch, event.seq));
     }
-    of_user
+    (of_user, differing)
 }

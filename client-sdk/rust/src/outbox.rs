@@ -212,9 +212,18 @@ impl Outbox {
         waiters.into_iter().map(|ticket| (ticket, Err(SendError::Left))).collect()
     }
 
-    /// Forgets the event of this id; gives who waits for its result.
+    /// Gives who waits for the result of this event. It is forgotten, unless it was written and has no answer yet: of one
+    /// whose answer is `unknown` the server wants the repeat before it takes any later event.
     pub(crate) fn withdraw_event(&mut self, id: &MessageId) -> Vec<Ticket> {
-        self.withdraw(|p| p.command.id == *id && matches!(p.command.what, What::Event(_)))
+        let Some(seq) = self.by_id.get(id).copied() else { return Vec::new() };
+        let event = self.pending.get_mut(&seq).filter(|p| matches!(p.command.what, What::Event(_)));
+        let Some(p) = event else { return Vec::new() };
+        let waiters: Vec<Ticket> = std::mem::take(&mut p.waiters).into_iter().map(|w| w.0).collect();
+        self.waiters -= waiters.len();
+        if p.stage == Stage::Stored || p.first_written_ms.is_none() {
+            self.remove(seq);
+        }
+        waiters
     }
 
     fn withdraw(&mut self, unwanted: impl Fn(&Pending) -> bool) -> Vec<Ticket> {
@@ -261,6 +270,8 @@ impl Outbox {
         }
         if let Some(p) = self.pending.get_mut(&seq).filter(|p| matches!(p.command.what, What::Event(_)))
             && result.is_ok()
+            // Who waited has the result already if it came before.
+            && !p.waiters.is_empty()
         {
             let (lane, before) = (p.command.lane.clone(), std::mem::replace(&mut p.stage, Stage::Stored));
             self.leave_lane(&lane, seq, before);

@@ -36,7 +36,7 @@ use self::gauges::{Gauges, Peak};
 use self::pairs::{PAIRS, Pairs, Report};
 use self::peer::Door;
 use self::round::Round;
-use super::measure::{ONE_ADDRESS, cluster};
+use super::measure::{cluster, one_address};
 use super::options::Options;
 use super::outside::Outside;
 use super::scene::NODES;
@@ -197,7 +197,8 @@ impl Arena {
         // What an earlier cluster kept is none of this one's.
         let () = cmd("FLUSHALL").query_async(&mut redis).await?;
         let (undelivered_after, ms) = if options.short { UNDELIVERED_AFTER_SHORT } else { UNDELIVERED_AFTER };
-        let vars = vec![ONE_ADDRESS, ("OPEN_ROOMS", "true"), ("UNDELIVERED_AFTER_MS", ms)];
+        let vars =
+            vec![one_address(), ("OPEN_ROOMS", "true".to_owned()), ("UNDELIVERED_AFTER_MS", ms.to_owned())];
         // The times of the product: a lease that is shorter would be missed for other reasons.
         let options = Options { scale: 1.0, ..options.clone() };
         let mut cluster = cluster(&options, ClusterSetup { vars, ..options.cluster() }).await?;

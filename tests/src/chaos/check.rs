@@ -1,19 +1,26 @@
 //! Judges a run by what it left: the history, and the topics as files. Needs no cluster and nobody's word.
 
+mod inbox;
+mod rooms;
+mod watchers;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::time::Duration;
 
 use anyhow::ensure;
 use roost_backend::log::{LogRecord, Position};
-use roost_proto::events::{CHAT_EVENTS, Status, USER_STATUS_EVENTS};
+use roost_proto::events::{CHAT_EVENTS, CLIENT_EVENTS, Status, UNDELIVERED_EVENTS, USER_STATUS_EVENTS};
 use tokio::time::Instant;
 
 use super::{HISTORY, dump};
 use crate::chat::Chat;
-use crate::history::{Line, What, read};
+use crate::history::{Line, Made, What, read};
 use crate::ledger::{Flaw, Ledger};
-use crate::witness::statuses;
+use crate::witness::statuses_and_differing;
+
+/// Around a fault: for what is said a moment after it was taken, and for the last of those that come back.
+const CALM: Duration = Duration::from_secs(2);
 
 /// What one fault came to, all its rounds together.
 #[derive(Debug, Default)]
@@ -37,6 +44,18 @@ pub struct Row {
     pub copies: usize,
     /// How often a user was told to read the history.
     pub told: usize,
+    /// What was published to rooms and confirmed, and what is wrong there.
+    pub published: usize,
+    pub rooms: usize,
+    /// Of whom a watcher was told something else than is true, long after.
+    pub watchers: usize,
+    pub receipts_asked: usize,
+    pub receipts: usize,
+    pub events_asked: usize,
+    pub events: usize,
+    /// Messages to users who never come, and what is wrong with reports.
+    pub reports_due: usize,
+    pub undelivered: usize,
 }
 
 /// What a run came to.
@@ -59,13 +78,19 @@ struct Round {
     since: Instant,
     outage: bool,
     affected: Vec<usize>,
+    recovered: Option<Instant>,
 }
 
 /// Everything that was read, before it is judged.
 struct Case {
     names: Vec<String>,
+    made: Made,
     ledger: Ledger,
     rounds: BTreeMap<usize, Round>,
+    /// When Redis may have lost what it took in, and the round.
+    lost: Vec<(Instant, usize)>,
+    zero: Instant,
+    end: Instant,
     verdict: Verdict,
 }
 
@@ -76,7 +101,8 @@ struct Case {
 pub fn check(dir: &Path) -> anyhow::Result<Verdict> {
     let lines = read(&dir.join(HISTORY))?;
     let mut case = Case::replay(&lines)?;
-    let logged = Chat::judge(&dump::read(dir, CHAT_EVENTS)?, &case.names, &case.ledger);
+    let chat = dump::read(dir, CHAT_EVENTS)?;
+    let logged = Chat::judge(&chat, &case.names, &case.ledger);
     let unfinished: BTreeSet<usize> = case.rounds.keys().copied().collect();
     let settled: BTreeSet<usize> = lines.iter().filter_map(|line| settled(&line.what)).collect();
     for round in unfinished.difference(&settled) {
@@ -84,7 +110,7 @@ pub fn check(dir: &Path) -> anyhow::Result<Verdict> {
     }
     case.count_messages();
     let seen = case.ledger.flaws(case.start());
-    let skipped = logged.skipped(&case.ledger);
+    let skipped = logged.skipped(&case.ledger, 0..case.names.len() - case.made.absent);
     // What arrived nowhere is lost if it is in no log, or if nobody was told to look there.
     let lost = logged.flaws.lost.iter().chain(&skipped);
     case.charge("lost", lost, |row| &mut row.lost);
@@ -96,6 +122,12 @@ pub fn check(dir: &Path) -> anyhow::Result<Verdict> {
     case.charge("refused", refused.iter(), |row| &mut row.refused);
     case.count_copies(&lines, &logged.copies);
     case.judge_presence(&lines, &dump::read(dir, USER_STATUS_EVENTS)?);
+    rooms::judge(&mut case, &lines, &chat);
+    watchers::judge(&mut case, &lines);
+    let inboxes = inbox::Inboxes::read(&chat);
+    inbox::receipts(&mut case, &lines, &inboxes);
+    inbox::events(&mut case, &lines, &inboxes, &dump::read_if_there(dir, CLIENT_EVENTS)?);
+    inbox::undelivered(&mut case, &inboxes, &dump::read_if_there(dir, UNDELIVERED_EVENTS)?);
     case.time_recovery();
     Ok(case.verdict)
 }
@@ -116,21 +148,35 @@ impl Case {
         let zero = Instant::now();
         let mut case = Self {
             names: Vec::new(),
+            made: Made::default(),
             ledger: Ledger::default(),
             rounds: BTreeMap::new(),
+            lost: Vec::new(),
+            zero,
+            end: zero,
             verdict: Verdict::default(),
         };
         for Line { at_us, what } in lines {
             let at = zero + Duration::from_micros(*at_us);
+            case.end = at;
             match what {
-                What::Run { seed, settings, names } => {
+                What::Run { seed, settings, names, made } => {
                     case.names.clone_from(names);
+                    case.made.clone_from(made);
                     (case.verdict.seed, case.verdict.settings) = (*seed, settings.clone());
                 }
                 What::Began { round, fault, affected, .. } => {
                     let (fault, affected) = (fault.clone(), affected.clone());
                     case.verdict.rows.entry(fault.clone()).or_default().runs += 1;
-                    let begun = Round { fault, began: at, ended: at, since: at, outage: false, affected };
+                    let begun = Round {
+                        fault,
+                        began: at,
+                        ended: at,
+                        since: at,
+                        outage: false,
+                        affected,
+                        recovered: None,
+                    };
                     case.rounds.insert(*round, begun);
                 }
                 What::Outage { round } => case.in_round(*round, |round| round.outage = true),
@@ -140,7 +186,16 @@ impl Case {
                         round.since = at;
                     }
                 }),
+                What::DataLost { round, back_ms } => {
+                    let since = at.checked_sub(Duration::from_millis(*back_ms)).unwrap_or(zero);
+                    case.lost.push((since, *round));
+                }
+                What::Excluded { user, from, why } => {
+                    let what = format!("{user} is shut out of {from}: {why}");
+                    case.flaw_at(at, "refused", what, |row| &mut row.refused);
+                }
                 What::Recovered { round, missing } => {
+                    case.in_round(*round, |round| round.recovered = Some(at));
                     if let Some(row) = case.row_of(*round) {
                         row.unrecovered += missing.len();
                     }
@@ -183,6 +238,42 @@ impl Case {
         self.verdict.rows.entry(fault).or_default()
     }
 
+    fn instant(&self, line: &Line) -> Instant {
+        self.zero + Duration::from_micros(line.at_us)
+    }
+
+    /// Whether Redis may have lost, in this time, what waited there.
+    fn excused(&self, from: Instant, to: Instant) -> bool {
+        let until = |round: &usize| {
+            let round = self.rounds.get(round)?;
+            Some(round.recovered.unwrap_or(self.end).max(round.ended))
+        };
+        self.lost.iter().any(|(since, round)| *since <= to && until(round).is_none_or(|until| from <= until))
+    }
+
+    /// Whether nothing was wrong with the cluster in this time, nor a moment before or after.
+    fn is_calm(&self, from: Instant, to: Instant) -> bool {
+        self.rounds.values().all(|round| {
+            let until = round.recovered.unwrap_or(self.end);
+            to + CALM < round.began || until + CALM < from
+        })
+    }
+
+    /// Something that must not be, and that belongs to the fault of this moment.
+    fn flaw_at(&mut self, at: Instant, kind: &str, what: String, count: fn(&mut Row) -> &mut usize) {
+        let round = self.round_at(at).map(|(round, _)| round);
+        self.verdict.flaws.push(format!("round {round:?}: {kind}: {what}"));
+        *count(self.row_at(at)) += 1;
+    }
+
+    /// The same of a round.
+    fn flaw_in(&mut self, round: usize, kind: &str, what: String, count: fn(&mut Row) -> &mut usize) {
+        self.verdict.flaws.push(format!("round {round}: {kind}: {what}"));
+        if let Some(row) = self.row_of(round) {
+            *count(row) += 1;
+        }
+    }
+
     fn start(&self) -> Instant {
         self.ledger.sent.values().map(|s| s.at).min().unwrap_or_else(Instant::now)
     }
@@ -194,6 +285,9 @@ impl Case {
             row.messages += 1;
             row.acked += usize::from(acked);
         }
+        let published: Vec<Instant> =
+            self.ledger.published.values().filter(|p| p.acked.is_some()).map(|p| p.at).collect();
+        published.into_iter().for_each(|at| self.row_at(at).published += 1);
         for at in self.ledger.missed.iter().map(|missed| missed.at).collect::<Vec<_>>() {
             self.row_at(at).told += 1;
         }
@@ -206,10 +300,9 @@ impl Case {
         count: fn(&mut Row) -> &mut usize,
     ) {
         for flaw in flaws {
-            let at = flaw.id.as_ref().and_then(|id| Some(self.ledger.sent.get(id)?.at));
-            let round = at.and_then(|at| Some(self.round_at(at)?.0));
-            self.verdict.flaws.push(format!("round {round:?}: {kind}: {:?}: {}", flaw.id, flaw.what));
-            *count(self.row_at(at.unwrap_or_else(|| self.start()))) += 1;
+            let sent = flaw.id.as_ref().and_then(|id| self.ledger.when(id));
+            let what = format!("{:?}: {}", flaw.id, flaw.what);
+            self.flaw_at(sent.unwrap_or_else(|| self.start()), kind, what, count);
         }
     }
 
@@ -230,12 +323,19 @@ impl Case {
 
     /// At the end of each round: `/presence`, and the last status event of each user up to there.
     fn judge_presence(&mut self, lines: &[Line], events: &[LogRecord]) {
+        let mut differing_before = 0;
         for line in lines {
             let What::Settled { round, online, offline, wrong, status_ends, .. } = &line.what else {
                 continue;
             };
             let before = |record: &&LogRecord| is_before(record.position, status_ends);
-            let published = statuses(&events.iter().filter(before).cloned().collect::<Vec<_>>());
+            let (published, differing) =
+                statuses_and_differing(&events.iter().filter(before).cloned().collect::<Vec<_>>());
+            for user in &differing[differing_before.min(differing.len())..] {
+                let what = format!("{user}: its number in user_status_events is another event's");
+                self.flaw_in(*round, "presence", what, |row| &mut row.presence);
+            }
+            differing_before = differing.len();
             let truth = online.iter().map(|user| (user, Status::Online));
             let truth = truth.chain(offline.iter().map(|user| (user, Status::Offline)));
             let mut flaws: BTreeMap<&String, String> =

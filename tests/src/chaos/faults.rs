@@ -38,10 +38,14 @@ pub enum Fault {
     RedisStopped,
     RedisRestartedEmpty,
     RedisRestartedOld,
+    ResyncOld,
     RedisFlushed,
     KafkaStopped,
     KafkaFrozen,
     KafkaRestarted,
+    BrokerKilled,
+    BrokerStopped,
+    BrokerFrozen,
     CoordinatorsDead,
     LeaderFrozen,
     Twin,
@@ -53,7 +57,7 @@ pub enum Fault {
 }
 
 impl Fault {
-    pub const ALL: [Self; 19] = [
+    pub const ALL: [Self; 23] = [
         Self::NodeTerm,
         Self::NodeKill,
         Self::SuccessorKilled,
@@ -61,10 +65,14 @@ impl Fault {
         Self::RedisStopped,
         Self::RedisRestartedEmpty,
         Self::RedisRestartedOld,
+        Self::ResyncOld,
         Self::RedisFlushed,
         Self::KafkaStopped,
         Self::KafkaFrozen,
         Self::KafkaRestarted,
+        Self::BrokerKilled,
+        Self::BrokerStopped,
+        Self::BrokerFrozen,
         Self::CoordinatorsDead,
         Self::LeaderFrozen,
         Self::Twin,
@@ -93,10 +101,14 @@ impl Fault {
             Self::RedisStopped => "redis_stopped",
             Self::RedisRestartedEmpty => "redis_restarted_empty",
             Self::RedisRestartedOld => "redis_restarted_old",
+            Self::ResyncOld => "resync_old",
             Self::RedisFlushed => "redis_flushed",
             Self::KafkaStopped => "kafka_stopped",
             Self::KafkaFrozen => "kafka_frozen",
             Self::KafkaRestarted => "kafka_restarted",
+            Self::BrokerKilled => "broker_killed",
+            Self::BrokerStopped => "broker_stopped",
+            Self::BrokerFrozen => "broker_frozen",
             Self::CoordinatorsDead => "coordinators_dead",
             Self::LeaderFrozen => "leader_frozen",
             Self::Twin => "twin",
@@ -106,6 +118,10 @@ impl Fault {
             Self::ReconnectStorm => "reconnect_storm",
             Self::PoisonRecord => "poison_record",
         }
+    }
+
+    pub fn needs_three_brokers(self) -> bool {
+        matches!(self, Self::BrokerKilled | Self::BrokerStopped | Self::BrokerFrozen)
     }
 
     /// For the reader of a table.
@@ -120,10 +136,16 @@ impl Fault {
             Self::RedisStopped => "SIGSTOP to Redis for an outage, then SIGCONT",
             Self::RedisRestartedEmpty => "SIGKILL to Redis; started without data",
             Self::RedisRestartedOld => "SIGKILL to Redis; started with its files of some seconds before",
+            Self::ResyncOld => {
+                "Redis made the replica of a server with its files of some seconds before, and a primary again"
+            }
             Self::RedisFlushed => "FLUSHALL",
             Self::KafkaStopped => "Kafka stopped in order for an outage, then started",
             Self::KafkaFrozen => "SIGSTOP to Kafka for an outage, then SIGCONT",
             Self::KafkaRestarted => "Kafka stopped in order and started at once",
+            Self::BrokerKilled => "SIGKILL to one of three brokers; started again after an outage",
+            Self::BrokerStopped => "one of three brokers stopped in order; started again after an outage",
+            Self::BrokerFrozen => "SIGSTOP to one of three brokers for an outage, then SIGCONT",
             Self::CoordinatorsDead => "SIGKILL to all coordinators; started again after two outages",
             Self::LeaderFrozen => "SIGSTOP to the leading coordinator for 2.5 leases, then SIGCONT",
             Self::Twin => "a second process with the NODE_ID of a living one",
@@ -172,17 +194,23 @@ impl Scene<'_> {
             Fault::KafkaFrozen => self.frozen(Service::Kafka, outage).await?,
             Fault::RedisRestartedEmpty => {
                 self.outage_begins("");
+                self.data_lost(outage);
                 self.stage.outside.restart_redis_empty().await?;
                 self.outage_ends();
             }
             Fault::RedisRestartedOld => self.redis_restarted_old().await?,
+            Fault::ResyncOld => self.resync_old().await?,
             Fault::RedisFlushed => {
                 self.begins("", self.everybody());
+                self.data_lost(outage);
                 self.stage.cluster.redis::<()>(&cmd("FLUSHALL")).await;
                 self.ends();
             }
             Fault::KafkaStopped => self.kafka_away(outage).await?,
             Fault::KafkaRestarted => self.kafka_away(Duration::ZERO).await?,
+            Fault::BrokerKilled => self.broker_away("KILL", outage).await?,
+            Fault::BrokerStopped => self.broker_away("", outage).await?,
+            Fault::BrokerFrozen => self.broker_frozen(outage).await?,
             Fault::CoordinatorsDead => self.coordinators_dead(2 * outage).await,
             Fault::LeaderFrozen => self.leader_frozen(frozen).await?,
             Fault::Twin => self.twin().await?,
@@ -260,8 +288,48 @@ impl Scene<'_> {
         let age = self.options.outage().mul_f64(self.rng.random_range(0.1..0.4));
         sleep(age).await;
         self.outage_begins(format!("{age:.1?} old"));
+        self.data_lost(2 * age);
         self.stage.outside.restart_redis_with_snapshot().await?;
         self.outage_ends();
+        Ok(())
+    }
+
+    async fn resync_old(&mut self) -> anyhow::Result<()> {
+        self.stage.outside.keep_snapshot()?;
+        let age = self.options.outage().mul_f64(self.rng.random_range(0.1..0.4));
+        sleep(age).await;
+        self.outage_begins(format!("{age:.1?} old"));
+        self.data_lost(2 * age);
+        self.stage.outside.resync_redis_with_snapshot().await?;
+        self.outage_ends();
+        Ok(())
+    }
+
+    fn broker(&mut self) -> Service {
+        Service::Broker(self.rng.random_range(0..3))
+    }
+
+    /// Killed, or stopped in order.
+    async fn broker_away(&mut self, signal: &str, time: Duration) -> anyhow::Result<()> {
+        let broker = self.broker();
+        self.begins(format!("{broker:?}"), self.everybody());
+        match signal {
+            "" => self.stage.outside.down(broker).await?,
+            signal => self.stage.outside.signal(broker, signal).await?,
+        }
+        sleep(time).await;
+        self.stage.outside.up(broker).await?;
+        self.ends();
+        Ok(())
+    }
+
+    async fn broker_frozen(&mut self, time: Duration) -> anyhow::Result<()> {
+        let broker = self.broker();
+        self.begins(format!("{broker:?}"), self.everybody());
+        self.stage.outside.signal(broker, "STOP").await?;
+        sleep(time).await;
+        self.stage.outside.signal(broker, "CONT").await?;
+        self.ends();
         Ok(())
     }
 
@@ -328,10 +396,10 @@ impl Scene<'_> {
         let refused = self.rng.random();
         let affected = self.users_of(GATED).await;
         self.begins(format!("{GATED}, {}", if refused { "refused" } else { "silent" }), affected);
-        let gates = [&self.stage.redis_gates[GATED], &self.stage.kafka_gate];
-        gates.iter().for_each(|gate| if refused { gate.cut() } else { gate.shut() });
+        let gates = || std::iter::once(&self.stage.redis_gates[GATED]).chain(&self.stage.kafka_gates);
+        gates().for_each(|gate| if refused { gate.cut() } else { gate.shut() });
         sleep(self.options.lease() + self.options.grace()).await;
-        gates.iter().for_each(|gate| gate.restore());
+        gates().for_each(|gate| gate.restore());
         self.ends();
     }
 

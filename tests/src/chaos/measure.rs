@@ -39,7 +39,9 @@ const BEFORE: Duration = Duration::from_secs(20);
 const AFTER: Duration = Duration::from_secs(2);
 
 /// Thousands of clients have thousands of addresses, and here they have one, whose rate is limited.
-pub(super) const ONE_ADDRESS: (&str, &str) = ("HANDSHAKES_PER_S", "0");
+pub(super) fn one_address() -> (&'static str, String) {
+    ("HANDSHAKES_PER_S", "0".to_owned())
+}
 
 /// Three nodes, settled, on services of this run.
 pub(super) async fn cluster(options: &Options, setup: ClusterSetup) -> anyhow::Result<Cluster> {
@@ -145,7 +147,8 @@ async fn shown(
 /// # Errors
 /// If something is not to be measured.
 pub async fn drain(options: &Options) -> anyhow::Result<()> {
-    let mut cluster = cluster(options, ClusterSetup { vars: vec![ONE_ADDRESS], ..options.cluster() }).await?;
+    let mut cluster =
+        cluster(options, ClusterSetup { vars: vec![one_address()], ..options.cluster() }).await?;
     let ring = cluster.settled().await;
     let wanted = [(NODES[0], options.sessions), (NODES[1], SPEAKERS / 2), (NODES[2], SPEAKERS / 2)];
     let names = cluster.users_at(&ring, &wanted);

@@ -7,6 +7,7 @@
 pub mod archive;
 pub mod bystanders;
 pub mod check;
+pub mod company;
 pub mod crowd;
 pub mod dump;
 pub mod faults;
@@ -14,6 +15,7 @@ pub mod leaderless;
 pub mod measure;
 pub mod options;
 pub mod outside;
+pub mod processor;
 pub mod runner;
 pub mod scene;
 pub mod storm;

@@ -7,11 +7,12 @@ use anyhow::{Context, ensure};
 use rand::rngs::StdRng;
 use rand::seq::SliceRandom;
 use rand::{RngExt, SeedableRng};
-use roost_proto::events::{CHAT_EVENTS, USER_STATUS_EVENTS};
+use roost_proto::events::{CHAT_EVENTS, CLIENT_EVENTS, UNDELIVERED_EVENTS, USER_STATUS_EVENTS};
 use tokio::task::spawn_blocking;
 use tokio::time::{Instant, sleep};
 
 use super::HISTORY;
+use super::company::{ABSENT, Company};
 use super::dump;
 use super::options::Options;
 use super::outside::Outside;
@@ -20,7 +21,7 @@ use super::visitors::Visitors;
 use crate::history::{History, What};
 use crate::ledger::Ledger;
 use crate::processes::{LIMIT, VNODES};
-use crate::talk::Talk;
+use crate::talk::{Habits, Talk};
 
 /// For everybody to have new messages again after a fault; then the run is stopped.
 const RECOVERED_WITHIN: Duration = Duration::from_secs(60);
@@ -28,6 +29,10 @@ const RECOVERED_WITHIN: Duration = Duration::from_secs(60);
 const SEND_TIMEOUT: Duration = Duration::from_secs(300);
 /// Of all clients, this part only comes and goes.
 const VISITORS: f64 = 0.1;
+/// One in five sends asks for a receipt, and every tenth message is read.
+const HABITS: Habits = Habits { receipt_every: 5, read_every: 10 };
+/// What the checker reads.
+const DUMPED: [&str; 4] = [CHAT_EVENTS, USER_STATUS_EVENTS, UNDELIVERED_EVENTS, CLIENT_EVENTS];
 /// Users who speak only when somebody has to be flooded.
 const SHOUTERS: usize = 2;
 const LOOK_EVERY: Duration = Duration::from_millis(250);
@@ -43,32 +48,34 @@ const PUBLISHED_WITHIN: Duration = Duration::from_secs(1);
 /// If a fault could not be done, or the cluster did not recover.
 pub async fn run(options: &Options) -> anyhow::Result<()> {
     std::fs::create_dir_all(&options.out).with_context(|| options.out.display().to_string())?;
-    let mut stage = Stage::set(Outside::start().await?, options).await;
+    let mut stage = Stage::set(Outside::with_brokers(options.brokers).await?, options).await;
     settle(&mut stage, None).await?;
     let cast = Cast::of(stage.cluster.run(), options.clients);
     let history = History::create(&options.out.join(HISTORY))?;
     let mut ledger = Ledger::with(history);
     let (seed, settings) = (options.seed, options.settings());
     println!("seed {seed}: {settings}");
-    ledger.note(What::Run { seed, settings, names: cast.names.clone() });
-    let talk = Talk::open_with(&stage.cluster.front(), cast.names.clone(), ledger, SEND_TIMEOUT).await;
+    let names = cast.names.iter().chain(&cast.absent).cloned().collect();
+    ledger.note(What::Run { seed, settings, names, made: options.made(cast.absent.len()) });
+    let front = stage.cluster.front();
+    let mut talk = Talk::open_as(&front, cast.names.clone(), ledger, SEND_TIMEOUT, HABITS).await;
+    talk.elsewhere.clone_from(&cast.absent);
     let visitors = Visitors::come(&stage.cluster, cast.visitors.clone()).await;
+    let kafka = stage.outside.kafka();
+    let company = Company::gather(options, &talk, &cast.talkers, &cast.visitors, kafka).await?;
     let pace = Duration::from_secs(1).mul_f64(cast.talkers.len() as f64 / options.rate as f64);
     let began = Instant::now();
     let speech = talk.speak(&cast.talkers, &cast.talkers, pace);
     let visitors = all_rounds(options, &mut stage, &talk, &cast, visitors).await?;
     speech.end().await;
+    company.end().await;
     sleep(ARRIVED_WITHIN).await;
     println!("{:.0?} of conversation; reading the topics", began.elapsed());
     visitors.leave().await;
     talk.close().await;
     stage.cluster.kill_all();
     let (brokers, out) = (stage.outside.kafka(), options.out.clone());
-    spawn_blocking(move || {
-        dump::write(&brokers, CHAT_EVENTS, &out)?;
-        dump::write(&brokers, USER_STATUS_EVENTS, &out)
-    })
-    .await?
+    spawn_blocking(move || DUMPED.iter().try_for_each(|topic| dump::write(&brokers, topic, &out))).await?
 }
 
 /// Who plays what. Those who speak come first.
@@ -77,6 +84,7 @@ struct Cast {
     talkers: Vec<usize>,
     shouters: Vec<usize>,
     visitors: Vec<String>,
+    absent: Vec<String>,
 }
 
 impl Cast {
@@ -89,6 +97,7 @@ impl Cast {
             talkers: (0..talkers).collect(),
             shouters: (talkers..talkers + SHOUTERS).collect(),
             visitors: (talkers + SHOUTERS..talkers + SHOUTERS + visitors).map(name).collect(),
+            absent: (0..ABSENT).map(|n| format!("{run}-absent-{n}")).collect(),
         }
     }
 }
@@ -167,11 +176,12 @@ fn stale(scene: &Scene<'_>) -> Vec<usize> {
     scene.affected.iter().copied().filter(|user| !fresh.contains(user)).collect()
 }
 
-/// To whom something was sent before `at` that is not confirmed.
+/// To whom something was sent before `at` that is not confirmed, and who published such to a room.
 fn unconfirmed(scene: &Scene<'_>, at: Instant) -> Vec<usize> {
     let ledger = scene.talk.ledger();
-    let waiting = ledger.sent.values().filter(|s| s.at < at && s.acked.is_none());
-    waiting.map(|s| s.to).collect::<BTreeSet<_>>().into_iter().collect()
+    let waiting = ledger.sent.values().filter(|s| s.at < at && s.acked.is_none()).map(|s| s.to);
+    let published = ledger.published.values().filter(|p| p.at < at && p.acked.is_none()).map(|p| p.from);
+    waiting.chain(published).collect::<BTreeSet<_>>().into_iter().collect()
 }
 
 /// Waits until every vnode is ready at the node that should have it. A node that ended by itself is noted and

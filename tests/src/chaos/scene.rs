@@ -1,7 +1,6 @@
 //! The cluster of a run and everything around it that a fault can take hold of.
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
 use std::time::Duration;
 
 use rand::rngs::StdRng;
@@ -17,7 +16,7 @@ use crate::processes::{Cluster, Node, NodeSetup, Ring, free_addr};
 use crate::talk::Talk;
 
 pub const NODES: [&str; 3] = ["one", "two", "three"];
-/// The node whose way to Kafka has a gate: a broker names one address to all that come by one listener.
+/// The node whose ways to Kafka have gates: a broker names one address to all that come by one listener.
 pub const GATED: &str = NODES[0];
 /// Between two looks at something that is waited for.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
@@ -28,7 +27,8 @@ pub struct Stage {
     pub outside: Outside,
     /// Each node's way to Redis.
     pub redis_gates: BTreeMap<&'static str, Gate>,
-    pub kafka_gate: Gate,
+    /// In front of each broker.
+    pub kafka_gates: Vec<Gate>,
     /// Each node's clients come through one; a new one for each start at another address.
     pub client_gates: BTreeMap<&'static str, Gate>,
     /// In front of the coordinators.
@@ -47,14 +47,20 @@ impl Stage {
         for name in NODES {
             redis_gates.insert(name, Gate::start(&[outside.redis()]).await);
         }
-        let gate = SocketAddr::from(([127, 0, 0, 1], outside.kafka_gate_port));
-        let kafka_gate = Gate::start_at(gate, &[outside.kafka_behind_gate()]).await;
+        let mut kafka_gates = Vec::new();
+        for (gate, behind) in outside.kafka_gates() {
+            kafka_gates.push(Gate::start_at(gate, &[behind]).await);
+        }
         let mut stage =
-            Self { cluster, outside, redis_gates, kafka_gate, client_gates: BTreeMap::new(), _front: front };
+            Self { cluster, outside, redis_gates, kafka_gates, client_gates: BTreeMap::new(), _front: front };
         for name in NODES {
             stage.start_node(name).await;
         }
         stage
+    }
+
+    fn behind_gates(&self) -> String {
+        self.kafka_gates.iter().map(|gate| gate.addr.to_string()).collect::<Vec<_>>().join(",")
     }
 
     /// Starts a process at a new address; the one that had the name, if there is one, still runs, and so does the way
@@ -64,7 +70,7 @@ impl Stage {
         let gate = Gate::start(&[listen.to_string()]).await;
         let setup = NodeSetup {
             redis_url: Some(format!("redis://{}", self.redis_gates[name].addr)),
-            brokers: (name == GATED).then(|| self.kafka_gate.addr.to_string()),
+            brokers: (name == GATED).then(|| self.behind_gates()),
             listen: Some(listen),
             public_url: Some(format!("ws://{}/socket", gate.addr)),
             ..NodeSetup::default()
@@ -128,6 +134,12 @@ impl Scene<'_> {
     pub fn outage_begins(&mut self, detail: impl Into<String>) {
         self.begins(detail, self.everybody());
         self.note(What::Outage { round: self.round });
+    }
+
+    /// Redis may lose what it took in this long before, and from now on.
+    pub fn data_lost(&self, back: Duration) {
+        let back_ms = u64::try_from(back.as_millis()).unwrap_or(u64::MAX);
+        self.note(What::DataLost { round: self.round, back_ms });
     }
 
     pub fn outage_ends(&mut self) {

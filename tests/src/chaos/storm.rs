@@ -11,7 +11,7 @@ use roost_proto::events::{CHAT_EVENTS, USER_STATUS_EVENTS};
 use tokio::time::{Instant, sleep};
 
 use super::crowd::Crowd;
-use super::measure::{ONE_ADDRESS, cluster, percentiles, published_offline, verdict};
+use super::measure::{cluster, one_address, percentiles, published_offline, verdict};
 use super::options::Options;
 use super::scene::NODES;
 use crate::history::What;
@@ -55,7 +55,7 @@ const ROUTES: [&str; 2] =
 /// # Errors
 /// If something is not to be measured, or there is a second outage.
 pub async fn storm(options: &Options) -> anyhow::Result<()> {
-    let setup = ClusterSetup { vars: vec![ONE_ADDRESS], backoff: BACKOFF, ..options.cluster() };
+    let setup = ClusterSetup { vars: vec![one_address()], backoff: BACKOFF, ..options.cluster() };
     let mut cluster = cluster(options, setup).await?;
     let ring = cluster.settled().await;
     let wanted = [(NODES[1], OTHERS), (NODES[2], OTHERS), (NODES[0], options.sessions)];

@@ -51,36 +51,58 @@ impl Row {
     }
 }
 
+/// Of the second table: what there is beside messages from user to user.
+const HEAD_BESIDE: [&str; 10] = [
+    "fault",
+    "published",
+    "rooms wrong",
+    "watchers wrong",
+    "receipts asked",
+    "receipts wrong",
+    "events",
+    "events wrong",
+    "to the absent",
+    "reports wrong",
+];
+
+impl Row {
+    fn cells_beside(&self, fault: &str) -> [String; 10] {
+        let numbers = [
+            self.published,
+            self.rooms,
+            self.watchers,
+            self.receipts_asked,
+            self.receipts,
+            self.events_asked,
+            self.events,
+            self.reports_due,
+            self.undelivered,
+        ];
+        let mut cells = std::array::from_fn(|_| fault.to_owned());
+        cells[1..].iter_mut().zip(numbers).for_each(|(cell, n)| *cell = n.to_string());
+        cells
+    }
+}
+
 fn seconds(time: Duration) -> String {
     format!("{:.2} s", time.as_secs_f64())
 }
 
 impl Verdict {
     /// In the order of the list of faults, and the sum.
-    fn rows(&self) -> Vec<[String; 13]> {
+    fn rows<const N: usize>(&self, cells: fn(&Row, &str) -> [String; N]) -> Vec<[String; N]> {
         let mut total = Row::default();
         self.rows.values().for_each(|row| total.add(row));
-        let names = Fault::ALL.map(Fault::name);
-        let listed = names.into_iter().filter_map(|name| Some(self.rows.get(name)?.cells(name)));
-        let calm = self.rows.get("(before)").map(|row| row.cells("(before)"));
-        calm.into_iter().chain(listed).chain([total.cells("all")]).collect()
+        let names = std::iter::once("(before)").chain(Fault::ALL.map(Fault::name));
+        let listed = names.filter_map(|name| Some(cells(self.rows.get(name)?, name)));
+        listed.chain([cells(&total, "all")]).collect()
     }
 
     /// For a terminal.
     pub fn text(&self) -> String {
-        let rows = self.rows();
-        let mut widths = HEAD.map(|head| head.chars().count());
-        for row in &rows {
-            widths.iter_mut().zip(row).for_each(|(width, cell)| *width = (*width).max(cell.chars().count()));
-        }
         let mut out = format!("seed {}: {}\n", self.seed, self.settings);
-        for row in std::iter::once(&HEAD.map(ToOwned::to_owned)).chain(&rows) {
-            for (i, (cell, width)) in row.iter().zip(widths).enumerate() {
-                let space = " ".repeat(width - cell.chars().count());
-                let _ = if i == 0 { write!(out, "{cell}{space}") } else { write!(out, "  {space}{cell}") };
-            }
-            out.push('\n');
-        }
+        out.push_str(&aligned(HEAD, &self.rows(Row::cells)));
+        out.push_str(&aligned(HEAD_BESIDE, &self.rows(Row::cells_beside)));
         for flaw in self.flaws.iter().take(FLAWS_SHOWN) {
             let _ = writeln!(out, "  {flaw}");
         }
@@ -93,12 +115,33 @@ impl Verdict {
 
     /// For docs/RELIABILITY.md.
     pub fn markdown(&self) -> String {
-        let line = |cells: &[String]| format!("| {} |\n", cells.join(" | "));
-        let mut out = line(&HEAD.map(ToOwned::to_owned));
-        out.push_str(&format!("|{}\n", "---|".repeat(HEAD.len())));
-        self.rows().iter().for_each(|row| out.push_str(&line(row)));
-        out
+        let (messages, beside) = (self.rows(Row::cells), self.rows(Row::cells_beside));
+        format!("{}\n{}", in_markdown(HEAD, &messages), in_markdown(HEAD_BESIDE, &beside))
     }
+}
+
+fn aligned<const N: usize>(head: [&str; N], rows: &[[String; N]]) -> String {
+    let mut widths = head.map(|head| head.chars().count());
+    for row in rows {
+        widths.iter_mut().zip(row).for_each(|(width, cell)| *width = (*width).max(cell.chars().count()));
+    }
+    let mut out = String::new();
+    for row in std::iter::once(&head.map(ToOwned::to_owned)).chain(rows) {
+        for (i, (cell, width)) in row.iter().zip(widths).enumerate() {
+            let space = " ".repeat(width - cell.chars().count());
+            let _ = if i == 0 { write!(out, "{cell}{space}") } else { write!(out, "  {space}{cell}") };
+        }
+        out.push('\n');
+    }
+    out
+}
+
+fn in_markdown<const N: usize>(head: [&str; N], rows: &[[String; N]]) -> String {
+    let line = |cells: &[String]| format!("| {} |\n", cells.join(" | "));
+    let mut out = line(&head.map(ToOwned::to_owned));
+    out.push_str(&format!("|{}\n", "---|".repeat(N)));
+    rows.iter().for_each(|row| out.push_str(&line(row)));
+    out
 }
 
 impl Row {
@@ -115,5 +158,14 @@ impl Row {
         self.backlog.extend(&other.backlog);
         self.copies += other.copies;
         self.told += other.told;
+        self.published += other.published;
+        self.rooms += other.rooms;
+        self.watchers += other.watchers;
+        self.receipts_asked += other.receipts_asked;
+        self.receipts += other.receipts;
+        self.events_asked += other.events_asked;
+        self.events += other.events;
+        self.reports_due += other.reports_due;
+        self.undelivered += other.undelivered;
     }
 }

@@ -34,6 +34,20 @@ impl Services {
         let Some(brokers) = variable("KAFKA_BROKERS") else {
             return missing("KAFKA_BROKERS is not set (scripts/services up kafka)");
         };
+        Self::on(brokers).await
+    }
+
+    /// A Kafka of three brokers; nothing where there is none, whoever insists on what: it is started for the tests that
+    /// are about it.
+    pub async fn of_three_brokers() -> Option<Self> {
+        let Some(brokers) = variable("KAFKA_3_BROKERS") else {
+            eprintln!("skipped: KAFKA_3_BROKERS is not set (scripts/services up kafka-3)");
+            return None;
+        };
+        Self::on(brokers).await
+    }
+
+    async fn on(brokers: String) -> Option<Self> {
         let redis = match Redis::start().await {
             Some(redis) => redis,
             None => match variable("REDIS_URL") {

@@ -90,7 +90,7 @@ pub struct ClusterSetup {
     /// Where the logs go; a directory that is removed in the end if absent.
     pub logs: Option<PathBuf>,
     /// What else every process has in its environment.
-    pub vars: Vec<(&'static str, &'static str)>,
+    pub vars: Vec<(&'static str, String)>,
     /// The shortest and the longest first wait of clients that lost their connection.
     pub backoff: (Duration, Duration),
 }
@@ -201,7 +201,7 @@ impl Cluster {
     }
 
     fn vars(&self, listen: SocketAddr, admin: SocketAddr) -> BTreeMap<&'static str, String> {
-        let more = self.setup.vars.iter().map(|(name, value)| (*name, (*value).to_owned()));
+        let more = self.setup.vars.iter().cloned();
         let own = [
             ("KAFKA_BROKERS", self.services.brokers().to_owned()),
             ("REDIS_URL", self.services.redis_url().to_owned()),

@@ -86,7 +86,7 @@ async fn nodes_go_on_with_what_is_in_redis() {
         let client = Client::open(services.redis_url()).expect("a valid address");
         let mut redis = client.get_multiplexed_async_connection().await.expect("Redis is reached");
         restore(&set, &mut redis).await;
-        let setup = ClusterSetup { vars: vec![("OPEN_ROOMS", "true")], ..ClusterSetup::default() };
+        let setup = ClusterSetup { vars: vec![("OPEN_ROOMS", "true".to_owned())], ..ClusterSetup::default() };
         let mut cluster = Cluster::launch(services, setup);
         for name in ["first", "second"] {
             cluster.start_node(name, NodeSetup::default());

@@ -118,6 +118,36 @@ fn a_timeout_that_the_cluster_tells_ends_the_waiting_and_a_later_result_is_a_mes
     assert_eq!((h.outcomes().len(), h.results().len()), (1, 2));
 }
 
+fn unknown(id: &str) -> Value {
+    let error = json!({"code": "unknown", "message": "", "retryable": true});
+    json!({"type": "reply", "id": id, "error": error})
+}
+
+/// While Kafka is away the server cannot confirm an event, and tells that no result came. Then it answers `unknown`, and
+/// takes no later event of the connection before the repeat.
+#[test]
+fn an_event_whose_result_came_first_is_repeated_if_its_answer_is_unknown() {
+    for result_first in [true, false] {
+        let mut h = Harness::connected();
+        h.event("e1", 1, u64::MAX);
+        let mut frames = [result(6, "event_timeout", "e1"), unknown("e1")];
+        if !result_first {
+            frames.reverse();
+        }
+        frames.into_iter().for_each(|frame| h.frame(2, frame));
+        assert_eq!(h.outcomes().len(), 1, "its caller has what there is to have");
+        h.wait(10_000);
+        assert_eq!(h.events_written(2), 2, "result first: {result_first}");
+        h.event("e2", 2, u64::MAX);
+        h.stored(2, "e1");
+        h.stored(2, "e2");
+        h.frame(2, result(7, "event_accepted", "e2"));
+        assert_eq!((h.events_written(2), h.outcomes().len()), (3, 2));
+        h.comes_back();
+        assert_eq!(h.events_written(4), 0, "nothing is left of either");
+    }
+}
+
 #[test]
 fn a_stored_event_whose_caller_waited_long_enough_is_forgotten() {
     let mut h = Harness::connected();

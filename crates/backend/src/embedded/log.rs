@@ -125,7 +125,7 @@ impl EmbeddedLog {
     }
 
     fn topic(&self, name: &str) -> Result<Arc<Topic>, LogError> {
-        self.shared.topics.get(name).ok_or_else(|| LogError::Refused(format!("there is no topic {name}")))
+        self.shared.topics.get(name).ok_or_else(|| LogError::Missing(format!("there is no topic {name}")))
     }
 }
 
@@ -185,7 +185,7 @@ impl Log for EmbeddedLog {
 
     async fn read_from(&self, topic: &str, from: &[Position]) -> Result<Box<dyn LogReader>, LogError> {
         let topic = self.topic(topic)?;
-        let missing = |p: u32| LogError::Refused(format!("topic {} has no partition {p}", topic.name));
+        let missing = |p: u32| LogError::Missing(format!("topic {} has no partition {p}", topic.name));
         let begin = |at: &Position| match topic.end(at.partition) {
             Some(end) if at.offset <= end => Ok(*at),
             Some(_) => Ok(Position { offset: 0, ..*at }),
@@ -196,7 +196,7 @@ impl Log for EmbeddedLog {
     }
 
     async fn end(&self, topic: &str, partition: u32) -> Result<u64, LogError> {
-        let missing = || LogError::Refused(format!("topic {topic} has no partition {partition}"));
+        let missing = || LogError::Missing(format!("topic {topic} has no partition {partition}"));
         self.topic(topic)?.end(partition).ok_or_else(missing)
     }
 

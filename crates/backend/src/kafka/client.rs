@@ -52,9 +52,23 @@ pub(super) fn log_error(error: &KafkaError, reason: &str) {
 
 /// Names what librdkafka answered to a call that was to take `limit` at most.
 pub(super) fn refusal(error: &KafkaError, limit: Duration) -> LogError {
+    let code = match error {
+        // It has one, too.
+        KafkaError::AdminOp(code) => Some(*code),
+        error => error.rdkafka_error_code(),
+    };
+    named(code, error.to_string(), limit)
+}
+
+/// The same, of an answer that comes as a bare code.
+pub(super) fn named(code: Option<RDKafkaErrorCode>, words: String, limit: Duration) -> LogError {
     use RDKafkaErrorCode as Code;
-    match error.rdkafka_error_code() {
+    match code {
         Some(Code::OperationTimedOut | Code::RequestTimedOut) => LogError::Timeout(limit),
+        // Also of a broker that has not heard of a new topic yet.
+        Some(Code::UnknownTopicOrPartition | Code::UnknownTopic | Code::UnknownPartition) => {
+            LogError::Missing(words)
+        }
         Some(
             Code::BrokerTransportFailure
             | Code::AllBrokersDown
@@ -65,10 +79,17 @@ pub(super) fn refusal(error: &KafkaError, limit: Duration) -> LogError {
             | Code::UnknownLeaderEpoch
             | Code::FencedLeaderEpoch
             | Code::OffsetNotAvailable
+            | Code::ReplicaNotAvailable
+            // A broker that comes up or goes down, and a controller or a group's coordinator that moves.
             | Code::BrokerNotAvailable
+            | Code::KafkaStorageError
+            | Code::NotController
+            | Code::CoordinatorLoadInProgress
+            | Code::CoordinatorNotAvailable
+            | Code::NotCoordinator
             | Code::NetworkException,
-        ) => LogError::Unreachable(error.to_string()),
-        _ => LogError::Refused(error.to_string()),
+        ) => LogError::Unreachable(words),
+        _ => LogError::Refused(words),
     }
 }
 

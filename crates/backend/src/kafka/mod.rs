@@ -30,6 +30,7 @@ pub use config::KafkaConfig;
 
 use client::{Logging, OffThread, blocking, refusal};
 use ends::{Control, Ends};
+use topics::Patience;
 
 /// For an answer to `ping`: `/readyz` is asked every few seconds.
 const PING_LIMIT: Duration = Duration::from_secs(3);
@@ -79,8 +80,13 @@ impl KafkaLog {
     /// All partitions of a topic that is there.
     async fn partitions(&self, topic: &str) -> Result<Vec<u32>, LogError> {
         let found = topics::shape(&self.control, topic).await?;
-        let found = found.ok_or_else(|| LogError::Refused(format!("there is no topic {topic}")))?;
+        let found = found.ok_or_else(|| topics::missing(topic))?;
         Ok((0..found.partitions).collect())
+    }
+
+    /// Where all partitions end, in their order.
+    async fn all_ends(&self, topic: &str) -> Result<Vec<u64>, LogError> {
+        self.ends.of(topic, self.partitions(topic).await?).await
     }
 }
 
@@ -100,9 +106,14 @@ impl Log for KafkaLog {
     }
 
     async fn read_from_end(&self, topic: &str) -> Result<Box<dyn LogReader>, LogError> {
-        let partitions = self.partitions(topic).await?;
-        let ends = self.ends.of(topic, partitions.clone()).await?;
-        let from = partitions.into_iter().zip(ends.iter().copied()).collect();
+        let patience = Patience::with_news();
+        let ends = loop {
+            match self.all_ends(topic).await {
+                Err(missing @ LogError::Missing(_)) => patience.after(missing, true).await?,
+                found => break found?,
+            }
+        };
+        let from = (0..).zip(ends.iter().copied()).collect();
         Ok(Box::new(self.reader(topic, from, ends)?))
     }
 

@@ -11,7 +11,7 @@ use tokio::time::{Instant, timeout};
 
 use super::producer::KafkaProducer;
 use super::{KafkaConfig, KafkaLog};
-use crate::log::{Lane, Log, LogError, LogReader, Outgoing, Producer, Report};
+use crate::log::{Lane, Log, LogError, LogReader, Outgoing, Producer, Report, TopicSpec};
 
 const TOPIC: &str = "messages-a";
 const SOON: Duration = Duration::from_secs(20);
@@ -255,6 +255,48 @@ async fn questions_are_bounded_in_time_while_no_broker_answers() {
     while log.end(TOPIC, 0).await.is_err() || log.ping().await.is_err() {
         assert!(Instant::now() < deadline);
     }
+}
+
+/// Of a broker that learns of a new topic after the others.
+const NOT_YET: [RDKafkaRespErr; 3] = [
+    RDKafkaRespErr::RD_KAFKA_RESP_ERR_UNKNOWN_TOPIC_OR_PART,
+    RDKafkaRespErr::RD_KAFKA_RESP_ERR_NOT_LEADER_FOR_PARTITION,
+    RDKafkaRespErr::RD_KAFKA_RESP_ERR_LEADER_NOT_AVAILABLE,
+];
+
+#[tokio::test]
+async fn a_leader_that_has_not_heard_of_its_topic_is_waited_for() {
+    let (mock, config) = mock();
+    let log = KafkaLog::connect(config).await.unwrap();
+    for answer in NOT_YET {
+        mock.request_errors(RDKafkaApiKey::ListOffsets, &[answer; 6]);
+        log.ensure_topic(TOPIC, TopicSpec::shared(TOPIC, 1)).await.unwrap();
+        mock.clear_request_errors(RDKafkaApiKey::ListOffsets);
+    }
+    mock.request_errors(RDKafkaApiKey::ListOffsets, &[NOT_YET[0]; 6]);
+    log.read_from_end(TOPIC).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_broker_that_has_not_heard_of_a_topic_is_asked_again_by_a_reader() {
+    let (mock, config) = mock();
+    let log = KafkaLog::connect(config).await.unwrap();
+    mock.topic_error(TOPIC, NOT_YET[0]).unwrap();
+    let (reader, ()) = tokio::join!(log.read_from_end(TOPIC), async {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        mock.topic_error(TOPIC, RDKafkaRespErr::RD_KAFKA_RESP_ERR_NO_ERROR).unwrap();
+    });
+    reader.unwrap();
+}
+
+#[tokio::test]
+async fn a_topic_that_stays_unknown_is_an_error_and_says_so() {
+    let (_mock, config) = mock();
+    let log = KafkaLog::connect(config).await.unwrap();
+    let asked = Instant::now();
+    let unknown = log.read_from_end("messages-b").await.map(|_| ()).unwrap_err();
+    assert!(matches!(&unknown, LogError::Missing(words) if words.contains("messages-b")), "{unknown:?}");
+    assert!(asked.elapsed() < SOON, "{:?}", asked.elapsed());
 }
 
 #[tokio::test]

@@ -11,7 +11,7 @@ use rdkafka::error::RDKafkaErrorCode;
 use rdkafka::types::RDKafkaRespErr;
 use tokio::time::Instant;
 
-use super::client::{Logging, OffThread, blocking, refusal};
+use super::client::{Logging, OffThread, blocking, named, refusal};
 use super::config::KafkaConfig;
 use super::ends::{Control, Ends, drain_events};
 use crate::log::{FOREIGN_BYTES_MAX, LogError, TopicSpec};
@@ -20,9 +20,14 @@ use crate::log::{FOREIGN_BYTES_MAX, LogError, TopicSpec};
 const METADATA_LIMIT: Duration = Duration::from_secs(3);
 /// For the controller to make a topic.
 const CREATE_LIMIT: Duration = Duration::from_secs(10);
-/// For a new topic to get leaders everywhere: milliseconds on one broker, a second or two on a busy cluster.
-const LEADERS_LIMIT: Duration = Duration::from_secs(15);
-const LEADERS_POLL: Duration = Duration::from_millis(50);
+/// For a new topic to be known and led everywhere: milliseconds on one broker, a second or two on a busy cluster, some
+/// more on one whose brokers have only just come up.
+const USABLE_LIMIT: Duration = Duration::from_secs(15);
+const USABLE_POLL: Duration = Duration::from_millis(50);
+/// Between two tries to make a topic: each has a client of its own.
+const CREATE_EVERY: Duration = Duration::from_secs(1);
+/// For a topic that one broker knows to be known to the others.
+const KNOWN_LIMIT: Duration = Duration::from_secs(5);
 /// The broker's default `segment.ms`. Only whole segments are removed, so shorter retention needs shorter ones.
 const SEGMENT_MS: u64 = 7 * 24 * 3_600_000;
 
@@ -49,17 +54,52 @@ fn describe(client: &Client<Logging>, topic: &str) -> Result<Option<Shape>, LogE
     let Some(found) = metadata.topics().iter().find(|t| t.name() == topic) else { return Ok(None) };
     match found.error() {
         None => {}
-        Some(RDKafkaRespErr::RD_KAFKA_RESP_ERR_UNKNOWN_TOPIC_OR_PART) => return Ok(None),
         // A topic in the making.
         Some(RDKafkaRespErr::RD_KAFKA_RESP_ERR_LEADER_NOT_AVAILABLE) => {}
-        Some(e) => return Err(LogError::Refused(format!("topic {topic}: {}", RDKafkaErrorCode::from(e)))),
+        Some(e) => {
+            let code = RDKafkaErrorCode::from(e);
+            return match named(Some(code), format!("topic {topic}: {code}"), METADATA_LIMIT) {
+                LogError::Missing(_) => Ok(None),
+                other => Err(other),
+            };
+        }
     }
     let partitions = found.partitions();
     let led = !partitions.is_empty() && partitions.iter().all(|p| p.leader() >= 0 && p.error().is_none());
     Ok(Some(Shape { partitions: partitions.len() as u32, led }))
 }
 
-/// Makes the topic if there is none, and waits until each partition has a leader that knows it is.
+/// How long something is tried again that passes by itself; then it is an error all the same.
+pub(super) struct Patience {
+    deadline: Instant,
+}
+
+impl Patience {
+    fn of(limit: Duration) -> Self {
+        Self { deadline: Instant::now() + limit }
+    }
+
+    /// With a broker that has not heard of a topic yet.
+    pub(super) fn with_news() -> Self {
+        Self::of(KNOWN_LIMIT)
+    }
+
+    /// Pauses before the next try.
+    ///
+    /// # Errors
+    /// What was met, if it does not pass or has not passed in time.
+    pub(super) async fn after(&self, unmet: LogError, passes: bool) -> Result<(), LogError> {
+        if !passes || Instant::now() >= self.deadline {
+            return Err(unmet);
+        }
+        tracing::debug!("kafka: not yet: {unmet}");
+        tokio::time::sleep(USABLE_POLL).await;
+        Ok(())
+    }
+}
+
+/// Makes the topic if there is none, and waits until each partition has a leader that knows it is. Brokers hear of a
+/// topic one after the other, and any of them may be asked: that one of them does not know it means little.
 pub(super) async fn ensure(
     control: &Arc<Control>,
     ends: &Ends,
@@ -67,31 +107,37 @@ pub(super) async fn ensure(
     topic: &str,
     spec: TopicSpec,
 ) -> Result<(), LogError> {
-    if shape(control, topic).await?.is_none() {
-        create(config, topic, spec).await?;
-    }
-    let deadline = Instant::now() + LEADERS_LIMIT;
+    let (patience, mut create_at) = (Patience::of(USABLE_LIMIT), Instant::now());
     loop {
-        match usable(control, ends, topic, spec.partitions).await {
-            Ok(true) => return Ok(()),
-            Err(e @ (LogError::Partitions { .. } | LogError::Refused(_))) => return Err(e),
-            // Not yet.
-            Ok(false) | Err(LogError::Unreachable(_) | LogError::Timeout(_)) => {}
-        }
-        if Instant::now() >= deadline {
-            return Err(LogError::Timeout(LEADERS_LIMIT));
-        }
-        tokio::time::sleep(LEADERS_POLL).await;
+        let done = match shape(control, topic).await {
+            Ok(Some(found)) => usable(ends, topic, &found, spec.partitions).await,
+            Ok(None) if Instant::now() >= create_at => {
+                create_at = Instant::now() + CREATE_EVERY;
+                create(config, topic, spec).await.and(Err(missing(topic)))
+            }
+            Ok(None) => Err(missing(topic)),
+            Err(unmet) => Err(unmet),
+        };
+        let Err(unmet) = done else { return Ok(()) };
+        let passes = matches!(unmet, LogError::Missing(_) | LogError::Unreachable(_) | LogError::Timeout(_));
+        patience.after(unmet, passes).await?;
     }
 }
 
 /// The metadata names the leaders first; that they lead they learn a little later, so they are asked as well.
-async fn usable(control: &Arc<Control>, ends: &Ends, topic: &str, wanted: u32) -> Result<bool, LogError> {
-    let Some(Shape { partitions: found, led: true }) = shape(control, topic).await? else { return Ok(false) };
+async fn usable(ends: &Ends, topic: &str, shape: &Shape, wanted: u32) -> Result<(), LogError> {
+    let Shape { partitions: found, led } = *shape;
+    if !led {
+        return Err(LogError::Unreachable(format!("not every partition of {topic} has a leader")));
+    }
     if found != wanted {
         return Err(LogError::Partitions { topic: topic.to_owned(), found, wanted });
     }
-    ends.of(topic, (0..found).collect()).await.map(|_| true)
+    ends.of(topic, (0..found).collect()).await.map(|_| ())
+}
+
+pub(super) fn missing(topic: &str) -> LogError {
+    LogError::Missing(format!("there is no topic {topic}"))
 }
 
 async fn create(config: &KafkaConfig, topic: &str, spec: TopicSpec) -> Result<(), LogError> {
@@ -114,12 +160,19 @@ async fn create(config: &KafkaConfig, topic: &str, spec: TopicSpec) -> Result<()
         match answer {
             // Another process was faster.
             Ok(_) | Err((_, RDKafkaErrorCode::TopicAlreadyExists)) => {}
-            Err((topic, e)) => {
-                return Err(LogError::Refused(format!("topic {topic} could not be made: {e}")));
-            }
+            Err((topic, e)) => return Err(not_made(&topic, e)),
         }
     }
     Ok(())
+}
+
+fn not_made(topic: &str, code: RDKafkaErrorCode) -> LogError {
+    let words = format!("topic {topic} could not be made: {code}");
+    match code {
+        // Fewer brokers are up than copies are wanted: of a cluster that is starting the others come.
+        RDKafkaErrorCode::InvalidReplicationFactor => LogError::Unreachable(words),
+        code => named(Some(code), words, CREATE_LIMIT),
+    }
 }
 
 /// Made for one call: topics are made at the start of a process, and an idle client costs threads.

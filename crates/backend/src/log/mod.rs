@@ -21,6 +21,10 @@ pub enum LogError {
         "topic {topic} has {found} partitions where {wanted} are configured; partition counts never change"
     )]
     Partitions { topic: String, found: u32, wanted: u32 },
+    /// There is no such topic or partition, or who was asked has not heard of it yet: brokers learn of a new topic one
+    /// after the other.
+    #[error("the log does not know it: {0}")]
+    Missing(String),
     #[error("no answer from the log within {0:?}")]
     Timeout(Duration),
     #[error("the log refused: {0}")]
@@ -114,7 +118,7 @@ pub trait LogReader: Send {
 /// The log.
 ///
 /// 7. `ensure_topic` makes a topic if there is none and returns once it can be produced to and read; an existing
-///    topic with another partition count is an error, never changed.
+///    topic with another partition count is an error, never changed. What passes while a log comes up is waited for.
 /// 8. `end` is the offset the next record of the partition will get, no smaller than any offset reported before
 ///    the call; it asks the log itself, not a cache.
 /// 9. `read_from` begins each partition at its offset, or at the earliest record there is, if retention has removed
