@@ -38,6 +38,7 @@ pub enum Fault {
     RedisStopped,
     RedisRestartedEmpty,
     RedisRestartedOld,
+    RedisResyncedOld,
     RedisFlushed,
     KafkaStopped,
     KafkaFrozen,
@@ -53,7 +54,7 @@ pub enum Fault {
 }
 
 impl Fault {
-    pub const ALL: [Self; 19] = [
+    pub const ALL: [Self; 20] = [
         Self::NodeTerm,
         Self::NodeKill,
         Self::SuccessorKilled,
@@ -61,6 +62,7 @@ impl Fault {
         Self::RedisStopped,
         Self::RedisRestartedEmpty,
         Self::RedisRestartedOld,
+        Self::RedisResyncedOld,
         Self::RedisFlushed,
         Self::KafkaStopped,
         Self::KafkaFrozen,
@@ -93,6 +95,7 @@ impl Fault {
             Self::RedisStopped => "redis_stopped",
             Self::RedisRestartedEmpty => "redis_restarted_empty",
             Self::RedisRestartedOld => "redis_restarted_old",
+            Self::RedisResyncedOld => "resync_old",
             Self::RedisFlushed => "redis_flushed",
             Self::KafkaStopped => "kafka_stopped",
             Self::KafkaFrozen => "kafka_frozen",
@@ -120,6 +123,9 @@ impl Fault {
             Self::RedisStopped => "SIGSTOP to Redis for an outage, then SIGCONT",
             Self::RedisRestartedEmpty => "SIGKILL to Redis; started without data",
             Self::RedisRestartedOld => "SIGKILL to Redis; started with its files of some seconds before",
+            Self::RedisResyncedOld => {
+                "Redis follows a copy of some seconds before, and leads again: the same process, older data"
+            }
             Self::RedisFlushed => "FLUSHALL",
             Self::KafkaStopped => "Kafka stopped in order for an outage, then started",
             Self::KafkaFrozen => "SIGSTOP to Kafka for an outage, then SIGCONT",
@@ -176,6 +182,7 @@ impl Scene<'_> {
                 self.outage_ends();
             }
             Fault::RedisRestartedOld => self.redis_restarted_old().await?,
+            Fault::RedisResyncedOld => self.redis_resynced_old().await?,
             Fault::RedisFlushed => {
                 self.begins("", self.everybody());
                 self.stage.cluster.redis::<()>(&cmd("FLUSHALL")).await;
@@ -261,6 +268,23 @@ impl Scene<'_> {
         sleep(age).await;
         self.outage_begins(format!("{age:.1?} old"));
         self.stage.outside.restart_redis_with_snapshot().await?;
+        self.outage_ends();
+        Ok(())
+    }
+
+    async fn redis_resynced_old(&mut self) -> anyhow::Result<()> {
+        self.stage.outside.keep_snapshot()?;
+        let age = self.options.outage().mul_f64(self.rng.random_range(0.1..0.4));
+        sleep(age).await;
+        let copy = self.stage.outside.start_old_copy().await?;
+        self.outage_begins(format!("{age:.1?} old"));
+        self.stage.cluster.redis::<()>(cmd("REPLICAOF").arg("127.0.0.1").arg(copy.port)).await;
+        until("Redis has the copy's data", LIMIT, async || {
+            let info: String = self.stage.cluster.redis(cmd("INFO").arg("replication")).await;
+            info.contains("master_link_status:up").then_some(())
+        })
+        .await;
+        self.stage.cluster.redis::<()>(cmd("REPLICAOF").arg("NO").arg("ONE")).await;
         self.outage_ends();
         Ok(())
     }

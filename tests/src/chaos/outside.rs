@@ -2,11 +2,12 @@
 //! other data. They are this run's alone.
 
 use std::path::{Path, PathBuf};
+use std::process::Stdio;
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
 use tokio::net::TcpStream;
-use tokio::process::Command;
+use tokio::process::{Child, Command};
 use tokio::time::{Instant, sleep};
 
 /// For a killed process to be gone.
@@ -169,6 +170,34 @@ impl Outside {
         std::fs::remove_dir_all(self.redis_data())?;
         copy(&self.dir.join("redis/kept"), &self.redis_data())?;
         self.up(Service::Redis).await
+    }
+}
+
+/// A second Redis, which ends with this.
+#[derive(Debug)]
+pub struct OldCopy {
+    pub port: u16,
+    _process: Child,
+}
+
+impl Outside {
+    /// Another Redis, with what was kept, on a free port.
+    ///
+    /// # Errors
+    /// If it does not start.
+    pub async fn start_old_copy(&self) -> anyhow::Result<OldCopy> {
+        let port = std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
+        let mut server = Command::new("redis-server");
+        server.args(["--bind", "127.0.0.1", "--port", &port.to_string(), "--save", "", "--appendonly", "yes"]);
+        // Else it waits five seconds for more replicas.
+        server.args(["--repl-diskless-sync-delay", "0", "--dir"]).arg(self.dir.join("redis/kept"));
+        let process = server.stdout(Stdio::null()).stderr(Stdio::null()).kill_on_drop(true).spawn()?;
+        let started = Instant::now();
+        while TcpStream::connect(("127.0.0.1", port)).await.is_err() {
+            ensure!(started.elapsed() < GONE_WITHIN, "the second redis-server does not start");
+            sleep(Duration::from_millis(10)).await;
+        }
+        Ok(OldCopy { port, _process: process })
     }
 }
 

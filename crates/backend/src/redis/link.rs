@@ -20,7 +20,8 @@ use redis::{AsyncConnectionConfig, ConnectionInfo, ErrorKind, IntoConnectionInfo
 use tokio::time::{Instant, timeout};
 
 use super::keys::{self, Channels};
-use super::reply::{Fields, failed};
+use super::reply::Fields;
+use super::rights::{denies, refused_at_start};
 use crate::store::{DataSet, StoreError};
 
 /// A lease lives 6 s and is renewed every second: after a renewal that got no answer in 2 s there is still time
@@ -170,7 +171,8 @@ impl Link {
 impl Check {
     /// Asks a connection whose data this is, and names it anew if it is not what it was.
     async fn run(&self, connection: &mut MultiplexedConnection) -> Result<Found, StoreError> {
-        let info: String = cmd("INFO").arg("server").query_async(connection).await.map_err(|e| failed(&e))?;
+        let info = cmd("INFO").arg("server").query_async::<String>(connection).await;
+        let info = info.map_err(|e| refused_at_start(&e))?;
         let run_id = info.lines().find_map(|line| line.strip_prefix("run_id:")).unwrap_or_default().trim();
         if run_id.is_empty() {
             let text =
@@ -184,7 +186,7 @@ impl Check {
         let (vnodes, fresh) = (self.vnodes.load(Ordering::Acquire), super::fresh_name());
         let mut script = self.script.key(keys::RING);
         script.key(keys::SETTLING).arg(&fresh).arg(run_id).arg(vnodes).arg(self.settling_ms);
-        let answer = script.invoke_async(connection).await.map_err(|e| failed(&e))?;
+        let answer = script.invoke_async(connection).await.map_err(|e| refused_at_start(&e))?;
         let mut fields = Fields::new(answer)?;
         let (name, found, replid) = (fields.text()?, fields.number()?, fields.text()?);
         if replid.is_empty() {
@@ -346,6 +348,9 @@ impl Way {
             (_, Some(Err(error))) => Err(error),
             (Err(PoolError::Backend(error)), _) if error.kind() == ErrorKind::AuthenticationFailed => {
                 Err(StoreError::Config(format!("Redis: {error}")))
+            }
+            (Err(PoolError::Backend(error)), _) if denies(&error.to_string()) => {
+                Err(refused_at_start(&error))
             }
             (Err(error), _) => Err(StoreError::Unreachable(error.to_string())),
             (Ok(object), None) => {

@@ -30,8 +30,8 @@ struct Doubt {
 }
 
 /// Whether this says that the user may not do something, which does not pass by itself.
-fn denies(text: &str) -> bool {
-    ["NOPERM", "The user executing the script", "nknown Redis command", "unknown command"]
+pub fn denies(text: &str) -> bool {
+    ["NOPERM", "NoPerm", "The user executing the script", "nknown Redis command", "unknown command"]
         .iter()
         .any(|sign| text.contains(sign))
 }
@@ -70,8 +70,9 @@ impl Rights {
         if refused.is_empty() {
             tracing::info!("Redis permits everything again");
             *doubt = None;
-        } else if let Some(doubt) = doubt.as_mut() {
+        } else if let Some(doubt) = doubt.as_mut().filter(|doubt| doubt.refused != lacks(refused)) {
             doubt.refused = lacks(refused);
+            tracing::warn!("{}", doubt.refused);
         }
     }
 }
@@ -80,11 +81,19 @@ fn lacks(refused: &[String]) -> String {
     format!("the Redis user of this process may not do: {}", refused.join(", "))
 }
 
-/// The command in `NOPERM`'s text, or all of it.
-fn command_of(error: &RedisError) -> String {
+/// What an error says may not be done, if it does: the command that it names, or all of its text.
+fn denied(error: &RedisError) -> Option<String> {
     let text = error.to_string();
     let quoted = text.split('\'').nth(1).map(str::to_uppercase);
-    quoted.unwrap_or(text)
+    denies(&text).then(|| quoted.unwrap_or(text))
+}
+
+/// Of what was asked while a connection is made: what is refused there does not pass by itself.
+pub fn refused_at_start(error: &RedisError) -> StoreError {
+    match denied(error) {
+        Some(refused) => StoreError::Config(lacks(&[refused])),
+        None => failed(error),
+    }
 }
 
 impl RedisStore {
@@ -111,7 +120,11 @@ impl RedisStore {
             refused.extend(self.refused_at(link, place).await?);
         }
         let transaction = pipe().atomic().cmd("PING").query_async::<Value>(&mut link.connection()).await;
-        refused.extend(denied(transaction)?);
+        if let Err(error) = transaction {
+            // Without EXEC the answer is none that the driver understands.
+            let other = (!error.is_io_error() && !error.is_timeout()).then(|| "EXEC".to_owned());
+            refused.insert(denied(&error).or(other).ok_or_else(|| failed(&error))?);
+        }
         refused.extend(self.refused_channels().await?);
         Ok(refused.into_iter().collect())
     }
@@ -131,8 +144,11 @@ impl RedisStore {
                 }
                 Ok(refused)
             }
-            Err(error) if denies(&error.to_string()) => Ok(vec![command_of(&error)]),
-            Err(error) => Err(failed(&error)),
+            Err(error) => {
+                let lacks_keys = error.to_string().contains("access one of the keys");
+                let refused = denied(&error).ok_or_else(|| failed(&error))?;
+                Ok(vec![if lacks_keys { format!("keys {place}:*") } else { refused }])
+            }
         }
     }
 
@@ -145,23 +161,11 @@ impl RedisStore {
             let channel = self.channels.named(&format!("{place}:self-test"));
             let done = timeout(DIAL_TIMEOUT, sink.subscribe(&channel)).await.map_err(|e| away(&e))?;
             if let Err(error) = done {
-                let known = denies(&error.to_string());
-                refused.push(if known {
-                    format!("SUBSCRIBE {channel}")
-                } else {
-                    return Err(failed(&error));
-                });
+                denied(&error).ok_or_else(|| failed(&error))?;
+                refused.push(format!("SUBSCRIBE {channel}"));
             }
         }
         Ok(refused)
-    }
-}
-
-fn denied(result: Result<Value, RedisError>) -> Result<Option<String>, StoreError> {
-    match result {
-        Ok(_) => Ok(None),
-        Err(error) if denies(&error.to_string()) => Ok(Some(command_of(&error))),
-        Err(error) => Err(failed(&error)),
     }
 }
 

@@ -344,6 +344,7 @@ impl VnodeData {
             self.remove(Change::RemoveBelow { table: "entry", stream: id.to_string(), n: u64::MAX });
         }
         if gone {
+            self.remove(Change::Remove { table: "tail", stream: id.to_string(), key: String::new() });
             self.streams.remove(id);
             return None;
         }
