@@ -188,7 +188,16 @@ impl Outside {
     pub async fn start_old_copy(&self) -> anyhow::Result<OldCopy> {
         let port = std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
         let mut server = Command::new("redis-server");
-        server.args(["--bind", "127.0.0.1", "--port", &port.to_string(), "--save", "", "--appendonly", "yes"]);
+        server.args([
+            "--bind",
+            "127.0.0.1",
+            "--port",
+            &port.to_string(),
+            "--save",
+            "",
+            "--appendonly",
+            "yes",
+        ]);
         // Else it waits five seconds for more replicas.
         server.args(["--repl-diskless-sync-delay", "0", "--dir"]).arg(self.dir.join("redis/kept"));
         let process = server.stdout(Stdio::null()).stderr(Stdio::null()).kill_on_drop(true).spawn()?;

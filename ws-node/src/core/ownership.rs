@@ -25,6 +25,8 @@ use super::{Action, NodeCore, Registration, Token};
 const ASK_AGAIN_MS: u64 = 2500;
 /// The same of an activation, which may bring much.
 const ACTIVATE_AGAIN_MS: u64 = 10_500;
+/// A write of unknown outcome that goes before an activation, without an answer or refused.
+const OPEN_AGAIN_MS: u64 = 250;
 /// A refused claim is tried again after this long, unless the table changes before.
 const CLAIM_AGAIN_MS: u64 = 500;
 
@@ -52,6 +54,7 @@ pub(super) struct OpenWrite {
     write: Box<Write>,
     /// The call that is under way.
     call: Option<u64>,
+    not_before: u64,
 }
 
 impl Claiming {
@@ -294,7 +297,8 @@ impl NodeCore {
         let held = (activated && home.leased(now)).then_some((home.epoch, home.seq));
         // What was answered `lost` or `rewound` proves nothing anyway.
         let open = home.call.as_ref().filter(|_| !prove && self.cfg.on(Rule::OpenWriteFirst));
-        let open = open.map(|call| OpenWrite { write: Box::new(call.write.clone()), call: None });
+        let open =
+            open.map(|call| OpenWrite { write: Box::new(call.write.clone()), call: None, not_before: 0 });
         self.take_home(vnode, now);
         if activated {
             let floor = self.epochs[vnode.index()];
@@ -494,6 +498,10 @@ impl NodeCore {
         let Some(claim) = self.claims.get_mut(&vnode) else { return false };
         let held = claim.held(now).is_some();
         let Some(open) = claim.open.as_mut().filter(|_| held) else { return false };
+        if now.mono < open.not_before {
+            self.look_at_next_tick(vnode);
+            return true;
+        }
         let call = self.next_call;
         self.next_call += 1;
         open.call = Some(call);
@@ -501,6 +509,12 @@ impl NodeCore {
         self.writes.begin(call, open.write.size());
         self.out.push(Action::Write { call, write: open.write.clone() });
         true
+    }
+
+    fn look_at_next_tick(&mut self, vnode: VnodeId) {
+        if let Some(home) = self.homes.get_mut(&vnode) {
+            home.asked_at = None;
+        }
     }
 
     /// The answer to [`NodeCore::make_open_write`]; false if it is to another write. What the write did is told by
@@ -517,11 +531,9 @@ impl NodeCore {
         let Some(open) = &mut claim.open else { return false };
         open.call = None;
         match answer {
-            // Again at the next tick.
             None | Some(WriteAnswer::Refused) => {
-                if let Some(home) = self.homes.get_mut(&vnode) {
-                    home.asked_at = None;
-                }
+                open.not_before = now.mono + OPEN_AGAIN_MS;
+                self.look_at_next_tick(vnode);
                 return true;
             }
             Some(WriteAnswer::Behind { seq, .. }) => open.write.fence.seq = *seq,

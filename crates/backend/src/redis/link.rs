@@ -172,7 +172,10 @@ impl Check {
     /// Asks a connection whose data this is, and names it anew if it is not what it was.
     async fn run(&self, connection: &mut MultiplexedConnection) -> Result<Found, StoreError> {
         let info = cmd("INFO").arg("server").query_async::<String>(connection).await;
-        let info = info.map_err(|e| refused_at_start(&e))?;
+        let info = match info {
+            Ok(info) => info,
+            Err(error) => return Err(refused_at_start(connection, &error).await),
+        };
         let run_id = info.lines().find_map(|line| line.strip_prefix("run_id:")).unwrap_or_default().trim();
         if run_id.is_empty() {
             let text =
@@ -186,7 +189,10 @@ impl Check {
         let (vnodes, fresh) = (self.vnodes.load(Ordering::Acquire), super::fresh_name());
         let mut script = self.script.key(keys::RING);
         script.key(keys::SETTLING).arg(&fresh).arg(run_id).arg(vnodes).arg(self.settling_ms);
-        let answer = script.invoke_async(connection).await.map_err(|e| refused_at_start(&e))?;
+        let answer = match script.invoke_async(connection).await {
+            Ok(answer) => answer,
+            Err(error) => return Err(refused_at_start(connection, &error).await),
+        };
         let mut fields = Fields::new(answer)?;
         let (name, found, replid) = (fields.text()?, fields.number()?, fields.text()?);
         if replid.is_empty() {
@@ -346,11 +352,10 @@ impl Way {
                 Ok((Arc::new(link), elsewhere))
             }
             (_, Some(Err(error))) => Err(error),
-            (Err(PoolError::Backend(error)), _) if error.kind() == ErrorKind::AuthenticationFailed => {
+            (Err(PoolError::Backend(error)), _)
+                if error.kind() == ErrorKind::AuthenticationFailed || denies(&error.to_string()) =>
+            {
                 Err(StoreError::Config(format!("Redis: {error}")))
-            }
-            (Err(PoolError::Backend(error)), _) if denies(&error.to_string()) => {
-                Err(refused_at_start(&error))
             }
             (Err(error), _) => Err(StoreError::Unreachable(error.to_string())),
             (Ok(object), None) => {

@@ -7,6 +7,7 @@ use std::collections::BTreeSet;
 use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 use std::time::Duration;
 
+use redis::aio::MultiplexedConnection;
 use redis::{RedisError, Script, Value, pipe};
 use tokio::time::{Instant, timeout};
 
@@ -84,15 +85,44 @@ fn lacks(refused: &[String]) -> String {
 /// What an error says may not be done, if it does: the command that it names, or all of its text.
 fn denied(error: &RedisError) -> Option<String> {
     let text = error.to_string();
-    let quoted = text.split('\'').nth(1).map(str::to_uppercase);
-    denies(&text).then(|| quoted.unwrap_or(text))
+    let named = text.split_once("to run the '").and_then(|(_, rest)| rest.split('\'').next());
+    denies(&text).then(|| named.map_or_else(|| text.clone(), str::to_uppercase))
 }
 
-/// Of what was asked while a connection is made: what is refused there does not pass by itself.
-pub fn refused_at_start(error: &RedisError) -> StoreError {
-    match denied(error) {
-        Some(refused) => StoreError::Config(lacks(&[refused])),
-        None => failed(error),
+/// Of what was asked while a connection is made: what is refused there does not pass by itself. A script does not say
+/// which of its commands it was.
+pub async fn refused_at_start(connection: &mut MultiplexedConnection, error: &RedisError) -> StoreError {
+    let Some(refused) = denied(error) else { return failed(error) };
+    match refused_commands(connection, "{roost}", "").await {
+        Ok(commands) if !commands.is_empty() => StoreError::Config(lacks(&commands)),
+        _ => StoreError::Config(lacks(&[refused])),
+    }
+}
+
+/// What is refused of the scripts' commands, on keys and a channel under this hash tag.
+async fn refused_commands(
+    connection: &mut MultiplexedConnection,
+    place: &str,
+    channel: &str,
+) -> Result<Vec<String>, StoreError> {
+    let mut script = SELF_TEST.prepare_invoke();
+    for kind in ["text", "hash", "stream"] {
+        script.key(format!("{place}:self-test:{kind}"));
+    }
+    script.arg(channel);
+    match script.invoke_async::<Value>(connection).await {
+        Ok(answer) => {
+            let (mut fields, mut refused) = (Fields::new(answer)?, Vec::new());
+            while !fields.done() {
+                refused.push(fields.text()?);
+            }
+            Ok(refused)
+        }
+        Err(error) => {
+            let lacks_keys = error.to_string().contains("access one of the keys");
+            let refused = denied(&error).ok_or_else(|| failed(&error))?;
+            Ok(vec![if lacks_keys { format!("keys {place}:*") } else { refused }])
+        }
     }
 }
 
@@ -117,7 +147,8 @@ impl RedisStore {
     async fn refused(&self, link: &Arc<Link>) -> Result<Vec<String>, StoreError> {
         let mut refused = BTreeSet::new();
         for place in ["{roost}", "{v0}"] {
-            refused.extend(self.refused_at(link, place).await?);
+            let channel = self.channels.named(&format!("{place}:self-test"));
+            refused.extend(refused_commands(&mut link.connection(), place, &channel).await?);
         }
         let transaction = pipe().atomic().cmd("PING").query_async::<Value>(&mut link.connection()).await;
         if let Err(error) = transaction {
@@ -127,29 +158,6 @@ impl RedisStore {
         }
         refused.extend(self.refused_channels().await?);
         Ok(refused.into_iter().collect())
-    }
-
-    /// The commands of the scripts, on keys and a channel under this hash tag.
-    async fn refused_at(&self, link: &Arc<Link>, place: &str) -> Result<Vec<String>, StoreError> {
-        let mut script = SELF_TEST.prepare_invoke();
-        for kind in ["text", "hash", "stream"] {
-            script.key(format!("{place}:self-test:{kind}"));
-        }
-        script.arg(self.channels.named(&format!("{place}:self-test")));
-        match script.invoke_async::<Value>(&mut link.connection()).await {
-            Ok(answer) => {
-                let (mut fields, mut refused) = (Fields::new(answer)?, Vec::new());
-                while !fields.done() {
-                    refused.push(fields.text()?);
-                }
-                Ok(refused)
-            }
-            Err(error) => {
-                let lacks_keys = error.to_string().contains("access one of the keys");
-                let refused = denied(&error).ok_or_else(|| failed(&error))?;
-                Ok(vec![if lacks_keys { format!("keys {place}:*") } else { refused }])
-            }
-        }
     }
 
     async fn refused_channels(&self) -> Result<Vec<String>, StoreError> {

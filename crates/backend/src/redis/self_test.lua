@@ -1,5 +1,5 @@
 -- Does once each command that the scripts here use, on keys of its own, and says which of them are refused.
--- KEYS text hash stream; ARGV channel
+-- KEYS text hash stream; ARGV channel ('' for none)
 local refused = {}
 local function try(...)
   local answer = redis.pcall(...)
@@ -33,5 +33,5 @@ try('XRANGE', stream, '-', '+')
 try('XREVRANGE', stream, '+', '-')
 try('XTRIM', stream, 'MINID', '2')
 try('DEL', text, hash, stream)
-try('PUBLISH', ARGV[1], '')
+if ARGV[1] ~= '' then try('PUBLISH', ARGV[1], '') end
 return refused
