@@ -65,7 +65,8 @@ async fn writes(cluster: &Cluster) -> Result<u64> {
     let data_set = store.table().await?.data_set;
     let sid = Sid::new(&NodeId::new("floor")?, 1, rand::random());
     let (vnode, epoch) = (VnodeId(40_000), Epoch(u64::from(rand::random::<u32>()) + (1 << 41)));
-    let activate = Activate { data_set, vnode, epoch, sid: sid.clone(), prove: false, held: None };
+    let activate =
+        Activate { data_set, vnode, epoch, sid: sid.clone(), prove: false, held: None, left: None };
     let ActivateAnswer::Activated(activated) = store.activate(&activate).await? else {
         anyhow::bail!("the floor's vnode is taken")
     };

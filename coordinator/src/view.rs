@@ -68,7 +68,7 @@ impl View {
             health,
             metrics,
         };
-        view.note(Ok(()));
+        view.note(Ok(()), Ok(()));
         Ok(view)
     }
 
@@ -102,7 +102,8 @@ impl View {
                 () = stop.cancelled() => return,
                 read = read(&*self.store, self.vnodes) => read,
             };
-            self.note(read.map(|table| self.publish(table, last)));
+            let permitted = permitted(&*self.store).await;
+            self.note(read.map(|table| self.publish(table, last)), permitted);
         }
     }
 
@@ -112,7 +113,7 @@ impl View {
         self.changed.send_replace(());
     }
 
-    fn note(&self, read: Result<(), StoreError>) {
+    fn note(&self, read: Result<(), StoreError>, permitted: Result<(), String>) {
         self.metrics.view_read(read.is_ok());
         let current = self.load();
         let age = current.age();
@@ -124,13 +125,21 @@ impl View {
                 tracing::debug!(%error, "the table could not be read");
                 Ok(())
             }
-            Ok(()) => Ok(()),
+            Ok(()) => permitted,
         };
         self.health.set("redis", redis);
         let ready = current.ready_vnodes();
         let nobody = || Err("no vnode has a ready home".to_owned());
         self.health.set("ring", if ready > 0 { Ok(()) } else { nobody() });
         self.metrics.ring(ready, current.living_nodes(), current.longest_delay_ms());
+    }
+}
+
+/// What the store refuses this process, though it answers.
+async fn permitted(store: &dyn Store) -> Result<(), String> {
+    match timeout(READ_TIMEOUT, store.ping()).await {
+        Ok(Err(error @ StoreError::Refused(_))) => Err(error.to_string()),
+        _ => Ok(()),
     }
 }
 

@@ -10,6 +10,8 @@ mod conversation;
 mod lost;
 #[path = "failover/pause.rs"]
 mod pause;
+#[path = "failover/rights.rs"]
+mod rights;
 #[path = "failover/scale.rs"]
 mod scale;
 #[path = "failover/services.rs"]

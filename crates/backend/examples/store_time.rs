@@ -57,7 +57,7 @@ async fn writes(
 ) -> Result<(), Failure> {
     let data_set = store.open_ring(VNODES.into()).await?;
     let (epoch, sid_here) = (Epoch(NOW_MS), sid.clone());
-    let activate = Activate { data_set, vnode, epoch, sid: sid_here, prove: false, held: None };
+    let activate = Activate { data_set, vnode, epoch, sid: sid_here, prove: false, held: None, left: None };
     let ActivateAnswer::Activated(activated) = store.activate(&activate).await? else {
         return Err("somebody else is here".into());
     };

@@ -63,6 +63,12 @@ impl Services {
         Self { brokers, redis: Redis { url: redis_url, process: None, turn: None }, group: group() }
     }
 
+    /// The same, as another user of Redis.
+    pub fn as_user(mut self, name: &str, password: &str) -> Self {
+        self.redis.url = self.redis.url.replacen("redis://", &format!("redis://{name}:{password}@"), 1);
+        self
+    }
+
     pub fn brokers(&self) -> &str {
         &self.brokers
     }

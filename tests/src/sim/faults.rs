@@ -1,12 +1,12 @@
 //! What goes wrong, and when.
 
 use roost_backend::store::model::{Control, VnodeData};
-use roost_backend::store::{Assign, DataSet, Resign};
+use roost_backend::store::{Assign, DataSet, NodeState, Resign, Table};
 use roost_proto::ids::{NodeId, VnodeId};
 use roost_ws_node::core::events::Event;
 
 use super::store::{Peer, Request};
-use super::{Happening, LEASE_TTL_MS, World};
+use super::{Broken, Happening, LEASE_TTL_MS, World};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fault {
@@ -34,6 +34,12 @@ pub enum Fault {
     Rewind,
     Wipe,
     CrashAndRewind,
+    /// The data go back while process and connections stay, as when a primary followed an older copy and leads again.
+    Flip,
+    /// The data go back, and nothing has another name.
+    Reload,
+    /// A write is heard of, its answer is lost, and the data come back as they were just before.
+    TakenBack,
     ClockStep,
     NodeClockStep,
     Disconnect,
@@ -69,6 +75,12 @@ const ALL: &[Fault] = &[
     Fault::Wipe,
     Fault::CrashAndRewind,
     Fault::CrashAndRewind,
+    Fault::Flip,
+    Fault::Flip,
+    Fault::Reload,
+    Fault::Reload,
+    Fault::TakenBack,
+    Fault::TakenBack,
     Fault::ClockStep,
     Fault::NodeClockStep,
     Fault::Disconnect,
@@ -85,10 +97,18 @@ impl World {
             return self.heal();
         }
         let next = self.now + self.between(150, 1800);
-        self.at(next, Happening::Fault);
+        self.at(next.max(self.quiet_until), Happening::Fault);
         let fault = ALL[self.between(0, ALL.len() as u64) as usize];
         // Epochs are kept apart by the store's data or by its clock: a run takes away one of the two.
-        let loses_data = matches!(fault, Fault::Rewind | Fault::Wipe | Fault::CrashAndRewind);
+        let loses_data = matches!(
+            fault,
+            Fault::Rewind
+                | Fault::Wipe
+                | Fault::CrashAndRewind
+                | Fault::Flip
+                | Fault::Reload
+                | Fault::TakenBack
+        );
         let clock = matches!(fault, Fault::ClockStep | Fault::NodeClockStep);
         let allowed = if self.setup.seed.is_multiple_of(3) { !loses_data } else { !clock };
         self.inflict(if allowed { fault } else { Fault::Crash });
@@ -162,6 +182,9 @@ impl World {
                 self.crash(pid, length / 3);
                 self.rewind();
             }
+            Fault::Flip => self.flip(),
+            Fault::Reload => self.reload(),
+            Fault::TakenBack => self.takes_back = true,
             Fault::ClockStep => {
                 let step = self.between(0, 7_200_000) as i64 - 3_600_000;
                 self.store_skew = step;
@@ -243,21 +266,104 @@ impl World {
     fn rewind(&mut self) {
         // Not twice to the same moment: with the store's clock an hour off as well, and everyone dead who saw the
         // first life, epochs could be given twice. Nothing short of a counter outside the store would prevent it.
-        if let Some((control, data)) = self.snapshot.take() {
-            (self.control, self.data) = (control, data);
-            self.saw_rosters();
-            self.another_data_set();
+        if let Some(snapshot) = self.snapshot.take() {
+            self.restart_with(snapshot);
         }
+    }
+
+    pub(super) fn restart_with(&mut self, (control, data): (Control, Vec<VnodeData>)) {
+        (self.control, self.data) = (control, data);
+        self.saw_rosters();
+        self.another_data_set();
+    }
+
+    /// Whoever asks next finds the other history and names it.
+    fn flip(&mut self) {
+        let Some((control, data)) = self.snapshot.take() else { return };
+        (self.control, self.data) = (control, data);
+        self.saw_rosters();
+        self.another_life();
+        if !self.is_broken(Broken::RunIdAlone) {
+            self.name_data_set();
+        }
+    }
+
+    /// Only who had a vnode before can tell, and has to look before anybody else does: so this happens where nothing
+    /// changed hands since, everyone is well, and all is quiet for a while.
+    fn reload(&mut self) {
+        if !self.snapshot.as_ref().is_some_and(|(control, data)| self.is_as_well_as(control, data)) {
+            return;
+        }
+        self.note(|| "*** reloaded".into());
+        let Some((mut control, data)) = self.snapshot.take() else { return };
+        // The leases in the copy are over.
+        control.expire_all_rows();
+        (self.control, self.data) = (control, data);
+        self.saw_rosters();
+        self.another_life();
+        self.quiet_until = self.now + 2 * LEASE_TTL_MS;
+        for coordinator in &mut self.coordinators {
+            coordinator.paused_until = coordinator.paused_until.max(self.quiet_until);
+        }
+    }
+
+    /// Whether every vnode has the owner that it had then, who lives, is meant to have it, and is not about to lose it.
+    fn is_as_well_as(&self, control: &Control, data: &[VnodeData]) -> bool {
+        let (then, now) = (control.table(self.store_now()), self.control.table(self.store_now()));
+        let leaves = |h: &Happening| matches!(h, Happening::Start { .. } | Happening::Stopping { .. });
+        let lives = |pid: &usize| {
+            let process = &self.processes[*pid];
+            let until = process.paused_until.max(process.no_store_until).max(self.store_down_until);
+            self.now >= until
+        };
+        let alive = self.alive();
+        let sids: Vec<_> = alive
+            .iter()
+            .filter_map(|pid| self.processes[*pid].core.as_ref())
+            .map(|core| core.sid())
+            .collect();
+        let all_up = now.nodes.values().all(|row| row.state == NodeState::Up && sids.contains(&&row.sid));
+        let held = |v: usize| {
+            let vnode = VnodeId(v as u16);
+            let head = |data: &VnodeData| {
+                data.head().map(|(epoch, sid, generation, _)| (epoch, sid.clone(), generation))
+            };
+            let target = |t: &Table| t.assignment.targets.get(&vnode).cloned();
+            let (Some(row), Some(head_now)) = (now.rows.get(&vnode), head(&self.data[v])) else {
+                return false;
+            };
+            row.ready
+                && (&row.sid, row.epoch) == (&head_now.1, head_now.0)
+                && head(&data[v]).as_ref() == Some(&head_now)
+                && target(&now) == Some(row.node())
+                && target(&then) == Some(row.node())
+        };
+        then.data_set == now.data_set
+            && then.nodes.iter().map(|(n, r)| (n, &r.sid)).eq(now.nodes.iter().map(|(n, r)| (n, &r.sid)))
+            && alive.iter().all(lives)
+            && sids.len() == now.nodes.len()
+            && all_up
+            && !self.happenings.values().any(leaves)
+            && (0..data.len()).all(held)
     }
 
     /// The store came up with other data: the first connection gives it a new name.
     fn another_data_set(&mut self) {
+        self.connections += 1;
+        self.another_life();
+        self.name_data_set();
+        self.store_down_until = self.store_down_until.max(self.now + 5);
+    }
+
+    fn another_life(&mut self) {
         self.run += 1;
         self.saw_other_data();
+    }
+
+    fn name_data_set(&mut self) {
         let name = DataSet(format!("d{}", self.run));
         let settling = self.store_now() + LEASE_TTL_MS;
         self.control.new_data_set(self.setup.vnodes, name, settling);
-        self.store_down_until = self.store_down_until.max(self.now + 5);
     }
 
     /// Faults end: everything is reachable, and every node has a process.

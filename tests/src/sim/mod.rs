@@ -89,6 +89,8 @@ pub enum Broken {
     NoLinger,
     /// The store forgets what users chose to show.
     ChoiceForgotten,
+    /// Data under the same run_id are taken for the same, whatever their history.
+    RunIdAlone,
     /// What a store that went back says of users counts as published.
     RosterTrusted,
     /// What an earlier home tells of its users never arrives.
@@ -199,8 +201,14 @@ pub struct World {
     /// The processes that follow a channel.
     pub(crate) followers: BTreeMap<LiveChannel, BTreeSet<usize>>,
     pub(crate) snapshot: Option<(Control, Vec<VnodeData>)>,
-    /// Names the life of the store: requests of an earlier one die with their connection.
+    /// Counts the lives of the store's data.
     pub(crate) run: u64,
+    /// Counts those of its process: requests of an earlier one die with their connection.
+    pub(crate) connections: u64,
+    /// The next write to a room is heard and then lost, with its answer.
+    pub(crate) takes_back: bool,
+    /// No fault happens before.
+    pub(crate) quiet_until: u64,
     pub(crate) store_down_until: u64,
     pub(crate) store_skew: i64,
     /// By how much a node's clock is off, from its next start on.
@@ -252,6 +260,9 @@ impl World {
             followers: BTreeMap::new(),
             snapshot: None,
             run: 0,
+            connections: 0,
+            takes_back: false,
+            quiet_until: 0,
             store_down_until: 0,
             store_skew: 0,
             node_skew: BTreeMap::new(),

@@ -93,7 +93,7 @@ impl World {
         if cut || dice < 15 {
             return self.answer(peer, self.now + TIMEOUT_MS, unanswered(&request));
         }
-        let run = self.run;
+        let run = self.connections;
         if dice < 45 {
             // The caller is told nothing; the request takes effect soon, or much later.
             let late = if dice < 25 { self.between(1, TIMEOUT_MS) } else { self.between(TIMEOUT_MS, 6000) };
@@ -119,7 +119,7 @@ impl World {
 
     pub(crate) fn store_request(&mut self, peer: Peer, run: u64, request: Request, fate: Fate) {
         // A restarted store has none of the old connections.
-        if run != self.run || self.now < self.store_down_until {
+        if run != self.connections || self.now < self.store_down_until {
             if fate == Fate::Told {
                 self.answer(peer, self.now + 5, unanswered(&request));
             }
@@ -135,6 +135,9 @@ impl World {
                 | Request::Forget(_)
                 | Request::Assign(_)
         );
+        if self.takes_back && is_all_appends(&request) {
+            return self.take_back(peer, request);
+        }
         let told = self.apply(peer, request);
         if hint {
             self.hint();
@@ -143,6 +146,16 @@ impl World {
             let at = self.now + self.between(1, 6);
             self.answer(peer, at, told);
         }
+    }
+
+    /// Listeners hear of a write that its owner gets no answer to, and the store comes back as it was just before.
+    fn take_back(&mut self, peer: Peer, request: Request) {
+        self.takes_back = false;
+        let before = (self.control.clone(), self.data.clone());
+        self.answer(peer, self.now + TIMEOUT_MS, unanswered(&request));
+        self.apply(peer, request);
+        self.note(|| "*** taken back".into());
+        self.restart_with(before);
     }
 
     /// Whoever hears that the table changed reads it. Hints get lost.
@@ -347,6 +360,14 @@ impl World {
         }
         Event::Written { vnode, call, answer: Some(answer) }
     }
+}
+
+/// Of the reports and the presence in a write the book is kept as if they were for good.
+fn is_all_appends(request: &Request) -> bool {
+    let Request::Write(_, write) = request else { return false };
+    let room = |op: &Op| matches!(op, Op::Append(append) if append.stream.is_room());
+    write.ops.iter().all(|op| matches!(op, Op::Append(append) if append.closes.is_none()))
+        && write.ops.iter().any(room)
 }
 
 /// What the caller is told when no answer comes.

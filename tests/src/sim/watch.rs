@@ -157,7 +157,7 @@ impl World {
         }
         // Only an activation shows the outbox: it is asked of a copy.
         let (sid, data_set) = (sid.clone(), self.control.data_set.clone());
-        let again = Activate { data_set, vnode, epoch, sid, prove: false, held: None };
+        let again = Activate { data_set, vnode, epoch, sid, prove: false, held: None, left: None };
         if let ActivateAnswer::Activated(activated) = data.clone().activate(&again)
             && !activated.outbox.is_empty()
         {

@@ -267,6 +267,37 @@ async fn a_database_that_redis_does_not_have_is_wrong_configuration() {
     assert!(wrong.is_empty(), "{wrong:#?}");
 }
 
+/// A user of Redis 7 begins without channels: a program says so at its start, and leaves.
+/// Both are started beside a cluster, as users that lack a right each.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_process_whose_user_of_redis_lacks_a_right_refuses_to_start() {
+    let Some(cluster) = Cluster::start(Backend::Services, 1).await else { return };
+    let services: &Services = cluster.services().expect("there are services");
+    let client = redis::Client::open(services.redis_url()).expect("a valid address");
+    let mut admin = client.get_multiplexed_async_connection().await.expect("Redis is reached");
+    let url = services.redis_url().replacen("redis://", "redis://limited:sesame@", 1);
+    let node = format!("{}-too", cluster.name(0));
+    let there = [
+        ("REDIS_URL", url.as_str()),
+        ("KAFKA_BROKERS", services.brokers()),
+        ("NODE_ID", &node),
+        ("VNODES", "64"),
+    ];
+    let mut wrong = Vec::new();
+    for (lacks, named) in [("resetchannels", "SUBSCRIBE"), ("-info", "INFO"), ("-xadd", "XADD")] {
+        let mut acl = redis::cmd("ACL");
+        acl.arg("SETUSER").arg(&["limited", "reset", "on", ">sesame", "~*", "&*", "+@all", lacks]);
+        acl.exec_async(&mut admin).await.expect("Redis takes it");
+        for name in ["coordinator", "ws-node"] {
+            wrong.extend(refused(name, "REDIS_URL", &there).await);
+            let output = run(name, &there).await;
+            let text = String::from_utf8_lossy(&output.stderr).into_owned();
+            wrong.extend((!text.contains(named)).then(|| format!("{name} without {named}: {text}")));
+        }
+    }
+    assert!(wrong.is_empty(), "{wrong:#?}");
+}
+
 /// A process configured for another ring, or other partitions, refuses to start: these numbers never change.
 /// A cluster of 64 vnodes and 8 partitions runs; both programs are started beside it with other numbers.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

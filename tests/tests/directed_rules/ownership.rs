@@ -8,7 +8,7 @@ use roost_proto::records::{Record, Took};
 use roost_ws_node::core::events::{Event, Now};
 use roost_ws_node::core::{Action, Rule};
 
-use super::rig::{LEASE_TTL_MS, Rig, Road};
+use super::rig::{LEASE_TTL_MS, Reach, Rig, Road};
 
 const BEAT_MS: u64 = LEASE_TTL_MS / BEATS_PER_LEASE;
 
@@ -86,6 +86,65 @@ fn a_restart_of_the_store_without_loss_resets_nobody() {
     assert_eq!(rig.inbox(reader), ["m1", "m2"]);
     assert_eq!((rig.resets(reader).len(), rig.closed(reader)), (0, vec![]));
     assert_eq!(rig.data[1].head().unwrap().2, generation);
+}
+
+/// Rules 18 and 19, with a write whose answer was lost with the store: it is made again before anything is proved.
+#[test]
+fn a_restart_without_loss_resets_nobody_whose_write_has_no_answer() {
+    for lands in [true, false] {
+        let mut rig = Rig::new(&[0, 1], None);
+        let (alice, bob) = (rig.user(0, 0), rig.user(1, 0));
+        let (sender, reader) = (rig.connect(0, &alice), rig.connect(1, &bob));
+        rig.say(sender, &bob, "m1");
+        rig.run(1500);
+        let generation = rig.data[1].head().unwrap().2;
+        rig.writes = Box::new(move |_| if lands { Reach::Untold } else { Reach::Late });
+        rig.say(sender, &bob, "m2");
+        rig.run(20);
+        rig.late_writes.clear();
+        rig.writes = Box::new(|_| Reach::Answered);
+        rig.control.expire_all_rows();
+        another_data_set(&mut rig);
+        rig.look(1);
+        rig.run(3000);
+        assert_eq!(rig.told(sender, "m2"), ["ok"]);
+        rig.say(sender, &bob, "m3");
+        rig.run(1000);
+        assert_eq!(rig.inbox(reader), ["m1", "m2", "m3"], "it landed: {lands}");
+        assert_eq!((rig.resets(reader).len(), rig.closed(reader)), (0, vec![]));
+        assert_eq!(rig.data[1].head().unwrap().2, generation);
+    }
+}
+
+/// Rule 17: the data go back, under the same name, to before `m2` and `m3`, and the leases in them are over. Returns
+/// how often the reader was reset, and whether the generation goes on.
+fn the_store_goes_back_under_the_same_name(off: Option<Rule>) -> (usize, bool) {
+    let mut rig = Rig::new(&[0, 1], off);
+    let (alice, bob) = (rig.user(0, 0), rig.user(1, 0));
+    let (sender, reader) = (rig.connect(0, &alice), rig.connect(1, &bob));
+    rig.say(sender, &bob, "m1");
+    rig.run(1500);
+    let (mut control, data) = (rig.control.clone(), rig.data.clone());
+    for id in ["m2", "m3"] {
+        rig.say(sender, &bob, id);
+        rig.run(100);
+    }
+    let generation = rig.data[1].head().unwrap().2;
+    control.expire_all_rows();
+    (rig.control, rig.data) = (control, data);
+    rig.run(3000);
+    for id in ["m4", "m5"] {
+        rig.say(sender, &bob, id);
+        rig.run(1000);
+        assert_eq!(rig.told(sender, id), ["ok"]);
+    }
+    (rig.resets(reader).len(), rig.data[1].head().unwrap().2 == generation)
+}
+
+#[test]
+fn who_had_a_vnode_before_notices_that_its_data_went_back_under_the_same_name() {
+    assert_eq!(the_store_goes_back_under_the_same_name(None), (1, false));
+    assert_eq!(the_store_goes_back_under_the_same_name(Some(Rule::LeftSeq)), (0, true), "the rule is needed");
 }
 
 /// Rule 18: the data is gone under a home that holds its lease.

@@ -32,8 +32,12 @@ pub enum Rule {
     ConfirmAfterLog,
     /// 17: the inherited outbox goes out first.
     InheritFirst,
+    /// 17: who had the vnode before notices that the data are behind where it left them.
+    LeftSeq,
     /// 18: an owner notices that the data went back.
     Rewound,
+    /// 18: a write of unknown outcome is made before the generation goes on.
+    OpenWriteFirst,
     /// 18: what a home knew of its users outlives it, until another's is ready.
     UsersRemembered,
     /// 19: claims and renewals name the data set they know.

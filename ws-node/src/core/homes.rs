@@ -274,6 +274,9 @@ impl NodeCore {
     /// The answer to a write (rule 18).
     pub(super) fn on_written(&mut self, vnode: VnodeId, call: u64, answer: Maybe<WriteAnswer>, now: Now) {
         self.writes.end(call, answer.is_some());
+        if self.open_write_answered(vnode, call, answer.as_ref(), now) {
+            return;
+        }
         let is_it = |h: &&mut Home| h.call.as_ref().is_some_and(|c| c.id == call);
         let Some(home) = self.homes.get_mut(&vnode).filter(is_it) else { return };
         self.dirty.insert(vnode);

@@ -51,7 +51,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 
 use roost_backend::store::{LiveChannel, NodeState, Table};
-use roost_proto::ids::{Epoch, NodeId, Sid, StreamId, VnodeId};
+use roost_proto::ids::{Epoch, NodeId, Seq, Sid, StreamId, VnodeId};
 use roost_proto::records::Record;
 
 use budget::Budget;
@@ -167,6 +167,8 @@ pub struct NodeCore {
     view: Table,
     /// The highest epoch seen of each vnode.
     epochs: Vec<Epoch>,
+    /// Where this process left vnodes that it had: generation and seq (rule 17).
+    left: BTreeMap<VnodeId, (Epoch, Seq)>,
     /// For each node the others that have something to hand over to it.
     givers: BTreeMap<NodeId, BTreeSet<NodeId>>,
     homes: BTreeMap<VnodeId, Home>,
@@ -231,6 +233,7 @@ impl NodeCore {
         let sid = Sid::new(&cfg.node, now.wall, cfg.random);
         Self {
             epochs: vec![Epoch(0); cfg.vnodes as usize],
+            left: BTreeMap::new(),
             givers: BTreeMap::new(),
             sid,
             registration: Registration::No,

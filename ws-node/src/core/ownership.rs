@@ -25,6 +25,8 @@ use super::{Action, NodeCore, Registration, Token};
 const ASK_AGAIN_MS: u64 = 2500;
 /// The same of an activation, which may bring much.
 const ACTIVATE_AGAIN_MS: u64 = 10_500;
+/// A write of unknown outcome that goes before an activation, without an answer or refused.
+const OPEN_AGAIN_MS: u64 = 250;
 /// A refused claim is tried again after this long, unless the table changes before.
 const CLAIM_AGAIN_MS: u64 = 500;
 
@@ -37,11 +39,22 @@ pub(super) struct Claiming {
     held_until: u64,
     /// It was found that the data went away or back.
     prove: bool,
+    /// Of unknown outcome when it began: listeners may hold what a store that went back has not.
+    open: Option<OpenWrite>,
     floor: Epoch,
     pub(super) asked: Option<u64>,
     not_before: u64,
     /// Whose row was there before, as far as this node knew.
     previous: Option<Sid>,
+}
+
+/// A write that is made again, unchanged, before anything else is written: what it gave a place has no other.
+#[derive(Debug, Clone)]
+pub(super) struct OpenWrite {
+    write: Box<Write>,
+    /// The call that is under way.
+    call: Option<u64>,
+    not_before: u64,
 }
 
 impl Claiming {
@@ -295,11 +308,15 @@ impl NodeCore {
             return self.end_home(vnode, now);
         }
         let held = (activated && home.leased(now)).then_some((home.epoch, home.seq));
+        // What was answered `lost` or `rewound` proves nothing anyway.
+        let open = home.call.as_ref().filter(|_| !prove && self.cfg.on(Rule::OpenWriteFirst));
+        let open =
+            open.map(|call| OpenWrite { write: Box::new(call.write.clone()), call: None, not_before: 0 });
         self.take_home(vnode, now);
         if activated {
             let floor = self.epochs[vnode.index()];
-            let claim =
-                Claiming { held, held_until, prove, floor, asked: None, not_before: 0, previous: None };
+            let (asked, not_before, previous) = (None, 0, None);
+            let claim = Claiming { held, held_until, prove, open, floor, asked, not_before, previous };
             self.claims.insert(vnode, claim);
         } else if let Some(claim) = self.claims.get_mut(&vnode) {
             (claim.asked, claim.not_before) = (None, 0);
@@ -310,6 +327,9 @@ impl NodeCore {
     /// Removes a home; its outbox still goes out under its old epoch.
     pub(super) fn take_home(&mut self, vnode: VnodeId, now: Now) -> Option<Home> {
         let mut home = self.homes.remove(&vnode)?;
+        if home.generation != Epoch(0) && self.cfg.on(Rule::LeftSeq) {
+            self.left.insert(vnode, (home.generation, home.seq));
+        }
         let call = home.call.take().map(|c| c.work).unwrap_or_default();
         self.drop_work(home.take_queue().into_iter().chain(call));
         self.refuse_waiting(home.take_waiting());
@@ -406,6 +426,7 @@ impl NodeCore {
             held: None,
             held_until: 0,
             prove: false,
+            open: None,
             floor,
             asked: None,
             not_before: 0,
@@ -468,6 +489,10 @@ impl NodeCore {
     fn activate(&mut self, vnode: VnodeId, now: Now) {
         let Some(home) = self.homes.get_mut(&vnode) else { return };
         home.asked_at = Some(now.mono);
+        if self.make_open_write(vnode, now) {
+            return;
+        }
+        let Some(home) = self.homes.get(&vnode) else { return };
         let claim = self.claims.get(&vnode);
         self.out.push(Action::Activate(Activate {
             data_set: self.view.data_set.clone(),
@@ -476,7 +501,66 @@ impl NodeCore {
             sid: self.sid.clone(),
             prove: claim.is_some_and(|c| c.prove),
             held: claim.and_then(|c| c.held(now)),
+            left: self.left.get(&vnode).copied(),
         }));
+    }
+
+    /// A write of unknown outcome goes first, under the epoch that it was made under: the head still has that if nothing
+    /// was lost. True if there is one. Past the deadline another may have had the vnode, and nothing is proved.
+    fn make_open_write(&mut self, vnode: VnodeId, now: Now) -> bool {
+        let Some(claim) = self.claims.get_mut(&vnode) else { return false };
+        let held = claim.held(now).is_some();
+        let Some(open) = claim.open.as_mut().filter(|_| held) else { return false };
+        if now.mono < open.not_before {
+            self.look_at_next_tick(vnode);
+            return true;
+        }
+        let call = self.next_call;
+        self.next_call += 1;
+        open.call = Some(call);
+        self.counters.writes += 1;
+        self.writes.begin(call, open.write.size());
+        self.out.push(Action::Write { call, write: open.write.clone() });
+        true
+    }
+
+    fn look_at_next_tick(&mut self, vnode: VnodeId) {
+        if let Some(home) = self.homes.get_mut(&vnode) {
+            home.asked_at = None;
+        }
+    }
+
+    /// The answer to [`NodeCore::make_open_write`]; false if it is to another write. What the write did is told by
+    /// the outbox that is inherited, and by the ids that its repeats find.
+    pub(super) fn open_write_answered(
+        &mut self,
+        vnode: VnodeId,
+        call: u64,
+        answer: Maybe<&WriteAnswer>,
+        now: Now,
+    ) -> bool {
+        let is_it = |c: &&mut Claiming| c.open.as_ref().is_some_and(|open| open.call == Some(call));
+        let Some(claim) = self.claims.get_mut(&vnode).filter(is_it) else { return false };
+        let Some(open) = &mut claim.open else { return false };
+        open.call = None;
+        match answer {
+            None | Some(WriteAnswer::Refused) => {
+                open.not_before = now.mono + OPEN_AGAIN_MS;
+                self.look_at_next_tick(vnode);
+                return true;
+            }
+            Some(WriteAnswer::Behind { seq, .. }) => open.write.fence.seq = *seq,
+            Some(WriteAnswer::Done { seq, .. }) => {
+                claim.held = claim.held.map(|(epoch, before)| (epoch, before.max(*seq)));
+                claim.open = None;
+            }
+            Some(WriteAnswer::Deposed) => claim.open = None,
+            Some(WriteAnswer::Lost | WriteAnswer::Rewound) => (claim.open, claim.prove) = (None, true),
+        }
+        if self.homes.get(&vnode).is_some_and(|home| home.phase == Phase::Activating) {
+            self.activate(vnode, now);
+        }
+        true
     }
 
     pub(super) fn on_activated(

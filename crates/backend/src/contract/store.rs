@@ -54,6 +54,11 @@ pub trait Fixture: Send + Sync {
         panic!("this back end has no process of its own")
     }
 
+    /// Gives the data another history under the living handles, as a primary has that followed another and leads again.
+    async fn follow_and_lead(&self) {
+        panic!("this back end follows nobody")
+    }
+
     /// Ends the process that the embedded store is in and starts another on the same file. `last` is the last
     /// handle; other back ends give it back.
     async fn reopen(&self, last: Arc<dyn Store>) -> Arc<dyn Store> {
@@ -238,7 +243,7 @@ impl Process {
 
     pub fn activation(&self, vnode: VnodeId, sid: &Sid, epoch: Epoch) -> Activate {
         let (data_set, sid) = (self.data_set.clone(), sid.clone());
-        Activate { data_set, vnode, epoch, sid, prove: false, held: None }
+        Activate { data_set, vnode, epoch, sid, prove: false, held: None, left: None }
     }
 
     pub async fn activate(&self, request: &Activate) -> ActivateAnswer {
@@ -353,6 +358,7 @@ macro_rules! store_contract {
             writes::a_write_without_events_cannot_be_applied_twice,
             writes::events_stay_in_the_outbox_until_they_are_trimmed,
             writes::a_generation_that_is_not_proved_ends,
+            writes::who_left_more_than_it_finds_begins_a_generation,
             writes::a_generation_that_is_proved_goes_on,
             writes::vnodes_do_not_touch_each_other,
             writes::numbers_keep_every_digit,
@@ -408,6 +414,8 @@ macro_rules! store_loss_contract {
             loss::after_a_restart_with_older_data_the_holder_is_rewound,
             loss::after_a_restart_from_before_its_activation_the_holder_is_lost,
             loss::a_claim_from_before_a_restart_activates_nothing,
+            loss::another_history_under_living_connections_is_a_new_data_set,
+            loss::a_claim_from_before_another_history_activates_nothing,
             loss::a_new_owner_after_a_restart_begins_a_new_generation,
             loss::a_store_that_is_away_says_so_and_comes_back_by_itself,
         }

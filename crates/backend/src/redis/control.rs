@@ -5,7 +5,8 @@ use std::sync::Arc;
 use redis::{Script, ScriptInvocation, Value};
 use roost_proto::ids::Sid;
 
-use super::link::{Lane, Link};
+use super::keys::Channels;
+use super::link::{LIFE, Lane, Link};
 use super::reply::{Fields, flags, from_json};
 use super::{RedisStore, fresh_name, keys};
 use crate::store::*;
@@ -28,10 +29,10 @@ pub struct ControlScripts {
 }
 
 impl ControlScripts {
-    pub fn new() -> Self {
-        let with_lib = |code: &str| Script::new(&format!("{}{code}", include_str!("lib.lua")));
+    pub fn new(channels: &Channels) -> Self {
+        let with_lib = |code| channels.script(&[LIFE, include_str!("lib.lua"), code]);
         Self {
-            open: Script::new(include_str!("open.lua")),
+            open: channels.script(&[LIFE, include_str!("open.lua")]),
             register: with_lib(include_str!("register.lua")),
             deregister: with_lib(include_str!("deregister.lua")),
             claim: with_lib(include_str!("claim.lua")),

@@ -4,13 +4,14 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use redis::{Pipeline, Script, Value, pipe};
+use redis::{Pipeline, Script, ScriptInvocation, Value, pipe};
 use roost_proto::events::{message_prefix, numbers_prefix};
 use roost_proto::ids::{Cursor, Epoch, Offset, Seq, Sid, StreamId, UserId, VnodeId};
 use roost_proto::limits::IDS_KEPT_MS;
 
 use super::due::{due, owed, tickets, wanted};
-use super::link::{Lane, Link};
+use super::keys::Channels;
+use super::link::{LIFE, Lane, Link};
 use super::reply::{Fields, cursor, from_json, parse, parse_pair, user_id};
 use super::{RedisStore, keys};
 use crate::store::*;
@@ -28,12 +29,12 @@ pub struct DataScripts {
 }
 
 impl DataScripts {
-    pub fn new() -> Self {
+    pub fn new(channels: &Channels) -> Self {
         Self {
-            activate: Script::new(include_str!("activate.lua")),
+            activate: channels.script(&[LIFE, include_str!("activate.lua")]),
             inherit: Script::new(include_str!("inherit.lua")),
             window: Script::new(include_str!("window.lua")),
-            write: Script::new(include_str!("write.lua")),
+            write: channels.script(&[include_str!("write.lua")]),
         }
     }
 }
@@ -177,6 +178,7 @@ impl Named {
 impl RedisStore {
     pub(super) async fn do_activate(&self, request: &Activate) -> Result<ActivateAnswer, StoreError> {
         let link = self.links.get(Lane::Writes).await?;
+        self.may(&link).await?;
         if request.data_set != link.data_set() {
             // Claimed under data that this connection may not lead to. The script below sees one vnode's slot and
             // cannot tell that it went back.
@@ -185,6 +187,20 @@ impl RedisStore {
                 return Ok(ActivateAnswer::NewData(present));
             }
         }
+        let mut fields = self.invoke(&link, &self.activation(request, &link.replid())).await?;
+        match fields.text()?.as_str() {
+            "refused" => Ok(ActivateAnswer::Refused(Epoch(fields.number()?))),
+            "activated" => self.inherited(&link, request, fields).await.map(ActivateAnswer::Activated),
+            // Another history of the data, which may have its name already.
+            "elsewhere" => match self.links.repair(&link).await? {
+                present if present != request.data_set => Ok(ActivateAnswer::NewData(present)),
+                _ => Err(StoreError::Unreachable("Redis has just been given another history".into())),
+            },
+            other => Err(StoreError::Garbled(format!("an activation answered '{other}'"))),
+        }
+    }
+
+    fn activation(&self, request: &Activate, replid: &str) -> ScriptInvocation<'_> {
         let vnode = request.vnode;
         let mut script = self.data.activate.key(keys::head(vnode));
         script
@@ -199,16 +215,14 @@ impl RedisStore {
             .arg(request.sid.as_str())
             .arg(&request.data_set.0)
             .arg(u8::from(request.prove));
-        match request.held {
-            Some((epoch, seq)) => script.arg(epoch.0).arg(seq.0),
-            None => script.arg("").arg(""),
-        };
-        let mut fields = self.invoke(&link, &script).await?;
-        match fields.text()?.as_str() {
-            "refused" => Ok(ActivateAnswer::Refused(Epoch(fields.number()?))),
-            "activated" => self.inherited(&link, request, fields).await.map(ActivateAnswer::Activated),
-            other => Err(StoreError::Garbled(format!("an activation answered '{other}'"))),
+        for pair in [request.held, request.left] {
+            match pair {
+                Some((epoch, seq)) => script.arg(epoch.0).arg(seq.0),
+                None => script.arg("").arg(""),
+            };
         }
+        script.arg(replid);
+        script
     }
 
     /// What an activation answered, and what it left to be brought in pieces.
@@ -291,6 +305,7 @@ impl RedisStore {
 
     pub(super) async fn do_write(&self, request: &Write) -> Result<WriteAnswer, StoreError> {
         let link = self.links.get(Lane::Writes).await?;
+        self.may(&link).await?;
         let fence = &request.fence;
         let vnode = fence.vnode;
         let mut named = Named::default();
@@ -320,7 +335,11 @@ impl RedisStore {
         for arg in &ops {
             script.arg(&arg[..]);
         }
-        written(self.invoke(&link, &script).await?)
+        let (answer, refused) = written(self.invoke(&link, &script).await?)?;
+        if !refused.is_empty() {
+            self.rights.note_text(&refused);
+        }
+        Ok(answer)
     }
 
     pub(super) async fn do_read(
@@ -546,8 +565,9 @@ fn rooms(mut fields: Fields) -> Result<Vec<(StreamId, RoomRoster)>, StoreError> 
     Ok(rooms.into_iter().collect())
 }
 
-fn written(mut fields: Fields) -> Result<WriteAnswer, StoreError> {
-    match fields.text()?.as_str() {
+/// And what became of the publications: the empty text, or why one was refused.
+fn written(mut fields: Fields) -> Result<(WriteAnswer, String), StoreError> {
+    let answer = match fields.text()?.as_str() {
         "done" => {
             let seq = Seq(fields.number()?);
             let mut answers = fields.array()?;
@@ -555,14 +575,15 @@ fn written(mut fields: Fields) -> Result<WriteAnswer, StoreError> {
             while !answers.done() {
                 results.push(result(answers.array()?)?);
             }
-            Ok(WriteAnswer::Done { seq, results })
+            return Ok((WriteAnswer::Done { seq, results }, fields.text()?));
         }
-        "deposed" => Ok(WriteAnswer::Deposed),
-        "lost" => Ok(WriteAnswer::Lost),
-        "rewound" => Ok(WriteAnswer::Rewound),
-        "behind" => Ok(WriteAnswer::Behind { seq: Seq(fields.number()?), outbox: outbox(fields.array()?)? }),
-        other => Err(StoreError::Garbled(format!("a write answered '{other}'"))),
-    }
+        "deposed" => WriteAnswer::Deposed,
+        "lost" => WriteAnswer::Lost,
+        "rewound" => WriteAnswer::Rewound,
+        "behind" => WriteAnswer::Behind { seq: Seq(fields.number()?), outbox: outbox(fields.array()?)? },
+        other => return Err(StoreError::Garbled(format!("a write answered '{other}'"))),
+    };
+    Ok((answer, String::new()))
 }
 
 fn cursor_if_any(text: &[u8]) -> Result<Option<Cursor>, StoreError> {

@@ -1,6 +1,7 @@
 //! One process's subscriptions, on a connection of their own.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -12,8 +13,9 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
-use super::keys;
+use super::keys::Channels;
 use super::link::DIAL_TIMEOUT;
+use super::rights::Rights;
 use crate::store::{LiveChannel, LiveEvent, StoreError, Subscriber};
 
 /// Silent for this long, the far end is asked whether it is still there. What is missed meanwhile is found by
@@ -43,9 +45,15 @@ impl Drop for Ear {
 }
 
 impl Ear {
-    pub fn spawn(client: Client, queue: mpsc::Sender<LiveEvent>) -> Self {
+    pub fn spawn(
+        client: Client,
+        channels: Channels,
+        rights: Arc<Rights>,
+        queue: mpsc::Sender<LiveEvent>,
+    ) -> Self {
         let (wishes, incoming) = mpsc::channel(WISHES_MAX);
-        let listening = Listening { queue, missed: false, followed: BTreeMap::new(), wishes: incoming };
+        let followed = BTreeMap::new();
+        let listening = Listening { queue, channels, rights, missed: false, followed, wishes: incoming };
         Self { wishes, task: tokio::spawn(listening.run(client)) }
     }
 }
@@ -72,6 +80,8 @@ impl Subscriber for Ear {
 
 struct Listening {
     queue: mpsc::Sender<LiveEvent>,
+    channels: Channels,
+    rights: Arc<Rights>,
     /// The queue was full, or the connection is new: told before anything else.
     missed: bool,
     /// By the name in Redis.
@@ -86,6 +96,7 @@ impl Listening {
         let mut backoff = BACKOFF_FIRST;
         loop {
             if let Err(error) = self.listen(&client, &mut backoff).await {
+                self.rights.note_text(&error.to_string());
                 tracing::debug!(%error, "no subscriptions from Redis");
             }
             // Who wishes meanwhile is refused at once and comes again.
@@ -96,7 +107,7 @@ impl Listening {
                     () = &mut pause => break,
                     wish = self.wishes.recv() => match wish {
                         Some(Wish::Follow(_, tell)) => drop(tell.send(Err(gone()))),
-                        Some(Wish::Unfollow(channel)) => drop(self.followed.remove(&keys::channel(&channel))),
+                        Some(Wish::Unfollow(channel)) => drop(self.followed.remove(&self.channels.of_live(&channel))),
                         None => return,
                     },
                 }
@@ -136,7 +147,7 @@ impl Listening {
     async fn grant(&mut self, sink: &mut PubSubSink, wish: Wish) -> Result<(), Broken> {
         match wish {
             Wish::Follow(channel, tell) => {
-                let name = keys::channel(&channel);
+                let name = self.channels.of_live(&channel);
                 let done = timeout(DIAL_TIMEOUT, sink.subscribe(&name)).await;
                 if matches!(done, Ok(Ok(()))) {
                     self.followed.insert(name, channel);
@@ -146,7 +157,7 @@ impl Listening {
                 done??;
             }
             Wish::Unfollow(channel) => {
-                let name = keys::channel(&channel);
+                let name = self.channels.of_live(&channel);
                 self.followed.remove(&name);
                 timeout(DIAL_TIMEOUT, sink.unsubscribe(&name)).await??;
             }

@@ -1,5 +1,6 @@
 //! Listens on the hint channel, on a connection of its own, and moves a counter.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::StreamExt;
@@ -8,8 +9,9 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
-use super::keys;
+use super::keys::Channels;
 use super::link::DIAL_TIMEOUT;
+use super::rights::Rights;
 
 /// Silent for this long, the far end is asked whether it is still there. Until it is missed the readers' own
 /// period (core rule 20) stands in for the hints.
@@ -31,9 +33,9 @@ impl Drop for Hints {
 }
 
 impl Hints {
-    pub fn spawn(client: Client) -> Self {
+    pub fn spawn(client: Client, channels: &Channels, rights: Arc<Rights>) -> Self {
         let counter = watch::Sender::new(0);
-        let task = tokio::spawn(run(client, counter.clone()));
+        let task = tokio::spawn(run(client, channels.hint(), rights, counter.clone()));
         Self { counter, task }
     }
 
@@ -42,10 +44,11 @@ impl Hints {
     }
 }
 
-async fn run(client: Client, counter: watch::Sender<u64>) {
+async fn run(client: Client, channel: String, rights: Arc<Rights>, counter: watch::Sender<u64>) {
     let mut backoff = BACKOFF_FIRST;
     loop {
-        if let Err(error) = listen(&client, &counter, &mut backoff).await {
+        if let Err(error) = listen(&client, &channel, &counter, &mut backoff).await {
+            rights.note_text(&error.to_string());
             tracing::debug!(%error, "no hints from Redis");
         }
         tokio::time::sleep(backoff).await;
@@ -56,12 +59,13 @@ async fn run(client: Client, counter: watch::Sender<u64>) {
 /// Until the connection ends.
 async fn listen(
     client: &Client,
+    channel: &str,
     counter: &watch::Sender<u64>,
     backoff: &mut Duration,
 ) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
     let bump = || counter.send_modify(|n| *n += 1);
     let (mut sink, mut messages) = timeout(DIAL_TIMEOUT, client.get_async_pubsub()).await??.split();
-    timeout(DIAL_TIMEOUT, sink.subscribe(keys::HINT)).await??;
+    timeout(DIAL_TIMEOUT, sink.subscribe(channel)).await??;
     *backoff = BACKOFF_FIRST;
     // What was published before is lost.
     bump();

@@ -5,7 +5,7 @@ use roost_proto::ids::{Cursor, MessageId, StreamId, UserId, VnodeId};
 
 use crate::store::LiveChannel;
 
-/// Hash: `gen`, `run_id`, `vnodes`, `hash`, and `granted`, the largest epoch granted.
+/// Hash: `gen`, `run_id`, `replid`, `vnodes`, `hash`, and `granted`, the largest epoch granted.
 pub const RING: &str = "{roost}:ring";
 /// Hash: node → JSON of [`NodeRow`](crate::store::NodeRow).
 pub const NODES: &str = "{roost}:nodes";
@@ -15,16 +15,49 @@ pub const ASSIGNMENT: &str = "{roost}:assignment";
 pub const LEADER: &str = "{roost}:leader";
 /// There while settling (core rule 19).
 pub const SETTLING: &str = "{roost}:settling";
-/// Pub/sub channel.
-pub const HINT: &str = "{roost}:hint";
+
+/// Before the name of every channel, because publish and subscribe know no databases: `db3:` in database 3. Nothing in
+/// database 0, whose channels are called as they always were.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Channels(String);
+
+impl Channels {
+    pub fn of(database: i64) -> Self {
+        Self(if database == 0 { String::new() } else { format!("db{database}:") })
+    }
+
+    /// A channel that has the name of a key.
+    pub fn named(&self, key: &str) -> String {
+        format!("{}{key}", self.0)
+    }
+
+    /// Published when the table may have changed.
+    pub fn hint(&self) -> String {
+        self.named("{roost}:hint")
+    }
+
+    /// That of a room has the name of its stream's key, that of presence the name of the roster's.
+    pub fn of_live(&self, channel: &LiveChannel) -> String {
+        match channel {
+            LiveChannel::Room { vnode, stream: name } => self.named(&stream(*vnode, name)),
+            LiveChannel::Presence(vnode) => self.named(&presence(*vnode)),
+            LiveChannel::Node(node) => self.named(&format!("{{roost}}:node:{node}")),
+        }
+    }
+
+    /// The code of a script that publishes: put before it.
+    pub fn script(&self, code: &[&str]) -> redis::Script {
+        redis::Script::new(&format!("local channels = '{}'\n{}", self.0, code.concat()))
+    }
+}
 
 /// JSON of [`Row`](crate::store::Row); its time to live is the lease.
 pub fn row(vnode: VnodeId) -> String {
     format!("{{roost}}:vnode:{vnode}")
 }
 
-/// Hash: `epoch`, `sid`, `generation`, `seq`, `data_set`, `clock`, and `presence`: JSON of the
-/// [`Version`](roost_proto::live::Version) of the last change of presence that others see.
+/// Hash: `epoch`, `sid`, `generation`, `seq`, `data_set`, `clock`, `torn` (`1`: a write failed in the middle), and
+/// `presence`: JSON of the [`Version`](roost_proto::live::Version) of the last change of presence that others see.
 pub fn head(vnode: VnodeId) -> String {
     format!("{{v{vnode}}}:head")
 }
@@ -102,15 +135,6 @@ pub fn place(user: &UserId, cursor: Cursor) -> String {
     format!("{user}\n{}:{}", cursor.generation, cursor.offset)
 }
 
-/// Pub/sub channel. That of a room has the name of its stream's key, that of presence the name of the roster's.
-pub fn channel(channel: &LiveChannel) -> String {
-    match channel {
-        LiveChannel::Room { vnode, stream: name } => stream(*vnode, name),
-        LiveChannel::Presence(vnode) => presence(*vnode),
-        LiveChannel::Node(node) => format!("{{roost}}:node:{node}"),
-    }
-}
-
 /// JSON of [`Seen`](crate::store::Seen).
 pub fn seen(vnode: VnodeId, user: &UserId) -> String {
     format!("{{v{vnode}}}:seen:{user}")
@@ -119,4 +143,23 @@ pub fn seen(vnode: VnodeId, user: &UserId) -> String {
 /// Hash: device, or [`READ`] → `<generation>:<offset>`; [`USED`] and device, or [`USES`] → a number; [`FORGOT`] → `1`.
 pub fn cursors(vnode: VnodeId, user: &UserId) -> String {
     format!("{{v{vnode}}}:cursors:{user}")
+}
+
+#[cfg(test)]
+mod tests {
+    use roost_proto::ids::NodeId;
+
+    use super::*;
+
+    #[test]
+    fn every_channel_has_its_database_in_its_name_but_those_of_the_first() {
+        let room = LiveChannel::Room { vnode: VnodeId(1), stream: StreamId::new("room:hall").unwrap() };
+        let all = [room, LiveChannel::Presence(VnodeId(2)), LiveChannel::Node(NodeId::new("a").unwrap())];
+        let names = |db| {
+            let channels = Channels::of(db);
+            all.iter().map(|c| channels.of_live(c)).chain([channels.hint()]).collect::<Vec<_>>()
+        };
+        assert_eq!(names(0), ["{v1}:stream:room:hall", "{v2}:presence", "{roost}:node:a", "{roost}:hint"]);
+        assert!(names(3).iter().zip(names(0)).all(|(three, none)| *three == format!("db3:{none}")));
+    }
 }

@@ -24,7 +24,11 @@ local function leads(leader, token)
   return row and cjson.decode(row).token == token
 end
 
-local function hint() redis.call('PUBLISH', '{roost}:hint', '') end
+-- Readers find a hint that was refused by themselves.
+local function hint() redis.pcall('PUBLISH', channels .. '{roost}:hint', '') end
 
--- Core rule 19: every control write names the data set it knows.
-local gen = redis.call('HGET', KEYS[1], 'gen')
+-- Core rule 19: every control write names the data set it knows. Under another history than it was named under there
+-- is none, until it is named anew (data_set.lua).
+local ring = redis.call('HMGET', KEYS[1], 'gen', 'replid')
+local gen = ring[1]
+if ring[2] and ring[2] ~= replid() then gen = false end

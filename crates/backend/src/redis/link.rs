@@ -19,8 +19,9 @@ use redis::io::tcp::TcpSettings;
 use redis::{AsyncConnectionConfig, ConnectionInfo, ErrorKind, IntoConnectionInfo, RedisError, Script, cmd};
 use tokio::time::{Instant, timeout};
 
-use super::keys;
-use super::reply::{Fields, failed};
+use super::keys::{self, Channels};
+use super::reply::Fields;
+use super::rights::{denies, refused_at_start};
 use crate::store::{DataSet, StoreError};
 
 /// A lease lives 6 s and is renewed every second: after a renewal that got no answer in 2 s there is still time
@@ -35,13 +36,16 @@ const BACKOFF_LAST: Duration = Duration::from_secs(1);
 /// Calls that may wait for the socket at once; more wait for room. The driver's 50 is below one node's vnodes.
 const PIPELINE_CALLS: usize = 1024;
 
+/// For scripts that compare the life of the data.
+pub const LIFE: &str = include_str!("life.lua");
 /// The script of core rule 19.
 const DATA_SET: &str = include_str!("data_set.lua");
 
-/// What the check of a new connection found.
-#[derive(Debug, Clone)]
+/// What the check of a connection found: a life of the data, and its name.
+#[derive(Debug, Clone, Default)]
 struct Found {
     run_id: String,
+    replid: String,
     /// The empty name if there is no ring and this process has not opened one yet.
     data_set: DataSet,
 }
@@ -61,16 +65,16 @@ impl Lane {
     pub const ALL: [Self; 3] = [Self::Control, Self::Writes, Self::Reads];
 }
 
-/// The life of the data that the newest connection found, and the data set last seen in it.
+/// The life of the data that the newest connection found, or the newest look over it, and the data set last seen in it.
 #[derive(Default)]
-struct Life(Mutex<(String, DataSet)>);
+struct Life(Mutex<Found>);
 
 impl Life {
     /// A new connection leads here; true if the others may lead elsewhere.
     fn found(&self, found: &Found) -> bool {
         let mut life = lock(&self.0);
-        let other = life.0 != found.run_id;
-        *life = (found.run_id.clone(), found.data_set.clone());
+        let other = life.run_id != found.run_id;
+        *life = found.clone();
         other
     }
 }
@@ -145,8 +149,8 @@ impl Link {
     /// may be behind for a moment; one over a connection to another life says nothing.
     pub fn saw(&self, data_set: &DataSet) {
         let mut life = lock(&self.life.0);
-        if life.0 == self.run_id && life.1 != *data_set {
-            life.1.clone_from(data_set);
+        if life.run_id == self.run_id && life.data_set != *data_set {
+            life.data_set.clone_from(data_set);
         }
     }
 
@@ -155,35 +159,46 @@ impl Link {
     /// back names another.
     pub fn data_set(&self) -> DataSet {
         let life = lock(&self.life.0);
-        if life.0 == self.run_id { life.1.clone() } else { DataSet::default() }
+        if life.run_id == self.run_id { life.data_set.clone() } else { DataSet::default() }
+    }
+
+    /// The history of the data last seen over such a connection.
+    pub fn replid(&self) -> String {
+        lock(&self.life.0).replid.clone()
     }
 }
 
 impl Check {
     /// Asks a connection whose data this is, and names it anew if it is not what it was.
     async fn run(&self, connection: &mut MultiplexedConnection) -> Result<Found, StoreError> {
-        let info: String = cmd("INFO").arg("server").query_async(connection).await.map_err(|e| failed(&e))?;
+        let info = cmd("INFO").arg("server").query_async::<String>(connection).await;
+        let info = match info {
+            Ok(info) => info,
+            Err(error) => return Err(refused_at_start(connection, &error).await),
+        };
         let run_id = info.lines().find_map(|line| line.strip_prefix("run_id:")).unwrap_or_default().trim();
         if run_id.is_empty() {
             let text =
                 "INFO server of this Redis names no run_id: a restart with older data could not be noticed";
             return Err(StoreError::Config(text.into()));
         }
-        let data_set = self.data_set(connection, run_id).await?;
-        Ok(Found { run_id: run_id.into(), data_set })
+        self.look(connection, run_id).await
     }
 
-    async fn data_set(
-        &self,
-        connection: &mut MultiplexedConnection,
-        run_id: &str,
-    ) -> Result<DataSet, StoreError> {
+    async fn look(&self, connection: &mut MultiplexedConnection, run_id: &str) -> Result<Found, StoreError> {
         let (vnodes, fresh) = (self.vnodes.load(Ordering::Acquire), super::fresh_name());
         let mut script = self.script.key(keys::RING);
         script.key(keys::SETTLING).arg(&fresh).arg(run_id).arg(vnodes).arg(self.settling_ms);
-        let answer = script.invoke_async(connection).await.map_err(|e| failed(&e))?;
+        let answer = match script.invoke_async(connection).await {
+            Ok(answer) => answer,
+            Err(error) => return Err(refused_at_start(connection, &error).await),
+        };
         let mut fields = Fields::new(answer)?;
-        let (name, found) = (fields.text()?, fields.number()?);
+        let (name, found, replid) = (fields.text()?, fields.number()?, fields.text()?);
+        if replid.is_empty() {
+            let text = "INFO replication of this Redis names no master_replid: data that went back could not be noticed";
+            return Err(StoreError::Config(text.into()));
+        }
         if vnodes != 0 && found != u64::from(vnodes) {
             let found = u32::try_from(found).unwrap_or(u32::MAX);
             return Err(StoreError::Vnodes { found, wanted: vnodes });
@@ -192,17 +207,19 @@ impl Check {
             tracing::warn!(
                 data_set = name,
                 run_id,
-                "Redis was emptied or restarted: its data is another data set"
+                replid,
+                "Redis was emptied, restarted or promoted: its data is another data set"
             );
         }
-        Ok(DataSet(name))
+        Ok(Found { run_id: run_id.into(), replid, data_set: DataSet(name) })
     }
 }
 
 impl Links {
-    pub fn new(address: &ConnectionInfo, settling_ms: u64) -> Result<Self, StoreError> {
+    pub fn new(address: &ConnectionInfo, channels: &Channels, settling_ms: u64) -> Result<Self, StoreError> {
         let (vnodes, life) = (Arc::<AtomicU32>::default(), Arc::<Life>::default());
-        let way = |lane| Way::new(lane, address.clone(), settling_ms, &vnodes, &life);
+        let script = channels.script(&[LIFE, DATA_SET]);
+        let way = |lane| Way::new(lane, address.clone(), (script.clone(), settling_ms), &vnodes, &life);
         let [control, writes, reads] = Lane::ALL.map(way);
         Ok(Self { ways: [control?, writes?, reads?], vnodes })
     }
@@ -239,13 +256,16 @@ impl Links {
         }
     }
 
-    /// The ring is gone under a living connection (FLUSHALL): makes it anew, and says under which name. The empty
-    /// name if this process has not opened a ring.
+    /// The ring is gone under a living connection (FLUSHALL), or the history of the data is another: names it anew,
+    /// unless another process did, and says how. The empty name if this process has not opened a ring.
     pub async fn repair(&self, link: &Arc<Link>) -> Result<DataSet, StoreError> {
         let check = &self.ways[link.lane as usize].check;
-        let data_set = check.data_set(&mut link.connection(), &link.run_id).await?;
-        link.saw(&data_set);
-        Ok(data_set)
+        let found = check.look(&mut link.connection(), &link.run_id).await?;
+        let mut life = lock(&link.life.0);
+        if life.run_id == found.run_id {
+            *life = found.clone();
+        }
+        Ok(found.data_set)
     }
 }
 
@@ -261,17 +281,13 @@ impl Way {
     fn new(
         lane: Lane,
         address: ConnectionInfo,
-        settling_ms: u64,
+        (script, settling_ms): (Script, u64),
         vnodes: &Arc<AtomicU32>,
         life: &Arc<Life>,
     ) -> Result<Self, StoreError> {
         let config = |e: &dyn std::fmt::Display| StoreError::Config(format!("the Redis pool: {e}"));
-        let check = Arc::new(Check {
-            script: Script::new(DATA_SET),
-            settling_ms,
-            vnodes: Arc::clone(vnodes),
-            found: Mutex::default(),
-        });
+        let check =
+            Arc::new(Check { script, settling_ms, vnodes: Arc::clone(vnodes), found: Mutex::default() });
         let connections = AsyncConnectionConfig::new()
             .set_response_timeout(Some(RESPONSE_TIMEOUT))
             .set_connection_timeout(Some(CONNECT_TIMEOUT))
@@ -344,7 +360,9 @@ impl Way {
                 Ok((Arc::new(link), elsewhere))
             }
             (_, Some(Err(error))) => Err(error),
-            (Err(PoolError::Backend(error)), _) if error.kind() == ErrorKind::AuthenticationFailed => {
+            (Err(PoolError::Backend(error)), _)
+                if error.kind() == ErrorKind::AuthenticationFailed || denies(&error.to_string()) =>
+            {
                 Err(StoreError::Config(format!("Redis: {error}")))
             }
             (Err(PoolError::Backend(error)), _) if no_such_database(&error) => Err(StoreError::Config(

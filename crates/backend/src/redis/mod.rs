@@ -12,6 +12,7 @@ mod hints;
 mod keys;
 mod link;
 mod reply;
+mod rights;
 mod table;
 
 use std::sync::Arc;
@@ -27,8 +28,10 @@ use self::control::ControlScripts;
 use self::data::DataScripts;
 use self::ear::Ear;
 use self::hints::Hints;
+use self::keys::Channels;
 use self::link::{Lane, Link, Links};
 use self::reply::{Fields, failed};
+use self::rights::{Rights, denies};
 use self::table::LastAssignment;
 use crate::store::*;
 
@@ -36,6 +39,8 @@ use crate::store::*;
 pub struct RedisStore {
     config: StoreConfig,
     client: Client,
+    channels: Channels,
+    rights: Arc<Rights>,
     links: Links,
     hints: Hints,
     control: ControlScripts,
@@ -54,20 +59,26 @@ impl RedisStore {
     /// must be. Must be called within a Tokio runtime.
     ///
     /// # Errors
-    /// [`StoreError::Config`] if it would evict keys, or the address is not supported; else why it was not reached.
+    /// [`StoreError::Config`] if it would evict keys, this user lacks a right, or the address is not supported; else why
+    /// it was not reached.
     pub async fn connect(url: &str, config: StoreConfig) -> Result<Self, StoreError> {
         let address = link::address(url)?;
         let client = Client::open(address.clone()).map_err(|e| StoreError::Config(e.to_string()))?;
+        let channels = Channels::of(address.redis_settings().db());
+        let rights = Arc::<Rights>::default();
         let store = Self {
             config,
-            links: Links::new(&address, config.lease_ttl_ms)?,
-            hints: Hints::spawn(client.clone()),
+            links: Links::new(&address, &channels, config.lease_ttl_ms)?,
+            hints: Hints::spawn(client.clone(), &channels, rights.clone()),
             client,
-            control: ControlScripts::new(),
-            data: DataScripts::new(),
+            control: ControlScripts::new(&channels),
+            data: DataScripts::new(&channels),
+            rights,
+            channels,
             assignment: LastAssignment::default(),
             commands: AtomicU64::new(0),
         };
+        store.check_rights().await?;
         store.check_policy().await?;
         Ok(store)
     }
@@ -77,23 +88,19 @@ impl RedisStore {
         let link = self.links.get(Lane::Control).await?;
         let mut ask = cmd("CONFIG");
         ask.arg("GET").arg("maxmemory-policy");
-        match self.noted(&link, ask.query_async::<Value>(&mut link.connection()).await) {
-            Ok(answer) => {
-                let mut fields = Fields::new(answer)?;
-                let policy =
-                    if fields.done() { "unknown".into() } else { fields.value().and(fields.text())? };
-                if policy == "noeviction" {
-                    return Ok(());
-                }
-                let text = "would throw messages away when memory is full; set it to noeviction";
-                Err(StoreError::Config(format!("maxmemory-policy of this Redis is '{policy}', which {text}")))
-            }
-            Err(StoreError::Refused(error)) => {
-                tracing::warn!(error, "CONFIG is not allowed: make sure that maxmemory-policy is noeviction");
-                Ok(())
-            }
-            Err(error) => Err(error),
+        let answer = ask.query_async::<Value>(&mut link.connection()).await;
+        // The one thing that is not needed.
+        if let Some(error) = answer.as_ref().err().map(ToString::to_string).filter(|text| denies(text)) {
+            tracing::warn!(error, "CONFIG is not allowed: make sure that maxmemory-policy is noeviction");
+            return Ok(());
         }
+        let mut fields = Fields::new(self.noted(&link, answer)?)?;
+        let policy = if fields.done() { "unknown".into() } else { fields.value().and(fields.text())? };
+        if policy == "noeviction" {
+            return Ok(());
+        }
+        let text = "would throw messages away when memory is full; set it to noeviction";
+        Err(StoreError::Config(format!("maxmemory-policy of this Redis is '{policy}', which {text}")))
     }
 
     /// Counts a call, and gives the connection up if the call found it broken.
@@ -101,6 +108,7 @@ impl RedisStore {
         self.commands.fetch_add(1, Ordering::Relaxed);
         result.map_err(|error| {
             self.links.note_failure(link, &error);
+            self.rights.note(&error);
             failed(&error)
         })
     }
@@ -226,13 +234,13 @@ impl Store for RedisStore {
     }
 
     fn subscribe(&self, queue: mpsc::Sender<LiveEvent>) -> Box<dyn Subscriber> {
-        Box::new(Ear::spawn(self.client.clone(), queue))
+        Box::new(Ear::spawn(self.client.clone(), self.channels.clone(), self.rights.clone(), queue))
     }
 
     async fn shout(&self, channel: &LiveChannel, payload: Bytes) -> Result<(), StoreError> {
         let link = self.links.get(Lane::Writes).await?;
         let mut publish = cmd("PUBLISH");
-        publish.arg(keys::channel(channel)).arg(&payload[..]);
+        publish.arg(self.channels.of_live(channel)).arg(&payload[..]);
         let answer = publish.query_async::<Value>(&mut link.connection()).await;
         self.noted(&link, answer).map(drop)
     }
@@ -243,7 +251,7 @@ impl Store for RedisStore {
             let answer = cmd("PING").query_async::<Value>(&mut link.connection()).await;
             self.noted(&link, answer)?;
         }
-        Ok(())
+        self.may(&self.links.get(Lane::Control).await?).await
     }
 
     fn commands(&self) -> u64 {

@@ -1,5 +1,8 @@
 -- One fenced step of a vnode (core rules 10, 11, 18): all of its operations or none. Everything that can fail is
--- looked at before the first write, because Redis takes nothing back.
+-- looked at before the first write, because Redis takes nothing back. Should something fail all the same (a command
+-- that this user may not do, a disk that fills), the head stays `torn`: nothing is written on top, and the next
+-- activation begins a new generation. Within an operation the event comes first and what makes a repeat a duplicate
+-- last, so that nothing is taken for done whose event is nowhere. What is published is published at the end.
 -- KEYS head outbox presence members due wanted owed tickets, (stream tail ids0 ids1) per stream, (seen cursors) per user
 -- ARGV the fence, the settings, the streams, the operations, in the order they are read below
 local at = 0
@@ -13,10 +16,10 @@ local function num(n) return string.format('%.0f', n) end
 local head_key, outbox, presence, members = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local due, wanted, owed, tickets = KEYS[5], KEYS[6], KEYS[7], KEYS[8]
 local epoch, sid, fence = tonumber(arg()), arg(), tonumber(arg())
-local head = redis.call('HMGET', head_key, 'epoch', 'sid', 'seq', 'generation', 'clock', 'presence')
+local head = redis.call('HMGET', head_key, 'epoch', 'sid', 'seq', 'generation', 'clock', 'presence', 'torn')
 if not head[1] then return {'lost'} end
 if tonumber(head[1]) > epoch then return {'deposed'} end
-if tonumber(head[1]) < epoch or head[2] ~= sid then return {'lost'} end
+if tonumber(head[1]) < epoch or head[2] ~= sid or head[7] == '1' then return {'lost'} end
 local stored, generation = tonumber(head[3]), head[4]
 if stored < fence then return {'rewound'} end
 if stored > fence then
@@ -30,7 +33,7 @@ local ids_slice, ids_kept = tonumber(arg()), arg()
 local numbers_prefix = arg()
 local devices_kept, uses_field, used_prefix, forgot_field = tonumber(arg()), arg(), arg(), arg()
 
-local streams, users, told, seq = {}, {}, {}, fence
+local streams, users, told, published, seq = {}, {}, {}, {}, fence
 for i = 1, tonumber(arg()) do
   local key = 4 * (i + 1) + 1
   local ids = {[0] = KEYS[key + 2], [1] = KEYS[key + 3]}
@@ -44,6 +47,11 @@ end
 local function emit(topic, key, event)
   seq = seq + 1
   redis.call('XADD', outbox, num(seq) .. '-0', 'topic', topic, 'key', key, 'event', event)
+end
+
+-- When all else is done. Channels have the names of keys.
+local function publish(key, payload)
+  published[#published + 1] = {key, payload}
 end
 
 -- The stream as it is in this generation: what is left of another, or without a tail, goes.
@@ -90,9 +98,9 @@ local function know(stream, id, offset, time, hash)
   redis.call('HSET', stream.ids[stream.slice % 2], id, offset .. ' ' .. time .. ' ' .. hash)
 end
 
--- Whether a message may be taken that answers an event, or says that nobody does; then the event waits no more.
+-- Whether a message may be taken that answers an event, or says that nobody does.
 local function closed(stream, user, name, answers, ticket)
-  if redis.call('HDEL', tickets, ticket) == 1 then return true end
+  if redis.call('HEXISTS', tickets, ticket) == 1 then return true end
   return answers == '1' and (stream.appended or redis.call('EXISTS', stream.tail, user.seen) > 0 or redis.call('HEXISTS', presence, name) == 1)
 end
 
@@ -111,15 +119,17 @@ local function append()
   stream.offset, stream.appended = stream.offset + 1, true
   local offset = num(stream.offset)
   local message = stream.prefix .. generation .. ',"offset":' .. offset .. ',' .. rest
-  redis.call('XADD', stream.key, 'MAXLEN', '=', max_len, offset .. '-0', 'm', message)
-  know(stream, id, offset, time, hash)
   emit('chat', stream.name, message)
+  redis.call('XADD', stream.key, 'MAXLEN', '=', max_len, offset .. '-0', 'm', message)
   -- The name of an inbox is `user:` and the user.
   local place = string.sub(stream.name, 6) .. '\n' .. generation .. ':' .. offset
   if is_due == '1' then redis.call('HSET', due, place, num(now) .. ' ' .. message) end
   if receipt ~= '' then redis.call('HSET', wanted, place, receipt) end
+  -- The event that it answers waits no more.
+  if closes ~= '' then redis.call('HDEL', tickets, ticket) end
+  know(stream, id, offset, time, hash)
   -- A room's channel has the name of its key.
-  if stream.room then redis.call('PUBLISH', stream.key, message) end
+  if stream.room then publish(stream.key, message) end
   return {'appended', offset}
 end
 
@@ -127,10 +137,10 @@ local function event()
   local stream, id, hash, time, name, ticket, rest = streams[tonumber(arg())], arg(), arg(), arg(), arg(), arg(), arg()
   local before = known(stream, id)
   if before then return repeated(before, hash) end
+  emit('client', name, numbers_prefix .. num(seq + 1) .. ',' .. rest)
+  redis.call('HSET', tickets, ticket, num(now) .. ' ' .. time)
   know(stream, id, '0', time, hash)
   stream.known = true
-  redis.call('HSET', tickets, ticket, num(now) .. ' ' .. time)
-  emit('client', name, numbers_prefix .. num(seq + 1) .. ',' .. rest)
   return {'accepted'}
 end
 
@@ -139,14 +149,14 @@ local function set_presence()
   local user, name, roster, seen, event = users[tonumber(arg())], arg(), arg(), arg(), arg()
   if seen ~= '' then redis.call('SET', user.seen, seen, 'PX', tails_kept) end
   if (redis.call('HGET', presence, name) or '') == roster then return {'presence', '0'} end
+  if event ~= '' then
+    emit('status', name, numbers_prefix .. num(seq + 1) .. ',' .. event)
+    told[#told + 1] = '{' .. event
+  end
   if roster == '' then
     redis.call('HDEL', presence, name)
   else
     redis.call('HSET', presence, name, roster)
-  end
-  if event ~= '' then
-    emit('status', name, numbers_prefix .. num(seq + 1) .. ',' .. event)
-    told[#told + 1] = '{' .. event
   end
   return {'presence', '1'}
 end
@@ -173,7 +183,7 @@ local function set_member()
   else
     redis.call('HDEL', members, stream.name)
   end
-  redis.call('PUBLISH', stream.key, note)
+  publish(stream.key, note)
   return {'member'}
 end
 
@@ -269,14 +279,14 @@ local function undelivered()
   local waiting = redis.call('HGET', due, field)
   if not waiting then return {'undelivered', ''} end
   local message = string.match(waiting, '^%d+ (.*)$')
-  redis.call('HDEL', due, field)
   emit('undelivered', user, message)
+  redis.call('HDEL', due, field)
   return {'undelivered', message}
 end
 
 -- A full Redis refuses a script at its first write or not at all, and only if that write takes memory: so one with
 -- operations is refused whole, and one that only trims is let through.
-if at < #ARGV then redis.call('HSET', head_key, 'seq', head[3]) end
+if at < #ARGV then redis.call('HSET', head_key, 'torn', '1') end
 if trim > 0 then redis.call('XTRIM', outbox, 'MINID', '=', num(trim + 1)) end
 local operations, results = {append = append, event = event, presence = set_presence, open = open, ack = ack,
   read = read, tail = tail, member = set_member, settle = settle, undelivered = undelivered,
@@ -293,11 +303,21 @@ end
 -- Raised even without an event, so that a copy of this write that lands later does not apply.
 if seq == fence then seq = seq + 1 end
 -- What others see now, all of it together. The channel has the name of the roster's key.
+local version = head[6]
 if told[1] then
-  local version = '{"epoch":' .. num(epoch) .. ',"n":' .. num(seq) .. '}'
-  redis.call('PUBLISH', presence, '{"presence":{"before":' .. (head[6] or '{"epoch":0,"n":0}') .. ',"version":' .. version
+  version = '{"epoch":' .. num(epoch) .. ',"n":' .. num(seq) .. '}'
+  publish(presence, '{"presence":{"before":' .. (head[6] or '{"epoch":0,"n":0}') .. ',"version":' .. version
     .. ',"users":[' .. table.concat(told, ',') .. ']}}')
-  redis.call('HSET', head_key, 'presence', version)
 end
-redis.call('HSET', head_key, 'seq', num(seq), 'clock', num(now))
-return {'done', num(seq), results}
+if version then
+  redis.call('HSET', head_key, 'seq', num(seq), 'clock', num(now), 'torn', '0', 'presence', version)
+else
+  redis.call('HSET', head_key, 'seq', num(seq), 'clock', num(now), 'torn', '0')
+end
+-- Who does not hear of it compares tails; so one that is refused fails nothing, and is told.
+local refused = ''
+for _, said in ipairs(published) do
+  local heard = redis.pcall('PUBLISH', channels .. said[1], said[2])
+  if type(heard) == 'table' and heard.err then refused = 'PUBLISH: ' .. heard.err end
+end
+return {'done', num(seq), results, refused}

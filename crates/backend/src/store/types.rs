@@ -323,6 +323,9 @@ pub struct Activate {
     pub prove: bool,
     /// What the caller held and the last seq acknowledged to it, if its deadline had not passed when it noticed.
     pub held: Option<(Epoch, Seq)>,
+    /// The generation and the last seq that the caller knows of from when it had the vnode, however long ago: if the
+    /// head is behind that, the data went back, whatever it is called.
+    pub left: Option<(Epoch, Seq)>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -2,6 +2,7 @@
 
 mod embedded;
 mod redis_only;
+mod redis_rights;
 mod redis_server;
 mod sqlite_only;
 

@@ -185,6 +185,11 @@ impl Fixture for RedisFixture {
         server.child = Server::spawn(&server.dir, server.port, &server.options).expect("it starts again");
     }
 
+    async fn follow_and_lead(&self) {
+        self.run(cmd("REPLICAOF").arg("127.0.0.1").arg(1)).await;
+        self.run(cmd("REPLICAOF").arg("NO").arg("ONE")).await;
+    }
+
     async fn change_data_set(&self) -> bool {
         self.run(cmd("HSET").arg("{roost}:ring").arg("run_id").arg("of-another-process")).await;
         self.run(cmd("CLIENT").arg("KILL").arg("TYPE").arg("normal").arg("SKIPME").arg("yes")).await;

@@ -210,6 +210,42 @@ pub async fn a_claim_from_before_a_restart_activates_nothing(fixture: &dyn Fixtu
     assert_eq!(answer, ActivateAnswer::NewData(a.data_set));
 }
 
+/// Core rule 19: the same process, and so the same run_id, whose data may have gone back meanwhile.
+pub async fn another_history_under_living_connections_is_a_new_data_set(fixture: &dyn Fixture) {
+    let (a, me, owner) = holder(fixture).await;
+    let b = Process::start(fixture).await;
+    for process in [&a, &b] {
+        assert_eq!(process.table().await.data_set, a.data_set, "before");
+    }
+    fixture.follow_and_lead().await;
+    let RenewAnswer::NewData(found) = a.renew(&me, &[(V, owner.fence.epoch)]).await else {
+        panic!("the history is another")
+    };
+    assert!(found != a.data_set && !found.0.is_empty());
+    assert_eq!(b.lead("boss", None).await, LeadAnswer::NewData(found.clone()));
+    let (a, table) = a.refreshed().await;
+    assert_eq!((&a.data_set, table.settling), (&found, true));
+    let held = owner.fence.epoch;
+    let ClaimAnswer::Granted(epoch) = a.put_claim(&claim_held(&a, &me, held)).await else {
+        panic!("who holds an epoch is served while settling")
+    };
+    let request = Activate { held: Some((held, owner.fence.seq)), ..a.activation(V, &me, epoch) };
+    let ActivateAnswer::Activated(activated) = a.activate(&request).await else { panic!("a larger epoch") };
+    assert_eq!(activated.generation, owner.generation, "nothing was lost");
+    let (b, _) = b.refreshed().await;
+    let new = b.own(V, &sid("ws-2", 1), Epoch(epoch.0 + 1)).await;
+    assert_eq!(new.generation, owner.generation, "it was stamped under the new name");
+}
+
+pub async fn a_claim_from_before_another_history_activates_nothing(fixture: &dyn Fixture) {
+    let (a, _, _) = holder(fixture).await;
+    let two = a.join("ws-2", 1).await;
+    let claimed = a.activation(V, &two, Epoch(a.table().await.rows[&V].epoch.0 + 1));
+    fixture.follow_and_lead().await;
+    let ActivateAnswer::NewData(found) = a.activate(&claimed).await else { panic!("the history is another") };
+    assert_eq!(a.table().await.data_set, found);
+}
+
 /// Core rule 17: a new owner has no seq to compare, so it cannot see that the data went back.
 pub async fn a_new_owner_after_a_restart_begins_a_new_generation(fixture: &dyn Fixture) {
     let (a, me, owner) = holder(fixture).await;

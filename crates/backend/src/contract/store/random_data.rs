@@ -125,6 +125,14 @@ impl Run<'_> {
             2 if !self.held.is_empty() => Some(self.one(&self.held.clone())),
             _ => Some((Epoch(epoch), seq)),
         };
+        let generation = self.model.head().map_or(Epoch(100), |(_, _, generation, _)| generation);
+        let left = match self.random.random_range(0..10) {
+            0 => Some((generation, Seq(seq.0 + 1))),
+            1 => Some((Epoch(generation.0 + 1), Seq(0))),
+            2 => Some((Epoch(generation.0 - 1), Seq(seq.0 + 9))),
+            3 => Some((generation, seq)),
+            _ => None,
+        };
         let request = Activate {
             data_set: self.process.data_set.clone(),
             vnode,
@@ -132,6 +140,7 @@ impl Run<'_> {
             sid: self.sid(),
             prove: self.often(30),
             held,
+            left,
         };
         let wanted = self.model.activate(&request);
         assert_eq!(self.process.activate(&request).await, wanted, "{at}: {request:?}");

@@ -234,6 +234,33 @@ pub async fn a_generation_that_is_not_proved_ends(fixture: &dyn Fixture) {
     assert_eq!(owner.read(&bob, 0, 10).await.first, Offset(1));
 }
 
+/// Core rule 17: the data went back under the same name, and only who had the vnode before can tell.
+pub async fn who_left_more_than_it_finds_begins_a_generation(fixture: &dyn Fixture) {
+    let a = Process::start(fixture).await;
+    let (me, bob) = (sid("ws-1", 1), inbox("bob"));
+    let mut owner = a.own(V, &me, Epoch(10)).await;
+    owner.write(vec![append(&bob, "m1"), append(&bob, "m2")]).await;
+    let left = |generation, seq| Some((Epoch(generation), Seq(seq)));
+    let mut epoch = 10;
+    for found in [left(10, 2), left(10, 1), left(9, 7), None] {
+        epoch += 1;
+        let request = Activate { left: found, ..a.activation(V, &me, Epoch(epoch)) };
+        assert_eq!(activated(a.activate(&request).await).generation, Epoch(10), "left {found:?}");
+    }
+    let other = sid("ws-2", 1);
+    for (left, held) in [(left(10, 3), None), (left(16, 0), left(15, 2))] {
+        epoch += 1;
+        let request = Activate { left, held, ..a.activation(V, &other, Epoch(epoch)) };
+        let begun = activated(a.activate(&request).await);
+        assert_eq!((begun.generation, begun.seq), (Epoch(epoch), Seq(2)), "left {left:?}");
+        let again = activated(a.activate(&request).await);
+        assert_eq!(again.generation, Epoch(epoch), "repeated after a lost answer");
+    }
+    let request = Activate { left: left(16, 3), ..a.activation(V, &other, Epoch(16)) };
+    let refused = a.activate(&request).await;
+    assert_eq!(refused, ActivateAnswer::Refused(Epoch(16)), "a new generation needs a new epoch");
+}
+
 pub async fn a_generation_that_is_proved_goes_on(fixture: &dyn Fixture) {
     let a = Process::start(fixture).await;
     let (me, bob) = (sid("ws-1", 1), inbox("bob"));

@@ -197,7 +197,10 @@ impl VnodeData {
         let mut seq = Seq(0);
         let (mut previous, mut clock_ms, mut presence) = (None, 0, Version::default());
         if let Some(head) = &self.head {
-            if request.epoch < head.epoch || (request.epoch == head.epoch && request.sid != head.sid) {
+            let went_back = request.left.is_some_and(|left| (head.generation, head.seq) < left);
+            // A generation is named by its epoch, so a new one needs a new epoch.
+            let over = request.epoch == head.epoch && (request.sid != head.sid || went_back);
+            if request.epoch < head.epoch || over {
                 return ActivateAnswer::Refused(head.epoch);
             }
             let known = head.data_set == request.data_set;
@@ -205,7 +208,7 @@ impl VnodeData {
             let proved = request.held.is_some_and(|(epoch, seq)| {
                 head.epoch == epoch && head.sid == request.sid && head.seq >= seq
             });
-            if repeated || proved || (known && !request.prove) {
+            if !went_back && (repeated || proved || (known && !request.prove)) {
                 generation = head.generation;
             }
             seq = head.seq;
@@ -341,6 +344,7 @@ impl VnodeData {
             self.remove(Change::RemoveBelow { table: "entry", stream: id.to_string(), n: u64::MAX });
         }
         if gone {
+            self.remove(Change::Remove { table: "tail", stream: id.to_string(), key: String::new() });
             self.streams.remove(id);
             return None;
         }

@@ -1,0 +1,207 @@
+//! What the user of this store may do: tested before anything else, and again after a refusal.
+//!
+//! Redis takes nothing back: a script whose third command is refused has done two. So after a refusal nothing is written
+//! before every command was permitted again.
+
+use std::collections::BTreeSet;
+use std::sync::{Arc, LazyLock, Mutex, PoisonError};
+use std::time::Duration;
+
+use redis::aio::MultiplexedConnection;
+use redis::{RedisError, Script, Value, pipe};
+use tokio::time::{Instant, timeout};
+
+use super::RedisStore;
+use super::link::{DIAL_TIMEOUT, Lane, Link};
+use super::reply::{Fields, failed};
+use crate::store::StoreError;
+
+/// Between two tests, however many calls wait for one.
+const AGAIN: Duration = Duration::from_secs(1);
+
+static SELF_TEST: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("self_test.lua")));
+
+/// What was refused last, until a test finds that it is permitted.
+#[derive(Default)]
+pub struct Rights(Mutex<Option<Doubt>>);
+
+struct Doubt {
+    refused: String,
+    tested: Option<Instant>,
+}
+
+/// Whether this says that the user may not do something, which does not pass by itself.
+pub fn denies(text: &str) -> bool {
+    ["NOPERM", "NoPerm", "The user executing the script", "nknown Redis command", "unknown command"]
+        .iter()
+        .any(|sign| text.contains(sign))
+}
+
+impl Rights {
+    pub fn note(&self, error: &RedisError) {
+        if !error.is_io_error() {
+            self.note_text(&error.to_string());
+        }
+    }
+
+    pub fn note_text(&self, text: &str) {
+        if !denies(text) {
+            return;
+        }
+        let mut doubt = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if doubt.is_none() {
+            tracing::warn!(refused = text, "Redis refuses what this user must be permitted");
+            *doubt = Some(Doubt { refused: text.into(), tested: None });
+        }
+    }
+
+    /// What was refused, and whether to test it again now.
+    fn doubted(&self) -> Option<(String, bool)> {
+        let mut doubt = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let doubt = doubt.as_mut()?;
+        let again = doubt.tested.is_none_or(|at| at.elapsed() >= AGAIN);
+        if again {
+            doubt.tested = Some(Instant::now());
+        }
+        Some((doubt.refused.clone(), again))
+    }
+
+    fn tested(&self, refused: &[String]) {
+        let mut doubt = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if refused.is_empty() {
+            tracing::info!("Redis permits everything again");
+            *doubt = None;
+        } else if let Some(doubt) = doubt.as_mut().filter(|doubt| doubt.refused != lacks(refused)) {
+            doubt.refused = lacks(refused);
+            tracing::warn!("{}", doubt.refused);
+        }
+    }
+}
+
+fn lacks(refused: &[String]) -> String {
+    format!("the Redis user of this process may not do: {}", refused.join(", "))
+}
+
+/// What an error says may not be done, if it does: the command that it names, or all of its text.
+fn denied(error: &RedisError) -> Option<String> {
+    let text = error.to_string();
+    let named = text.split_once("to run the '").and_then(|(_, rest)| rest.split('\'').next());
+    denies(&text).then(|| named.map_or_else(|| text.clone(), str::to_uppercase))
+}
+
+/// Of what was asked while a connection is made: what is refused there does not pass by itself. A script does not say
+/// which of its commands it was.
+pub async fn refused_at_start(connection: &mut MultiplexedConnection, error: &RedisError) -> StoreError {
+    let Some(refused) = denied(error) else { return failed(error) };
+    match refused_commands(connection, "{roost}", "").await {
+        Ok(commands) if !commands.is_empty() => StoreError::Config(lacks(&commands)),
+        _ => StoreError::Config(lacks(&[refused])),
+    }
+}
+
+/// What is refused of the scripts' commands, on keys and a channel under this hash tag.
+async fn refused_commands(
+    connection: &mut MultiplexedConnection,
+    place: &str,
+    channel: &str,
+) -> Result<Vec<String>, StoreError> {
+    let mut script = SELF_TEST.prepare_invoke();
+    for kind in ["text", "hash", "stream"] {
+        script.key(format!("{place}:self-test:{kind}"));
+    }
+    script.arg(channel);
+    match script.invoke_async::<Value>(connection).await {
+        Ok(answer) => {
+            let (mut fields, mut refused) = (Fields::new(answer)?, Vec::new());
+            while !fields.done() {
+                refused.push(fields.text()?);
+            }
+            Ok(refused)
+        }
+        Err(error) => {
+            let lacks_keys = error.to_string().contains("access one of the keys");
+            let refused = denied(&error).ok_or_else(|| failed(&error))?;
+            Ok(vec![if lacks_keys { format!("keys {place}:*") } else { refused }])
+        }
+    }
+}
+
+impl RedisStore {
+    /// Nothing is written while something is refused.
+    pub(super) async fn may(&self, link: &Arc<Link>) -> Result<(), StoreError> {
+        let Some((refused, again)) = self.rights.doubted() else { return Ok(()) };
+        if !again {
+            return Err(StoreError::Refused(refused));
+        }
+        let refused = self.refused(link).await?;
+        self.rights.tested(&refused);
+        if refused.is_empty() { Ok(()) } else { Err(StoreError::Refused(lacks(&refused))) }
+    }
+
+    pub(super) async fn check_rights(&self) -> Result<(), StoreError> {
+        let refused = self.refused(&self.links.get(Lane::Control).await?).await?;
+        if refused.is_empty() { Ok(()) } else { Err(StoreError::Config(lacks(&refused))) }
+    }
+
+    /// Everything that this user would have to be permitted.
+    async fn refused(&self, link: &Arc<Link>) -> Result<Vec<String>, StoreError> {
+        let mut refused = BTreeSet::new();
+        for place in ["{roost}", "{v0}"] {
+            let channel = self.channels.named(&format!("{place}:self-test"));
+            refused.extend(refused_commands(&mut link.connection(), place, &channel).await?);
+        }
+        let transaction = pipe().atomic().cmd("PING").query_async::<Value>(&mut link.connection()).await;
+        if let Err(error) = transaction {
+            // Without EXEC the answer is none that the driver understands.
+            let other = (!error.is_io_error() && !error.is_timeout()).then(|| "EXEC".to_owned());
+            refused.insert(denied(&error).or(other).ok_or_else(|| failed(&error))?);
+        }
+        refused.extend(self.refused_channels().await?);
+        Ok(refused.into_iter().collect())
+    }
+
+    async fn refused_channels(&self) -> Result<Vec<String>, StoreError> {
+        let away = |e: &dyn std::fmt::Display| StoreError::Unreachable(e.to_string());
+        let dial = timeout(DIAL_TIMEOUT, self.client.get_async_pubsub()).await.map_err(|e| away(&e))?;
+        let (mut sink, _messages) = dial.map_err(|e| failed(&e))?.split();
+        let mut refused = Vec::new();
+        for place in ["{roost}", "{v0}"] {
+            let channel = self.channels.named(&format!("{place}:self-test"));
+            let done = timeout(DIAL_TIMEOUT, sink.subscribe(&channel)).await.map_err(|e| away(&e))?;
+            if let Err(error) = done {
+                denied(&error).ok_or_else(|| failed(&error))?;
+                refused.push(format!("SUBSCRIBE {channel}"));
+            }
+        }
+        Ok(refused)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    const TEST: &str = include_str!("self_test.lua");
+
+    /// Two scripts choose their command: `activate.lua` between XLEN and HLEN, `window.lua` between two ranges.
+    #[test]
+    fn the_self_test_does_every_command_that_a_script_does() {
+        let scripts = std::fs::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/src/redis")).unwrap();
+        let (mut seen, mut missing) = (0, Vec::new());
+        for path in scripts.map(|entry| entry.unwrap().path()) {
+            if path.extension().is_none_or(|e| e != "lua") || path.ends_with("self_test.lua") {
+                continue;
+            }
+            let code = std::fs::read_to_string(&path).unwrap();
+            for call in code.split("call('").skip(1) {
+                let command = call.split('\'').next().unwrap();
+                seen += 1;
+                if !TEST.contains(&format!("try('{command}'")) {
+                    missing.push(command.to_owned());
+                }
+            }
+        }
+        assert!(seen > 40 && missing.is_empty(), "{seen} calls; not tested: {missing:?}");
+        for command in ["XLEN", "HLEN", "XRANGE", "XREVRANGE"] {
+            assert!(TEST.contains(&format!("try('{command}'")), "{command}");
+        }
+    }
+}
