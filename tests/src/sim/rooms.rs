@@ -148,8 +148,9 @@ impl World {
             Some(c)
                 if c.generation > cursor.generation
                     && seat.shown.is_some_and(|shown| shown.generation == cursor.generation) => {}
-            // It began over the old socket after this one was asked: it shows now where it is.
-            Some(_) if seat.shown.is_none() => seat.joined = false,
+            // It began over the old socket after this one was asked: it shows now where it is. If it left there
+            // meanwhile, the new one is told that it leaves.
+            Some(_) if seat.shown.is_none() => seat.joined = !seat.wanted,
             Some(c) => {
                 let text = format!(
                     "P5: {label} showed {c:?} of r{r} and was 'recovered' at {cursor:?} - {replayed}"
@@ -178,8 +179,9 @@ impl World {
         let seat = &mut self.clients[i].seats[r];
         let at = m.cursor();
         let Some(cursor) = seat.cursor else { return };
-        // Above the cursor or dropped: two sockets may show the same for a moment. Who left may get what was under way.
-        if at <= cursor || !seat.joined {
+        // Above the cursor or dropped: two sockets may show the same for a moment. Who left, or is about to, may get what
+        // was under way.
+        if at <= cursor || !seat.joined || !seat.wanted {
             return;
         }
         if at.generation != cursor.generation || at.offset.0 != cursor.offset.0 + 1 {
