@@ -103,6 +103,8 @@ fn switching_off_a_rule_is_noticed() {
         Rule::DataSetNamed,
         Rule::TailWhenQuiet,
         Rule::CompareTails,
+        Rule::OwnQuestion,
+        Rule::AcksKept,
         Rule::DueInherited,
         Rule::ComparePresence,
     ] {

@@ -14,7 +14,7 @@ use super::World;
 pub(crate) struct Joins {
     /// What the client showed: by the id of the `join`, of `connect` without one.
     asked: BTreeMap<(u64, Option<String>, StreamId), Option<Cursor>>,
-    /// The highest place of each room.
+    /// The highest place of each room, and of the inbox.
     shown: BTreeMap<(u64, StreamId), Cursor>,
 }
 
@@ -26,6 +26,11 @@ impl Joins {
     fn show(&mut self, connection: u64, stream: &StreamId, at: Cursor) {
         let shown = self.shown.entry((connection, stream.clone())).or_default();
         *shown = (*shown).max(at);
+    }
+
+    /// What a connection was shown of a stream.
+    pub(super) fn shown(&self, connection: u64, stream: &StreamId) -> Option<Cursor> {
+        self.shown.get(&(connection, stream.clone())).copied()
     }
 
     /// The room that was asked for under this id, and what was shown with it.
@@ -52,7 +57,7 @@ impl Joins {
     /// What is wrong with a frame, if anything.
     fn saw(&mut self, connection: u64, frame: &ServerFrame) -> Vec<String> {
         match frame {
-            ServerFrame::Message(m) if m.stream.is_room() => self.show(connection, &m.stream, m.cursor()),
+            ServerFrame::Message(m) => self.show(connection, &m.stream, m.cursor()),
             ServerFrame::Reset(r) if r.stream.is_room() => {
                 return self.answered(connection, &r.stream, None, r.cursor).into_iter().collect();
             }

@@ -4,8 +4,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use roost_proto::events::Message;
-use roost_proto::frames::{Change, InRoom, InfoOf, Join, Member, Publish, Reply, RoomAt, RoomWelcome};
-use roost_proto::ids::{Cursor, Epoch, MessageId, Offset, RoomId, StreamId, VnodeId};
+use roost_proto::frames::{
+    Change, ChosenStatus, InRoom, InfoOf, Join, Member, Publish, Reply, RoomAt, RoomWelcome,
+};
+use roost_proto::ids::{Cursor, Epoch, MessageId, Offset, RoomId, StreamId, UserId, VnodeId};
 use roost_ws_node::core::events::{Event, RoomCommand, SessionKey};
 
 use super::client::Wake;
@@ -291,7 +293,15 @@ impl World {
         self.at(self.now + pause, Happening::Client { user: i, what: Wake::Seat });
     }
 
-    /// P5 and P6 at the end: everyone in a room is where it ends, saw what the log has, and lists who is there.
+    /// Whether the user of a client chose to be invisible: in a room, and not shown.
+    fn is_hidden(&self, i: usize) -> bool {
+        let user = self.clients[i].user;
+        let name = UserId::new(super::client::name(user)).expect("a plain name");
+        let roster = self.data[self.vnode_of(user).index()].presence(&name).roster;
+        roster.is_some_and(|entry| entry.chosen == ChosenStatus::Invisible)
+    }
+
+    /// P5 and P6 at the end: everyone in a room is where it ends, saw what the log has, and lists who is there and shown.
     pub(super) fn check_rooms(
         &self,
         canon: &BTreeMap<(String, Epoch, u64), String>,
@@ -305,7 +315,7 @@ impl World {
             let all = 0..self.clients.len();
             let there: BTreeSet<String> = all
                 .clone()
-                .filter(|i| inside(*i) && self.clients[*i].seats[r].presence)
+                .filter(|i| inside(*i) && self.clients[*i].seats[r].presence && !self.is_hidden(*i))
                 .map(|i| super::client::name(self.clients[i].user))
                 .collect();
             for i in all {

@@ -35,16 +35,83 @@ pub struct Room {
     presence: BTreeSet<SessionKey>,
     /// The highest place known.
     tail: Cursor,
-    /// Those who wait for the home to say where the stream ends, and whether it was asked.
-    waiting: BTreeSet<SessionKey>,
-    asked: bool,
+    /// Those who wait for the home to say where the stream ends.
+    waiting: Waiting,
     /// Reads under way, by where they began: who stands at the same place shares one.
     reads: BTreeMap<Cursor, BTreeSet<SessionKey>>,
     locals: Locals,
     copy: Option<Copy>,
-    copy_asked: bool,
-    /// Who asked for the members, and when.
-    asking: Vec<(SessionKey, MessageId, u64)>,
+    copy_asked: Option<Fetch>,
+    /// Who asked for the members.
+    asking: Vec<Asking>,
+}
+
+/// The list of members is being asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Fetch {
+    /// The channel was followed before, so that what changes afterwards is heard of: the list may be kept.
+    followed: bool,
+}
+
+/// A `members` that is not answered yet.
+#[derive(Debug)]
+struct Asking {
+    key: SessionKey,
+    id: MessageId,
+    at: u64,
+    /// The home was asked after it came: what it says then is an answer to this one, too.
+    asked: bool,
+}
+
+/// Listeners that share one question. Its answer is for those who were there when it was asked: who came later may
+/// know more already, and a question of theirs follows.
+#[derive(Debug, Default)]
+struct Waiting {
+    /// For whom nothing was asked yet.
+    unasked: BTreeSet<SessionKey>,
+    /// Whom the question that is under way is for.
+    asked: Option<BTreeSet<SessionKey>>,
+}
+
+impl Waiting {
+    /// A listener begins to wait, maybe not for the first time.
+    fn come(&mut self, key: SessionKey) {
+        self.go(key);
+        self.unasked.insert(key);
+    }
+
+    fn go(&mut self, key: SessionKey) {
+        self.unasked.remove(&key);
+        self.asked.as_mut().map(|asked| asked.remove(&key));
+    }
+
+    fn keys(&self) -> impl Iterator<Item = SessionKey> {
+        self.unasked.iter().chain(self.asked.iter().flatten()).copied()
+    }
+
+    fn is_empty(&self) -> bool {
+        self.keys().next().is_none()
+    }
+
+    /// Whether a question is to be asked now, for all that wait.
+    fn ask(&mut self) -> bool {
+        let asks = self.asked.is_none() && !self.unasked.is_empty();
+        if asks {
+            self.asked = Some(std::mem::take(&mut self.unasked));
+        }
+        asks
+    }
+
+    /// The question was answered: whom the answer is for.
+    fn answered(&mut self) -> BTreeSet<SessionKey> {
+        self.asked.take().unwrap_or_default()
+    }
+
+    /// There is no answer, or one that nobody can use: all wait on.
+    fn not_answered(&mut self) {
+        let asked = self.answered();
+        self.unasked.extend(asked);
+    }
 }
 
 impl Room {
@@ -55,12 +122,11 @@ impl Room {
             listeners: BTreeSet::new(),
             presence: BTreeSet::new(),
             tail: Cursor::default(),
-            waiting: BTreeSet::new(),
-            asked: false,
+            waiting: Waiting::default(),
             reads: BTreeMap::new(),
             locals: Locals::default(),
             copy: None,
-            copy_asked: false,
+            copy_asked: None,
             asking: Vec::new(),
         }
     }

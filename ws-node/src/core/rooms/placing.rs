@@ -9,6 +9,7 @@ use roost_proto::records::{ItemBody, ItemResult};
 
 use super::{How, Locating};
 use crate::core::channel::{By, ItemKey, Pending};
+use crate::core::config::Rule;
 use crate::core::events::{Maybe, Now, SessionKey};
 use crate::core::reader::Reader;
 use crate::core::{Action, NodeCore};
@@ -73,10 +74,10 @@ impl NodeCore {
             }
             (Ask::Here, Some(ItemResult::Noted)) => self.on_noted(stream, now),
             // Asked again on the next tick.
-            (Ask::Tail, _) => drop(self.rooms.get_mut(stream).map(|room| room.asked = false)),
+            (Ask::Tail, _) => drop(self.rooms.get_mut(stream).map(|room| room.waiting.not_answered())),
             (Ask::Members, _) => {
                 if let Some(room) = self.rooms.get_mut(stream) {
-                    room.copy_asked = false;
+                    room.copy_asked = None;
                 }
                 self.give_up_asking(stream, now.mono);
             }
@@ -109,7 +110,7 @@ impl NodeCore {
             return;
         }
         let Some(room) = self.rooms.get_mut(stream) else { return };
-        if !std::mem::replace(&mut room.asked, true) {
+        if room.waiting.ask() {
             self.ask_home(Ask::Tail, stream, vnode, &ItemBody::Tail { stream: stream.clone() }, now);
         }
     }
@@ -128,29 +129,31 @@ impl NodeCore {
     /// The home said where the stream ends, in order with everything that was appended before.
     fn on_tail(&mut self, stream: &StreamId, tail: Cursor, first: Offset, now: Now) {
         let Some(room) = self.rooms.get_mut(stream) else { return };
-        room.asked = false;
         if tail.generation < room.tail.generation {
             // Asked before a new generation began, which was heard of meanwhile.
+            room.waiting.not_answered();
             return self.place_listeners(stream, now);
+        }
+        let mut asked = room.waiting.answered();
+        if !self.cfg.on(Rule::OwnQuestion) {
+            asked.append(&mut room.waiting.unasked);
         }
         if tail.generation > room.tail.generation {
             self.begin_generation(stream, tail, now);
         }
         self.reaches(stream, tail);
-        let Some(room) = self.rooms.get_mut(stream) else { return };
-        let ready = room.copy.is_some();
-        let waiting = std::mem::take(&mut room.waiting);
+        let Some(room) = self.rooms.get(stream) else { return };
+        let (ready, others) = (room.copy.is_some(), !room.waiting.is_empty());
         let mut locating = std::collections::BTreeSet::new();
-        for key in waiting {
+        for key in asked {
             let Some(listener) = self.sessions.get(&key).and_then(|s| s.rooms.get(stream)) else { continue };
             let Some(opening) = &listener.opening else { continue };
             let reachable = |c: &Cursor| {
                 c.generation == tail.generation && c.offset <= tail.offset && c.offset.0 + 1 >= first.0
             };
             if listener.presence && !ready {
-                if let Some(room) = self.rooms.get_mut(stream) {
-                    room.waiting.insert(key);
-                }
+                // For the list of members, which takes another question.
+                self.wait_on(key, stream);
             } else if opening.shown.as_ref().is_none_or(reachable) {
                 let from = opening.shown.map_or(tail.offset, |c| c.offset);
                 self.begin_listening(key, stream, tail, from, None, now);
@@ -159,6 +162,10 @@ impl NodeCore {
             }
         }
         self.locate(stream, tail, locating);
+        // Who came while it was asked. Who lacks the list waits for that, or for the next tick.
+        if others {
+            self.place_listeners(stream, now);
+        }
     }
 
     /// Asks the log how far the history goes, for those who missed something (rule 26).
@@ -192,13 +199,13 @@ impl NodeCore {
         }
     }
 
-    /// Without the log nothing can be said about completeness: asked again until the time is up.
+    /// Nothing can be said yet, for want of the log for example: asked again until the time is up.
     fn wait_on(&mut self, key: SessionKey, stream: &StreamId) {
         let there = self.sessions.get(&key).and_then(|s| s.rooms.get(stream));
         if there.is_some_and(|listener| listener.opening.is_some())
             && let Some(room) = self.rooms.get_mut(stream)
         {
-            room.waiting.insert(key);
+            room.waiting.come(key);
         }
     }
 
@@ -262,7 +269,7 @@ impl NodeCore {
                 let listener = self.sessions.get(key).and_then(|s| s.rooms.get(&stream));
                 listener.and_then(|l| l.opening.as_ref()).is_some_and(|o| now.mono >= o.until)
             };
-            let late: Vec<_> = room.waiting.iter().filter(late).copied().collect();
+            let late: Vec<_> = room.waiting.keys().filter(|key| late(&key)).collect();
             for key in late {
                 self.give_up(key, &stream, now);
             }
