@@ -197,7 +197,7 @@ fn a_cursor_shown_just_before_the_store_stood_still_has_acknowledged() {
 #[test]
 fn a_home_elsewhere_hears_what_was_acknowledged_and_its_successor_too() {
     for first_dies in [false, true] {
-        let mut rig = Rig::new(&[0, 1, 2], None);
+        let mut rig = Rig::new(&[0, 1, 2, 0], None);
         let bob = rig.user(1, 0);
         let sender = rig.connect(0, &rig.user(0, 0));
         let session = rig.connect_at(1, &bob, Some("phone"), None);

@@ -137,3 +137,32 @@ fn a_join_that_a_later_command_overtakes_is_not_to_be_repeated() {
     assert_eq!((rig.told(a, "w1"), rig.told(a, "u1")), (vec!["ok"], vec!["ok"]));
     assert_eq!(rig.seen_of(a, &alice), [], "and is not watched");
 }
+
+/// Alice asks where the room ends and leaves; it is another room for bob, whose question has its own answer.
+#[test]
+fn who_joins_a_room_that_was_left_takes_no_answer_to_what_was_asked_before() {
+    let mut rig = rig(None);
+    let (alice, bob, carol) = (rig.user(0, 0), rig.user(0, 1), rig.user(1, 0));
+    let (a, b, c) = (rig.connect(0, &alice), rig.connect(0, &bob), rig.connect(1, &carol));
+    let room = rig.room(1, 0);
+    rig.road = Box::new(|from, record| match record {
+        Record::Confirm(_) if from == 1 => Road::Held,
+        _ => Road::Goes,
+    });
+    rig.join(a, &room, "j1");
+    rig.run(100);
+    rig.leave(a, &room, "l1");
+    let answer = std::mem::take(&mut rig.on_road);
+    rig.publish_in(c, &room, "p1");
+    rig.run(100);
+    rig.join(b, &room, "j2");
+    rig.run(1);
+    for (node, event) in answer {
+        rig.give(node, event);
+    }
+    assert!(rig.told(b, "j2").is_empty(), "it was asked before");
+    rig.clear_road();
+    rig.run(5000);
+    assert_eq!(rig.done(b, "j2").cursor.map(|cursor| cursor.offset.0), Some(1));
+    assert_eq!(rig.inbox(b), [""; 0]);
+}

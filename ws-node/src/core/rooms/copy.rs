@@ -45,7 +45,8 @@ impl Copy {
 
 impl NodeCore {
     pub(super) fn wants_copy(&self, stream: &StreamId) -> bool {
-        self.rooms.get(stream).is_some_and(|room| room.copy.is_none() && !room.presence.is_empty())
+        let wants = |room: &super::Room| room.copy.is_none() && !room.presence.is_empty();
+        self.rooms.get(stream).is_some_and(|room| wants(room) && room.following.is_on())
     }
 
     /// What `welcome` says of the rooms, with their members as of now.
@@ -66,12 +67,15 @@ impl NodeCore {
 
     pub(super) fn ask_members(&mut self, stream: &StreamId, now: Now) {
         let Some(vnode) = self.rooms.get(stream).map(|room| room.vnode) else { return };
-        let full = self.channel_is_full(vnode);
-        if let Some(room) = self.rooms.get_mut(stream).filter(|room| room.copy_asked.is_none() && !full) {
-            room.copy_asked = Some(Fetch { followed: room.following.is_on() });
+        let asked = self.rooms.get(stream).is_some_and(|room| room.copy_asked.is_some());
+        if asked || self.channel_is_full(vnode) {
+            return;
+        }
+        let body = ItemBody::Members { stream: stream.clone() };
+        let number = self.ask_home(Ask::Members, stream, vnode, &body, now);
+        if let Some(room) = self.rooms.get_mut(stream) {
+            room.copy_asked = Some(Fetch { number, followed: room.following.is_on() });
             room.asking.iter_mut().for_each(|asking| asking.asked = true);
-            let body = ItemBody::Members { stream: stream.clone() };
-            self.ask_home(Ask::Members, stream, vnode, &body, now);
         }
     }
 
@@ -117,6 +121,9 @@ impl NodeCore {
             self.tell_member(stream, user, change, info);
         }
         self.drop_copy(stream, kept);
+        if self.wants_copy(stream) {
+            self.ask_members(stream, now);
+        }
         self.place_listeners(stream, now);
         self.close_room(stream);
     }

@@ -24,6 +24,7 @@ use super::following::Following;
 use super::reader::Reader;
 use copy::Copy;
 use locals::Locals;
+use placing::Ask;
 
 /// A room with sessions of this node in it.
 #[derive(Debug)]
@@ -49,6 +50,7 @@ pub struct Room {
 /// The list of members is being asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Fetch {
+    number: u64,
     /// The channel was followed before, so that what changes afterwards is heard of: the list may be kept.
     followed: bool,
 }
@@ -69,8 +71,8 @@ struct Asking {
 struct Waiting {
     /// For whom nothing was asked yet.
     unasked: BTreeSet<SessionKey>,
-    /// Whom the question that is under way is for.
-    asked: Option<BTreeSet<SessionKey>>,
+    /// The question that is under way, and whom it is for.
+    asked: Option<(u64, BTreeSet<SessionKey>)>,
 }
 
 impl Waiting {
@@ -82,29 +84,31 @@ impl Waiting {
 
     fn go(&mut self, key: SessionKey) {
         self.unasked.remove(&key);
-        self.asked.as_mut().map(|asked| asked.remove(&key));
+        if let Some((_, asked)) = &mut self.asked {
+            asked.remove(&key);
+        }
     }
 
     fn keys(&self) -> impl Iterator<Item = SessionKey> {
-        self.unasked.iter().chain(self.asked.iter().flatten()).copied()
+        self.unasked.iter().chain(self.asked.iter().flat_map(|(_, asked)| asked)).copied()
     }
 
     fn is_empty(&self) -> bool {
         self.keys().next().is_none()
     }
 
-    /// Whether a question is to be asked now, for all that wait.
-    fn ask(&mut self) -> bool {
-        let asks = self.asked.is_none() && !self.unasked.is_empty();
-        if asks {
-            self.asked = Some(std::mem::take(&mut self.unasked));
-        }
-        asks
+    fn may_ask(&self) -> bool {
+        self.asked.is_none() && !self.unasked.is_empty()
+    }
+
+    /// A question is asked now, for all that wait.
+    fn ask(&mut self, number: u64) {
+        self.asked = Some((number, std::mem::take(&mut self.unasked)));
     }
 
     /// The question was answered: whom the answer is for.
     fn answered(&mut self) -> BTreeSet<SessionKey> {
-        self.asked.take().unwrap_or_default()
+        self.asked.take().map(|(_, asked)| asked).unwrap_or_default()
     }
 
     /// There is no answer, or one that nobody can use: all wait on.
@@ -133,6 +137,16 @@ impl Room {
 
     pub fn listeners(&self) -> impl Iterator<Item = SessionKey> {
         self.listeners.iter().copied()
+    }
+
+    /// Whether what is answered under this number was asked for this room as it is. Who is here is no question, and
+    /// keeps the room.
+    fn asked(&self, ask: Ask, number: u64) -> bool {
+        match ask {
+            Ask::Tail => self.waiting.asked.as_ref().is_some_and(|(asked, _)| *asked == number),
+            Ask::Members => self.copy_asked.is_some_and(|fetch| fetch.number == number),
+            Ask::Here => true,
+        }
     }
 
     /// Nobody here needs anything of it any more, and its home knows.

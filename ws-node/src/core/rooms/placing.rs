@@ -36,14 +36,16 @@ impl Ask {
         }
     }
 
-    fn of(id: &MessageId) -> Option<Self> {
-        let name = id.as_str().split('-').next()?;
-        [Self::Tail, Self::Here, Self::Members].into_iter().find(|ask| ask.name() == name)
+    /// With its number.
+    fn of(id: &MessageId) -> Option<(Self, u64)> {
+        let (name, number) = id.as_str().split_once('-')?;
+        let ask = [Self::Tail, Self::Here, Self::Members].into_iter().find(|ask| ask.name() == name)?;
+        Some((ask, number.parse().ok()?))
     }
 }
 
 impl NodeCore {
-    /// Queues something for a room's home, in order with everything else for it.
+    /// Queues something for a room's home, in order with everything else for it; returns its number.
     pub(super) fn ask_home(
         &mut self,
         ask: Ask,
@@ -51,21 +53,26 @@ impl NodeCore {
         vnode: VnodeId,
         body: &ItemBody,
         now: Now,
-    ) {
+    ) -> u64 {
         self.rooms.next_ask += 1;
-        let id =
-            MessageId::new(format!("{}-{}", ask.name(), self.rooms.next_ask)).expect("letters and digits");
+        let number = self.rooms.next_ask;
+        let id = MessageId::new(format!("{}-{number}", ask.name())).expect("letters and digits");
         let key: ItemKey = (stream.clone(), FROM.to_owned(), id);
         let body = serde_json::value::to_raw_value(body).expect("bodies always encode");
         let waiter = self.waiter(ROOMS, now);
         self.queue(vnode, Pending::new(By::Own, key, body, 0, waiter), now);
         self.pump(vnode, now);
+        number
     }
 
     /// An answer to what this node asked; `None`: there will be none.
     pub(in crate::core) fn home_answered(&mut self, key: &ItemKey, result: Option<&ItemResult>, now: Now) {
         let stream = &key.0;
-        let Some(ask) = Ask::of(&key.2) else { return };
+        let Some((ask, number)) = Ask::of(&key.2) else { return };
+        // The room was left since, and is another's now, who asked again.
+        if !self.rooms.get(stream).is_some_and(|room| room.asked(ask, number)) {
+            return;
+        }
         match (ask, result) {
             (Ask::Tail, Some(ItemResult::Tail { tail, first })) => self.on_tail(stream, *tail, *first, now),
             (Ask::Members, Some(ItemResult::Members { version, as_of, partial, count, members })) => {
@@ -109,9 +116,12 @@ impl NodeCore {
         if self.channel_is_full(vnode) {
             return;
         }
-        let Some(room) = self.rooms.get_mut(stream) else { return };
-        if room.waiting.ask() {
-            self.ask_home(Ask::Tail, stream, vnode, &ItemBody::Tail { stream: stream.clone() }, now);
+        if self.rooms.get(stream).is_some_and(|room| room.waiting.may_ask()) {
+            let body = ItemBody::Tail { stream: stream.clone() };
+            let number = self.ask_home(Ask::Tail, stream, vnode, &body, now);
+            if let Some(room) = self.rooms.get_mut(stream) {
+                room.waiting.ask(number);
+            }
         }
     }
 
