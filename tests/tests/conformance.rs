@@ -128,6 +128,8 @@ roost_tests::on_each_backend! {
     rooms::signals_reach_the_others_and_only_the_latest_waits_for_who_does_not_read,
     rooms::everyone_is_in_the_rooms_that_are_joined_by_all,
     rooms::what_is_not_allowed_in_a_room_gets_its_code,
+    rooms::a_join_that_was_left_before_it_was_done_is_not_to_be_repeated,
+    rooms::an_invisible_user_is_in_a_room_and_not_shown,
     sessions::a_token_is_refreshed_in_band_and_the_session_outlives_the_first,
     sessions::a_token_that_does_not_hold_is_refused_and_the_old_one_goes_on,
     sessions::a_token_that_is_not_refreshed_ends_the_session_with_3501,

@@ -13,10 +13,14 @@ mod due;
 mod history;
 #[path = "directed_rules/homes.rs"]
 mod homes;
+#[path = "directed_rules/invisible.rs"]
+mod invisible;
 #[path = "directed_rules/ownership.rs"]
 mod ownership;
 #[path = "directed_rules/presence.rs"]
 mod presence;
+#[path = "directed_rules/questions.rs"]
+mod questions;
 #[path = "directed_rules/receipts.rs"]
 mod receipts;
 #[path = "directed_rules/results.rs"]

@@ -18,7 +18,7 @@ export const ERROR_RATE_LIMITED = 'rate_limited';
 /** no such thing */
 export const ERROR_NOT_FOUND = 'not_found';
 
-/** the id was used before with another body */
+/** the id was used before with another body, or a later command overtook this one */
 export const ERROR_CONFLICT = 'conflict';
 
 /** not accepted; repeat with the same id */

@@ -40,7 +40,7 @@ error_codes! {
     TooLarge "too_large" false 413 "larger than the limit";
     RateLimited "rate_limited" true 429 "too many for now; repeat with the same id, earliest first";
     NotFound "not_found" false 404 "no such thing";
-    Conflict "conflict" false 409 "the id was used before with another body";
+    Conflict "conflict" false 409 "the id was used before with another body, or a later command overtook this one";
     Unavailable "unavailable" true 503 "not accepted; repeat with the same id";
     Unknown "unknown" true 504 "no answer within 20 s: it may have been accepted; repeat with the same id";
     Internal "internal" true 500 "a bug in the server; repeat with the same id";

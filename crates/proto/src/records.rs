@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use crate::frames::{ChosenStatus, InfoOf};
-use crate::ids::{Cursor, Epoch, MessageId, NodeId, Offset, Sid, StreamId, UserId, VnodeId};
+use crate::ids::{Cursor, DeviceId, Epoch, MessageId, NodeId, Offset, Sid, StreamId, UserId, VnodeId};
 use crate::live::Version;
 
 /// One record between nodes.
@@ -64,6 +64,20 @@ pub enum ItemBody {
     Members {
         stream: StreamId,
     },
+    /// What users acknowledged while there was no home to hear it, or one that ended before it had written it.
+    Said(Vec<Said>),
+}
+
+/// What a user said of the inbox, on a device or on none.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Said {
+    pub user: UserId,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub device: Option<DeviceId>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub acked: Option<Cursor>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub read: Option<Cursor>,
 }
 
 /// Changes of who is in a room at the sending node. A node says of each of its users once that it is there, however
@@ -212,6 +226,9 @@ pub struct Shown {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Recalled {
     pub vnode: VnodeId,
+    /// Of the home that says so: what an earlier one had says nothing of a later one. Earlier versions do not name it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub epoch: Option<Epoch>,
     pub users: Vec<UserId>,
 }
 

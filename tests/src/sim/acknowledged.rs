@@ -4,12 +4,48 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use roost_backend::store::{Due, Op, OpResult, Write, WriteAnswer};
 use roost_proto::events::{Message, Receipt};
-use roost_proto::ids::UserId;
+use roost_proto::ids::{Cursor, StreamId, UserId};
+use roost_ws_node::core::events::SessionKey;
 
 use super::client::{name, wants_receipt};
 use super::{UNDELIVERED_AFTER_MS, World};
 
+/// An acknowledgement that a node took.
+pub(crate) struct Heard {
+    pid: usize,
+    user: UserId,
+    cursor: Cursor,
+    at: u64,
+    run: u64,
+}
+
 impl World {
+    /// A session acknowledges what it was sent.
+    pub(super) fn saw_ack(&mut self, pid: usize, session: SessionKey, cursor: Cursor) {
+        let Some(user) = self.watch.user_of(pid, session) else { return };
+        let sent = self.joins.shown(session.0, &StreamId::inbox(&user));
+        if sent.is_some_and(|sent| sent.generation == cursor.generation && cursor <= sent) {
+            self.watch.heard.push(Heard { pid, user, cursor, at: self.now, run: self.run });
+        }
+    }
+
+    /// What a node took that lives and could always speak, the store has at the end: with home or without at that
+    /// moment, and whether its session stayed or not.
+    pub(super) fn check_heard(&self, wrong: &mut Vec<String>) {
+        let log_down = self.log.down_until.max(self.log.was_down_until);
+        for Heard { pid, user, cursor, at, run } in &self.watch.heard {
+            let process = &self.processes[*pid];
+            let silenced = process.core.is_none() || process.troubled_until() > *at || log_down > *at;
+            let data = &self.data[roost_ring::vnode(user.as_str(), self.setup.vnodes).index()];
+            let present = data.head().is_some_and(|(_, _, generation, _)| generation == cursor.generation);
+            if present && *run == self.run && !silenced && data.acked_by_any(user) < Some(*cursor) {
+                wrong.push(format!(
+                    "p{pid} heard at {at} that {user} has {cursor:?}, and the store does not know"
+                ));
+            }
+        }
+    }
+
     /// A write took effect; `due` is what was due before it.
     pub(super) fn saw_reports(&mut self, write: &Write, answer: &WriteAnswer, due: &[Due]) {
         let WriteAnswer::Done { results, .. } = answer else { return };

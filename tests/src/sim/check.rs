@@ -31,6 +31,7 @@ pub(super) fn at_the_end(world: &mut World) {
     canaries_get_through(world, &mut wrong);
     world.check_undelivered(&mut wrong);
     world.check_receipts(&mut wrong);
+    world.check_heard(&mut wrong);
     world.check_read(&mut wrong);
     world.check_results(&mut wrong);
     let streams = canon.first.iter();

@@ -237,6 +237,7 @@ impl World {
 
     pub(super) fn tell_core(&mut self, user: usize, pid: usize, at: u64, event: Event) {
         let at = self.clients[user].departure(at);
+        self.saw_asked(&event);
         self.at(at, Happening::ToCore { pid, event: Box::new(event) });
     }
 

@@ -369,9 +369,11 @@ impl World {
     /// Faults end: everything is reachable, and every node has a process.
     fn heal(&mut self) {
         self.note(|| "*** healed".into());
+        self.log.was_down_until = self.log.down_until;
         (self.store_down_until, self.log.down_until) = (0, 0);
         let now = self.now;
         for process in &mut self.processes {
+            process.troubled_until = process.troubled_until();
             process.no_store_until = 0;
             process.no_log_until = 0;
             process.isolated_until = 0;

@@ -26,6 +26,8 @@ pub struct SimLog {
     pub undelivered: Vec<Vec<Bytes>>,
     pub client: Vec<Vec<Bytes>>,
     pub(crate) down_until: u64,
+    /// The same, once the faults have ended.
+    pub(crate) was_down_until: u64,
     /// When the last record of each outbox producer and partition arrives: they keep their order.
     order: BTreeMap<(usize, u32), u64>,
     /// The same of a transport producer and topic, while nothing goes wrong.
@@ -41,6 +43,7 @@ impl SimLog {
             undelivered: empty(),
             client: empty(),
             down_until: 0,
+            was_down_until: 0,
             order: BTreeMap::new(),
             transport: BTreeMap::new(),
         }

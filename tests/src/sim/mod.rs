@@ -9,6 +9,7 @@ pub mod check;
 mod client;
 mod coordinator;
 mod faults;
+mod joins;
 mod live;
 mod log;
 mod lookout;
@@ -217,6 +218,7 @@ pub struct World {
     pub(crate) results: results::Results,
     pub(crate) watch: Watch,
     pub(crate) book: Book,
+    pub(crate) joins: joins::Joins,
     pub clients: Vec<Client>,
     pub(crate) next_connection: u64,
     /// What went wrong, as it was seen.
@@ -270,6 +272,7 @@ impl World {
             results: results::Results::default(),
             watch: Watch::default(),
             book: Book::default(),
+            joins: joins::Joins::default(),
             clients: (0..setup.users + SECOND_DEVICES).map(|i| Client::new(i, setup.users)).collect(),
             next_connection: 1,
             violations: Vec::new(),

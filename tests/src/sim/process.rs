@@ -27,6 +27,8 @@ pub(crate) struct Process {
     pub no_store_until: u64,
     pub no_log_until: u64,
     pub isolated_until: u64,
+    /// Until when it was paused or cut off before the faults ended.
+    pub troubled_until: u64,
     /// By how much its wall clock is off: read at its start, carried on by the monotonic one.
     skew: i64,
     canaries: bool,
@@ -73,6 +75,12 @@ impl Process {
     /// Where its admin port is: with its node's, as a successor would have it.
     pub fn admin(&self) -> &str {
         self.node.as_str()
+    }
+
+    /// Until when it was last paused or cut off.
+    pub fn troubled_until(&self) -> u64 {
+        let cut = self.no_store_until.max(self.no_log_until).max(self.isolated_until);
+        self.troubled_until.max(self.paused_until).max(cut)
     }
 
     /// How long ago its last message to itself that got through was sent, if it lives and sends any.
@@ -143,6 +151,7 @@ impl World {
             no_store_until: 0,
             no_log_until: 0,
             isolated_until: 0,
+            troubled_until: 0,
             skew,
             canaries,
             credit,
@@ -307,6 +316,7 @@ impl World {
             match &event {
                 Event::Readied { vnode, answer: Some(true), .. } => self.heard_ready(pid, *vnode),
                 Event::Closed { session } => self.saw_closed(pid, *session),
+                Event::Ack { session, cursor, .. } => self.saw_ack(pid, *session, *cursor),
                 _ => {}
             }
             let Some(core) = self.processes[pid].core.as_mut() else { return };

@@ -4,8 +4,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use roost_proto::events::Message;
-use roost_proto::frames::{Change, InRoom, InfoOf, Join, Member, Publish, Reply, RoomAt, RoomWelcome};
-use roost_proto::ids::{Cursor, Epoch, MessageId, Offset, RoomId, StreamId, VnodeId};
+use roost_proto::frames::{
+    Change, ChosenStatus, InRoom, InfoOf, Join, Member, Publish, Reply, RoomAt, RoomWelcome,
+};
+use roost_proto::ids::{Cursor, Epoch, MessageId, Offset, RoomId, StreamId, UserId, VnodeId};
 use roost_ws_node::core::events::{Event, RoomCommand, SessionKey};
 
 use super::client::Wake;
@@ -148,8 +150,9 @@ impl World {
             Some(c)
                 if c.generation > cursor.generation
                     && seat.shown.is_some_and(|shown| shown.generation == cursor.generation) => {}
-            // It began over the old socket after this one was asked: it shows now where it is.
-            Some(_) if seat.shown.is_none() => seat.joined = false,
+            // It began over the old socket after this one was asked: it shows now where it is. If it left there
+            // meanwhile, the new one is told that it leaves.
+            Some(_) if seat.shown.is_none() => seat.joined = !seat.wanted,
             Some(c) => {
                 let text = format!(
                     "P5: {label} showed {c:?} of r{r} and was 'recovered' at {cursor:?} - {replayed}"
@@ -178,8 +181,9 @@ impl World {
         let seat = &mut self.clients[i].seats[r];
         let at = m.cursor();
         let Some(cursor) = seat.cursor else { return };
-        // Above the cursor or dropped: two sockets may show the same for a moment. Who left may get what was under way.
-        if at <= cursor || !seat.joined {
+        // Above the cursor or dropped: two sockets may show the same for a moment. Who left, or is about to, may get what
+        // was under way.
+        if at <= cursor || !seat.joined || !seat.wanted {
             return;
         }
         if at.generation != cursor.generation || at.offset.0 != cursor.offset.0 + 1 {
@@ -289,7 +293,15 @@ impl World {
         self.at(self.now + pause, Happening::Client { user: i, what: Wake::Seat });
     }
 
-    /// P5 and P6 at the end: everyone in a room is where it ends, saw what the log has, and lists who is there.
+    /// Whether the user of a client chose to be invisible: in a room, and not shown.
+    fn is_hidden(&self, i: usize) -> bool {
+        let user = self.clients[i].user;
+        let name = UserId::new(super::client::name(user)).expect("a plain name");
+        let roster = self.data[self.vnode_of(user).index()].presence(&name).roster;
+        roster.is_some_and(|entry| entry.chosen == ChosenStatus::Invisible)
+    }
+
+    /// P5 and P6 at the end: everyone in a room is where it ends, saw what the log has, and lists who is there and shown.
     pub(super) fn check_rooms(
         &self,
         canon: &BTreeMap<(String, Epoch, u64), String>,
@@ -303,7 +315,7 @@ impl World {
             let all = 0..self.clients.len();
             let there: BTreeSet<String> = all
                 .clone()
-                .filter(|i| inside(*i) && self.clients[*i].seats[r].presence)
+                .filter(|i| inside(*i) && self.clients[*i].seats[r].presence && !self.is_hidden(*i))
                 .map(|i| super::client::name(self.clients[i].user))
                 .collect();
             for i in all {

@@ -12,6 +12,7 @@ use roost_proto::ids::{Cursor, Epoch, Sid, UserId, VnodeId};
 use roost_proto::limits::BEATS_PER_LEASE;
 use roost_ws_node::core::events::SessionKey;
 
+use super::acknowledged::Heard;
 use super::memory::Memory;
 use super::{GRACE_MS, LEASE_TTL_MS, LINGER_MS, Story, World};
 
@@ -37,9 +38,19 @@ pub(crate) struct Watch {
     pub reported: BTreeSet<(u64, UserId, Cursor)>,
     /// Who chose to be invisible at some time: nobody is told what they acknowledged then.
     pub hidden: BTreeSet<UserId>,
+    /// Acknowledgements that a node took.
+    pub heard: Vec<Heard>,
     pub memory: Memory,
     pub takeovers: u64,
     pub revoked: u64,
+}
+
+impl Watch {
+    /// The user of a session that is there, if it was welcomed.
+    pub(super) fn user_of(&self, pid: usize, session: SessionKey) -> Option<UserId> {
+        let welcomed = self.sessions.get(&(pid, session)).filter(|s| s.closed_at.is_none())?;
+        UserId::new(&welcomed.user).ok()
+    }
 }
 
 /// A session that was told welcome.

@@ -351,3 +351,56 @@ pub async fn what_is_not_allowed_in_a_room_gets_its_code(backend: Backend) {
     assert_eq!((&error["code"], &error["retryable"]), (&json!("too_large"), &json!(false)), "{last}");
     assert!(last["error"]["message"].as_str().is_some_and(|m| m.contains("rooms")), "{last}");
 }
+
+/// What was said last holds: a join that was left before it was done is answered so that nobody repeats it.
+/// The room is at home elsewhere, so that no join is done before the `leave` right behind it is read.
+pub async fn a_join_that_was_left_before_it_was_done_is_not_to_be_repeated(backend: Backend) {
+    let Some(cluster) = Cluster::start(backend, 2).await else { return };
+    let room = cluster.room_at(1).await;
+    let (mut a, _) = cluster.connect(&cluster.user_at(0).await, json!({})).await;
+    for i in 0..10 {
+        let (join, leave) = (format!("j-{i}"), format!("l-{i}"));
+        let frames = [
+            json!({"type": "join", "id": join, "room": room, "presence": true}),
+            json!({"type": "leave", "id": leave, "room": room}),
+        ];
+        a.send_all(frames).await;
+        let reply = a.reply(&join).await;
+        let told = (&reply["error"]["code"], &reply["error"]["retryable"]);
+        assert_eq!(told, (&json!("conflict"), &json!(false)), "{reply}");
+        assert!(a.reply(&leave).await["ok"].is_object());
+    }
+    eventually("nobody is in the room", async || members(&mut a, &room).await.is_empty().then_some(())).await;
+}
+
+/// P6: an invisible user is in the room and not shown; a change of status shows and hides.
+/// One listens; the other hides, comes, shows, hides and goes.
+pub async fn an_invisible_user_is_in_a_room_and_not_shown(backend: Backend) {
+    let Some(cluster) = Cluster::start(backend, 3).await else { return };
+    let room = cluster.room_at(2).await;
+    let (alice, bob) = (cluster.user_at(0).await, cluster.user_at(1).await);
+    let (mut a, _) = cluster.connect(&alice, json!({})).await;
+    join(&mut a, &room, json!({"presence": true})).await;
+    let (mut b, _) = cluster.connect(&bob, json!({})).await;
+    b.choose("s-1", "invisible").await;
+    join(&mut b, &room, json!({"presence": true})).await;
+    published(&mut a, &room, "p-1", json!(1)).await;
+    assert_eq!(b.message().await["id"], json!("p-1"), "it is in the room");
+    assert!(!members(&mut a, &room).await.contains(&bob));
+    b.choose("s-2", "online").await;
+    member(&mut a, &bob, "join").await;
+    b.choose("s-3", "invisible").await;
+    member(&mut a, &bob, "leave").await;
+    b.send(json!({"type": "leave", "id": "l-1", "room": room})).await;
+    assert!(b.reply("l-1").await["ok"].is_object());
+    // The next word of somebody shows that nothing was said of this.
+    let (mut c, _) = cluster.connect(&cluster.user_at(2).await, json!({})).await;
+    join(&mut c, &room, json!({"presence": true})).await;
+    loop {
+        let frame = a.frame_of("member").await;
+        assert_ne!(frame["user"], json!(bob), "{frame}");
+        if frame["user"] != json!(alice) {
+            break;
+        }
+    }
+}

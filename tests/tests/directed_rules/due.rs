@@ -140,3 +140,122 @@ fn switched_off_nothing_is_reported() {
     assert_eq!(reported(&rig), [""; 0]);
     assert!(rig.data[1].all_due().is_empty());
 }
+
+/// The store stands still for longer than the lease; bob acknowledges so long after, and leaves: what is reported, and
+/// whether the sender got the receipt it asked for.
+fn acknowledged_without_a_home(off: Option<Rule>, after_ms: u64) -> (Vec<String>, bool) {
+    let mut rig = Rig::new(&[0, 1], off);
+    let (alice, bob) = (rig.user(0, 0), rig.user(1, 0));
+    let sender = rig.connect(0, &alice);
+    let session = rig.connect_at(1, &bob, Some("phone"), None);
+    rig.say_with_receipt(sender, &bob, "m1");
+    rig.run(500);
+    rig.no_store = [0, 1].into();
+    rig.run(after_ms);
+    rig.ack(session, rig.cursor(session));
+    rig.run(300);
+    rig.hang_up(session);
+    rig.run(2 * LEASE_TTL_MS - after_ms);
+    rig.no_store.clear();
+    rig.run(AFTER_MS + GRACE_MS + 5000);
+    let receipt = rig.logged(&alice).iter().any(|id| id.starts_with("delivered-"));
+    (reported(&rig), receipt)
+}
+
+#[test]
+fn who_acknowledges_and_leaves_while_there_is_no_home_has_acknowledged() {
+    for after_ms in [100, LEASE_TTL_MS / 2, LEASE_TTL_MS - 100, LEASE_TTL_MS + 2000] {
+        assert_eq!(acknowledged_without_a_home(None, after_ms), (vec![], true), "{after_ms}");
+        let off = acknowledged_without_a_home(Some(Rule::AcksKept), after_ms);
+        assert_eq!(off, (vec!["m1".into()], false), "{after_ms}");
+    }
+}
+
+/// A cursor that was shown just before counts, too.
+#[test]
+fn a_cursor_shown_just_before_the_store_stood_still_has_acknowledged() {
+    let mut rig = Rig::new(&[0, 1], None);
+    let bob = rig.user(1, 0);
+    let sender = rig.connect(0, &rig.user(0, 0));
+    let session = rig.connect_at(1, &bob, Some("phone"), None);
+    rig.say(sender, &bob, "m1");
+    rig.run(500);
+    let cursor = rig.cursor(session);
+    rig.hang_up(session);
+    rig.run(500);
+    let session = rig.connect_at(1, &bob, Some("phone"), Some(cursor));
+    assert!(rig.is_welcome(session));
+    rig.no_store = [0, 1].into();
+    rig.run(LEASE_TTL_MS + 1000);
+    rig.hang_up(session);
+    rig.no_store.clear();
+    rig.run(AFTER_MS + GRACE_MS + 5000);
+    assert_eq!(reported(&rig), [""; 0]);
+}
+
+/// The next home is another node's: it is told, and so is its successor, if it ends before it has written that.
+#[test]
+fn a_home_elsewhere_hears_what_was_acknowledged_and_its_successor_too() {
+    for first_dies in [false, true] {
+        let mut rig = Rig::new(&[0, 1, 2, 0], None);
+        let bob = rig.user(1, 0);
+        let sender = rig.connect(0, &rig.user(0, 0));
+        let session = rig.connect_at(1, &bob, Some("phone"), None);
+        rig.say(sender, &bob, "m1");
+        rig.run(500);
+        rig.no_store.insert(1);
+        rig.run(LEASE_TTL_MS / 2);
+        rig.ack(session, rig.cursor(session));
+        rig.run(100);
+        rig.hang_up(session);
+        rig.assign(1, 0);
+        if first_dies {
+            rig.writes = Box::new(|write| {
+                if write.ops.iter().any(|op| matches!(op, Op::Ack { .. })) {
+                    Reach::Late
+                } else {
+                    Reach::Answered
+                }
+            });
+        }
+        rig.run(LEASE_TTL_MS + 4000);
+        assert_eq!(rig.data[1].head().unwrap().1.node().as_str(), "n0");
+        if first_dies {
+            rig.freeze(0);
+            rig.revoke(0);
+            rig.assign(1, 2);
+            rig.writes = Box::new(|_| Reach::Answered);
+        }
+        rig.no_store.clear();
+        rig.run(LEASE_TTL_MS + AFTER_MS + 2 * GRACE_MS);
+        assert_eq!(reported(&rig), [""; 0], "{first_dies}");
+    }
+}
+
+/// After a loss of the data the places count anew.
+#[test]
+fn an_acknowledgement_of_a_generation_that_is_over_settles_nothing_in_the_next() {
+    let mut rig = Rig::new(&[0, 1], None);
+    let bob = rig.user(1, 0);
+    let sender = rig.connect(0, &rig.user(0, 0));
+    let session = rig.connect_at(1, &bob, Some("phone"), None);
+    for id in ["m1", "m2", "m3"] {
+        rig.say(sender, &bob, id);
+        rig.run(100);
+    }
+    rig.no_store = [0, 1].into();
+    rig.run(LEASE_TTL_MS + 2000);
+    rig.ack(session, rig.cursor(session));
+    rig.run(100);
+    rig.hang_up(session);
+    rig.wipe();
+    rig.assign(0, 0);
+    rig.assign(1, 1);
+    rig.no_store.clear();
+    rig.run(5 * LEASE_TTL_MS);
+    rig.say(sender, &bob, "m4");
+    rig.run(AFTER_MS + GRACE_MS + 5000);
+    assert_eq!(reported(&rig), ["m4"]);
+    let user = roost_proto::UserId::new(&bob).unwrap();
+    assert_eq!(rig.data[1].acked_by_any(&user), None, "nor does the device's cursor say so");
+}

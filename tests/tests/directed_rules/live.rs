@@ -6,8 +6,9 @@ use bytes::Bytes;
 use roost_backend::store::LiveChannel;
 use roost_proto::Json;
 use roost_proto::frames::{Change, InRoom, Join, Publish, ReplyOk, RoomAt, ServerFrame};
-use roost_proto::ids::{MessageId, RoomId, StreamId, VnodeId};
-use roost_ws_node::core::events::{Event, RoomCommand, SessionKey};
+use roost_proto::ids::{Cursor, MessageId, RoomId, StreamId, UserId, VnodeId};
+use roost_ws_node::core::events::{Connecting, Event, RoomCommand, SessionKey};
+use roost_ws_node::core::session::Rights;
 use serde_json::value::RawValue;
 
 use super::{ROAD_MS, Rig, STORE_MS};
@@ -76,6 +77,31 @@ impl Rig {
 
     pub fn join(&mut self, session: u64, room: &RoomId, id: &str) {
         self.join_as(session, room, id, false, None);
+    }
+
+    /// Who shows where it is.
+    pub fn join_from(&mut self, session: u64, room: &RoomId, id: &str, cursor: Cursor) {
+        let at = RoomAt { room: room.clone(), cursor: Some(cursor), presence: false, info: None };
+        self.command(session, RoomCommand::Join(Join::new(MessageId::new(id).unwrap(), at)));
+    }
+
+    /// Connects with rooms to be in as a member from the beginning.
+    pub fn connect_in(&mut self, node: usize, user: &str, rooms: &[&RoomId]) -> u64 {
+        let key = self.sessions.len() as u64 + 1;
+        self.sessions.insert(key, node);
+        let at = |room: &&RoomId| RoomAt { room: (*room).clone(), cursor: None, presence: true, info: None };
+        let connecting = Connecting {
+            session: SessionKey(key),
+            user: UserId::new(user).unwrap(),
+            device: None,
+            rights: Rights::default(),
+            epoch: None,
+            cursor: None,
+            rooms: rooms.iter().map(at).collect(),
+        };
+        self.give(node, Event::Connect(Box::new(connecting)));
+        self.run(100);
+        key
     }
 
     /// With presence, and this `info`.

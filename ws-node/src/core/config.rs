@@ -48,6 +48,10 @@ pub enum Rule {
     Forgotten,
     /// 28: tails are compared, so that the loss of a last publication is noticed.
     CompareTails,
+    /// 28: who comes into a room takes no answer to a question that was asked before.
+    OwnQuestion,
+    /// Decision 13: what was acknowledged outlives its home, and the session that said so.
+    AcksKept,
     /// Decision 13: what is due and owed outlives its home.
     DueInherited,
     /// 30: so is where the presence of watched users stands.

@@ -14,11 +14,13 @@ use roost_proto::records::{ChannelId, Confirm, Item, ItemResult};
 use super::config::{CoreConfig, Rule};
 use super::due::HomeDue;
 use super::events::{Now, SessionKey};
+use super::kept::Who;
 use super::outbox::Outbox;
 use super::places::Place;
 use super::presence::Member;
 use super::receipts::{Became, HomeReceipts};
 use super::rooms::members::HomeRooms;
+use super::session::Said;
 use super::tickets::HomeTickets;
 
 /// How far the vnode's takeover has come.
@@ -76,6 +78,8 @@ pub struct Call {
     pub since: u64,
     /// Acks come first in the write, so that an opening behind them sees them; nobody waits for their results.
     pub acks: usize,
+    /// With it all is written that was acknowledged before.
+    says_all: bool,
     pub write: Write,
     pub sent_us: u64,
     /// When to try again after an unknown outcome.
@@ -220,9 +224,11 @@ pub struct Home {
     /// When it was claimed, on the monotonic clock.
     claimed_at: u64,
     /// Without a device it settles what is due, and moves no cursor.
-    pub acks: BTreeMap<(UserId, Option<DeviceId>), Cursor>,
+    pub acks: BTreeMap<Who, Cursor>,
     /// How far users have read.
     reads: BTreeMap<UserId, Cursor>,
+    /// What was taken of both into writes, until all that follows from it is in the store.
+    said: BTreeMap<Who, Said>,
     /// When acks and the like are written even if nothing else is.
     write_at: Option<u64>,
     pub call: Option<Call>,
@@ -271,6 +277,7 @@ impl Home {
             claimed_at: now.mono,
             acks: BTreeMap::new(),
             reads: BTreeMap::new(),
+            said: BTreeMap::new(),
             write_at: None,
             call: None,
             outbox: Outbox::default(),
@@ -441,10 +448,12 @@ impl Home {
         }
         let fence = Fence { vnode: self.vnode, epoch: self.epoch, sid: sid.clone(), seq: self.seq };
         let write = Write { fence, now_ms: clock_ms, trim, ops };
+        let says_all = self.due.all_is_settled() && self.receipts.all_is_told();
         self.call = Some(Call {
             id: call_id,
             work,
             acks,
+            says_all,
             write: write.clone(),
             since: now.mono,
             sent_us: now.us,
@@ -498,6 +507,7 @@ impl Home {
     fn take_acks(&mut self, now: Now) -> Vec<Op> {
         self.write_at = None;
         let mut ops = Vec::new();
+        self.note_said();
         for ((user, device), cursor) in std::mem::take(&mut self.acks) {
             self.due.settle(&user, cursor);
             self.cover(&user, cursor, Became::Delivered);
@@ -516,6 +526,30 @@ impl Home {
             self.write_at = Some(now.mono);
         }
         ops
+    }
+
+    fn note_said(&mut self) {
+        for (who, cursor) in &self.acks {
+            let said = Said { acked: Some(*cursor), read: None };
+            self.said.entry(who.clone()).or_default().add(said);
+        }
+        for (user, cursor) in &self.reads {
+            let said = Said { acked: None, read: Some(*cursor) };
+            self.said.entry((user.clone(), None)).or_default().add(said);
+        }
+    }
+
+    /// A write took effect.
+    pub fn has_written(&mut self, call: &Call) {
+        if call.says_all {
+            self.said.clear();
+        }
+    }
+
+    /// What was acknowledged and is not known to be in the store.
+    pub fn take_said(&mut self) -> BTreeMap<Who, Said> {
+        self.note_said();
+        std::mem::take(&mut self.said)
     }
 
     /// A receipt tells that somebody is there: of who is invisible there are none, until the first ack after that.

@@ -11,7 +11,7 @@ use roost_proto::events::{
 };
 use roost_proto::frames::ReplyOk;
 use roost_proto::ids::{Cursor, Epoch, Offset, Seq, Sid, StreamId, UserId, VnodeId};
-use roost_proto::records::{Append, Confirm, Item, ItemBody, ItemResult, Probe, Record};
+use roost_proto::records::{Append, Confirm, Item, ItemBody, ItemResult, Probe, Record, Said};
 use roost_proto::results::RESULT;
 use roost_proto::time::rfc3339;
 use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
@@ -106,6 +106,13 @@ impl NodeCore {
                     sender.take(item.n, Some(ItemResult::Noted));
                     let sid = channel.sid.clone();
                     self.on_here(vnode, &sid, here, now);
+                }
+                Some(Ok(ItemBody::Said(said))) => {
+                    sender.take(item.n, Some(ItemResult::Noted));
+                    for Said { user, device, acked, read } in said {
+                        let said = super::session::Said { acked, read };
+                        self.hear_said(vnode, (user, device), said, now);
+                    }
                 }
                 Some(Ok(ItemBody::Members { stream })) => {
                     let list = home.rooms.list(home.epoch, &stream, now);
@@ -299,6 +306,7 @@ impl NodeCore {
             }
             Some(WriteAnswer::Done { seq, results }) => {
                 let Some(call) = home.call.take() else { return };
+                home.has_written(&call);
                 self.out.push(Action::Observe(Observation::Append, now.us.saturating_sub(call.sent_us)));
                 self.apply(vnode, call, seq, results, now);
             }
@@ -582,6 +590,8 @@ impl NodeCore {
             }
         } else if let Some(vnode) = waiter.session.owing() {
             self.receipt_answered(vnode, &key.2, result, now);
+        } else if let Some(vnode) = waiter.session.saying() {
+            self.said_answered(vnode, &key.2, result);
         } else if waiter.session.is_handed() {
             self.result_answered(waiter.session, result, now);
         } else {

@@ -23,6 +23,7 @@ mod handover;
 pub mod history;
 pub mod home;
 mod homes;
+mod kept;
 pub mod limit;
 mod most;
 mod outbox;
@@ -60,6 +61,7 @@ use channel::Channel;
 pub use config::{CoreConfig, Rule};
 pub use events::{Action, Event, Now, Observation, SessionKey};
 use home::Home;
+use kept::Kept;
 use outbox::Outbox;
 use pace::{Accepting, Pace};
 use reads::Reads;
@@ -176,6 +178,8 @@ pub struct NodeCore {
     claims: BTreeMap<VnodeId, ownership::Claiming>,
     /// The users of homes that ended here, until another's home knows them.
     remembered: BTreeMap<VnodeId, recall::Remembered>,
+    /// What was acknowledged and no home has written yet.
+    kept: Kept,
     /// Outboxes of homes that ended with events not yet in the log.
     leftovers: BTreeMap<(VnodeId, Epoch), Outbox>,
     channels: BTreeMap<VnodeId, Channel>,
@@ -244,6 +248,7 @@ impl NodeCore {
             homes: BTreeMap::new(),
             claims: BTreeMap::new(),
             remembered: BTreeMap::new(),
+            kept: Kept::default(),
             leftovers: BTreeMap::new(),
             channels: BTreeMap::new(),
             next_chan: 1,
@@ -427,6 +432,7 @@ impl NodeCore {
     fn on_tick(&mut self, now: Now) {
         self.tick_ownership(now);
         self.tick_homes(now);
+        self.tick_kept(now);
         self.tick_channels(now);
         self.tick_shares(now);
         self.tick_canary(now);

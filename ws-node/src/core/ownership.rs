@@ -334,6 +334,7 @@ impl NodeCore {
         self.drop_work(home.take_queue().into_iter().chain(call));
         self.refuse_waiting(home.take_waiting());
         self.remember(&mut home);
+        self.keep_said(vnode, home.take_said());
         for (_, held) in std::mem::take(&mut home.held) {
             if let Held::Reply { session, id, .. } = held {
                 self.reply_unavailable(session, id.as_str());
@@ -683,6 +684,7 @@ impl NodeCore {
                 self.tell_predecessor(vnode, now);
                 self.sweep_presence(vnode, now);
                 self.welcome_back(vnode, now);
+                self.say_kept(vnode, now);
                 self.dirty.insert(vnode);
             }
             Some(false) => self.claim_again(vnode, false, now),

@@ -180,6 +180,7 @@ impl NodeCore {
         });
         member.sessions += 1;
         member.due = None;
+        self.show_in_rooms(vnode, user, now);
         self.reconcile(vnode, user, now);
     }
 
@@ -231,6 +232,7 @@ impl NodeCore {
             Some(member) => {
                 member.chosen = status;
                 member.waiting.push((session, id));
+                self.show_in_rooms(vnode, &user, now);
                 self.reconcile(vnode, &user, now);
             }
             None => self.reply_unavailable(session, id.as_str()),

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use roost_backend::store::{DataSet, RosterEntry};
 use roost_proto::events::StatusCause;
-use roost_proto::ids::{UserId, VnodeId};
+use roost_proto::ids::{Epoch, UserId, VnodeId};
 use roost_proto::records::{Recall, Recalled, Record, Shown};
 
 use super::config::Rule;
@@ -25,6 +25,8 @@ pub(super) struct Remembered {
     /// The store's data that knows them too.
     pub(super) data_set: DataSet,
     pub members: BTreeMap<UserId, Member>,
+    /// The home that is told.
+    told: Epoch,
     tell_at: u64,
 }
 
@@ -32,7 +34,7 @@ impl NodeCore {
     pub(super) fn remember(&mut self, home: &mut Home) {
         if !home.members.is_empty() && self.cfg.on(Rule::UsersRemembered) {
             let (data_set, members) = (home.data_set.clone(), std::mem::take(&mut home.members));
-            self.remembered.insert(home.vnode, Remembered { data_set, members, tell_at: 0 });
+            self.remembered.insert(home.vnode, Remembered { data_set, members, told: Epoch(0), tell_at: 0 });
         }
     }
 
@@ -51,7 +53,7 @@ impl NodeCore {
         if now.mono < remembered.tell_at {
             return;
         }
-        remembered.tell_at = now.mono + TELL_AGAIN_MS;
+        (remembered.told, remembered.tell_at) = (row.epoch, now.mono + TELL_AGAIN_MS);
         let shown = |(user, member): (&UserId, &Member)| {
             let RosterEntry { chosen, since, sessions, generation, .. } = member.shown()?.clone();
             Some(Shown { user: user.clone(), chosen, since, sessions, generation })
@@ -83,7 +85,7 @@ impl NodeCore {
             }
         }
         if !kept.is_empty() {
-            let recalled = Record::Recalled(Recalled { vnode, users: kept });
+            let recalled = Record::Recalled(Recalled { vnode, epoch: Some(recall.epoch), users: kept });
             self.transport(&recall.sid.node(), vnode, recalled, Token::Other);
         }
         self.sweep_presence(vnode, now);
@@ -91,6 +93,10 @@ impl NodeCore {
 
     pub(super) fn on_recalled(&mut self, recalled: &Recalled) {
         let Some(remembered) = self.remembered.get_mut(&recalled.vnode) else { return };
+        // An earlier home, which may have had what this one lacks.
+        if recalled.epoch.is_some_and(|epoch| epoch != remembered.told) {
+            return;
+        }
         remembered.members.retain(|user, _| !recalled.users.contains(user));
         if remembered.members.is_empty() {
             self.remembered.remove(&recalled.vnode);

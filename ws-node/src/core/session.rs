@@ -142,10 +142,18 @@ impl Signals {
 }
 
 /// What a client said of its inbox.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Said {
     pub acked: Option<Cursor>,
     pub read: Option<Cursor>,
+}
+
+impl Said {
+    /// It is cumulative.
+    pub fn add(&mut self, other: Self) {
+        self.acked = self.acked.max(other.acked);
+        self.read = self.read.max(other.read);
+    }
 }
 
 #[derive(Debug)]
@@ -170,6 +178,8 @@ pub struct Session {
     pub verdict: (Verdict, Offset),
     /// Counted among the sessions of its user at home.
     pub counted: bool,
+    /// Whether others may see in rooms that its user is there, as a home here said last; none before it is known.
+    pub shows: Option<bool>,
     pub inbox: Reader,
     /// Up to where its user has read, as far as it was told or said so.
     pub read: Option<Cursor>,

@@ -53,6 +53,7 @@ impl NodeCore {
             early: Default::default(),
             verdict: (Verdict::NotRecovered, Offset(0)),
             counted: false,
+            shows: None,
             inbox: Reader::default(),
             read: None,
             said: Said::default(),
@@ -251,6 +252,7 @@ impl NodeCore {
         if let (Some(cursor), false) = (session.cursor, session.welcomed)
             && verdict != Verdict::NotRecovered
         {
+            session.said.acked = session.said.acked.max(Some(cursor));
             home.ack(session.user.clone(), session.device.clone(), cursor, now);
         }
         if !session.counted {
@@ -406,13 +408,14 @@ impl NodeCore {
         if !session.welcomed || cursor > Cursor::new(session.inbox.generation, session.inbox.sent) {
             return;
         }
-        session.said.acked = session.said.acked.max(Some(cursor));
-        if read {
-            session.said.read = session.said.read.max(Some(cursor));
-        }
+        let said = Said { acked: Some(cursor), read: read.then_some(cursor) };
+        session.said.add(said);
         if session.counted {
-            self.take_ack(key, cursor, read, now);
+            return self.take_ack(key, cursor, read, now);
         }
+        // It may leave before there is a home.
+        let (vnode, who) = (session.vnode, (session.user.clone(), session.device.clone()));
+        self.keep_said(vnode, [(who, said)]);
     }
 
     /// Its home hears it; without one it is said again when there is one.
@@ -430,8 +433,13 @@ impl NodeCore {
     fn tell_read(&mut self, key: SessionKey, cursor: Cursor) {
         let Some(session) = self.sessions.get_mut(&key) else { return };
         session.read = Some(cursor);
-        let streams = self.by_vnode.get(&session.vnode);
-        for key in streams.and_then(|s| s.get(&session.stream)).cloned().unwrap_or_default() {
+        let (vnode, stream) = (session.vnode, session.stream.clone());
+        self.show_read_to(vnode, &stream, cursor);
+    }
+
+    /// All sessions of a user.
+    pub(super) fn show_read_to(&mut self, vnode: VnodeId, stream: &StreamId, cursor: Cursor) {
+        for key in self.by_vnode.get(&vnode).and_then(|s| s.get(stream)).cloned().unwrap_or_default() {
             self.show_read(key, cursor);
         }
     }

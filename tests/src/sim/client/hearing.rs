@@ -31,7 +31,11 @@ impl World {
         let text = String::from_utf8_lossy(&frame).into_owned();
         let label = self.clients[user].label.clone();
         self.note(|| format!("{label} <- #{connection} {text}"));
-        match ServerFrame::parse(&text) {
+        let frame = ServerFrame::parse(&text);
+        if let Ok(frame) = &frame {
+            self.saw_place(user, connection, frame);
+        }
+        match frame {
             Ok(frame) if !by_hand => self.sdk_reads(user, connection, Ok(frame)),
             Ok(ServerFrame::Welcome(w)) => self.welcomed(user, connection, &w),
             Ok(ServerFrame::Reset(r)) if r.stream.is_room() => {

@@ -11,6 +11,7 @@ use roost_proto::live::{MemberChange, Version};
 use roost_proto::records::ItemBody;
 
 use super::placing::Ask;
+use super::{Asking, Fetch};
 use crate::core::NodeCore;
 use crate::core::config::Rule;
 use crate::core::events::{Now, SessionKey};
@@ -44,7 +45,8 @@ impl Copy {
 
 impl NodeCore {
     pub(super) fn wants_copy(&self, stream: &StreamId) -> bool {
-        self.rooms.get(stream).is_some_and(|room| room.copy.is_none() && !room.presence.is_empty())
+        let wants = |room: &super::Room| room.copy.is_none() && !room.presence.is_empty();
+        self.rooms.get(stream).is_some_and(|room| wants(room) && room.following.is_on())
     }
 
     /// What `welcome` says of the rooms, with their members as of now.
@@ -65,11 +67,15 @@ impl NodeCore {
 
     pub(super) fn ask_members(&mut self, stream: &StreamId, now: Now) {
         let Some(vnode) = self.rooms.get(stream).map(|room| room.vnode) else { return };
-        let full = self.channel_is_full(vnode);
-        if let Some(room) = self.rooms.get_mut(stream).filter(|room| !room.copy_asked && !full) {
-            room.copy_asked = true;
-            let body = ItemBody::Members { stream: stream.clone() };
-            self.ask_home(Ask::Members, stream, vnode, &body, now);
+        let asked = self.rooms.get(stream).is_some_and(|room| room.copy_asked.is_some());
+        if asked || self.channel_is_full(vnode) {
+            return;
+        }
+        let body = ItemBody::Members { stream: stream.clone() };
+        let number = self.ask_home(Ask::Members, stream, vnode, &body, now);
+        if let Some(room) = self.rooms.get_mut(stream) {
+            room.copy_asked = Some(Fetch { number, followed: room.following.is_on() });
+            room.asking.iter_mut().for_each(|asking| asking.asked = true);
         }
     }
 
@@ -84,10 +90,10 @@ impl NodeCore {
         now: Now,
     ) {
         let Some(room) = self.rooms.get_mut(stream) else { return };
-        room.copy_asked = false;
+        let kept = room.copy_asked.take().is_some_and(|fetch| fetch.followed);
         // A note overtook the list: what is known is newer.
         if room.copy.as_ref().is_some_and(|copy| as_of < copy.version) {
-            self.answer_asking(stream);
+            self.answer_asking(stream, now);
             return self.place_listeners(stream, now);
         }
         let listed = |all: &[InfoOf]| all.iter().map(|m| (m.user.clone(), m.info.clone())).collect();
@@ -110,20 +116,36 @@ impl NodeCore {
             }
         }
         room.copy = Some(copy);
-        self.answer_asking(stream);
+        self.answer_asking(stream, now);
         for (user, change, info) in told {
             self.tell_member(stream, user, change, info);
         }
-        self.drop_copy(stream);
+        self.drop_copy(stream, kept);
+        if self.wants_copy(stream) {
+            self.ask_members(stream, now);
+        }
         self.place_listeners(stream, now);
         self.close_room(stream);
     }
 
-    fn answer_asking(&mut self, stream: &StreamId) {
-        let asking = self.rooms.get_mut(stream).map(|room| std::mem::take(&mut room.asking));
-        for (key, id, _) in asking.unwrap_or_default() {
+    /// Answers those who were there when the home was asked; it is asked again for who came later.
+    fn answer_asking(&mut self, stream: &StreamId, now: Now) {
+        let Some(room) = self.rooms.get_mut(stream) else { return };
+        let (asked, later): (Vec<_>, Vec<_>) =
+            std::mem::take(&mut room.asking).into_iter().partition(|asking| asking.asked);
+        let again = !later.is_empty();
+        room.asking = later;
+        for Asking { key, id, .. } in asked {
             self.reply_members(key, stream, &id);
         }
+        if again {
+            self.ask_members(stream, now);
+        }
+    }
+
+    /// What is known of the members, if it is not being asked for anew.
+    pub(super) fn has_copy(&self, stream: &StreamId) -> bool {
+        self.rooms.get(stream).is_some_and(|room| room.copy.is_some() && room.copy_asked.is_none())
     }
 
     /// What is known of the members, to who asked.
@@ -136,17 +158,18 @@ impl NodeCore {
     /// Those who have waited too long for the list, or will get none.
     pub(super) fn give_up_asking(&mut self, stream: &StreamId, since: u64) {
         let Some(room) = self.rooms.get_mut(stream) else { return };
-        let (late, stay) = std::mem::take(&mut room.asking).into_iter().partition(|(_, _, at)| *at <= since);
+        let (late, stay): (Vec<_>, Vec<_>) =
+            std::mem::take(&mut room.asking).into_iter().partition(|asking| asking.at <= since);
         room.asking = stay;
-        for (key, id, _) in Vec::<(SessionKey, MessageId, u64)>::into_iter(late) {
+        for Asking { key, id, .. } in late {
             self.reply_unavailable(key, id.as_str());
         }
         self.close_room(stream);
     }
 
-    /// Nobody here follows the members.
-    fn drop_copy(&mut self, stream: &StreamId) {
-        if let Some(room) = self.rooms.get_mut(stream).filter(|room| room.presence.is_empty()) {
+    /// Nobody here follows the members, or what changed before they were followed is missing.
+    fn drop_copy(&mut self, stream: &StreamId, kept: bool) {
+        if let Some(room) = self.rooms.get_mut(stream).filter(|room| !kept || room.presence.is_empty()) {
             room.copy = None;
         }
     }

@@ -3,10 +3,10 @@
 use roost_proto::claims::matches_any;
 use roost_proto::codes::{ErrorBody, ErrorCode};
 use roost_proto::frames::{InRoom, Join, Publish, ReplyOk, RoomAt, RoomWelcome};
-use roost_proto::ids::{RoomId, StreamId};
+use roost_proto::ids::{MessageId, RoomId, StreamId};
 use roost_proto::limits::{INFO_BYTES_MAX, ROOMS_PER_SESSION_MAX, UNKNOWN_AFTER_MS};
 
-use super::{Arrival, How, Listener, Opening};
+use super::{Arrival, Asking, How, Listener, Opening};
 use crate::core::events::{Now, RoomCommand, SessionKey};
 use crate::core::reader::Reader;
 use crate::core::session::{Early, State};
@@ -112,20 +112,25 @@ impl NodeCore {
         let user = session.user.clone();
         // What waits of an earlier time here is older than what the answer says.
         session.signals.drop_waiting(|latest| latest.is_of(&stream));
+        let again = if let How::Reply(id) = &how { Some(id.clone()) } else { None };
         let opening = Some(Opening { how, shown: at.cursor, until });
         let listener = Listener { reader: Reader::default(), opening, presence: at.presence };
         // A second join is a new beginning: the client says where it is.
         let before = session.rooms.insert(stream.clone(), listener);
-        if let Some(Opening { how: How::Reply(id), .. }) = before.and_then(|b| b.opening) {
-            self.reply_unavailable(key, id.as_str());
-        }
+        self.overtaken(
+            key,
+            before.and_then(|b| b.opening),
+            again.as_ref(),
+            "joined again before this was done",
+        );
         self.rooms.not_located(key, &stream);
+        let shows = self.shows(key);
         let room = self.rooms.open(&stream, vnode);
         room.listeners.insert(key);
-        room.waiting.insert(key);
+        room.waiting.come(key);
         if at.presence {
             room.presence.insert(key);
-            room.locals.come(key, &user, at.info);
+            room.locals.come(key, &user, at.info, shows);
         } else {
             room.presence.remove(&key);
             room.locals.go(key, &user, true);
@@ -138,14 +143,30 @@ impl NodeCore {
     fn on_leave(&mut self, key: SessionKey, command: &InRoom, now: Now) -> Result<(), Refusal> {
         let stream = StreamId::of_room(&command.room);
         let there = self.sessions.get_mut(&key).and_then(|s| s.rooms.remove(&stream));
-        match there.map(|listener| listener.opening) {
-            None => return Err((ErrorCode::NotFound, "this session is not in the room")),
-            Some(Some(Opening { how: How::Reply(id), .. })) => self.reply_unavailable(key, id.as_str()),
-            Some(_) => {}
-        }
+        let Some(listener) = there else {
+            return Err((ErrorCode::NotFound, "this session is not in the room"));
+        };
+        self.overtaken(key, listener.opening, None, "left before the join was done");
         self.leave(key, &stream, true, now);
         self.reply_ok(key, command.id.as_str(), ReplyOk::default());
         Ok(())
+    }
+
+    /// A later command of the same session takes the place of a join that is not done: it is answered so that nobody
+    /// repeats it, which would undo what was said later. Its own repeat shares its reply.
+    fn overtaken(
+        &mut self,
+        key: SessionKey,
+        join: Option<Opening>,
+        by: Option<&MessageId>,
+        why: &'static str,
+    ) {
+        let Some(Opening { how: How::Reply(id), .. }) = join else { return };
+        if by != Some(&id) {
+            self.reply_error(key, id.as_str(), ErrorBody::new(ErrorCode::Conflict, why));
+        } else if let Some(session) = self.sessions.get_mut(&key) {
+            session.unanswered = session.unanswered.saturating_sub(1);
+        }
     }
 
     /// A session is not in a room any more; `left` if it said so.
@@ -165,7 +186,7 @@ impl NodeCore {
         let Some(room) = self.rooms.get_mut(stream) else { return };
         room.listeners.remove(&key);
         room.presence.remove(&key);
-        room.waiting.remove(&key);
+        room.waiting.go(key);
         room.locals.go(key, user, left);
         if let Some(session) = self.sessions.get_mut(&key) {
             session.starved.remove(stream);
@@ -201,12 +222,13 @@ impl NodeCore {
         self.may(key, &command.room)?;
         let stream = StreamId::of_room(&command.room);
         let vnode = self.vnode_of(&stream);
-        if self.rooms.get(&stream).is_some_and(|room| room.copy.is_some()) {
+        if self.has_copy(&stream) {
             self.reply_members(key, &stream, &command.id);
         } else if self.channel_is_full(vnode) {
             return Err((ErrorCode::Unavailable, "too much is queued for this room's home"));
         } else {
-            self.rooms.open(&stream, vnode).asking.push((key, command.id, now.mono));
+            let asking = Asking { key, id: command.id, at: now.mono, asked: false };
+            self.rooms.open(&stream, vnode).asking.push(asking);
             self.ask_members(&stream, now);
         }
         Ok(())
@@ -214,7 +236,7 @@ impl NodeCore {
 
     pub(super) fn tick_asking(&mut self, now: Now) {
         let Some(since) = now.mono.checked_sub(UNKNOWN_AFTER_MS) else { return };
-        let late = |room: &super::Room| room.asking.iter().any(|(_, _, at)| *at <= since);
+        let late = |room: &super::Room| room.asking.iter().any(|asking| asking.at <= since);
         let streams: Vec<_> =
             self.rooms.by_stream.iter().filter(|(_, room)| late(room)).map(|(s, _)| s.clone()).collect();
         for stream in streams {

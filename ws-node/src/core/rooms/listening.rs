@@ -118,7 +118,7 @@ impl NodeCore {
             _ => (How::Again, u64::MAX),
         };
         listener.opening = Some(Opening { how, shown, until });
-        room.waiting.insert(key);
+        room.waiting.come(key);
     }
 
     /// The session may be fed now.

@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use roost_proto::Json;
-use roost_proto::frames::InfoOf;
+use roost_proto::frames::{ChosenStatus, InfoOf};
 use roost_proto::ids::{StreamId, UserId, VnodeId};
 use roost_proto::limits::INFO_BYTES_MAX;
 use roost_proto::records::{Here, ItemBody, Went};
@@ -22,12 +22,15 @@ const NAMED_MAX: usize = 200_000 / (INFO_BYTES_MAX + 256);
 struct Local {
     info: Option<Json>,
     sessions: BTreeSet<SessionKey>,
+    /// The others may see it: it is known that it did not choose to be invisible.
+    shown: bool,
 }
 
 #[derive(Debug, Default)]
 pub(super) struct Locals {
     users: BTreeMap<UserId, Local>,
-    /// Who came or went since it was told, and whether they said that they leave.
+    /// Who came or went, as the others see it, since it was told, and whether they said that they leave. To hide is to
+    /// leave.
     changed: BTreeMap<UserId, bool>,
     /// Everyone must be told anew.
     anew: bool,
@@ -42,21 +45,36 @@ impl Locals {
         self.users.is_empty() && self.changed.is_empty() && self.under_way == 0 && !(self.anew && self.told)
     }
 
-    pub(super) fn come(&mut self, key: SessionKey, user: &UserId, info: Option<Json>) {
-        let first = !self.users.contains_key(user);
+    /// `shows`: whether the others may see its user, if that is known.
+    pub(super) fn come(&mut self, key: SessionKey, user: &UserId, info: Option<Json>, shows: Option<bool>) {
         let local = self.users.entry(user.clone()).or_default();
         local.sessions.insert(key);
-        if first || local.info != info {
-            local.info = info;
+        let news = local.info != info;
+        local.info = info;
+        if local.shown && news {
             self.changed.insert(user.clone(), false);
+        }
+        if let Some(shows) = shows {
+            self.show(user, shows);
+        }
+    }
+
+    /// The others may see a user who is here, or may not any more.
+    pub(super) fn show(&mut self, user: &UserId, shows: bool) {
+        let Some(local) = self.users.get_mut(user) else { return };
+        if std::mem::replace(&mut local.shown, shows) != shows {
+            self.changed.insert(user.clone(), !shows);
         }
     }
 
     pub(super) fn go(&mut self, key: SessionKey, user: &UserId, left: bool) {
         let Some(local) = self.users.get_mut(user) else { return };
         if local.sessions.remove(&key) && local.sessions.is_empty() {
+            let shown = local.shown;
             self.users.remove(user);
-            self.changed.insert(user.clone(), left);
+            if shown {
+                self.changed.insert(user.clone(), left);
+            }
         }
     }
 
@@ -71,7 +89,8 @@ impl Locals {
         let mut changed = std::mem::take(&mut self.changed);
         if anew {
             changed.retain(|_, left| *left);
-            changed.extend(self.users.keys().map(|user| (user.clone(), false)));
+            let shown = self.users.iter().filter(|(_, local)| local.shown);
+            changed.extend(shown.map(|(user, _)| (user.clone(), false)));
         }
         let new = |anew| Here { stream: stream.clone(), anew, came: Vec::new(), went: Vec::new() };
         let mut records = vec![new(anew)];
@@ -80,7 +99,7 @@ impl Locals {
                 records.push(new(false));
             }
             let here = records.last_mut().expect("there is one");
-            match self.users.get(&user) {
+            match self.users.get(&user).filter(|local| local.shown) {
                 Some(local) => here.came.push(InfoOf { user, info: local.info.clone() }),
                 None => here.went.push(Went { user, left }),
             }
@@ -92,6 +111,31 @@ impl Locals {
 }
 
 impl NodeCore {
+    /// Whether the others may see the user of a session, as far as that is known: its home says so, here or the last.
+    pub(super) fn shows(&self, key: SessionKey) -> Option<bool> {
+        let session = self.sessions.get(&key)?;
+        let member = self.homes.get(&session.vnode).and_then(|home| home.members.get(&session.user));
+        member.map(|member| member.chosen != ChosenStatus::Invisible).or(session.shows)
+    }
+
+    /// What a user chose became known, or is another: in rooms the user shows, or hides.
+    pub(in crate::core) fn show_in_rooms(&mut self, vnode: VnodeId, user: &UserId, now: Now) {
+        let stream = StreamId::inbox(user);
+        for key in self.by_vnode.get(&vnode).and_then(|s| s.get(&stream)).cloned().unwrap_or_default() {
+            let shows = self.shows(key);
+            let Some(session) = self.sessions.get_mut(&key).filter(|s| s.shows != shows) else { continue };
+            session.shows = shows;
+            let rooms: Vec<_> =
+                session.rooms.iter().filter(|(_, l)| l.presence).map(|(s, _)| s.clone()).collect();
+            for room in rooms {
+                if let (Some(room), Some(shows)) = (self.rooms.get_mut(&room), shows) {
+                    room.locals.show(user, shows);
+                }
+                self.tell_locals(&room, now);
+            }
+        }
+    }
+
     /// Tells a room's home who came and went here.
     pub(super) fn tell_locals(&mut self, stream: &StreamId, now: Now) {
         let Some(vnode) = self.rooms.get(stream).map(|room| room.vnode) else { return };

@@ -24,6 +24,7 @@ use super::following::Following;
 use super::reader::Reader;
 use copy::Copy;
 use locals::Locals;
+use placing::Ask;
 
 /// A room with sessions of this node in it.
 #[derive(Debug)]
@@ -35,16 +36,86 @@ pub struct Room {
     presence: BTreeSet<SessionKey>,
     /// The highest place known.
     tail: Cursor,
-    /// Those who wait for the home to say where the stream ends, and whether it was asked.
-    waiting: BTreeSet<SessionKey>,
-    asked: bool,
+    /// Those who wait for the home to say where the stream ends.
+    waiting: Waiting,
     /// Reads under way, by where they began: who stands at the same place shares one.
     reads: BTreeMap<Cursor, BTreeSet<SessionKey>>,
     locals: Locals,
     copy: Option<Copy>,
-    copy_asked: bool,
-    /// Who asked for the members, and when.
-    asking: Vec<(SessionKey, MessageId, u64)>,
+    copy_asked: Option<Fetch>,
+    /// Who asked for the members.
+    asking: Vec<Asking>,
+}
+
+/// The list of members is being asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Fetch {
+    number: u64,
+    /// The channel was followed before, so that what changes afterwards is heard of: the list may be kept.
+    followed: bool,
+}
+
+/// A `members` that is not answered yet.
+#[derive(Debug)]
+struct Asking {
+    key: SessionKey,
+    id: MessageId,
+    at: u64,
+    /// The home was asked after it came: what it says then is an answer to this one, too.
+    asked: bool,
+}
+
+/// Listeners that share one question. Its answer is for those who were there when it was asked: who came later may
+/// know more already, and a question of theirs follows.
+#[derive(Debug, Default)]
+struct Waiting {
+    /// For whom nothing was asked yet.
+    unasked: BTreeSet<SessionKey>,
+    /// The question that is under way, and whom it is for.
+    asked: Option<(u64, BTreeSet<SessionKey>)>,
+}
+
+impl Waiting {
+    /// A listener begins to wait, maybe not for the first time.
+    fn come(&mut self, key: SessionKey) {
+        self.go(key);
+        self.unasked.insert(key);
+    }
+
+    fn go(&mut self, key: SessionKey) {
+        self.unasked.remove(&key);
+        if let Some((_, asked)) = &mut self.asked {
+            asked.remove(&key);
+        }
+    }
+
+    fn keys(&self) -> impl Iterator<Item = SessionKey> {
+        self.unasked.iter().chain(self.asked.iter().flat_map(|(_, asked)| asked)).copied()
+    }
+
+    fn is_empty(&self) -> bool {
+        self.keys().next().is_none()
+    }
+
+    fn may_ask(&self) -> bool {
+        self.asked.is_none() && !self.unasked.is_empty()
+    }
+
+    /// A question is asked now, for all that wait.
+    fn ask(&mut self, number: u64) {
+        self.asked = Some((number, std::mem::take(&mut self.unasked)));
+    }
+
+    /// The question was answered: whom the answer is for.
+    fn answered(&mut self) -> BTreeSet<SessionKey> {
+        self.asked.take().map(|(_, asked)| asked).unwrap_or_default()
+    }
+
+    /// There is no answer, or one that nobody can use: all wait on.
+    fn not_answered(&mut self) {
+        let asked = self.answered();
+        self.unasked.extend(asked);
+    }
 }
 
 impl Room {
@@ -55,18 +126,27 @@ impl Room {
             listeners: BTreeSet::new(),
             presence: BTreeSet::new(),
             tail: Cursor::default(),
-            waiting: BTreeSet::new(),
-            asked: false,
+            waiting: Waiting::default(),
             reads: BTreeMap::new(),
             locals: Locals::default(),
             copy: None,
-            copy_asked: false,
+            copy_asked: None,
             asking: Vec::new(),
         }
     }
 
     pub fn listeners(&self) -> impl Iterator<Item = SessionKey> {
         self.listeners.iter().copied()
+    }
+
+    /// Whether what is answered under this number was asked for this room as it is. Who is here is no question, and
+    /// keeps the room.
+    fn asked(&self, ask: Ask, number: u64) -> bool {
+        match ask {
+            Ask::Tail => self.waiting.asked.as_ref().is_some_and(|(asked, _)| *asked == number),
+            Ask::Members => self.copy_asked.is_some_and(|fetch| fetch.number == number),
+            Ask::Here => true,
+        }
     }
 
     /// Nobody here needs anything of it any more, and its home knows.

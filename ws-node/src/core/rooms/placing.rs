@@ -9,6 +9,7 @@ use roost_proto::records::{ItemBody, ItemResult};
 
 use super::{How, Locating};
 use crate::core::channel::{By, ItemKey, Pending};
+use crate::core::config::Rule;
 use crate::core::events::{Maybe, Now, SessionKey};
 use crate::core::reader::Reader;
 use crate::core::{Action, NodeCore};
@@ -35,14 +36,16 @@ impl Ask {
         }
     }
 
-    fn of(id: &MessageId) -> Option<Self> {
-        let name = id.as_str().split('-').next()?;
-        [Self::Tail, Self::Here, Self::Members].into_iter().find(|ask| ask.name() == name)
+    /// With its number.
+    fn of(id: &MessageId) -> Option<(Self, u64)> {
+        let (name, number) = id.as_str().split_once('-')?;
+        let ask = [Self::Tail, Self::Here, Self::Members].into_iter().find(|ask| ask.name() == name)?;
+        Some((ask, number.parse().ok()?))
     }
 }
 
 impl NodeCore {
-    /// Queues something for a room's home, in order with everything else for it.
+    /// Queues something for a room's home, in order with everything else for it; returns its number.
     pub(super) fn ask_home(
         &mut self,
         ask: Ask,
@@ -50,21 +53,26 @@ impl NodeCore {
         vnode: VnodeId,
         body: &ItemBody,
         now: Now,
-    ) {
+    ) -> u64 {
         self.rooms.next_ask += 1;
-        let id =
-            MessageId::new(format!("{}-{}", ask.name(), self.rooms.next_ask)).expect("letters and digits");
+        let number = self.rooms.next_ask;
+        let id = MessageId::new(format!("{}-{number}", ask.name())).expect("letters and digits");
         let key: ItemKey = (stream.clone(), FROM.to_owned(), id);
         let body = serde_json::value::to_raw_value(body).expect("bodies always encode");
         let waiter = self.waiter(ROOMS, now);
         self.queue(vnode, Pending::new(By::Own, key, body, 0, waiter), now);
         self.pump(vnode, now);
+        number
     }
 
     /// An answer to what this node asked; `None`: there will be none.
     pub(in crate::core) fn home_answered(&mut self, key: &ItemKey, result: Option<&ItemResult>, now: Now) {
         let stream = &key.0;
-        let Some(ask) = Ask::of(&key.2) else { return };
+        let Some((ask, number)) = Ask::of(&key.2) else { return };
+        // The room was left since, and is another's now, who asked again.
+        if !self.rooms.get(stream).is_some_and(|room| room.asked(ask, number)) {
+            return;
+        }
         match (ask, result) {
             (Ask::Tail, Some(ItemResult::Tail { tail, first })) => self.on_tail(stream, *tail, *first, now),
             (Ask::Members, Some(ItemResult::Members { version, as_of, partial, count, members })) => {
@@ -73,10 +81,10 @@ impl NodeCore {
             }
             (Ask::Here, Some(ItemResult::Noted)) => self.on_noted(stream, now),
             // Asked again on the next tick.
-            (Ask::Tail, _) => drop(self.rooms.get_mut(stream).map(|room| room.asked = false)),
+            (Ask::Tail, _) => drop(self.rooms.get_mut(stream).map(|room| room.waiting.not_answered())),
             (Ask::Members, _) => {
                 if let Some(room) = self.rooms.get_mut(stream) {
-                    room.copy_asked = false;
+                    room.copy_asked = None;
                 }
                 self.give_up_asking(stream, now.mono);
             }
@@ -108,9 +116,12 @@ impl NodeCore {
         if self.channel_is_full(vnode) {
             return;
         }
-        let Some(room) = self.rooms.get_mut(stream) else { return };
-        if !std::mem::replace(&mut room.asked, true) {
-            self.ask_home(Ask::Tail, stream, vnode, &ItemBody::Tail { stream: stream.clone() }, now);
+        if self.rooms.get(stream).is_some_and(|room| room.waiting.may_ask()) {
+            let body = ItemBody::Tail { stream: stream.clone() };
+            let number = self.ask_home(Ask::Tail, stream, vnode, &body, now);
+            if let Some(room) = self.rooms.get_mut(stream) {
+                room.waiting.ask(number);
+            }
         }
     }
 
@@ -128,29 +139,31 @@ impl NodeCore {
     /// The home said where the stream ends, in order with everything that was appended before.
     fn on_tail(&mut self, stream: &StreamId, tail: Cursor, first: Offset, now: Now) {
         let Some(room) = self.rooms.get_mut(stream) else { return };
-        room.asked = false;
         if tail.generation < room.tail.generation {
             // Asked before a new generation began, which was heard of meanwhile.
+            room.waiting.not_answered();
             return self.place_listeners(stream, now);
+        }
+        let mut asked = room.waiting.answered();
+        if !self.cfg.on(Rule::OwnQuestion) {
+            asked.append(&mut room.waiting.unasked);
         }
         if tail.generation > room.tail.generation {
             self.begin_generation(stream, tail, now);
         }
         self.reaches(stream, tail);
-        let Some(room) = self.rooms.get_mut(stream) else { return };
-        let ready = room.copy.is_some();
-        let waiting = std::mem::take(&mut room.waiting);
+        let Some(room) = self.rooms.get(stream) else { return };
+        let (ready, others) = (room.copy.is_some(), !room.waiting.is_empty());
         let mut locating = std::collections::BTreeSet::new();
-        for key in waiting {
+        for key in asked {
             let Some(listener) = self.sessions.get(&key).and_then(|s| s.rooms.get(stream)) else { continue };
             let Some(opening) = &listener.opening else { continue };
             let reachable = |c: &Cursor| {
                 c.generation == tail.generation && c.offset <= tail.offset && c.offset.0 + 1 >= first.0
             };
             if listener.presence && !ready {
-                if let Some(room) = self.rooms.get_mut(stream) {
-                    room.waiting.insert(key);
-                }
+                // For the list of members, which takes another question.
+                self.wait_on(key, stream);
             } else if opening.shown.as_ref().is_none_or(reachable) {
                 let from = opening.shown.map_or(tail.offset, |c| c.offset);
                 self.begin_listening(key, stream, tail, from, None, now);
@@ -159,6 +172,10 @@ impl NodeCore {
             }
         }
         self.locate(stream, tail, locating);
+        // Who came while it was asked. Who lacks the list waits for that, or for the next tick.
+        if others {
+            self.place_listeners(stream, now);
+        }
     }
 
     /// Asks the log how far the history goes, for those who missed something (rule 26).
@@ -192,13 +209,13 @@ impl NodeCore {
         }
     }
 
-    /// Without the log nothing can be said about completeness: asked again until the time is up.
+    /// Nothing can be said yet, for want of the log for example: asked again until the time is up.
     fn wait_on(&mut self, key: SessionKey, stream: &StreamId) {
         let there = self.sessions.get(&key).and_then(|s| s.rooms.get(stream));
         if there.is_some_and(|listener| listener.opening.is_some())
             && let Some(room) = self.rooms.get_mut(stream)
         {
-            room.waiting.insert(key);
+            room.waiting.come(key);
         }
     }
 
@@ -262,7 +279,7 @@ impl NodeCore {
                 let listener = self.sessions.get(key).and_then(|s| s.rooms.get(&stream));
                 listener.and_then(|l| l.opening.as_ref()).is_some_and(|o| now.mono >= o.until)
             };
-            let late: Vec<_> = room.waiting.iter().filter(late).copied().collect();
+            let late: Vec<_> = room.waiting.keys().filter(|key| late(&key)).collect();
             for key in late {
                 self.give_up(key, &stream, now);
             }

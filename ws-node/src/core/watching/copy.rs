@@ -37,6 +37,8 @@ struct Watched {
     shown: Option<Presence>,
     /// Who watches, and whether it was given what is shown: then it is told of changes.
     sessions: BTreeMap<SessionKey, bool>,
+    /// Those of them who came while the store was asked: what it says then may be older than what they know.
+    late: BTreeSet<SessionKey>,
 }
 
 /// What is being read.
@@ -87,6 +89,9 @@ impl Copy {
         let known = watched.shown.is_some();
         if !known {
             self.missing.insert(user.clone());
+            if self.reading.is_some() {
+                watched.late.insert(key);
+            }
         }
         known
     }
@@ -104,6 +109,7 @@ impl Copy {
     fn go(&mut self, user: &UserId, key: SessionKey) {
         let Some(watched) = self.users.get_mut(user) else { return };
         watched.sessions.remove(&key);
+        watched.late.remove(&key);
         if watched.sessions.is_empty() {
             self.users.remove(user);
             self.missing.remove(user);
@@ -121,6 +127,28 @@ impl Copy {
         } else {
             None
         }
+    }
+
+    /// All of them are asked for now, for everyone who watches them.
+    fn ask(&mut self, ask: u64, reading: Reading, users: &[UserId]) {
+        self.reading = Some((ask, reading));
+        for user in users {
+            if let Some(watched) = self.users.get_mut(user) {
+                watched.late.clear();
+            }
+        }
+    }
+
+    /// A user of whom something was missing was read: for whom. It stays missing for those who came meanwhile.
+    fn is_found(&mut self, user: &UserId) -> Vec<SessionKey> {
+        let Some(watched) = self.users.get_mut(user).filter(|_| self.missing.contains(user)) else {
+            return Vec::new();
+        };
+        let found = watched.sessions.keys().filter(|key| !watched.late.contains(key)).copied().collect();
+        if watched.late.is_empty() {
+            self.missing.remove(user);
+        }
+        found
     }
 
     /// Takes where an answer stands.
@@ -155,7 +183,7 @@ impl NodeCore {
         } else if copy.following.is_on()
             && let Some((reading, users)) = copy.wanted()
         {
-            copy.reading = Some((ask, reading));
+            copy.ask(ask, reading, &users);
             self.out.push(Action::ReadPresence { vnode, users, ask });
         } else {
             return;
@@ -190,13 +218,16 @@ impl NodeCore {
         let mut waiting = BTreeSet::new();
         for (user, row) in users.into_iter().zip(rows) {
             let presence = row.presence_of(user);
-            let Some(watched) =
-                self.watching.vnodes.get_mut(&vnode).and_then(|c| c.users.get(&presence.user))
-            else {
-                continue;
-            };
+            let Some(copy) = self.watching.vnodes.get_mut(&vnode) else { return };
+            for key in copy.is_found(&presence.user) {
+                if let Some(session) = self.sessions.get_mut(&key) {
+                    session.watches.not_missing(&presence.user);
+                }
+                waiting.insert(key);
+            }
+            let Some(watched) = copy.users.get(&presence.user) else { continue };
             match &watched.shown {
-                None => waiting.extend(watched.sessions.keys().copied()),
+                None => {}
                 Some(shown) if held && is_there(shown) && !is_there(&presence) => continue,
                 Some(shown) => self.counters.presence_found += u64::from(*shown != presence),
             }
@@ -243,16 +274,7 @@ impl NodeCore {
         let Some(copy) = self.watching.vnodes.get_mut(&vnode) else { return };
         let Some(watched) = copy.users.get_mut(&presence.user) else { return };
         let user = presence.user.clone();
-        let Some(before) = watched.shown.replace(presence.clone()) else {
-            copy.missing.remove(&user);
-            for key in watched.sessions.keys() {
-                if let Some(session) = self.sessions.get_mut(key) {
-                    session.watches.not_missing(&user);
-                }
-            }
-            return;
-        };
-        if before == presence {
+        if watched.shown.replace(presence.clone()).is_none_or(|before| before == presence) {
             return;
         }
         let told: Vec<_> =

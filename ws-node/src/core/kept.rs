@@ -1,0 +1,267 @@
+//! What was acknowledged while there was no home to hear it, or heard by one that ended before it had written it
+//! (docs/decisions/0013). It is said again when the vnode has a home, here or elsewhere, whether the session that said
+//! it is still there or not; and forgotten when a home has been ready for the grace, for then it reports what is due.
+
+use std::collections::BTreeMap;
+
+use roost_proto::ids::{Cursor, DeviceId, Epoch, MessageId, StreamId, UserId, VnodeId};
+use roost_proto::records::{ItemBody, ItemResult, Said as SaidOf};
+
+use super::NodeCore;
+use super::channel::{By, ItemKey, Pending};
+use super::config::Rule;
+use super::events::{Now, SessionKey};
+use super::home::Phase;
+use super::session::Said;
+
+/// Who said something: without a device it settles what is due, and moves no cursor.
+pub type Who = (UserId, Option<DeviceId>);
+
+/// Entries of a node, and their bytes: what 20,000 sessions said. Beyond it what comes is not kept.
+const KEPT_MAX: usize = 20_000;
+const KEPT_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// Of an entry, beside its names.
+const ENTRY_BYTES: usize = 128;
+/// Entries in one record: with the longest names some 35 kB.
+const SAID_PER_RECORD: usize = 100;
+/// Keys with this bit are no sessions: what is kept for a vnode waits to be confirmed. Sockets count from 1, and other
+/// keys that are no sessions have a higher bit.
+const SAYING: u64 = 1 << 60;
+/// Whose items they are; no user's id begins with `#`.
+const FROM: &str = "#acks";
+
+impl SessionKey {
+    fn saying_to(vnode: VnodeId) -> Self {
+        Self(SAYING | u64::from(vnode.0))
+    }
+
+    /// The vnode whose home is being told what is kept, if this key is about that.
+    pub(super) fn saying(self) -> Option<VnodeId> {
+        self.0.checked_sub(SAYING).and_then(|vnode| u16::try_from(vnode).ok()).map(VnodeId)
+    }
+}
+
+#[derive(Debug, Default)]
+struct Entry {
+    said: Said,
+    /// What the home elsewhere has heard of it, which may end before it has written that.
+    heard: Said,
+}
+
+/// What is kept for one vnode.
+#[derive(Debug, Default)]
+struct OfVnode {
+    entries: BTreeMap<Who, Entry>,
+    /// The home elsewhere that is told, and what it is being told.
+    home: Epoch,
+    under_way: Option<(MessageId, Vec<(Who, Said)>)>,
+    /// When all is forgotten, since that home is ready.
+    until: Option<u64>,
+}
+
+/// See the module's text.
+#[derive(Debug, Default)]
+pub struct Kept {
+    vnodes: BTreeMap<VnodeId, OfVnode>,
+    entries: usize,
+    bytes: usize,
+    /// Counts records.
+    told: u64,
+}
+
+fn bytes(who: &Who) -> usize {
+    ENTRY_BYTES + who.0.as_str().len() + who.1.as_ref().map_or(0, |device| device.as_str().len())
+}
+
+impl Kept {
+    fn keep(&mut self, vnode: VnodeId, who: Who, said: Said) {
+        let there = self.vnodes.get(&vnode).is_some_and(|of| of.entries.contains_key(&who));
+        if !there {
+            let size = bytes(&who);
+            if self.entries >= KEPT_MAX || self.bytes + size > KEPT_BYTES_MAX {
+                return;
+            }
+            (self.entries, self.bytes) = (self.entries + 1, self.bytes + size);
+        }
+        let of = self.vnodes.entry(vnode).or_default();
+        of.entries.entry(who).or_default().said.add(said);
+        of.until = None;
+    }
+
+    fn take(&mut self, vnode: VnodeId) -> Vec<(Who, Said)> {
+        let entries = self.vnodes.remove(&vnode).map(|of| of.entries).unwrap_or_default();
+        self.entries -= entries.len();
+        self.bytes -= entries.keys().map(bytes).sum::<usize>();
+        entries.into_iter().map(|(who, entry)| (who, entry.said)).collect()
+    }
+
+    /// A home elsewhere is ready, or none is; whether one had the grace.
+    fn is_over(&mut self, vnode: VnodeId, ready: Option<Epoch>, grace_ms: u64, now: Now) -> bool {
+        let Some(of) = self.vnodes.get_mut(&vnode) else { return false };
+        let Some(epoch) = ready else {
+            of.until = None;
+            return false;
+        };
+        if std::mem::replace(&mut of.home, epoch) != epoch {
+            (of.under_way, of.until) = (None, None);
+            of.entries.values_mut().for_each(|entry| entry.heard = Said::default());
+        }
+        now.mono >= *of.until.get_or_insert(now.mono + grace_ms)
+    }
+
+    /// What the home elsewhere is to be told next.
+    fn tell(&mut self, vnode: VnodeId) -> Option<(MessageId, Vec<(Who, Said)>)> {
+        let of = self.vnodes.get_mut(&vnode).filter(|of| of.under_way.is_none())?;
+        let news = of.entries.iter().filter(|(_, entry)| entry.said != entry.heard);
+        let some: Vec<_> = news.take(SAID_PER_RECORD).map(|(who, e)| (who.clone(), e.said)).collect();
+        if some.is_empty() {
+            return None;
+        }
+        self.told += 1;
+        let id = MessageId::new(format!("said-{}", self.told)).expect("letters and digits");
+        of.under_way = Some((id.clone(), some.clone()));
+        Some((id, some))
+    }
+
+    /// The home elsewhere heard what it was told under this id, or did not.
+    fn told(&mut self, vnode: VnodeId, id: &MessageId, heard: bool) {
+        let Some(of) = self.vnodes.get_mut(&vnode) else { return };
+        let Some((_, some)) = of.under_way.take_if(|(asked, _)| asked == id) else { return };
+        for (who, said) in some {
+            if let Some(entry) = of.entries.get_mut(&who).filter(|_| heard) {
+                entry.heard = said;
+            }
+        }
+    }
+}
+
+impl NodeCore {
+    /// Nobody hears it now.
+    pub(super) fn keep_said(&mut self, vnode: VnodeId, said: impl IntoIterator<Item = (Who, Said)>) {
+        if self.cfg.on(Rule::AcksKept) {
+            said.into_iter().for_each(|(who, said)| self.kept.keep(vnode, who, said));
+        }
+    }
+
+    /// Says what is kept to the homes that are there.
+    pub(super) fn tick_kept(&mut self, now: Now) {
+        for vnode in self.kept.vnodes.keys().copied().collect::<Vec<_>>() {
+            self.say_kept(vnode, now);
+        }
+    }
+
+    pub(super) fn say_kept(&mut self, vnode: VnodeId, now: Now) {
+        match self.homes.get(&vnode).map(|home| home.phase) {
+            Some(Phase::Ready) => {
+                for (who, said) in self.kept.take(vnode) {
+                    self.hear_said(vnode, who, said, now);
+                }
+            }
+            Some(_) => {}
+            None => self.tell_kept(vnode, now),
+        }
+    }
+
+    fn tell_kept(&mut self, vnode: VnodeId, now: Now) {
+        let elsewhere =
+            |row: &roost_backend::store::Row| row.ready && row.sid != self.sid && !self.view.ended(&row.sid);
+        let ready = self.view.rows.get(&vnode).filter(|row| elsewhere(row)).map(|row| row.epoch);
+        if self.kept.is_over(vnode, ready, self.cfg.grace_ms, now) {
+            drop(self.kept.take(vnode));
+        } else if ready.is_some()
+            && self.has_own_place(vnode)
+            && let Some((id, said)) = self.kept.tell(vnode)
+        {
+            self.tell_said(vnode, id, said, now);
+        }
+    }
+
+    fn tell_said(&mut self, vnode: VnodeId, id: MessageId, said: Vec<(Who, Said)>, now: Now) {
+        let Some(((first, _), _)) = said.first() else { return };
+        let key: ItemKey = (StreamId::inbox(first), FROM.to_owned(), id);
+        let of = |((user, device), Said { acked, read }): (Who, Said)| SaidOf { user, device, acked, read };
+        let body = ItemBody::Said(said.into_iter().map(of).collect());
+        let body = serde_json::value::to_raw_value(&body).expect("bodies always encode");
+        let waiter = self.waiter(SessionKey::saying_to(vnode), now);
+        self.queue(vnode, Pending::new(By::Own, key, body, 0, waiter), now);
+        self.pump(vnode, now);
+    }
+
+    /// What a home elsewhere says to it. One of an earlier version cannot read it.
+    pub(super) fn said_answered(&mut self, vnode: VnodeId, id: &MessageId, result: Option<&ItemResult>) {
+        self.kept.told(vnode, id, matches!(result, Some(ItemResult::Noted | ItemResult::Bad)));
+    }
+
+    /// A home hears what was kept for it. Of an earlier generation it means nothing any more.
+    pub(super) fn hear_said(&mut self, vnode: VnodeId, (user, device): Who, said: Said, now: Now) {
+        let Some(home) = self.homes.get_mut(&vnode) else { return };
+        let generation = home.generation;
+        let present = |cursor: &Cursor| cursor.generation == generation;
+        if let Some(cursor) = said.acked.filter(present) {
+            home.ack(user.clone(), device, cursor, now);
+        }
+        let Some(cursor) = said.read.filter(present) else { return };
+        home.read(user.clone(), cursor, now);
+        self.show_read_to(vnode, &StreamId::inbox(&user), cursor);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use roost_proto::ids::Offset;
+
+    const V: VnodeId = VnodeId(3);
+
+    fn who(name: &str) -> Who {
+        (UserId::new(name).unwrap(), None)
+    }
+
+    fn acked(offset: u64) -> Said {
+        Said { acked: Some(Cursor::new(Epoch(7), Offset(offset))), read: None }
+    }
+
+    #[test]
+    fn what_is_kept_is_bounded_and_counted() {
+        let mut kept = Kept::default();
+        for n in 0..KEPT_MAX + 10 {
+            kept.keep(V, who(&format!("u{n}")), acked(1));
+            kept.keep(V, who(&format!("u{n}")), acked(2));
+        }
+        assert_eq!(kept.entries, KEPT_MAX);
+        kept.keep(V, who("u1"), acked(3));
+        assert_eq!(kept.vnodes[&V].entries[&who("u1")].said, acked(3), "what is there already can grow");
+        assert_eq!(kept.take(V).len(), KEPT_MAX);
+        assert_eq!((kept.entries, kept.bytes), (0, 0));
+        let long = |n: usize| (UserId::new(format!("{n:0>128}")).unwrap(), None);
+        (0..KEPT_MAX).for_each(|n| kept.keep(V, long(n), acked(1)));
+        assert!(kept.bytes <= KEPT_BYTES_MAX && kept.entries < KEPT_MAX);
+    }
+
+    #[test]
+    fn a_home_elsewhere_is_told_once_and_the_next_one_again() {
+        let (mut kept, now) = (Kept::default(), Now::default());
+        kept.keep(V, who("bob"), acked(1));
+        kept.keep(V, who("eve"), acked(1));
+        assert!(!kept.is_over(V, Some(Epoch(8)), 100, now));
+        let (id, said) = kept.tell(V).unwrap();
+        assert_eq!(said.len(), 2);
+        assert!(kept.tell(V).is_none(), "one record at a time");
+        kept.keep(V, who("bob"), acked(2));
+        kept.told(V, &MessageId::new("said-0").unwrap(), true);
+        assert!(kept.tell(V).is_none(), "an answer to another record");
+        kept.told(V, &id, true);
+        let (id, said) = kept.tell(V).unwrap();
+        assert_eq!(said, [(who("bob"), acked(2))]);
+        kept.told(V, &id, false);
+        let (id, _) = kept.tell(V).unwrap();
+        kept.told(V, &id, true);
+        assert!(kept.tell(V).is_none());
+        let later = Now { mono: 99, ..now };
+        assert!(!kept.is_over(V, Some(Epoch(9)), 100, later), "it may have ended before it had written that");
+        assert_eq!(kept.tell(V).map(|(_, said)| said.len()), Some(2));
+        assert!(!kept.is_over(V, None, 100, later));
+        assert!(!kept.is_over(V, Some(Epoch(9)), 100, Now { mono: 150, ..now }));
+        assert!(kept.is_over(V, Some(Epoch(9)), 100, Now { mono: 250, ..now }), "ready for the grace");
+    }
+}
