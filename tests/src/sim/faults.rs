@@ -284,6 +284,8 @@ impl World {
         self.saw_rosters();
         self.another_life();
         if !self.is_broken(Broken::RunIdAlone) {
+            // Every script compares: what is on its way is refused.
+            self.connections += 1;
             self.name_data_set();
         }
     }

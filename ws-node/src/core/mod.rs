@@ -31,6 +31,7 @@ mod ownership;
 mod pace;
 mod places;
 mod presence;
+mod proof;
 mod reader;
 mod reads;
 mod recall;

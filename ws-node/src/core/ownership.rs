@@ -16,6 +16,7 @@ use super::events::{Maybe, Now};
 use super::home::{Held, Home, Phase};
 use super::outbox::Outbox;
 use super::presence::Member;
+use super::proof::OpenWrite;
 use super::receipts::HomeReceipts;
 use super::rooms::members::HomeRooms;
 use super::tickets::HomeTickets;
@@ -25,8 +26,6 @@ use super::{Action, NodeCore, Registration, Token};
 const ASK_AGAIN_MS: u64 = 2500;
 /// The same of an activation, which may bring much.
 const ACTIVATE_AGAIN_MS: u64 = 10_500;
-/// A write of unknown outcome that goes before an activation, without an answer or refused.
-const OPEN_AGAIN_MS: u64 = 250;
 /// A refused claim is tried again after this long, unless the table changes before.
 const CLAIM_AGAIN_MS: u64 = 500;
 
@@ -35,26 +34,17 @@ const CLAIM_AGAIN_MS: u64 = 500;
 pub(super) struct Claiming {
     /// What this node held when it began, and until when that proves anything: past the lease's deadline another
     /// may have had the vnode, even if the data went back to before that.
-    held: Option<(Epoch, Seq)>,
+    pub(super) held: Option<(Epoch, Seq)>,
     held_until: u64,
     /// It was found that the data went away or back.
-    prove: bool,
+    pub(super) prove: bool,
     /// Of unknown outcome when it began: listeners may hold what a store that went back has not.
-    open: Option<OpenWrite>,
+    pub(super) open: Option<OpenWrite>,
     floor: Epoch,
     pub(super) asked: Option<u64>,
     not_before: u64,
     /// Whose row was there before, as far as this node knew.
     previous: Option<Sid>,
-}
-
-/// A write that is made again, unchanged, before anything else is written: what it gave a place has no other.
-#[derive(Debug, Clone)]
-pub(super) struct OpenWrite {
-    write: Box<Write>,
-    /// The call that is under way.
-    call: Option<u64>,
-    not_before: u64,
 }
 
 impl Claiming {
@@ -310,8 +300,7 @@ impl NodeCore {
         let held = (activated && home.leased(now)).then_some((home.epoch, home.seq));
         // What was answered `lost` or `rewound` proves nothing anyway.
         let open = home.call.as_ref().filter(|_| !prove && self.cfg.on(Rule::OpenWriteFirst));
-        let open =
-            open.map(|call| OpenWrite { write: Box::new(call.write.clone()), call: None, not_before: 0 });
+        let open = open.map(|call| OpenWrite::new(&call.write));
         self.take_home(vnode, now);
         if activated {
             let floor = self.epochs[vnode.index()];
@@ -487,7 +476,7 @@ impl NodeCore {
         }
     }
 
-    fn activate(&mut self, vnode: VnodeId, now: Now) {
+    pub(super) fn activate(&mut self, vnode: VnodeId, now: Now) {
         let Some(home) = self.homes.get_mut(&vnode) else { return };
         home.asked_at = Some(now.mono);
         if self.make_open_write(vnode, now) {
@@ -504,64 +493,6 @@ impl NodeCore {
             held: claim.and_then(|c| c.held(now)),
             left: self.left.get(&vnode).copied(),
         }));
-    }
-
-    /// A write of unknown outcome goes first, under the epoch that it was made under: the head still has that if nothing
-    /// was lost. True if there is one. Past the deadline another may have had the vnode, and nothing is proved.
-    fn make_open_write(&mut self, vnode: VnodeId, now: Now) -> bool {
-        let Some(claim) = self.claims.get_mut(&vnode) else { return false };
-        let held = claim.held(now).is_some();
-        let Some(open) = claim.open.as_mut().filter(|_| held) else { return false };
-        if now.mono < open.not_before {
-            self.look_at_next_tick(vnode);
-            return true;
-        }
-        let call = self.next_call;
-        self.next_call += 1;
-        open.call = Some(call);
-        self.counters.writes += 1;
-        self.writes.begin(call, open.write.size());
-        self.out.push(Action::Write { call, write: open.write.clone() });
-        true
-    }
-
-    fn look_at_next_tick(&mut self, vnode: VnodeId) {
-        if let Some(home) = self.homes.get_mut(&vnode) {
-            home.asked_at = None;
-        }
-    }
-
-    /// The answer to [`NodeCore::make_open_write`]; false if it is to another write. What the write did is told by
-    /// the outbox that is inherited, and by the ids that its repeats find.
-    pub(super) fn open_write_answered(
-        &mut self,
-        vnode: VnodeId,
-        call: u64,
-        answer: Maybe<&WriteAnswer>,
-        now: Now,
-    ) -> bool {
-        let is_it = |c: &&mut Claiming| c.open.as_ref().is_some_and(|open| open.call == Some(call));
-        let Some(claim) = self.claims.get_mut(&vnode).filter(is_it) else { return false };
-        let Some(open) = &mut claim.open else { return false };
-        open.call = None;
-        match answer {
-            None | Some(WriteAnswer::Refused) => {
-                open.not_before = now.mono + OPEN_AGAIN_MS;
-                self.look_at_next_tick(vnode);
-                return true;
-            }
-            Some(WriteAnswer::Behind { seq, .. }) => open.write.fence.seq = *seq,
-            Some(WriteAnswer::Done { seq, .. }) => {
-                claim.held = claim.held.map(|(epoch, before)| (epoch, before.max(*seq)));
-                claim.open = None;
-            }
-            Some(WriteAnswer::Deposed) => claim.open = None,
-            Some(WriteAnswer::Lost | WriteAnswer::Rewound) => (claim.open, claim.prove) = (None, true),
-        }
-        if self.homes.get(&vnode).is_some_and(|home| home.phase == Phase::Activating) {
-            self.activate(vnode, now);
-        }
-        true
     }
 
     pub(super) fn on_activated(

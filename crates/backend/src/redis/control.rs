@@ -1,12 +1,10 @@
 //! The control plane's calls: ring, nodes, rows, assignment, leader.
 
-use std::sync::Arc;
-
-use redis::{Script, ScriptInvocation, Value};
+use redis::{Script, ScriptInvocation};
 use roost_proto::ids::Sid;
 
 use super::keys::Channels;
-use super::link::{LIFE, Lane, Link};
+use super::link::{LIFE, Lane};
 use super::reply::{Fields, flags, from_json};
 use super::{RedisStore, fresh_name, keys};
 use crate::store::*;
@@ -83,27 +81,8 @@ impl RedisStore {
         if word != "new" {
             return Ok(Answer::Said(word, fields));
         }
-        let found = DataSet(fields.text()?);
-        if found.0.is_empty() {
-            return self.links.repair(&link).await.map(Answer::NewData);
-        }
-        link.saw(&found);
-        Ok(Answer::NewData(found))
-    }
-
-    /// What the ring says now.
-    pub(super) async fn present_data_set(&self, link: &Arc<Link>) -> Result<DataSet, StoreError> {
-        let mut ask = redis::cmd("HMGET");
-        ask.arg(keys::RING).arg("gen");
-        let answer = ask.query_async::<Value>(&mut link.connection()).await;
-        match Fields::new(self.noted(link, answer)?)?.text_if_any()? {
-            Some(name) => {
-                let found = DataSet(name);
-                link.saw(&found);
-                Ok(found)
-            }
-            None => self.links.repair(link).await,
-        }
+        // The script says which, but not what else this process has to know of another life.
+        self.links.repair(&link).await.map(Answer::NewData)
     }
 
     pub(super) async fn do_open_ring(&self, vnodes: u32) -> Result<DataSet, StoreError> {

@@ -34,7 +34,7 @@ impl DataScripts {
             activate: channels.script(&[LIFE, include_str!("activate.lua")]),
             inherit: Script::new(include_str!("inherit.lua")),
             window: Script::new(include_str!("window.lua")),
-            write: channels.script(&[include_str!("write.lua")]),
+            write: channels.script(&[LIFE, include_str!("write.lua")]),
         }
     }
 }
@@ -182,7 +182,7 @@ impl RedisStore {
         if request.data_set != link.data_set() {
             // Claimed under data that this connection may not lead to. The script below sees one vnode's slot and
             // cannot tell that it went back.
-            let present = self.present_data_set(&link).await?;
+            let present = self.links.repair(&link).await?;
             if request.data_set != present {
                 return Ok(ActivateAnswer::NewData(present));
             }
@@ -317,7 +317,7 @@ impl RedisStore {
         script.key(keys::outbox(vnode)).key(keys::presence(vnode));
         script.key(keys::members(vnode)).key(keys::due(vnode));
         script.key(keys::wanted(vnode)).key(keys::owed(vnode)).key(keys::tickets(vnode));
-        script.arg(fence.epoch.0).arg(fence.sid.as_str()).arg(fence.seq.0);
+        script.arg(link.replid()).arg(fence.epoch.0).arg(fence.sid.as_str()).arg(fence.seq.0);
         script.arg(request.trim.0).arg(request.now_ms);
         script.arg(self.config.stream_max_len).arg(self.config.stream_max_age_ms).arg(TAILS_KEPT_MS);
         script.arg(IDS_KEPT_MS).arg(IDS_EXPIRE_MS).arg(numbers_prefix(vnode, fence.epoch));
@@ -336,6 +336,10 @@ impl RedisStore {
             script.arg(&arg[..]);
         }
         let (answer, refused) = written(self.invoke(&link, &script).await?)?;
+        let Some(answer) = answer else {
+            self.links.repair(&link).await?;
+            return Err(StoreError::Unreachable("Redis has just been given another history".into()));
+        };
         if !refused.is_empty() {
             self.rights.note_text(&refused);
         }
@@ -565,8 +569,9 @@ fn rooms(mut fields: Fields) -> Result<Vec<(StreamId, RoomRoster)>, StoreError> 
     Ok(rooms.into_iter().collect())
 }
 
-/// And what became of the publications: the empty text, or why one was refused.
-fn written(mut fields: Fields) -> Result<(WriteAnswer, String), StoreError> {
+/// Nothing if the data have another history; and what became of the publications: the empty text, or why one was
+/// refused.
+fn written(mut fields: Fields) -> Result<(Option<WriteAnswer>, String), StoreError> {
     let answer = match fields.text()?.as_str() {
         "done" => {
             let seq = Seq(fields.number()?);
@@ -575,15 +580,16 @@ fn written(mut fields: Fields) -> Result<(WriteAnswer, String), StoreError> {
             while !answers.done() {
                 results.push(result(answers.array()?)?);
             }
-            return Ok((WriteAnswer::Done { seq, results }, fields.text()?));
+            return Ok((Some(WriteAnswer::Done { seq, results }), fields.text()?));
         }
+        "elsewhere" => return Ok((None, String::new())),
         "deposed" => WriteAnswer::Deposed,
         "lost" => WriteAnswer::Lost,
         "rewound" => WriteAnswer::Rewound,
         "behind" => WriteAnswer::Behind { seq: Seq(fields.number()?), outbox: outbox(fields.array()?)? },
         other => return Err(StoreError::Garbled(format!("a write answered '{other}'"))),
     };
-    Ok((answer, String::new()))
+    Ok((Some(answer), String::new()))
 }
 
 fn cursor_if_any(text: &[u8]) -> Result<Option<Cursor>, StoreError> {

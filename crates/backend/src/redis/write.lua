@@ -4,7 +4,7 @@
 -- activation begins a new generation. Within an operation the event comes first and what makes a repeat a duplicate
 -- last, so that nothing is taken for done whose event is nowhere. What is published is published at the end.
 -- KEYS head outbox presence members due wanted owed tickets, (stream tail ids0 ids1) per stream, (seen cursors) per user
--- ARGV the fence, the settings, the streams, the operations, in the order they are read below
+-- ARGV replid, the fence, the settings, the streams, the operations, in the order they are read below
 local at = 0
 local function arg()
   at = at + 1
@@ -15,6 +15,8 @@ local function num(n) return string.format('%.0f', n) end
 
 local head_key, outbox, presence, members = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local due, wanted, owed, tickets = KEYS[5], KEYS[6], KEYS[7], KEYS[8]
+-- A late copy of a write must not land in data that went back to when it would have been right.
+if replid() ~= arg() then return {'elsewhere'} end
 local epoch, sid, fence = tonumber(arg()), arg(), tonumber(arg())
 local head = redis.call('HMGET', head_key, 'epoch', 'sid', 'seq', 'generation', 'clock', 'presence', 'torn')
 if not head[1] then return {'lost'} end

@@ -39,7 +39,7 @@ pub use types::*;
 /// Data plane (per vnode, atomic):
 /// 8. `activate` needs a strictly larger epoch than the head's, or the same from the same sid, and that the data
 ///    set it was claimed under is the present one; it answers generation, seq, outbox, roster and what is due as of then (core
-///    rules 17 to 19).
+///    rules 17 to 19). Behind where its caller left it, a vnode begins a new generation, whatever the data set.
 /// 9. `write` applies all its operations or none, only if epoch, sid and seq equal the head's; otherwise it
 ///    answers `deposed`, `lost`, `rewound` or `behind` (core rule 18). `behind` raises seq by one.
 /// 10. Offsets of a stream within a generation are 1, 2, 3…; the same (stream, sender, id) within
