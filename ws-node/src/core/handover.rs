@@ -68,8 +68,7 @@ impl NodeCore {
     pub(super) fn stop_home(&mut self, vnode: VnodeId, now: Now) {
         if let Some(home) = self.homes.get_mut(&vnode) {
             home.phase = Phase::Stopping;
-            let (queue, waiting) = (home.take_queue(), home.take_waiting());
-            self.drop_work(queue);
+            let waiting = home.drop_work();
             self.refuse_waiting(waiting);
             self.hold_sessions(vnode, now);
             self.dirty.insert(vnode);

@@ -13,7 +13,7 @@ use super::channel::Channel;
 use super::config::Rule;
 use super::due::HomeDue;
 use super::events::{Maybe, Now};
-use super::home::{Held, Home, Phase};
+use super::home::{Home, Phase};
 use super::outbox::Outbox;
 use super::presence::Member;
 use super::receipts::HomeReceipts;
@@ -297,16 +297,10 @@ impl NodeCore {
     /// Removes a home; its outbox still goes out under its old epoch.
     pub(super) fn take_home(&mut self, vnode: VnodeId, now: Now) -> Option<Home> {
         let mut home = self.homes.remove(&vnode)?;
-        let call = home.call.take().map(|c| c.work).unwrap_or_default();
-        self.drop_work(home.take_queue().into_iter().chain(call));
-        self.refuse_waiting(home.take_waiting());
+        let waiting = home.drop_all();
+        self.refuse_waiting(waiting);
         self.remember(&mut home);
         self.keep_said(vnode, home.take_said());
-        for (_, held) in std::mem::take(&mut home.held) {
-            if let Held::Reply { session, id, .. } = held {
-                self.reply_unavailable(session, id.as_str());
-            }
-        }
         let outbox = std::mem::take(&mut home.outbox);
         if !outbox.is_empty() {
             self.leftovers.insert((vnode, home.epoch), outbox);
