@@ -88,6 +88,7 @@ roost_tests::on_each_backend! {
     acknowledgements::what_no_device_acknowledges_in_time_is_reported_once,
     acknowledgements::what_was_due_when_its_home_died_is_reported_once,
     acknowledgements::what_was_due_when_its_home_stopped_is_reported_once,
+    acknowledgements::what_is_acknowledged_between_two_homes_counts,
     acknowledgements::a_sender_who_asks_is_told_what_becomes_of_the_message,
     acknowledgements::a_receipt_outlives_both_homes,
     events::an_event_goes_out_once_and_its_result_comes_once,

@@ -87,6 +87,31 @@ pub async fn what_was_due_when_its_home_stopped_is_reported_once(backend: Backen
     assert_eq!(reported(&mut events, &bob, 1).await, [3]);
 }
 
+/// What is acknowledged while the home is on its way counts, and who said it need not come to the new one.
+/// The reader is told to move, acknowledges over the old connection and leaves for good.
+pub async fn what_is_acknowledged_between_two_homes_counts(backend: Backend) {
+    let Some(cluster) = setup(backend).start().await else { return };
+    let mut events = cluster.tail("undelivered_events").await;
+    let (alice, bob) = (cluster.user_at(0).await, cluster.user_at(1).await);
+    let (mut a, _) = cluster.connect(&alice, json!({})).await;
+    let (mut b, _) = cluster.connect(&bob, json!({})).await;
+    a.send(asking("m-1", &bob)).await;
+    let cursor = cursor_of(&b.message().await);
+    let auth = format!("Bearer {}", token_of("ops", Role::Service));
+    let path = format!("/api/nodes/{}/drain", cluster.name(1));
+    let drained = request_with("POST", &cluster.url(), &path, &[("authorization", &auth)], "").await;
+    assert_eq!(drained.status, 202);
+    b.frame_of("moved").await;
+    b.send(json!({"type": "ack", "cursor": cursor})).await;
+    // Taken before the end of the connection is.
+    b.send(json!({"type": "ping"})).await;
+    b.frame_of("pong").await;
+    b.close().await;
+    assert_eq!(receipt(&mut a).await, (bob.clone(), "delivered".to_owned(), json!(["m-1"])));
+    a.ask("m-2", &bob, json!(2)).await;
+    assert_eq!(reported(&mut events, &bob, 1).await, [2]);
+}
+
 /// The next receipt in somebody's inbox: of whom, what, and which messages.
 async fn receipt(wire: &mut Wire) -> (String, String, Value) {
     let message = wire.message().await;

@@ -166,3 +166,23 @@ fn who_joins_a_room_that_was_left_takes_no_answer_to_what_was_asked_before() {
     assert_eq!(rig.done(b, "j2").cursor.map(|cursor| cursor.offset.0), Some(1));
     assert_eq!(rig.inbox(b), [""; 0]);
 }
+
+/// Of what one session chose only the last is to be repeated, whatever of it was under way when the home ended.
+#[test]
+fn a_status_that_another_overtook_is_not_to_be_repeated() {
+    let mut rig = rig(None);
+    let bob = rig.user(1, 0);
+    let b = rig.connect(1, &bob);
+    rig.run(500);
+    rig.no_log.insert(1);
+    for (status, id) in
+        [(ChosenStatus::Away, "s1"), (ChosenStatus::Invisible, "s2"), (ChosenStatus::Online, "s3")]
+    {
+        rig.choose(b, status, id);
+        rig.run(100);
+    }
+    assert!(rig.told(b, "s1").is_empty(), "the log has not got it");
+    rig.revoke(1);
+    rig.run(2000);
+    assert_eq!(["s1", "s2", "s3"].map(|id| rig.told(b, id)), [["conflict"], ["conflict"], ["unavailable"]]);
+}

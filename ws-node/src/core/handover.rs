@@ -68,8 +68,7 @@ impl NodeCore {
     pub(super) fn stop_home(&mut self, vnode: VnodeId, now: Now) {
         if let Some(home) = self.homes.get_mut(&vnode) {
             home.phase = Phase::Stopping;
-            let (queue, waiting) = (home.take_queue(), home.take_waiting());
-            self.drop_work(queue);
+            let waiting = home.drop_work();
             self.refuse_waiting(waiting);
             self.hold_sessions(vnode, now);
             self.dirty.insert(vnode);
@@ -104,6 +103,7 @@ impl NodeCore {
     pub(super) fn on_released(&mut self, vnode: VnodeId, epoch: Epoch, now: Now) {
         if self.homes.get(&vnode).is_some_and(|h| h.epoch == epoch && h.phase == Phase::Releasing) {
             if let Some(mut home) = self.homes.remove(&vnode) {
+                self.note_left(vnode, &home);
                 self.remember(&mut home);
             }
             if self.view.rows.get(&vnode).is_some_and(|r| r.sid == self.sid) {

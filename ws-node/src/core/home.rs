@@ -69,6 +69,13 @@ pub enum Work {
     },
 }
 
+impl Work {
+    /// Who waits for a reply to it.
+    fn replies(self) -> Vec<(SessionKey, MessageId)> {
+        if let Self::Presence { replies, .. } = self { replies } else { Vec::new() }
+    }
+}
+
 /// The write in flight, kept until it is answered for certain.
 #[derive(Debug)]
 pub struct Call {
@@ -497,10 +504,26 @@ impl Home {
         (work, acks, ops)
     }
 
-    /// Everything that waits for a write, which will not be made here.
-    pub fn take_queue(&mut self) -> VecDeque<Work> {
+    /// Nothing that waits for a write will be done here. Items are repeated by their senders, openings by their sessions'
+    /// state; these wait for a reply about a user, in the order in which they asked.
+    pub fn drop_work(&mut self) -> Vec<(SessionKey, MessageId)> {
         self.queued_bytes = 0;
-        std::mem::take(&mut self.queue)
+        let mut replies: Vec<_> =
+            std::mem::take(&mut self.queue).into_iter().flat_map(Work::replies).collect();
+        replies.extend(self.members.values_mut().flat_map(|m| std::mem::take(&mut m.waiting)));
+        replies
+    }
+
+    /// The same of a home that ends, with what is in flight, and what the log was awaited for.
+    pub fn drop_all(&mut self) -> Vec<(SessionKey, MessageId)> {
+        let held = std::mem::take(&mut self.held).into_iter().filter_map(|(_, held)| match held {
+            Held::Reply { session, id, .. } => Some((session, id)),
+            Held::Result { .. } | Held::Opened { .. } => None,
+        });
+        let call = self.call.take().map(|call| call.work).unwrap_or_default();
+        let mut replies: Vec<_> = held.chain(call.into_iter().flat_map(Work::replies)).collect();
+        replies.extend(self.drop_work());
+        replies
     }
 
     /// Everything acknowledged so far, which is all that was applied: no write is in flight.
@@ -566,11 +589,6 @@ impl Home {
             && self.reads.is_empty()
             && self.due.all_is_settled()
             && self.receipts.all_is_told()
-    }
-
-    /// Who waits for a write about a user that will not be made here any more.
-    pub fn take_waiting(&mut self) -> Vec<(SessionKey, MessageId)> {
-        self.members.values_mut().flat_map(|m| std::mem::take(&mut m.waiting)).collect()
     }
 
     /// Puts off what is to be told until the log has everything up to `need` (rule 13).

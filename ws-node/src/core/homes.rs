@@ -495,16 +495,6 @@ impl NodeCore {
         }
     }
 
-    /// Work that will not be done here: items are repeated by their senders, openings by their sessions' state;
-    /// only a reply must be given.
-    pub(super) fn drop_work(&mut self, work: impl IntoIterator<Item = Work>) {
-        for work in work {
-            if let Work::Presence { replies, .. } = work {
-                self.refuse_waiting(replies);
-            }
-        }
-    }
-
     pub(super) fn tick_homes(&mut self, now: Now) {
         let sweep = now.mono >= self.swept_at + SWEEP_MS;
         if sweep {

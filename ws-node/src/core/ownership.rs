@@ -13,7 +13,7 @@ use super::channel::Channel;
 use super::config::Rule;
 use super::due::HomeDue;
 use super::events::{Maybe, Now};
-use super::home::{Held, Home, Phase};
+use super::home::{Home, Phase};
 use super::outbox::Outbox;
 use super::presence::Member;
 use super::proof::OpenWrite;
@@ -313,22 +313,21 @@ impl NodeCore {
         self.hold_sessions(vnode, now);
     }
 
-    /// Removes a home; its outbox still goes out under its old epoch.
-    pub(super) fn take_home(&mut self, vnode: VnodeId, now: Now) -> Option<Home> {
-        let mut home = self.homes.remove(&vnode)?;
+    /// However a home ends: what is found later must not be less (rule 17).
+    pub(super) fn note_left(&mut self, vnode: VnodeId, home: &Home) {
         if home.generation != Epoch(0) && self.cfg.on(Rule::LeftSeq) {
             self.left.insert(vnode, (home.generation, home.seq));
         }
-        let call = home.call.take().map(|c| c.work).unwrap_or_default();
-        self.drop_work(home.take_queue().into_iter().chain(call));
-        self.refuse_waiting(home.take_waiting());
+    }
+
+    /// Removes a home; its outbox still goes out under its old epoch.
+    pub(super) fn take_home(&mut self, vnode: VnodeId, now: Now) -> Option<Home> {
+        let mut home = self.homes.remove(&vnode)?;
+        self.note_left(vnode, &home);
+        let waiting = home.drop_all();
+        self.refuse_waiting(waiting);
         self.remember(&mut home);
         self.keep_said(vnode, home.take_said());
-        for (_, held) in std::mem::take(&mut home.held) {
-            if let Held::Reply { session, id, .. } = held {
-                self.reply_unavailable(session, id.as_str());
-            }
-        }
         let outbox = std::mem::take(&mut home.outbox);
         if !outbox.is_empty() {
             self.leftovers.insert((vnode, home.epoch), outbox);

@@ -3,7 +3,10 @@
 //! Presence is kept by comparing what the store has with what is true and writing the difference; a change that
 //! got lost is found by the next comparison.
 
+use std::collections::BTreeMap;
+
 use roost_backend::store::{PresenceOp, PresenceRow, RosterEntry, Seen};
+use roost_proto::codes::{ErrorBody, ErrorCode};
 use roost_proto::events::{Status, StatusCause, status_rest};
 use roost_proto::frames::{ChosenStatus, ReplyOk};
 use roost_proto::ids::{Epoch, MessageId, StreamId, UserId, VnodeId};
@@ -148,9 +151,16 @@ impl NodeCore {
         }
     }
 
+    /// What was chosen is not kept, in the order in which it was said: of one session only the last is to be repeated.
     pub(super) fn refuse_waiting(&mut self, replies: Vec<(SessionKey, MessageId)>) {
+        let last: BTreeMap<_, _> = replies.iter().cloned().collect();
         for (session, id) in replies {
-            self.reply_unavailable(session, id.as_str());
+            if last.get(&session) == Some(&id) {
+                self.reply_unavailable(session, id.as_str());
+            } else {
+                let why = "another status was chosen before this was done";
+                self.reply_error(session, id.as_str(), ErrorBody::new(ErrorCode::Conflict, why));
+            }
         }
     }
 

@@ -213,6 +213,11 @@ impl NodeCore {
             copy.again_at = now.mono + AGAIN_MS;
             return;
         };
+        // Who is known already is among the missing for those who came late: then what is known may be newer.
+        let newer = |known: PresenceStanding| {
+            known.generation == standing.generation && known.version <= standing.version
+        };
+        let replaces = matches!(reading, Reading::All(_)) || copy.standing.is_none_or(newer);
         copy.was_read(reading, standing);
         let held = copy.hold.is_some() && self.cfg.on(Rule::HoldOffline);
         let mut waiting = BTreeSet::new();
@@ -228,6 +233,7 @@ impl NodeCore {
             let Some(watched) = copy.users.get(&presence.user) else { continue };
             match &watched.shown {
                 None => {}
+                Some(_) if !replaces => continue,
                 Some(shown) if held && is_there(shown) && !is_there(&presence) => continue,
                 Some(shown) => self.counters.presence_found += u64::from(*shown != presence),
             }
