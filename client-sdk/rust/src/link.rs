@@ -351,7 +351,8 @@ impl Core {
         };
         match (&self.link.next, trouble) {
             (_, Trouble::Fatal(failure)) => self.fail(failure),
-            (Try::None, trouble) => self.try_failed(trouble),
+            // Told as a change of the state: no try has failed yet.
+            (Try::None, trouble) => self.try_again(trouble, false),
             // The move goes on by itself, and meets the same trouble if it is one.
             _ => {}
         }
@@ -360,8 +361,12 @@ impl Core {
         }
     }
 
-    /// Schedules the next try, through the coordinator.
     fn try_failed(&mut self, trouble: Trouble) {
+        self.try_again(trouble, true);
+    }
+
+    /// Schedules the next try, through the coordinator.
+    fn try_again(&mut self, trouble: Trouble, tell: bool) {
         self.link.next = Try::None;
         let (after_ms, cause, why) = match trouble {
             Trouble::Fatal(failure) => return self.fail(failure),
@@ -376,19 +381,22 @@ impl Core {
         let jitter_ms = self.rng.random_range(0..=after_ms);
         let wait_ms = after_ms + jitter_ms.max(self.link.backoff.next_ms(&mut self.rng));
         tracing::debug!(why, wait_ms, "will connect again");
-        self.trouble(ConnectTrouble { cause, reason: why }, wait_ms);
+        let trouble = ConnectTrouble { cause, reason: why };
+        if tell {
+            self.tell(&trouble, wait_ms);
+        }
+        self.actions.push(Action::Trouble(trouble));
         // Never now: what is due now has been looked at.
         self.link.next = Try::Wait { at: self.now + wait_ms.max(1), step: Step::Route };
     }
 
-    /// Tells it. As an event only if it is another than before: an application that takes none must not be full of them
-    /// after a long night.
-    fn trouble(&mut self, trouble: ConnectTrouble, retry_in_ms: u64) {
+    /// Tells it as an event, if it is another than before: an application that takes none must not be full of them after
+    /// a long night.
+    fn tell(&mut self, trouble: &ConnectTrouble, retry_in_ms: u64) {
         if self.link.told != Some(trouble.cause) {
             self.link.told = Some(trouble.cause);
             self.deliver(Event::NotConnected { trouble: trouble.clone(), retry_in_ms }, None);
         }
-        self.actions.push(Action::Trouble(trouble));
     }
 
     fn abandon_try(&mut self) {

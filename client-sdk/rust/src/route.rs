@@ -109,7 +109,9 @@ impl Router {
     }
 
     fn no_coordinator(&self, status: StatusCode, said: &[u8]) -> String {
-        format!("{} is not a coordinator's: it answers HTTP {status} {}", self.asked(), excerpt(said))
+        let text =
+            format!("{} is not a coordinator's: it answers HTTP {status} {}", self.asked(), excerpt(said));
+        text.trim_end().to_owned()
     }
 
     fn trouble(&self, e: &reqwest::Error) -> Trouble {

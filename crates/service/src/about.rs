@@ -101,7 +101,7 @@ impl About {
 
     fn help(&self) -> String {
         let Self { name, does, variables } = self;
-        let row = |v: &Variable| format!("  {:<18} {:<16} {}\n", v.name, v.default, v.meaning);
+        let row = |v: &Variable| format!("  {:<22} {:<15} {}\n", v.name, v.default, v.meaning);
         let rows: String = variables.iter().chain(&COMMON).map(row).collect();
         format!(
             "{name} {VERSION}\n{does}\n\nUsage: {name} [--help | --version]\n\n\

@@ -131,6 +131,9 @@ impl Link {
     }
 }
 
+/// A prepared statement that is there already, or is not there: our connections are not ours alone.
+const OF_A_POOLER: [&str; 2] = ["42P05", "26000"];
+
 /// The causes of an error, first to last.
 fn causes<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
     std::iter::successors(Some(error), |&error| error.source())
@@ -143,8 +146,11 @@ fn text(error: &(dyn Error + 'static)) -> String {
 
 /// Names what went wrong with a connection or a statement.
 pub(super) fn trouble(error: &tokio_postgres::Error) -> ArchiveError {
-    let text = text(error);
+    let mut text = text(error);
     let Some(code) = error.code() else { return ArchiveError::Unreachable(text) };
+    if OF_A_POOLER.contains(&code.code()) {
+        text.push_str(" (is there a pooler in between? It must keep sessions apart, as PgBouncer does with pool_mode = session)");
+    }
     let login = [
         SqlState::INVALID_PASSWORD,
         SqlState::INVALID_AUTHORIZATION_SPECIFICATION,
