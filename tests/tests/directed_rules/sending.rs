@@ -171,6 +171,33 @@ fn unknown_alone_removes_nothing_and_a_repeat_renews() {
     assert_eq!(the_home_is_away(541_000, &[240_000]), (vec![], vec!["unknown"; 2]));
 }
 
+/// Rule 1: the home is away, m1 is `unknown` and repeated, and m2, sent after it, is `unknown`; then m1 is again, and is
+/// confirmed before its client repeats it. For its node that repeat is a new message, and m2 waits for it, not it for m2:
+/// clients repeat in order.
+#[test]
+fn what_is_unknown_twice_is_still_before_what_was_sent_after_it() {
+    let mut rig = Rig::new(&[0, 1], None);
+    let (alice, bob) = (rig.user(0, 0), rig.user(1, 0));
+    let (sender, reader) = (rig.connect(0, &alice), rig.connect(1, &bob));
+    rig.road = Box::new(|_, _| Road::Lost);
+    rig.say(sender, &bob, "m1");
+    rig.run(3_000);
+    rig.say(sender, &bob, "m2");
+    rig.run(17_500);
+    rig.say(sender, &bob, "m1");
+    rig.run(20_500);
+    assert_eq!((rig.told(sender, "m1"), rig.told(sender, "m2")), (vec!["unknown"; 2], vec!["unknown"]));
+    rig.clear_road();
+    rig.run(20_000);
+    assert!(!rig.nodes[0].has_unconfirmed());
+    for id in ["m1", "m2"] {
+        rig.say(sender, &bob, id);
+        rig.run(1_000);
+        assert_eq!(rig.told(sender, id).last(), Some(&"ok"), "{id}");
+    }
+    assert_eq!(rig.inbox(reader), ["m1", "m2"]);
+}
+
 #[test]
 fn a_repeat_of_a_queued_message_is_never_refused() {
     let mut rig = Rig::with(&[0, 1], None, |cfg| (cfg.channel_items_max, cfg.unanswered_max) = (1, 2));

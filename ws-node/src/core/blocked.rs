@@ -39,6 +39,11 @@ impl Blocked {
         }
     }
 
+    /// When this one arrived first, if it is what others wait for.
+    pub fn arrival_of(&self, stream: &StreamId, id: &MessageId) -> Option<u64> {
+        self.streams.get(stream).filter(|(_, blocked, _)| blocked == id).map(|(arrival, ..)| *arrival)
+    }
+
     /// This one was taken.
     pub fn remove(&mut self, stream: &StreamId, id: &MessageId) {
         if self.streams.get(stream).is_some_and(|(_, blocked, _)| blocked == id)
@@ -79,6 +84,10 @@ mod tests {
         blocked.insert(&stream(1), 6, &id("c"), Cause::Quota);
         assert!(blocked.waits(&stream(1), &id("b")) && !blocked.waits(&stream(1), &id("a")));
         assert!(!blocked.waits(&stream(2), &id("b")));
+        assert_eq!(
+            (blocked.arrival_of(&stream(1), &id("a")), blocked.arrival_of(&stream(1), &id("b"))),
+            (Some(4), None)
+        );
         blocked.remove(&stream(1), &id("b"));
         assert!(blocked.waits(&stream(1), &id("b")));
         blocked.remove(&stream(1), &id("a"));

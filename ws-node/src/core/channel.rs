@@ -232,11 +232,16 @@ impl Channel {
         if item.hash != hash {
             return Attached::Conflict;
         }
+        let mut waiter = waiter.clone();
+        // What its session sent after it is to wait for it however often it is repeated (rule 1).
+        if item.session == waiter.session {
+            waiter.arrival = waiter.arrival.min(item.arrival);
+        }
         (item.renewed, item.session, item.arrival) = (waiter.since, waiter.session, waiter.arrival);
         let waiting = item.waiters.len();
         item.waiters.retain(|w| w.session != waiter.session);
         let again = item.waiters.len() < waiting;
-        item.waiters.push(waiter.clone());
+        item.waiters.push(waiter);
         Attached::Yes { again }
     }
 

@@ -67,7 +67,10 @@ impl NodeCore {
                 "too many streams wait for the repeat of a refused message",
             );
         }
-        let waiter = self.waiter(key, now);
+        // A repeat has the place that it had.
+        let first = session.blocked.arrival_of(&stream, &id);
+        let mut waiter = self.waiter(key, now);
+        waiter.arrival = first.unwrap_or(waiter.arrival);
         let arrival = waiter.arrival;
         let vnode = self.vnode_of(&stream);
         // A repeat of what is queued comes before any refusal (rule 6).

@@ -172,8 +172,8 @@ pub(super) fn events(case: &mut Case, lines: &[Line], inboxes: &Inboxes, given: 
     }
 }
 
-fn results(inboxes: &Inboxes) -> BTreeMap<(String, String), Results> {
-    let mut results: BTreeMap<(String, String), Results> = BTreeMap::new();
+fn results(inboxes: &Inboxes) -> BTreeMap<EventId, Results> {
+    let mut results: BTreeMap<EventId, Results> = BTreeMap::new();
     for ((user, place), m) in &inboxes.0 {
         let Some(result) = EventResult::of(m) else { continue };
         let of_event = results.entry((user.clone(), result.event_id.to_string())).or_default();
@@ -183,9 +183,13 @@ fn results(inboxes: &Inboxes) -> BTreeMap<(String, String), Results> {
     results
 }
 
-/// For each client's event its numbers, of which copies share one.
-fn given_to_processors(records: &[LogRecord]) -> BTreeMap<(String, String), BTreeSet<(u16, u64, u64)>> {
-    let mut given: BTreeMap<_, BTreeSet<_>> = BTreeMap::new();
+/// An event: its client, and its id.
+type EventId = (String, String);
+/// Vnode, epoch and seq, which copies of a record share.
+type Numbers = (u16, u64, u64);
+
+fn given_to_processors(records: &[LogRecord]) -> BTreeMap<EventId, BTreeSet<Numbers>> {
+    let mut given: BTreeMap<EventId, BTreeSet<Numbers>> = BTreeMap::new();
     for record in records {
         let e: ClientEvent = serde_json::from_slice(&record.payload).expect("client_events has them");
         let numbers = (e.vnode.0, e.epoch.0, e.seq.0);
