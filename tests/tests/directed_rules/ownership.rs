@@ -147,6 +147,42 @@ fn who_had_a_vnode_before_notices_that_its_data_went_back_under_the_same_name() 
     assert_eq!(the_store_goes_back_under_the_same_name(Some(Rule::LeftSeq)), (0, true), "the rule is needed");
 }
 
+/// Rule 17: the data go back under the same name, to before `m2`, while node 1 gives the vnode up as planned: before it
+/// did, or after. Node 0, which was to have it, stands still, and node 1 is given it back. Returns whether the generation
+/// goes on.
+fn the_store_goes_back_at_a_planned_move(before: bool, off: Option<Rule>) -> bool {
+    let mut rig = Rig::new(&[0, 1], off);
+    let (alice, bob) = (rig.user(1, 0), rig.user(1, 1));
+    let sender = rig.connect(1, &alice);
+    rig.say(sender, &bob, "m1");
+    rig.run(1500);
+    let snapshot = rig.data[1].clone();
+    rig.say(sender, &bob, "m2");
+    rig.run(2000);
+    assert_eq!(rig.told(sender, "m2"), ["ok"]);
+    let generation = rig.data[1].head().unwrap().2;
+    rig.freeze(0);
+    if before {
+        rig.data[1] = snapshot.clone();
+    }
+    rig.assign(1, 0);
+    rig.run(1000);
+    if !before {
+        rig.data[1] = snapshot;
+    }
+    rig.assign(1, 1);
+    rig.run(3000);
+    rig.data[1].head().unwrap().2 == generation
+}
+
+#[test]
+fn who_gave_a_vnode_up_notices_that_its_data_went_back_since_and_looks_before_it_does() {
+    for before in [true, false] {
+        assert!(!the_store_goes_back_at_a_planned_move(before, None), "before: {before}");
+    }
+    assert!(the_store_goes_back_at_a_planned_move(false, Some(Rule::LeftSeq)), "the rule is needed");
+}
+
 /// Rule 18: the data is gone under a home that holds its lease.
 #[test]
 fn a_home_whose_data_is_gone_begins_a_new_generation_and_says_reset() {

@@ -82,7 +82,9 @@ impl NodeCore {
             && home.outbox.is_empty()
             && home.held.is_empty()
             && home.all_acks_are_taken();
-        if home.phase == Phase::Stopping && done && home.trimmed >= home.outbox.reported() {
+        // Without a lease nothing is written any more, and nothing is asked.
+        let looked = home.looked || !home.leased(now);
+        if home.phase == Phase::Stopping && done && looked && home.trimmed >= home.outbox.reported() {
             self.give_row_up(vnode, now);
         }
     }

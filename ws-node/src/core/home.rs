@@ -249,6 +249,8 @@ pub struct Home {
     pub tickets: HomeTickets,
     /// Outbox events up to here are gone from the store.
     pub trimmed: Seq,
+    /// Since it is stopping, a write was answered: its data have not gone back unnoticed (rule 17).
+    pub looked: bool,
     pub reported_at: u64,
 }
 
@@ -296,6 +298,7 @@ impl Home {
             receipts: HomeReceipts::default(),
             tickets: HomeTickets::default(),
             trimmed: Seq(0),
+            looked: false,
             reported_at: 0,
         }
     }
@@ -450,7 +453,9 @@ impl Home {
         let trim = self.outbox.reported();
         let trim_due = trim > self.trimmed
             && (self.phase == Phase::Stopping || now.mono >= self.reported_at + TRIM_IDLE_MS);
-        if ops.is_empty() && !trim_due {
+        // A home that stops looks once more: whoever comes next cannot tell that its data went back.
+        let looks = self.phase == Phase::Stopping && !self.looked;
+        if ops.is_empty() && !trim_due && !looks {
             return None;
         }
         let fence = Fence { vnode: self.vnode, epoch: self.epoch, sid: sid.clone(), seq: self.seq };

@@ -335,6 +335,7 @@ impl NodeCore {
         let mut event = call.write.fence.seq;
         home.seq = seq;
         home.trimmed = home.trimmed.max(call.write.trim);
+        home.looked = home.phase == Phase::Stopping;
         let owes = home.receipts.done();
         let (epoch, generation) = (home.epoch, home.generation);
         for (work, result) in call.work.into_iter().zip(results.into_iter().skip(call.acks)) {

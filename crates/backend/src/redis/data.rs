@@ -150,15 +150,15 @@ impl Named {
             }
             Op::Receipts { wanted, owed } => {
                 push(&"receipts");
-                push(&wanted.len());
-                for ((user, cursor), wanted) in wanted {
-                    push(&keys::place(user, *cursor));
-                    push(&json(wanted.as_ref()));
-                }
                 push(&owed.len());
                 for (id, owed) in owed {
                     push(id);
                     push(&json(owed.as_ref()));
+                }
+                push(&wanted.len());
+                for ((user, cursor), wanted) in wanted {
+                    push(&keys::place(user, *cursor));
+                    push(&json(wanted.as_ref()));
                 }
             }
             Op::Settle { places } => {
@@ -341,7 +341,7 @@ impl RedisStore {
             return Err(StoreError::Unreachable("Redis has just been given another history".into()));
         };
         if !refused.is_empty() {
-            self.rights.note_text(&refused);
+            self.rights.note_channel(&refused);
         }
         Ok(answer)
     }

@@ -96,7 +96,7 @@ impl Listening {
         let mut backoff = BACKOFF_FIRST;
         loop {
             if let Err(error) = self.listen(&client, &mut backoff).await {
-                self.rights.note_text(&error.to_string());
+                self.rights.note_channel(&error.to_string());
                 tracing::debug!(%error, "no subscriptions from Redis");
             }
             // Who wishes meanwhile is refused at once and comes again.

@@ -48,7 +48,7 @@ async fn run(client: Client, channel: String, rights: Arc<Rights>, counter: watc
     let mut backoff = BACKOFF_FIRST;
     loop {
         if let Err(error) = listen(&client, &channel, &counter, &mut backoff).await {
-            rights.note_text(&error.to_string());
+            rights.note_channel(&error.to_string());
             tracing::debug!(%error, "no hints from Redis");
         }
         tokio::time::sleep(backoff).await;

@@ -260,7 +260,14 @@ impl Links {
     /// unless another process did, and says how. The empty name if this process has not opened a ring.
     pub async fn repair(&self, link: &Arc<Link>) -> Result<DataSet, StoreError> {
         let check = &self.ways[link.lane as usize].check;
-        let found = check.look(&mut link.connection(), &link.run_id).await?;
+        let found = match check.look(&mut link.connection(), &link.run_id).await {
+            Ok(found) => found,
+            Err(error) => {
+                // Where the data cannot be named, by a primary that became a replica above all, nothing can be done.
+                self.ways[link.lane as usize].leave(link, &error);
+                return Err(error);
+            }
+        };
         let mut life = lock(&link.life.0);
         if life.run_id == found.run_id {
             *life = found.clone();

@@ -251,7 +251,7 @@ impl Store for RedisStore {
             let answer = cmd("PING").query_async::<Value>(&mut link.connection()).await;
             self.noted(&link, answer)?;
         }
-        self.may(&self.links.get(Lane::Control).await?).await
+        self.permitted(&self.links.get(Lane::Control).await?).await
     }
 
     fn commands(&self) -> u64 {

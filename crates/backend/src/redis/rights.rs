@@ -27,7 +27,14 @@ pub struct Rights(Mutex<Option<Doubt>>);
 
 struct Doubt {
     refused: String,
+    /// A script could stop half-way: nothing is written. What is only published, or listened to, stops nothing.
+    stops: bool,
     tested: Option<Instant>,
+}
+
+/// Whether this refusal is of a channel.
+fn is_of_a_channel(refused: &str) -> bool {
+    refused.starts_with("PUBLISH") || refused.starts_with("SUBSCRIBE")
 }
 
 /// Whether this says that the user may not do something, which does not pass by itself.
@@ -40,30 +47,35 @@ pub fn denies(text: &str) -> bool {
 impl Rights {
     pub fn note(&self, error: &RedisError) {
         if !error.is_io_error() {
-            self.note_text(&error.to_string());
+            self.note_text(&error.to_string(), true);
         }
     }
 
-    pub fn note_text(&self, text: &str) {
+    /// Something was not published, or is not heard.
+    pub fn note_channel(&self, text: &str) {
+        self.note_text(text, false);
+    }
+
+    fn note_text(&self, text: &str, stops: bool) {
         if !denies(text) {
             return;
         }
         let mut doubt = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if doubt.is_none() {
+        if doubt.as_ref().is_none_or(|doubt| stops && !doubt.stops) {
             tracing::warn!(refused = text, "Redis refuses what this user must be permitted");
-            *doubt = Some(Doubt { refused: text.into(), tested: None });
+            *doubt = Some(Doubt { refused: text.into(), stops, tested: None });
         }
     }
 
-    /// What was refused, and whether to test it again now.
-    fn doubted(&self) -> Option<(String, bool)> {
+    /// What was refused, whether it stops writing, and whether to test it again now.
+    fn doubted(&self) -> Option<(String, bool, bool)> {
         let mut doubt = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let doubt = doubt.as_mut()?;
         let again = doubt.tested.is_none_or(|at| at.elapsed() >= AGAIN);
         if again {
             doubt.tested = Some(Instant::now());
         }
-        Some((doubt.refused.clone(), again))
+        Some((doubt.refused.clone(), doubt.stops, again))
     }
 
     fn tested(&self, refused: &[String]) {
@@ -71,9 +83,12 @@ impl Rights {
         if refused.is_empty() {
             tracing::info!("Redis permits everything again");
             *doubt = None;
-        } else if let Some(doubt) = doubt.as_mut().filter(|doubt| doubt.refused != lacks(refused)) {
-            doubt.refused = lacks(refused);
-            tracing::warn!("{}", doubt.refused);
+        } else if let Some(doubt) = doubt.as_mut() {
+            doubt.stops = !refused.iter().all(|refused| is_of_a_channel(refused));
+            let before = std::mem::replace(&mut doubt.refused, lacks(refused));
+            if before != doubt.refused {
+                tracing::warn!("{}", doubt.refused);
+            }
         }
     }
 }
@@ -127,15 +142,28 @@ async fn refused_commands(
 }
 
 impl RedisStore {
-    /// Nothing is written while something is refused.
+    /// Nothing is written while a command is refused: a script could do half of it.
     pub(super) async fn may(&self, link: &Arc<Link>) -> Result<(), StoreError> {
-        let Some((refused, again)) = self.rights.doubted() else { return Ok(()) };
+        match self.doubted(link).await? {
+            Some((refused, true)) => Err(StoreError::Refused(refused)),
+            Some((_, false)) | None => Ok(()),
+        }
+    }
+
+    /// Whether everything is permitted, channels too.
+    pub(super) async fn permitted(&self, link: &Arc<Link>) -> Result<(), StoreError> {
+        self.doubted(link).await?.map_or(Ok(()), |(refused, _)| Err(StoreError::Refused(refused)))
+    }
+
+    /// What is refused, tested anew from time to time, and whether it stops writing.
+    async fn doubted(&self, link: &Arc<Link>) -> Result<Option<(String, bool)>, StoreError> {
+        let Some((refused, stops, again)) = self.rights.doubted() else { return Ok(None) };
         if !again {
-            return Err(StoreError::Refused(refused));
+            return Ok(Some((refused, stops)));
         }
         let refused = self.refused(link).await?;
         self.rights.tested(&refused);
-        if refused.is_empty() { Ok(()) } else { Err(StoreError::Refused(lacks(&refused))) }
+        Ok(self.rights.doubted().map(|(refused, stops, _)| (refused, stops)))
     }
 
     pub(super) async fn check_rights(&self) -> Result<(), StoreError> {

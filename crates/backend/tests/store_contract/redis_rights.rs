@@ -328,11 +328,13 @@ async fn a_right_that_is_taken_away_is_named_until_it_is_back() {
     acl(&fixture, "resetchannels").await;
     let results = owner.write(vec![append(&room(), "m1")]).await;
     assert_eq!(results, [OpResult::Appended { offset: Offset(1) }], "what was published last fails nothing");
+    let results = owner.write(vec![append(&room(), "m1b")]).await;
+    assert_eq!(results, [OpResult::Appended { offset: Offset(2) }], "nor anything later");
     let said = a.store.ping().await.expect_err("it is refused").to_string();
     assert!(said.contains("PUBLISH") && said.contains("SUBSCRIBE"), "{said}");
     acl(&fixture, "&*").await;
     eventually("it is permitted again", || async { a.store.ping().await.ok() }).await;
-    assert_eq!(owner.write(vec![append(&room(), "m2")]).await, [OpResult::Appended { offset: Offset(2) }]);
+    assert_eq!(owner.write(vec![append(&room(), "m2")]).await, [OpResult::Appended { offset: Offset(3) }]);
 }
 
 /// Publish and subscribe knows no databases.
