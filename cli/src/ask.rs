@@ -1,5 +1,6 @@
 //! Questions to a coordinator, or to an archiver.
 
+use std::pin::pin;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
@@ -10,13 +11,15 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 use serde_json::value::RawValue;
+use tokio::time::timeout;
 
+use crate::out::note;
 use crate::{place, token};
 
 /// A little longer than a coordinator waits for a node.
 const TIMEOUT: Duration = Duration::from_secs(10);
-/// A port opens in milliseconds; a wrong address is told within three seconds.
-const CONNECT_TIMEOUT: Duration = Duration::from_millis(2_500);
+/// An answer takes milliseconds: that none came yet is told within three seconds.
+const QUIET: Duration = Duration::from_millis(2_500);
 /// A service token that is made up here is used once.
 const TOKEN_TTL_S: u64 = 60;
 /// A question without a body.
@@ -50,7 +53,7 @@ async fn ask<T: DeserializeOwned>(
     body: Option<&(impl Serialize + Sync)>,
 ) -> anyhow::Result<(u16, T)> {
     let url = format!("{}{path}", url.trim_end_matches('/'));
-    let client = reqwest::Client::builder().timeout(TIMEOUT).connect_timeout(CONNECT_TIMEOUT).build()?;
+    let client = reqwest::Client::builder().timeout(TIMEOUT).build()?;
     let mut request = client.request(method, &url);
     if let Some(token) = token {
         request = request.bearer_auth(token);
@@ -58,13 +61,36 @@ async fn ask<T: DeserializeOwned>(
     if let Some(body) = body {
         request = request.json(body);
     }
-    let response = request.send().await.with_context(|| format!("asking {url}"))?;
+    let response = answered(&url, request.send()).await?;
     let status = response.status().as_u16();
     let body = response.bytes().await.with_context(|| format!("the answer of {url}"))?;
     match serde_json::from_slice(&body) {
         Ok(body) => Ok((status, body)),
+        // The HTTP library has no body for these.
+        Err(_) if body.is_empty() && matches!(status, 400 | 431) => {
+            bail!("{url} refused the request: HTTP {status}")
+        }
+        Err(_) if status >= 500 => {
+            bail!("{url}: HTTP {status}, as a proxy says it that does not reach the cluster")
+        }
         Err(_) => bail!("{url} is not of a Roost cluster: it answers HTTP {status}, and no JSON"),
     }
+}
+
+/// Waits for the head of an answer, and says so if it takes long.
+async fn answered(
+    url: &str,
+    answer: impl Future<Output = reqwest::Result<reqwest::Response>>,
+) -> anyhow::Result<reqwest::Response> {
+    let mut answer = pin!(answer);
+    let answer = match timeout(QUIET, &mut answer).await {
+        Ok(answer) => answer,
+        Err(_) => {
+            note!("# {url}: no answer yet");
+            answer.await
+        }
+    };
+    answer.with_context(|| format!("asking {url}"))
 }
 
 impl Archiver {
@@ -133,10 +159,8 @@ impl Node {
     /// An answer that goes on until it is dropped.
     pub async fn stream(&self, path: &str) -> anyhow::Result<reqwest::Response> {
         let url = format!("{}{path}", self.url);
-        let client =
-            reqwest::Client::builder().connect_timeout(CONNECT_TIMEOUT).read_timeout(SILENCE).build()?;
-        let response = client.get(&url).bearer_auth(service_token()?).send().await;
-        let response = response.with_context(|| format!("asking {url}"))?;
+        let client = reqwest::Client::builder().read_timeout(SILENCE).build()?;
+        let response = answered(&url, client.get(&url).bearer_auth(service_token()?).send()).await?;
         if !response.status().is_success() {
             bail!("{}: {}", response.status(), response.text().await.unwrap_or_default());
         }

@@ -1,5 +1,5 @@
 //! What the command line prints. Whoever reads it may stop reading: a closed pipe ends the program without a word, as
-//! it ends `cat`.
+//! it ends `cat`, once what it was asked to do is done.
 //!
 //! `println!` panics there, so nothing here uses it: [`say!`] prints a line of what was asked for, [`note!`] one beside
 //! it, on standard error.
@@ -26,8 +26,9 @@ pub fn line(text: Arguments<'_>) {
     written(writeln!(io::stdout(), "{text}"));
 }
 
+/// That nobody reads remarks is no reason to leave what is under way: the exit code tells how it went.
 pub fn remark(text: Arguments<'_>) {
-    written(writeln!(io::stderr(), "{text}"));
+    let _ = writeln!(io::stderr(), "{text}");
 }
 
 /// Bytes as they are, on standard output.

@@ -23,6 +23,8 @@ from itertools import chain
 
 from kafka import KafkaConsumer
 
+sys.set_int_max_str_digits(0)  # a number of any length is no reason to lose the text beside it
+
 GROUP = "example-search"
 INDEX = os.environ.get("SEARCH_INDEX", "search.db")
 SCHEMA = """

@@ -8,7 +8,7 @@ use hyper_util::rt::TokioIo;
 use roost_proto::frames::SUBPROTOCOL;
 use roost_proto::limits::FRAME_BYTES_MAX;
 use roost_proto::{Claims, CloseCode, ErrorBody, ErrorCode};
-use roost_service::http::ConnectionSlot;
+use roost_service::http::{ConnectionSlot, names};
 use roost_service::{guarded, reply, tokens};
 use tokio::net::TcpStream;
 use tokio_tungstenite::WebSocketStream;
@@ -118,12 +118,6 @@ fn accept(
 fn claims_of(shared: &Shared, headers: &HeaderMap) -> Result<Option<Claims>, ErrorBody> {
     let Some(token) = tokens::bearer(headers) else { return Ok(None) };
     shared.verify(token).map(Some).map_err(|e| e.body())
-}
-
-/// Whether a header that is a list has `name` in it, in whatever line (RFC 9110 §5.3).
-fn names(headers: &HeaderMap, header: header::HeaderName, name: &str) -> bool {
-    let lines = headers.get_all(header).into_iter().filter_map(|line| line.to_str().ok());
-    lines.flat_map(|line| line.split(',')).any(|one| one.trim().eq_ignore_ascii_case(name))
 }
 
 /// As tungstenite wants it, which looks at the first line of a header only.

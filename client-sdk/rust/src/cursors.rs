@@ -48,7 +48,9 @@ pub trait CursorStore: Send + Sync + 'static {
     /// without a word.
     fn load(&self, user: &str, device: Option<&str>) -> Result<Option<Cursor>, BoxError>;
 
-    /// Keeps `cursor` in the place of what was kept before: the application has everything up to it.
+    /// Keeps `cursor` in the place of what was kept before: the application has taken everything up to it, and, with
+    /// [`manual_ack`](crate::Builder::manual_ack), said that it is done. Without that a message that it was dealing with
+    /// when its process ended is not shown again.
     ///
     /// # Errors
     /// Whatever keeps it from doing so: it is logged, and tried again with the next one.

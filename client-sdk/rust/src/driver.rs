@@ -261,8 +261,16 @@ impl Driver {
     fn act(&mut self, action: Action) {
         match action {
             Action::Route(conn) => {
-                let router = self.dialer.router.clone();
-                self.dials.push(Box::pin(async move { Dialed::Routed(conn, router.route().await) }));
+                let (router, trouble) = (self.dialer.router.clone(), self.ends.trouble.clone());
+                // Who has a connection is not in trouble.
+                let connected = self.ends.state.borrow().is_connected();
+                let tell = move |quiet| {
+                    if !connected {
+                        trouble.send_replace(Some(quiet));
+                    }
+                };
+                self.dials
+                    .push(Box::pin(async move { Dialed::Routed(conn, router.route_or_tell(tell).await) }));
             }
             Action::Open { conn, url, fresh_token } => {
                 let dialer = self.dialer.clone();

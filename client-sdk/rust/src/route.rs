@@ -1,18 +1,20 @@
 //! Asking a coordinator where home is.
 
 use std::io;
+use std::pin::pin;
 use std::time::Duration;
 
 use reqwest::header::{HeaderMap, RETRY_AFTER};
 use reqwest::{StatusCode, Url};
 use roost_proto::{Epoch, ErrorBody, UserId};
 use serde::Deserialize;
+use tokio::time::timeout;
 
-use crate::error::{BuildError, Cause, Failure, Trouble};
+use crate::error::{BuildError, Cause, ConnectTrouble, Failure, Trouble};
 
-/// A coordinator's port opens in milliseconds; one that is not there must not be a silence of the whole timeout. Enough
-/// for one SYN that is lost (RFC 6298 §2: a second).
-const CONNECT_TIMEOUT: Duration = Duration::from_millis(2_500);
+/// A coordinator answers in milliseconds. After this it is told that none did yet; the try goes on, since a name server
+/// or a lost packet may take longer.
+const SILENCE: Duration = Duration::from_millis(2_500);
 /// The answer is a few hundred bytes; a coordinator that says much more is none.
 const ANSWER_BYTES_MAX: usize = 64 * 1024;
 /// Of an answer that is no coordinator's, so much is shown.
@@ -50,9 +52,21 @@ impl Router {
             .push("route");
         url.query_pairs_mut().clear().append_pair("userId", user.as_str());
         // WebSockets do not go through HTTP proxies either.
-        let http = reqwest::Client::builder().no_proxy().timeout(timeout);
-        let http = http.connect_timeout(timeout.min(CONNECT_TIMEOUT)).build();
+        let http = reqwest::Client::builder().no_proxy().timeout(timeout).build();
         Ok(Self { http: http.map_err(|e| BuildError::Http(e.to_string()))?, url })
+    }
+
+    /// Asks; `quiet` is told if there is no answer for some time.
+    pub(crate) async fn route_or_tell(&self, quiet: impl FnOnce(ConnectTrouble)) -> Result<Route, Trouble> {
+        let mut route = pin!(self.route());
+        match timeout(SILENCE, &mut route).await {
+            Ok(answer) => answer,
+            Err(_) => {
+                let reason = format!("{}: no answer yet", self.asked());
+                quiet(ConnectTrouble { cause: Cause::Unreachable, reason });
+                route.await
+            }
+        }
     }
 
     pub(crate) async fn route(&self) -> Result<Route, Trouble> {

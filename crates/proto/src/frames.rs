@@ -631,6 +631,8 @@ mod tests {
             (r#"{"type":"signal","to":"bob","kind":"\ude00","data":1}"#, None, "not Unicode"),
             (r#"{"type":"join","id":"a","room":"r","info":{"\ud83d":1}}"#, Some("a"), "not Unicode"),
             (r#"["send","a","bob",1]"#, None, "a JSON object is expected"),
+            (r#"{"type":"ack","cursor":[1,2]}"#, None, "cursor: invalid type: a list, expected an object"),
+            (r#"{"type":"join","id":"a","room":"r","cursor":[1,2]}"#, Some("a"), "expected an object"),
             (r#"{"type":"connect","rooms":[["lobby"]]}"#, None, "rooms: a JSON object is expected"),
             (
                 r#"{"type":"send","id":"a","to":"bob","data":1,"receipt":1}"#,

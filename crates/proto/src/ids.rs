@@ -290,11 +290,23 @@ impl VnodeId {
 }
 
 /// A place in a stream, always a pair and ordered as a pair: offsets of different generations do not compare.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default, Serialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Cursor {
     pub generation: Epoch,
     pub offset: Offset,
+}
+
+impl<'de> Deserialize<'de> for Cursor {
+    /// From an object: a derived one would take a list of two numbers, too.
+    fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+        #[derive(Deserialize)]
+        struct Fields {
+            generation: Epoch,
+            offset: Offset,
+        }
+        crate::reading::object(d).map(|Fields { generation, offset }| Self { generation, offset })
+    }
 }
 
 impl Cursor {

@@ -1,7 +1,7 @@
 //! How what a client or an application wrote is read: strictly, and with faults in the words of JSON, not of Rust.
 
-use serde::de::{DeserializeOwned, Error as _};
-use serde::{Deserialize, Deserializer};
+use serde::de::{DeserializeOwned, Error as _, Visitor};
+use serde::{Deserialize, Deserializer, forward_to_deserialize_any};
 use serde_json::value::RawValue;
 
 use crate::codes::{ErrorBody, ErrorCode};
@@ -9,6 +9,7 @@ use crate::limits::JSON_DEPTH_MAX;
 
 /// Longest text of a fault: it may quote what was written.
 const FAULT_CHARS_MAX: usize = 160;
+const PATH_CHARS_MAX: usize = 64;
 
 pub(crate) fn bad_request(message: impl Into<String>) -> ErrorBody {
     ErrorBody::new(ErrorCode::BadRequest, message)
@@ -115,7 +116,12 @@ fn named(error: Option<serde_path_to_error::Error<serde_json::Error>>, text: &st
 
 /// `path` is `.` where the fault is of the object as a whole, such as a missing field, whose text has the name.
 fn at(path: &str, fault: String) -> String {
-    if path == "." { fault } else { format!("{}: {fault}", path.chars().take(64).collect::<String>()) }
+    if path == "." { fault } else { format!("{}: {fault}", shown(path, PATH_CHARS_MAX)) }
+}
+
+/// It is shown to people, some of them at a terminal.
+fn shown(text: &str, max: usize) -> String {
+    text.chars().take(max).map(|c| if c.is_control() { ' ' } else { c }).collect()
 }
 
 fn is_object(text: &str) -> bool {
@@ -130,8 +136,7 @@ pub fn fault(error: &impl std::fmt::Display) -> String {
         Some((found, expected)) => format!("{}, expected {}", plain(found), word(expected)),
         None => plain(text),
     };
-    let shown = text.chars().take(FAULT_CHARS_MAX);
-    shown.map(|c| if c.is_control() { ' ' } else { c }).collect()
+    shown(&text, FAULT_CHARS_MAX)
 }
 
 fn plain(found: &str) -> String {
@@ -150,6 +155,28 @@ fn word(expected: &str) -> &str {
         other if other.starts_with("struct ") => "an object",
         other => other,
     }
+}
+
+/// What a derived `Deserialize` reads, and only from an object.
+pub(crate) fn object<'de, D, T>(deserializer: D) -> Result<T, D::Error>
+where
+    D: Deserializer<'de>,
+    T: Deserialize<'de>,
+{
+    struct Object<D>(D);
+    impl<'de, D: Deserializer<'de>> Deserializer<'de> for Object<D> {
+        type Error = D::Error;
+
+        fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, D::Error> {
+            self.0.deserialize_map(visitor)
+        }
+
+        forward_to_deserialize_any! {
+            bool i8 i16 i32 i64 i128 u8 u16 u32 u64 u128 f32 f64 char str string bytes byte_buf option unit
+            unit_struct newtype_struct seq tuple tuple_struct map struct enum identifier ignored_any
+        }
+    }
+    T::deserialize(Object(deserializer))
 }
 
 /// `null` is the same as leaving the field out.
@@ -207,6 +234,7 @@ mod tests {
             (r#"{"id":"a","more":[["lobby"]]}"#, "more: a JSON object is expected"),
             (r#"{"id":"a","more":[{"room":1}]}"#, "more: room: invalid type: integer `1`, expected a text"),
             (r#"{"limit":1}"#, "missing field `id`"),
+            ("{\"\\u001b]0;x\":tru}", " ]0;x: expected ident"),
         ] {
             assert_eq!(read::<Asked>(text).unwrap_err(), said, "{text}");
         }

@@ -54,6 +54,7 @@ impl ClientResult {
         let text = std::str::from_utf8(record).map_err(|e| format!("not UTF-8: {e}"))?;
         check_text(text).map_err(|e| e.message)?;
         let Head { kind, client_id, event_id, result_id } = read(text)?;
+        client_id.check_reserved().map_err(|e| e.message)?;
         let result_id = result_id.unwrap_or_else(|| event_id.clone());
         let record = serde_json::from_str(text).map_err(|e| fault(&e))?;
         Ok(Self { kind, client_id, event_id, result_id, record })
@@ -116,6 +117,7 @@ mod tests {
             (br#"{"type":"t","event_id":"e"}"#, "missing field `client_id`"),
             (br##"{"type":"t","client_id":"#a","event_id":"e"}"##, "must not start with '#'"),
             (br#"{"type":"t","client_id":"a","event_id":7}"#, "invalid type"),
+            (br#"{"type":"t","client_id":"roost.canary.1","event_id":"e"}"#, "reserved"),
             (br#"{"type":"t","client_id":"a","event_id":"e","result_id":"r r"}"#, "message id"),
             (br#"{"type":"t","client_id":"a","event_id":"e","data":"\u0000"}"#, "U+0000"),
             (br#"{"type":"t","client_id":"a","event_id":"e","data":"\ud83d"}"#, "not Unicode"),

@@ -40,6 +40,7 @@ use self::door::{Door, Refusal};
 pub use self::metrics::HttpMetrics;
 use self::preface::Told;
 use self::request::Refused;
+pub use self::request::names;
 use crate::panics::{Panicked, guarded};
 use crate::proxies::{ClientAddr, TrustedProxies};
 use crate::reply;

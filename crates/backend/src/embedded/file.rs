@@ -1,6 +1,6 @@
 //! The file of a database: for its owner alone, as what it holds is, and for one process at a time.
 
-use std::fs::{File, OpenOptions, Permissions};
+use std::fs::{File, OpenOptions, Permissions, TryLockError};
 use std::io;
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
@@ -13,15 +13,30 @@ const PRIVATE: u32 = 0o600;
 /// # Errors
 /// What is in the way, in words; another process that has it open above all.
 pub(super) fn claim(path: &Path, suffix: &str) -> Result<File, String> {
-    let mut name = path.as_os_str().to_owned();
-    name.push(suffix);
-    let name = PathBuf::from(name);
+    let name = beside(path, suffix);
     let said = |at: &Path, e: &dyn std::fmt::Display| format!("{}: {e}", at.display());
     let lock = private(&name).map_err(|e| said(&name, &e))?;
-    lock.try_lock().map_err(|e| said(&name, &format!("in use by another process ({e})")))?;
-    // SQLite gives the files beside it the same permissions (its `findCreateFileMode`).
+    match lock.try_lock() {
+        Ok(()) => {}
+        Err(TryLockError::WouldBlock) => return Err(said(&name, &"in use by another process")),
+        Err(TryLockError::Error(e)) => return Err(said(&name, &e)),
+    }
     private(path).map_err(|e| said(path, &e))?;
+    // SQLite gives new files beside it the same permissions (its `findCreateFileMode`); those of a process that ended
+    // without a word are used again as they are.
+    for suffix in ["-wal", "-shm"] {
+        let beside = beside(path, suffix);
+        if beside.exists() {
+            private(&beside).map_err(|e| said(&beside, &e))?;
+        }
+    }
     Ok(lock)
+}
+
+fn beside(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(suffix);
+    PathBuf::from(name)
 }
 
 /// A file of an earlier version may be open to others: it is closed to them.
@@ -42,10 +57,12 @@ mod tests {
         let dir = std::env::temp_dir().join(format!("roost-file-{}", std::process::id()));
         std::fs::create_dir_all(&dir).unwrap();
         let path = dir.join("store.db");
-        std::fs::write(&path, "").unwrap();
-        std::fs::set_permissions(&path, Permissions::from_mode(0o644)).unwrap();
+        for name in ["store.db", "store.db-wal"] {
+            std::fs::write(dir.join(name), "").unwrap();
+            std::fs::set_permissions(dir.join(name), Permissions::from_mode(0o644)).unwrap();
+        }
         let claimed = claim(&path, ".lock").unwrap();
-        for name in ["store.db", "store.db.lock"] {
+        for name in ["store.db", "store.db-wal", "store.db.lock"] {
             let mode = dir.join(name).metadata().unwrap().permissions().mode();
             assert_eq!(mode & 0o777, PRIVATE, "{name}");
         }

@@ -84,12 +84,16 @@ impl Patience {
         Self::of(KNOWN_LIMIT)
     }
 
+    fn is_over(&self) -> bool {
+        Instant::now() >= self.deadline
+    }
+
     /// Pauses before the next try.
     ///
     /// # Errors
     /// What was met, if it does not pass or has not passed in time.
     pub(super) async fn after(&self, unmet: LogError, passes: bool) -> Result<(), LogError> {
-        if !passes || Instant::now() >= self.deadline {
+        if !passes || self.is_over() {
             return Err(unmet);
         }
         tracing::debug!("kafka: not yet: {unmet}");
@@ -108,20 +112,40 @@ pub(super) async fn ensure(
     spec: TopicSpec,
 ) -> Result<(), LogError> {
     let (patience, mut create_at) = (Patience::of(USABLE_LIMIT), Instant::now());
+    // Why it could not be made, which says more than that it is not there.
+    let mut refused = None;
     loop {
         let done = match shape(control, topic).await {
             Ok(Some(found)) => usable(ends, topic, &found, spec.partitions).await,
             Ok(None) if Instant::now() >= create_at => {
                 create_at = Instant::now() + CREATE_EVERY;
-                create(config, topic, spec).await.and(Err(missing(topic)))
+                let made = create(config, topic, spec).await;
+                if let Err(why) = &made
+                    && refused.is_none()
+                {
+                    tracing::warn!("kafka: topic {topic} cannot be made yet: {why}");
+                }
+                refused = made.err();
+                Err(missing(topic))
             }
             Ok(None) => Err(missing(topic)),
             Err(unmet) => Err(unmet),
         };
         let Err(unmet) = done else { return Ok(()) };
-        let passes = matches!(unmet, LogError::Missing(_) | LogError::Unreachable(_) | LogError::Timeout(_));
+        let unmet = match unmet {
+            LogError::Missing(_) => {
+                refused.take_if(|why| !passes(why) || patience.is_over()).unwrap_or(unmet)
+            }
+            other => other,
+        };
+        let passes = passes(&unmet);
         patience.after(unmet, passes).await?;
     }
+}
+
+/// Whether a broker may say otherwise in a moment.
+fn passes(unmet: &LogError) -> bool {
+    matches!(unmet, LogError::Missing(_) | LogError::Unreachable(_) | LogError::Timeout(_))
 }
 
 /// The metadata names the leaders first; that they lead they learn a little later, so they are asked as well.

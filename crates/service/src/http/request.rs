@@ -1,8 +1,14 @@
 //! What a request must be before any service sees it, and what all services may take for granted.
 
-use http::header::{HOST, UPGRADE};
-use http::{Method, Request, StatusCode, Version};
+use http::header::{HOST, HeaderName, UPGRADE};
+use http::{HeaderMap, Method, Request, StatusCode, Version};
 use roost_proto::{ErrorBody, ErrorCode};
+
+/// Whether a header that is a list has `name` in it, in whatever line and case (RFC 9110 §5.3).
+pub fn names(headers: &HeaderMap, header: HeaderName, name: &str) -> bool {
+    let lines = headers.get_all(header).into_iter().filter_map(|line| line.to_str().ok());
+    lines.flat_map(|line| line.split(',')).any(|one| one.trim().eq_ignore_ascii_case(name))
+}
 
 /// Why a request is not for any service, and its status.
 pub(super) type Refused = (StatusCode, ErrorBody);
@@ -23,8 +29,8 @@ pub(super) fn prepare<B>(request: &mut Request<B>) -> Result<(), Refused> {
         (1, _) | (0, Version::HTTP_10 | Version::HTTP_09) => {}
         _ => return bad(StatusCode::BAD_REQUEST, "a request has exactly one Host"),
     }
-    // Whoever wants an upgrade wants the method of it.
-    if request.method() == Method::HEAD && !request.headers().contains_key(UPGRADE) {
+    // Whoever wants a WebSocket wants the method of it; others only offer HTTP/2, as Java's client does.
+    if request.method() == Method::HEAD && !names(request.headers(), UPGRADE, "websocket") {
         *request.method_mut() = Method::GET;
     }
     Ok(())
@@ -62,10 +68,13 @@ mod tests {
     }
 
     #[test]
-    fn head_is_get_unless_it_wants_an_upgrade() {
-        let mut head = request("HEAD", "/", Version::HTTP_11, &["h"]);
-        prepare(&mut head).unwrap();
-        assert_eq!(head.method(), Method::GET);
+    fn head_is_get_unless_it_wants_a_socket() {
+        for upgrade in [None, Some("h2c"), Some("h2c, websockets")] {
+            let mut head = request("HEAD", "/", Version::HTTP_11, &["h"]);
+            head.headers_mut().extend(upgrade.map(|upgrade| (UPGRADE, upgrade.parse().unwrap())));
+            prepare(&mut head).unwrap();
+            assert_eq!(head.method(), Method::GET, "{upgrade:?}");
+        }
         let mut head = request("HEAD", "/", Version::HTTP_11, &["h"]);
         head.headers_mut().insert(UPGRADE, "websocket".parse().unwrap());
         prepare(&mut head).unwrap();
