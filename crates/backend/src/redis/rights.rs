@@ -8,7 +8,7 @@ use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 use std::time::Duration;
 
 use redis::aio::MultiplexedConnection;
-use redis::{RedisError, Script, Value, pipe};
+use redis::{RedisError, Script, Value, cmd};
 use tokio::time::{Instant, timeout};
 
 use super::RedisStore;
@@ -178,14 +178,21 @@ impl RedisStore {
             let channel = self.channels.named(&format!("{place}:self-test"));
             refused.extend(refused_commands(&mut link.connection(), place, &channel).await?);
         }
-        let transaction = pipe().atomic().cmd("PING").query_async::<Value>(&mut link.connection()).await;
-        if let Err(error) = transaction {
-            // Without EXEC the answer is none that the driver understands.
-            let other = (!error.is_io_error() && !error.is_timeout()).then(|| "EXEC".to_owned());
-            refused.insert(denied(&error).or(other).ok_or_else(|| failed(&error))?);
-        }
+        refused.extend(self.refused_transaction().await?);
         refused.extend(self.refused_channels().await?);
         Ok(refused.into_iter().collect())
+    }
+
+    /// On a connection of its own and one by one: in a pipeline the driver does not survive that MULTI is refused.
+    async fn refused_transaction(&self) -> Result<Vec<String>, StoreError> {
+        let dial = timeout(DIAL_TIMEOUT, self.client.get_multiplexed_async_connection()).await;
+        let dial = dial.map_err(|_| StoreError::Timeout(DIAL_TIMEOUT))?;
+        let (mut connection, mut refused) = (dial.map_err(|e| failed(&e))?, Vec::new());
+        for command in ["MULTI", "PING", "EXEC"] {
+            let answer = cmd(command).query_async::<Value>(&mut connection).await;
+            refused.extend(answer.err().as_ref().and_then(denied));
+        }
+        Ok(refused)
     }
 
     async fn refused_channels(&self) -> Result<Vec<String>, StoreError> {
