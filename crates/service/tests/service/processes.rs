@@ -6,7 +6,7 @@ use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
-use roost_service::{ConfigError, HttpLimits, Signals, shutdown};
+use roost_service::{ConfigError, HttpLimits, Panicked, Signals, guarded, shutdown};
 
 use crate::support::{PATIENCE, read_answer, start};
 
@@ -73,6 +73,16 @@ fn child() {
                 Ok(())
             }),
             "files" => shutdown::run("demo", run_out_of_files),
+            "bug" => shutdown::run("demo", || async move {
+                tokio::spawn(async { panic!("nobody would notice") });
+                tokio::time::sleep(Duration::from_secs(3600)).await;
+                Ok(())
+            }),
+            "guarded bug" => shutdown::run("demo", || async move {
+                let ended = tokio::spawn(guarded(async { panic!("a request's") })).await?;
+                assert_eq!(ended, Err::<(), _>(Panicked));
+                Ok(())
+            }),
             other => panic!("{other}"),
         }
         .into(),
@@ -91,6 +101,17 @@ fn any_other_failure_is_the_chain_of_causes_and_exit_1() {
     let ended = output("failure");
     assert_eq!(ended.status.code(), Some(1));
     assert_eq!(String::from_utf8(ended.stderr).unwrap(), "demo: cannot reach redis: connection refused\n");
+}
+
+/// A task that others rely on is not missed in silence; what is one request's is that request's.
+#[test]
+fn a_bug_ends_the_process_unless_it_is_a_requests() {
+    for (role, code, said) in [("bug", 70, "nobody would notice"), ("guarded bug", 0, "a request's")] {
+        let ended = output(role);
+        assert_eq!(ended.status.code(), Some(code), "{role}");
+        let told = String::from_utf8(ended.stderr).unwrap();
+        assert!(told.starts_with("a bug at ") && told.contains(said), "{told}");
+    }
 }
 
 #[test]
