@@ -9,26 +9,35 @@ const OUT = new URL('dist/roost.js', import.meta.url);
 const BYTES_MAX = 9_000;
 /** By which the zlib of another machine may pack worse: what was built once is not refused there. */
 const ZLIB_BYTES = 64;
-/** Names that only the core uses: neither frames, nor inputs, nor the public API have a field of such a name. */
+/**
+ * Names that only the core uses: neither frames, nor inputs, nor actions, nor the public API, nor what a browser gives
+ * have a field of such a name.
+ */
 const INTERNAL = `
-  acked act after alone answerBy answered asked auto backoff begin carrier changed conn core due emit expires fail failure fatal first
+  acked act after alone answerBy answered asked at auto backoff begin carrier changed conn core due emit expires failure fatal first
   greets heard hello holds isCurrent isFullFor isHeard isRunning joined lane lastTrouble link lose missed movedOn
   notWelcome outbox own place promote quiet ready received reply requeue reset result retire retiring setState showed
-  signals stage step take target text ticket told until waiters wake wants watches welcomed what why withdraw writes
+  signals stage step take target ticket told until waiters wake wants watches welcomed what why withdraw writes
 `;
 
-const { outputFiles } = await build({
-  entryPoints: [new URL('src/index.js', import.meta.url).pathname],
-  bundle: true,
-  format: 'esm',
-  target: 'es2022',
+/** A number by name, at the top level of a module. */
+const CONSTANT = /^var ([A-Z_]+ = [\d_e *]+;)$/gm;
+
+/** @param {import('esbuild').BuildOptions} how */
+async function bundle(how) {
+  const common = { bundle: true, format: 'esm', target: 'es2022', legalComments: 'none', write: false };
+  return (await build({ ...common, ...how })).outputFiles[0].text;
+}
+
+// esbuild writes a constant where it is used only in a file without imports, and before all else: hence in two steps.
+const whole = await bundle({ entryPoints: [new URL('src/index.js', import.meta.url).pathname] });
+const constants = Array.from(whole.matchAll(CONSTANT), ([, constant]) => `const ${constant}\n`);
+const text = await bundle({
+  stdin: { contents: constants.join('') + whole.replace(CONSTANT, '') },
   minify: true,
   mangleProps: new RegExp(`^(${INTERNAL.trim().split(/\s+/).join('|')})$`),
-  legalComments: 'none',
   banner: { js: '// @roost/client, MIT OR Apache-2.0' },
-  write: false,
 });
-const [{ text }] = outputFiles;
 const bytes = gzipSync(text, { level: 9 }).length;
 console.log(`dist/roost.js: ${text.length} bytes, ${bytes} compressed, of at most ${BYTES_MAX}`);
 const checks = process.argv.includes('--check');

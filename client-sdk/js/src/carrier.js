@@ -1,10 +1,11 @@
 /** @import { Command, CallOptions, Cursor, Cursors, History, Input } from './types.js' */
 import { now } from './clock.js';
 import { Core } from './core/core.js';
+import { isCursor } from './core/place.js';
 import { RoostError } from './error.js';
 import { newId } from './id.js';
 import { name } from './part.js';
-import { NO_TOKEN, Tokens, claims } from './token.js';
+import { Tokens, claims } from './token.js';
 import { encode, parsed } from './wire.js';
 
 /** Longer than this no timer can be set (2^31 ms); it looks earlier, in vain. */
@@ -19,6 +20,7 @@ const BEHIND_BYTES = 64 * 1024;
 const KIND_BYTES_MAX = 64;
 /** What a client closes with (RFC 6455 §7.4.1). */
 const NORMAL = 1000;
+const NO_CURSOR = 'not a cursor';
 
 /**
  * @typedef {object} CarrierOptions
@@ -26,6 +28,7 @@ const NORMAL = 1000;
  * @property {() => string | Promise<string>} getToken
  * @property {string} [user]
  * @property {string} [device]
+ * @property {Cursor} [cursor]
  * @property {Cursors} [cursors]
  * @property {any} [WebSocket]
  */
@@ -47,10 +50,9 @@ export class Carrier {
   #base = '';
   /** @type {any} */
   #WebSocket;
-  /** The cursor that is to be kept, and what was asked for about it. @type {Cursor | null} */
+  /** The cursor that was given to be kept last, and whether it still is being kept. @type {Cursor | null} */
   #saved = null;
-  /** @type {Promise<unknown>} */
-  #saves = Promise.resolve();
+  #isSaving = false;
   /** @type {Input[]} */
   #inputs = [];
   #isStepping = false;
@@ -85,7 +87,7 @@ export class Carrier {
 
   /** What connecting needs; where a page is made on a server it need not be there. */
   #check() {
-    const { getToken, user, device, url, WebSocket = globalThis.WebSocket } = this.#options;
+    const { getToken, user, device, cursor, url, WebSocket = globalThis.WebSocket } = this.#options;
     this.#WebSocket = WebSocket;
     try {
       this.#base = new URL(`${url}`.replace(/\/*$/, '/'), globalThis.location?.href).href;
@@ -94,6 +96,7 @@ export class Carrier {
     if (!/^https?:/.test(this.#base)) flaw = `not an http address: ${url}`;
     if (!WebSocket) flaw = 'no WebSocket: give one as an option';
     if (typeof getToken !== 'function') flaw = 'no getToken, or no function';
+    if (cursor != null && !isCursor(cursor)) flaw = NO_CURSOR;
     if (flaw) throw new RoostError('bad_options', flaw);
     if (user != null) name('user', user);
     if (device != null) name('device', device);
@@ -211,9 +214,12 @@ export class Carrier {
       route.searchParams.set('userId', user);
       const answer = await fetch(route, { signal: attempt.signal, cache: 'no-store' });
       const { ok, status, headers } = answer;
-      const body = await answer.json().catch(() => null);
+      // What breaks off is an error of its own.
+      const body = parsed(await answer.text());
       if (ok && body?.url) return this.step('routed', conn, body);
       const { code, message, retry_after_ms: after } = body?.error ?? {};
+      // What stands before it answers in its place.
+      if (!code && status >= 500) throw `not reached, HTTP ${status}`;
       // A node has no such path.
       if (!code || status === 404) throw `not a coordinator: ${status}, ${headers.get('content-type')}`;
       const fatal = [400, 401, 403].includes(status) ? new RoostError(code, message) : undefined;
@@ -252,19 +258,34 @@ export class Carrier {
     const { cursors, user = claims(token).sub } = this.#options;
     if (!cursors || this.core.inbox.received) return;
     attempt.what = 'cursors.load';
-    return cursors.load(`user:${user}`);
+    const cursor = await cursors.load(`user:${user}`);
+    if (cursor != null && !isCursor(cursor)) throw NO_CURSOR;
+    return cursor;
   }
 
-  /** Has the application keep its place in the inbox: one after the other, and none that a later one makes old. */
-  #save() {
+  /** Has the application keep its place in the inbox: one after the other, and of those that wait the last. */
+  async #save() {
     const { cursors } = this.#options;
     const { user, inbox } = this.core;
     const { acked } = inbox;
-    if (!cursors || !user || !acked || acked === this.#saved) return;
+    if (!cursors || !user || !acked || acked === this.#saved || this.#isSaving) return;
     this.#saved = acked;
-    this.#saves = this.#saves
-      .then(() => acked === this.#saved && cursors.save(`user:${user}`, acked))
-      .catch((error) => this.step('met', `cursors.save: ${plainly(error)}`));
+    this.#isSaving = true;
+    try {
+      await cursors.save(`user:${user}`, acked);
+    } catch (error) {
+      this.#mention(plainly('cursors.save', error));
+    }
+    this.#isSaving = false;
+    this.#save();
+  }
+
+  /**
+   * Trouble that keeps nobody from connecting: no call that is not sent in time is told that it was this.
+   * @param {string} why
+   */
+  #mention(why) {
+    this.tell('client', 'error', new RoostError('connection', why));
   }
 
   /** @param {number} conn */
@@ -272,7 +293,7 @@ export class Carrier {
     // Without one the connection ends with the token it has, and the next try meets the same error.
     this.#tokens.get(true).then(
       (token) => this.step('token', conn, token),
-      (error) => this.step('met', `getToken: ${plainly(error)}`),
+      (error) => this.#mention(plainly('getToken', error)),
     );
   }
 
@@ -320,9 +341,8 @@ export class Carrier {
     this.#attempts.set(conn, attempt);
     run(attempt)
       .catch((error) => {
-        const token = error?.code === NO_TOKEN;
-        const fatal = error instanceof RoostError && !token ? error : undefined;
-        this.step('trouble', conn, { why: `${attempt.what}: ${plainly(error)}`, token, fatal });
+        const fatal = error instanceof RoostError ? error : undefined;
+        this.step('trouble', conn, { why: plainly(attempt.what, error), fatal });
       })
       .finally(() => this.#attempts.delete(conn));
   }
@@ -351,10 +371,11 @@ export class Carrier {
 }
 
 /**
- * What went wrong, as one line: of what `fetch` says, the cause, such as `connect ECONNREFUSED 127.0.0.1:7300`.
+ * What went wrong with what, as one line: of what `fetch` says, the cause, such as `connect ECONNREFUSED 127.0.0.1:7300`.
+ * @param {string} what
  * @param {any} error
  */
-function plainly(error) {
+function plainly(what, error) {
   const cause = error?.cause ?? error;
-  return cause?.message || cause?.code || cause;
+  return `${what}: ${cause?.message || cause?.code || cause}`;
 }

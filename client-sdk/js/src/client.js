@@ -10,7 +10,8 @@ import { Room } from './room.js';
 /**
  * @typedef {object} RoostOptions
  * @property {() => string | Promise<string>} getToken gives a token (a JWT): the first one, and fresh ones before the
- *   last expires or when it is not accepted. An error counts as a failed try; a {@link RoostError} stops the client
+ *   last expires or when it is not accepted. An error, and what is no token, count as a failed
+ *   try; a {@link RoostError} stops the client
  * @property {string} [user] the user the tokens are for; read from their `sub` if absent
  * @property {string} [device] the device, which has an acknowledged cursor of its own on the server
  * @property {Cursor} [cursor] where to go on in the inbox: an earlier client's `inbox.cursor`

@@ -13,8 +13,9 @@
  * - `left`: of a join, the room was left before the answer
  * - `closed`: the client was disconnected, or failed for the reason that is the `cause`; `sent` says whether the
  *   command may have been accepted
- * - `connection`: of an `error`, or of a state change: what a try met, or why a connection was lost
- * - `bad_options`: what the client was made with, or where, lets it not connect; `message` says what is missing
+ * - `connection`: of an `error`, or of a state change: what a try met, why a connection was lost, or that a fresh token
+ *   was not given or a cursor not kept
+ * - `bad_options`: what the client was made with, or where, lets it not connect; `message` says what is missing or wrong
  * - `stopped`: the server closed with a code (`closeCode`) that means "do not come back"
  * - `other_user`: the token is another user's
  */

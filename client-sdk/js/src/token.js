@@ -1,7 +1,3 @@
-import { RoostError } from './error.js';
-
-/** The code of what is no token: one more is asked for, as when the server does not accept one. */
-export const NO_TOKEN = 'no_token';
 /** A token that expires sooner than this is not worth a connection. */
 const EXPIRY_MARGIN_S = 5;
 /** A JWT in its compact form (RFC 7519 §3.1). */
@@ -33,7 +29,7 @@ export class Tokens {
       // What it says instead may be a secret.
       const isText = typeof token === 'string';
       const what = isText ? (token ? 'not three parts' : 'empty') : `not a string but ${token && typeof token}`;
-      throw new RoostError(NO_TOKEN, `no token: ${what}`);
+      throw `no token: ${what}`;
     } finally {
       this.#asking = null;
     }
@@ -49,7 +45,7 @@ export function claims(token) {
   try {
     const bytes = atob(token.split('.')[1].replaceAll('-', '+').replaceAll('_', '/'));
     // As UTF-8, also where there is no TextDecoder.
-    return JSON.parse(decodeURIComponent(escape(bytes)));
+    return Object(JSON.parse(decodeURIComponent(escape(bytes))));
   } catch {
     return { exp: Infinity };
   }

@@ -67,8 +67,9 @@
  */
 
 /**
- * Keeps the cursor of the inbox, so that the next client of this user shows it: `stream` is `user:<id>`. `save` comes
- * whenever the application has dealt with more; the next one waits until its promise is done.
+ * Keeps the cursor of the inbox, so that the next client of this user shows it: `stream` is `user:<id>`. What `load`
+ * gives that is no cursor is a failed try. `save` comes whenever the application has dealt with more; the next one waits
+ * until its promise is done, and of several that wait only the last is called.
  * @typedef {{ load: (stream: string) => Cursor | null | undefined | Promise<Cursor | null | undefined>,
  *   save: (stream: string, cursor: Cursor) => unknown }} Cursors
  */

@@ -243,7 +243,7 @@ export class Core {
     if (ack && m.kind === 'result') {
       const { type, event_id: id } = m.data;
       this.outbox.withdraw(
-        (p) => p.command.result && p.command.id === id,
+        (p) => p.command.result && p.command.id === id && p.waiters.length,
         () => {
           settled = true;
           return type === 'event_timeout' ? new RoostError('timeout', type, { id, sent: true }) : null;

@@ -77,16 +77,19 @@ export class Outbox {
   }
 
   /**
-   * Forgets commands, and tells who waited for them.
+   * Forgets commands, and tells who waited for them. An event that is told its result before it has an answer stays until
+   * it has one: of one whose answer is `unknown` the server wants the repeat before it takes any later event.
    * @param {(p: Pending) => unknown} unwanted
    * @param {(p: Pending) => RoostError | null} [error]
-   * @param {any} [ok]
+   * @param {any} [ok] the result
    */
   withdraw(unwanted, error = () => null, ok) {
     for (const [id, p] of this.#pending) {
       if (!unwanted(p)) continue;
-      this.#pending.delete(id);
-      this.answer(p, error(p), ok);
+      const { waiters, first, stage } = p;
+      p.waiters = [];
+      if (!ok || !first || stage === 'stored') this.#pending.delete(id);
+      this.answer({ ...p, waiters }, error(p), ok);
     }
   }
 
@@ -165,8 +168,8 @@ export class Outbox {
     for (const [id, p] of this.#pending) {
       if (p.stage === 'refused' && p.at <= now) p.stage = 'queued';
       const givenUp = isOver(p, now);
-      if (p.waiters.some((w) => givenUp || w.expires <= now)) {
-        const over = p.waiters.filter((w) => givenUp || w.expires <= now);
+      const over = p.waiters.filter((w) => givenUp || w.expires <= now);
+      if (over.length) {
         p.waiters = p.waiters.filter((w) => !over.includes(w));
         this.answer({ ...p, waiters: over }, timedOut(p));
       }

@@ -16,6 +16,13 @@ export function compare(a, b) {
   return a.generation - b.generation || a.offset - b.offset;
 }
 
+/**
+ * What an application gives may be anything: a text that it kept, say, or a cursor that JSON made null of.
+ * @param {any} place
+ */
+export const isCursor = (place) =>
+  [place.generation, place.offset].every((n) => Number.isSafeInteger(n) && n >= 0);
+
 /** @param {Cursor} place of a message, say */
 export const cursorOf = ({ generation, offset }) => ({ generation, offset });
 

@@ -73,6 +73,12 @@ test('it can be required', async () => {
   assert.equal(run(process.execPath, 'look.cjs').replace(/_(?=Roost)/g, ''), SEEN);
 });
 
+test('the bundle does what the sources do: no name is shortened that is also said', () => {
+  const env = { ...process.env, ROOST_SDK: join(HERE, 'dist/roost.js'), NODE_TEST_CONTEXT: undefined };
+  const how = { env, encoding: 'utf8', timeout: 60_000 };
+  execFileSync(process.execPath, ['--test', join(HERE, 'test/unit/carrier.test.js')], how);
+});
+
 test('it can be imported', async () => {
   const names = { client: '', codes: '/codes', react: '/react' };
   const lines = Object.entries(names).map(([name, path]) => `import * as ${name} from '@roost/client${path}';`);

@@ -1,6 +1,8 @@
 import assert from 'node:assert/strict';
 import { afterEach, beforeEach, test } from 'node:test';
-import { Roost, RoostError } from '../../src/index.js';
+
+// `npm run check` runs this with the bundle, too.
+const { Roost, RoostError } = await import(process.env.ROOST_SDK ?? '../../src/index.js');
 
 const settled = () => new Promise((resolve) => setTimeout(resolve, 5));
 const TOKEN = `e30.${Buffer.from('{"sub":"ÿalice","exp":9999999999}').toString('base64url')}.x`;
@@ -214,6 +216,7 @@ test('what a server makes for a page needs nothing, and connecting says at once 
     ['/', { getToken: () => TOKEN, WebSocket: Socket }, /not an http address: \//],
     ['host:7300', { getToken: () => TOKEN, WebSocket: Socket }, /not an http address: host:7300/],
     [undefined, { getToken: () => TOKEN, WebSocket: Socket }, /not an http address: undefined/],
+    ['http://host', { getToken: () => TOKEN, WebSocket: Socket, cursor: '{"generation":1,"offset":2}' }, /not a cursor/],
   ]) {
     const roost = new Roost(url, options);
     roost.inbox.on('message', () => {});
@@ -225,7 +228,7 @@ test('what a server makes for a page needs nothing, and connecting says at once 
   }
 });
 
-test('what is no token is called that, and asked for once more', async () => {
+test('what is no token is called that, and asked for again until it is one', async () => {
   for (const [token, why] of [
     [undefined, 'not a string but undefined'],
     [null, 'not a string but null'],
@@ -235,13 +238,35 @@ test('what is no token is called that, and asked for once more', async () => {
     [`Bearer ${TOKEN}`, 'not three parts'],
   ]) {
     let asks = 0;
-    const roost = client({ getToken: () => (++asks, token), backoffMs: [1, 1] });
+    const roost = client({ getToken: () => (++asks > 3 ? TOKEN : token), backoffMs: [1, 1] });
     const errors = [];
     roost.on('error', ({ message }) => errors.push(message));
-    const message = `getToken: no token: ${why}`;
-    await assert.rejects(roost.connect(), { code: 'unauthorized', message });
-    assert.deepEqual([asks, errors], [2, [message]]);
+    await roost.connect({ timeoutMs: 2000 });
+    assert.deepEqual(errors, Array(3).fill(`getToken: no token: ${why}`));
+    roost.disconnect();
   }
+});
+
+test('an error page in the place of a fresh token does not end a client', async () => {
+  let asks = 0;
+  const roost = client({ getToken: () => ([2, 3, 4].includes(++asks) ? '<html>502' : TOKEN), backoffMs: [1, 1] });
+  const errors = [];
+  roost.on('error', ({ message }) => errors.push(message));
+  await roost.connect();
+  Socket.all[0].onclose({ code: 3500, reason: 'unauthorized' });
+  await roost.connect({ timeoutMs: 2000 });
+  await roost.send('bob', 1, { timeoutMs: 2000 });
+  assert.deepEqual([roost.state, asks], ['connected', 5]);
+  assert.deepEqual(errors.slice(1), Array(3).fill('getToken: no token: not three parts'));
+  roost.disconnect();
+});
+
+test('a token whose claims are no object does not keep a client from connecting again', async () => {
+  const roost = client({ user: 'ÿalice', getToken: () => `e30.${btoa('null')}.x` });
+  await roost.connect();
+  roost.disconnect();
+  await roost.connect({ timeoutMs: 500 });
+  roost.disconnect();
 });
 
 test('what a try meets is told with what was tried', async () => {
@@ -250,12 +275,26 @@ test('what a try meets is told with what was tried', async () => {
   const refused = () => Promise.reject(new TypeError('fetch failed', { cause: new Error('connect ECONNREFUSED') }));
   const noHome = () => Response.json({ error: { code: 'unavailable', message: 'no home' } }, { status: 503 });
   const elsewhere = () => Response.json({ data: 1 });
+  const proxy = (status) => () => new Response('<html>', { status, headers: { 'content-type': 'text/html' } });
+  const cut = () => {
+    const body = new ReadableStream({
+      start(controller) {
+        controller.enqueue(new TextEncoder().encode('{"url":'));
+        controller.error(new TypeError('terminated', { cause: new Error('other side closed') }));
+      },
+    });
+    return new Response(body, { headers: { 'content-type': 'application/json' } });
+  };
   for (const [gives, why] of [
     [html, 'not a coordinator: 200, text/html'],
     [missing, 'not a coordinator: 404, application/json'],
     [elsewhere, 'not a coordinator: 200, application/json'],
     [refused, 'connect ECONNREFUSED'],
     [noHome, 'unavailable: no home'],
+    [proxy(502), 'not reached, HTTP 502'],
+    [proxy(503), 'not reached, HTTP 503'],
+    [proxy(404), 'not a coordinator: 404, text/html'],
+    [cut, 'other side closed'],
   ]) {
     answer = async () => gives();
     const roost = client({ backoffMs: [20_000, 20_000] });
@@ -449,6 +488,68 @@ test('a place that cannot be read is a failed try, and one that cannot be kept i
   await settled();
   assert.deepEqual([keeps.state, errors], ['connected', ['cursors.save: quota']]);
   keeps.disconnect();
+});
+
+test('what is kept and is no cursor is told, and looked for again', async () => {
+  const at = (generation, offset) => ({ generation, offset });
+  for (const rubbish of ['{"generation":1,"offset":2}', '', 7, {}, [], at(NaN, 0), at(1, -1), at(1, 2.5), at('1', '2')]) {
+    const kept = [rubbish, rubbish, at(1, 0)];
+    const roost = client({ cursors: { load: () => kept.shift(), save: () => {} }, backoffMs: [1, 1] });
+    const errors = [];
+    roost.on('error', ({ message }) => errors.push(message));
+    await roost.connect({ timeoutMs: 2000 });
+    assert.deepEqual(errors, ['cursors.load: not a cursor', 'cursors.load: not a cursor'], JSON.stringify(rubbish));
+    assert.deepEqual(Socket.all.at(-1).sent[0].cursor, at(1, 0));
+    roost.disconnect();
+  }
+});
+
+test('behind a save that takes for ever one cursor waits, the last', async () => {
+  const saved = [];
+  let done;
+  const save = (stream, { offset }) => (saved.push(offset), new Promise((resolve) => (done = resolve)));
+  const chained = [];
+  const { then } = Promise.prototype;
+  const roost = client({ cursors: { load: () => null, save } });
+  roost.inbox.on('message', () => {});
+  await roost.connect();
+  await settled();
+  const about = { stream: 'user:ÿalice', generation: 1, kind: 'message', from: 'bob', at: '', data: 0 };
+  const [socket] = Socket.all;
+  Promise.prototype.then = function (...how) {
+    chained.push(this);
+    return then.apply(this, how);
+  };
+  for (let offset = 1; offset <= 100; offset++) {
+    socket.onmessage({ data: JSON.stringify({ type: 'message', ...about, offset, id: `m${offset}` }) });
+  }
+  Promise.prototype.then = then;
+  assert.ok(chained.length < 10, `${chained.length} wait`);
+  assert.deepEqual(saved, [0]);
+  done();
+  await settled();
+  assert.deepEqual(saved, [0, 100]);
+  roost.disconnect();
+});
+
+test('what kept nobody from connecting is not what a call that was not sent is told', async () => {
+  const tokens = [TOKEN, () => Promise.reject(new Error('offline'))];
+  const getToken = () => (tokens.length > 1 ? tokens.shift() : tokens[0]());
+  const save = () => Promise.reject(new Error('quota'));
+  const roost = client({ cursors: { load: () => null, save }, getToken, backoffMs: [20_000, 20_000] });
+  const errors = [];
+  roost.on('error', ({ message }) => errors.push(message));
+  await roost.connect();
+  const [socket] = Socket.all;
+  answer = async () => Response.json({ error: { code: 'unavailable', message: 'no home' } }, { status: 503 });
+  socket.says({ type: 'token_expiring', in_ms: 60_000 });
+  await settled();
+  assert.deepEqual(errors, ['cursors.save: quota', 'getToken: offline']);
+  socket.says({ type: 'moved', url: 'ws://next/socket', epoch: 2, after_ms: 60_000 });
+  await settled();
+  const refused = await roost.send('bob', 1, { timeoutMs: 20 }).catch((error) => error);
+  assert.deepEqual([refused.code, refused.message], ['not_sent', 'no try yet']);
+  roost.disconnect();
 });
 
 /** Has an inbox of such messages come to a client, and gives the offset that it acknowledged last. */

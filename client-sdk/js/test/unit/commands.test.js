@@ -205,6 +205,51 @@ test('a timeout that the cluster tells ends the waiting, and a later result is a
   );
 });
 
+test('an event whose result came first is repeated if its answer is unknown', () => {
+  for (const resultFirst of [true, false]) {
+    const c = new Client();
+    const conn = c.connected();
+    const ticket = c.event('e1');
+    const frames = [
+      () => c.result(conn, 1, { type: 'event_timeout', event_id: 'e1' }),
+      () => c.refuse(conn, 'e1', 'unknown', { retryable: true }),
+    ];
+    for (const frame of resultFirst ? frames : frames.reverse()) frame();
+    assert.equal(c.answers.get(ticket).code, 'timeout', 'its caller has what there is to have');
+    c.pass(10_000);
+    assert.deepEqual(ids(c.frames('event')), ['e1', 'e1'], `result first: ${resultFirst}`);
+    const later = c.event('e2');
+    c.result(conn, 2, { type: 'event_accepted', event_id: 'e1' });
+    c.reply(conn, 'e1').reply(conn, 'e2').result(conn, 3, { type: 'event_accepted', event_id: 'e2' });
+    assert.equal(c.answers.get(later).ok.type, 'event_accepted');
+    assert.deepEqual([ids(c.frames('event')), c.answers.size], [['e2'], 2]);
+    c.step('closed', conn, 1006, '').pass(500).welcome(c.dial());
+    assert.deepEqual(c.frames('event'), [], 'nothing is left of either');
+  }
+});
+
+test('a stopped client repeats no event later', () => {
+  const c = new Client();
+  c.connected();
+  const ticket = c.event('e1');
+  c.frames();
+  c.step('stop').step('start');
+  c.welcome(c.dial());
+  assert.deepEqual([c.answers.get(ticket).code, c.frames('event')], ['closed', []]);
+});
+
+test('a result that no caller waits for any more is not told as settled', () => {
+  const c = new Client();
+  const conn = c.connected();
+  c.step('abandon', c.event('e1'));
+  const told = c.core.step(
+    ['frame', conn, { type: 'message', stream: 'user:alice', ...at(1, 1), id: 'r', kind: 'result', data: { event_id: 'e1' } }],
+    c.now,
+  );
+  const [, , , , , settled] = told.find(([name, , what]) => name === 'tell' && what === 'result');
+  assert.equal(settled, undefined);
+});
+
 test('a stored event is not repeated, and its missing result is told as such', () => {
   const c = new Client();
   const conn = c.connected();
