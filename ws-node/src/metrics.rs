@@ -127,7 +127,8 @@ impl Metrics {
                 "roost_messages_total",
                 "Messages by what was done with them: sent, refused, appended, duplicate, conflict, delivered, \
                  replayed, found_by_tail (a publication whose live copy was lost), status_event, undelivered (not \
-                 acknowledged in time), receipt (confirmed by its receiver's home)",
+                 acknowledged in time), receipt (confirmed by its receiver's home), ack_not_kept (acknowledgements \
+                 that no home could hear, and for which there was no room)",
                 "kind",
             )?,
             vnodes: counters(
@@ -250,6 +251,7 @@ impl Metrics {
                     ("status_event", last.status_events, now.status_events),
                     ("undelivered", last.undelivered, now.undelivered),
                     ("receipt", last.receipts, now.receipts),
+                    ("ack_not_kept", last.acks_not_kept, now.acks_not_kept),
                 ],
             ),
             (

@@ -78,6 +78,9 @@ pub struct Said {
     pub acked: Option<Cursor>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub read: Option<Cursor>,
+    /// Said while invisible: nobody gets a receipt of it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub quiet: bool,
 }
 
 /// Changes of who is in a room at the sending node. A node says of each of its users once that it is there, however
@@ -101,6 +104,9 @@ pub struct Went {
     /// Said so; others may only be on their way to another connection.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub left: bool,
+    /// Is here and hides: what any node said of the user before is over. One of an earlier version reads over it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub hides: bool,
 }
 
 /// A message for a stream.

@@ -1,9 +1,11 @@
 //! What nobody acknowledges: decision 13.
 
 use roost_backend::store::{Op, Write};
+use roost_proto::records::Record;
 use roost_ws_node::core::Rule;
+use roost_ws_node::core::events::Event;
 
-use super::rig::{LEASE_TTL_MS, Reach, Rig};
+use super::rig::{LEASE_TTL_MS, Reach, Rig, Road};
 
 /// As by default.
 const AFTER_MS: u64 = 30_000;
@@ -258,4 +260,120 @@ fn an_acknowledgement_of_a_generation_that_is_over_settles_nothing_in_the_next()
     assert_eq!(reported(&rig), ["m4"]);
     let user = roost_proto::UserId::new(&bob).unwrap();
     assert_eq!(rig.data[1].acked_by_any(&user), None, "nor does the device's cursor say so");
+}
+
+/// What a client says of an outage of the store that began when it had `m1`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Says {
+    Acked,
+    Read,
+    /// Nothing; it comes back afterwards and shows where it is.
+    Shows,
+}
+
+/// The store restarts with its data, longer than a lease after it was last heard: streams begin anew, and what was due
+/// and wanted then is so still.
+#[test]
+fn what_was_due_before_the_store_restarted_is_settled_by_what_was_said_meanwhile() {
+    for says in [Says::Acked, Says::Read, Says::Shows] {
+        let mut rig = Rig::new(&[0, 1], None);
+        let (alice, bob) = (rig.user(0, 0), rig.user(1, 0));
+        let sender = rig.connect(0, &alice);
+        let session = rig.connect_at(1, &bob, Some("phone"), None);
+        rig.say_with_receipt(sender, &bob, "m1");
+        rig.run(500);
+        rig.no_store = [0, 1].into();
+        rig.run(LEASE_TTL_MS + 2000);
+        let cursor = rig.cursor(session);
+        match says {
+            Says::Acked => rig.ack(session, cursor),
+            Says::Read => rig.read(session, cursor),
+            Says::Shows => {}
+        }
+        rig.run(100);
+        rig.hang_up(session);
+        rig.another_data_set();
+        rig.no_store.clear();
+        rig.run(3 * LEASE_TTL_MS);
+        assert!(rig.data[1].head().unwrap().2 > cursor.generation, "streams began anew");
+        if says == Says::Shows {
+            let session = rig.connect_at(1, &bob, Some("phone"), Some(cursor));
+            assert!(!rig.welcome(session).recovered);
+        }
+        rig.run(AFTER_MS + GRACE_MS + 5000);
+        assert_eq!(reported(&rig), [""; 0], "{says:?}");
+        let told = |what| rig.logged(&alice).iter().any(|id| id.starts_with(what));
+        assert_eq!((told("delivered-"), told("read-")), (true, says == Says::Read), "{says:?}");
+        let user = roost_proto::UserId::new(&bob).unwrap();
+        assert_eq!(rig.data[1].acked_by_any(&user), None, "it is no place of a device");
+        let later = rig.connect(1, &bob);
+        assert_eq!(rig.welcome(later).read, None, "nor one that was read up to");
+    }
+}
+
+/// P8: a node that stops waits for the next home to hear what it keeps.
+#[test]
+fn a_node_that_stops_says_first_what_was_acknowledged() {
+    let mut rig = Rig::new(&[0, 1], None);
+    let bob = rig.user(1, 0);
+    let sender = rig.connect(0, &rig.user(0, 0));
+    let session = rig.connect_at(1, &bob, Some("phone"), None);
+    rig.say(sender, &bob, "m1");
+    rig.run(500);
+    rig.no_store.insert(1);
+    rig.run(LEASE_TTL_MS + 1000);
+    rig.ack(session, rig.cursor(session));
+    rig.hang_up(session);
+    rig.give(1, Event::Drain);
+    // It does not hear of its successor before the store answers.
+    rig.road = Box::new(|from, _| if from == 0 { Road::Lost } else { Road::Goes });
+    rig.assign(1, 0);
+    rig.run(LEASE_TTL_MS);
+    assert_eq!(rig.data[1].head().unwrap().1.node().as_str(), "n0");
+    rig.road = Box::new(|_, _| Road::Goes);
+    rig.no_store.clear();
+    let until = rig.now + LEASE_TTL_MS;
+    let goes_on = |rig: &Rig| !rig.nodes[1].is_empty_handed() || rig.nodes[1].has_unconfirmed();
+    while goes_on(&rig) && rig.now < until {
+        rig.run(50);
+    }
+    assert!(rig.now < until, "and not for longer");
+    rig.freeze(1);
+    rig.run(AFTER_MS + GRACE_MS + 5000);
+    assert_eq!(reported(&rig), [""; 0]);
+}
+
+/// The node that keeps it cannot read the table for longer than the grace, and the home that it knows of ends meanwhile,
+/// before it has written that.
+#[test]
+fn what_is_kept_is_not_forgotten_while_the_table_is_old() {
+    let mut rig = Rig::new(&[0, 1, 2, 0], None);
+    let bob = rig.user(1, 0);
+    let sender = rig.connect(0, &rig.user(0, 0));
+    let session = rig.connect_at(1, &bob, Some("phone"), None);
+    rig.say(sender, &bob, "m1");
+    rig.run(500);
+    rig.no_store.insert(1);
+    rig.run(LEASE_TTL_MS + 500);
+    rig.ack(session, rig.cursor(session));
+    rig.hang_up(session);
+    rig.road = Box::new(|from, record| match record {
+        Record::Item(_) if from == 1 => Road::Lost,
+        _ => Road::Goes,
+    });
+    rig.assign(1, 0);
+    rig.no_store.clear();
+    rig.run(3000);
+    assert_eq!(rig.data[1].head().unwrap().1.node().as_str(), "n0");
+    rig.no_store.insert(1);
+    rig.run(GRACE_MS / 2);
+    rig.freeze(0);
+    rig.revoke(0);
+    rig.assign(1, 2);
+    rig.run(GRACE_MS / 2 + 2000);
+    rig.road = Box::new(|_, _| Road::Goes);
+    rig.no_store.clear();
+    rig.run(AFTER_MS + GRACE_MS + 5000);
+    assert_eq!(rig.data[1].head().unwrap().1.node().as_str(), "n2");
+    assert_eq!(reported(&rig), [""; 0]);
 }

@@ -3,7 +3,7 @@
 use roost_proto::frames::{Change, ChosenStatus, InfoOf};
 use roost_proto::ids::RoomId;
 
-use super::rig::Rig;
+use super::rig::{LEASE_TTL_MS, Rig};
 
 const LINGER_MS: u64 = 10_000;
 
@@ -104,4 +104,27 @@ fn who_connects_into_a_room_is_shown_when_its_choice_is_known() {
     rig.connect_in(2, &bob, &[&room]);
     rig.run(500);
     assert_eq!(told(&rig, a, &bob), [Change::Join]);
+}
+
+/// Bob's home dies while he is shown, and nobody has said so yet; he comes back elsewhere and hides.
+#[test]
+fn who_hides_is_hidden_from_where_its_last_home_was_too() {
+    let (mut rig, a, bob, room) = rig();
+    let b = rig.connect(2, &bob);
+    rig.join_as(b, &room, "j1", true, None);
+    rig.run(500);
+    assert_eq!(told(&rig, a, &bob), [Change::Join]);
+    rig.freeze(2);
+    rig.assign(2, 0);
+    rig.run(LEASE_TTL_MS + 2000);
+    let b = rig.connect_in(0, &bob, &[&room]);
+    rig.run(500);
+    assert!(rig.is_welcome(b));
+    assert_eq!(told(&rig, a, &bob), [Change::Join]);
+    rig.choose(b, ChosenStatus::Invisible, "s1");
+    rig.run(500);
+    assert!(!lists(&mut rig, a, &room, "m1", &bob));
+    assert_eq!(told(&rig, a, &bob), [Change::Join, Change::Leave]);
+    rig.run(60_000);
+    assert_eq!(told(&rig, a, &bob).len(), 2);
 }

@@ -12,12 +12,6 @@ use super::rig::{LEASE_TTL_MS, Reach, Rig, Road};
 
 const BEAT_MS: u64 = LEASE_TTL_MS / BEATS_PER_LEASE;
 
-/// The store comes up as another data set; the first connection says so.
-fn another_data_set(rig: &mut Rig) {
-    let settling = rig.store_now() + LEASE_TTL_MS;
-    rig.control.new_data_set(rig.data.len() as u32, DataSet("d1".into()), settling);
-}
-
 /// Rule 19: node 1 has the vnode of `bob`; the store goes back to when node 0 had it. Node 0 hears of that first,
 /// while node 1, within its lease, confirms what the log has only now.
 ///
@@ -42,7 +36,7 @@ fn the_store_goes_back_to_an_earlier_owner(off: Option<Rule>) -> (Vec<&'static s
         "node 1 neither renews nor reads the table in what follows"
     );
     (rig.control, rig.data) = snapshot;
-    another_data_set(&mut rig);
+    rig.another_data_set();
     rig.look(0);
     rig.run(50);
     let mut reader = rig.connect_at(0, &bob, Some("phone"), shown);
@@ -79,7 +73,7 @@ fn a_restart_of_the_store_without_loss_resets_nobody() {
     rig.run(100);
     let generation = rig.data[1].head().unwrap().2;
     rig.control.expire_all_rows();
-    another_data_set(&mut rig);
+    rig.another_data_set();
     rig.run(3000);
     rig.say(sender, &bob, "m2");
     rig.run(1000);
@@ -104,7 +98,7 @@ fn a_restart_without_loss_resets_nobody_whose_write_has_no_answer() {
         rig.late_writes.clear();
         rig.writes = Box::new(|_| Reach::Answered);
         rig.control.expire_all_rows();
-        another_data_set(&mut rig);
+        rig.another_data_set();
         rig.look(1);
         rig.run(3000);
         assert_eq!(rig.told(sender, "m2"), ["ok"]);
@@ -358,7 +352,7 @@ fn a_node_that_slept_finds_other_data(slept_ms: u64) -> (u64, bool) {
     rig.run(100);
     assert!(rig.nodes[0].has_unconfirmed());
     let old = rig.nodes[0].sid().born();
-    another_data_set(&mut rig);
+    rig.another_data_set();
     let (table, now) = (rig.control.table(rig.store_now()), rig.clock());
     let woken = Now { wall: now.wall + slept_ms, ..now };
     let actions = rig.nodes[0].step(Event::View(Box::new(table)), woken);

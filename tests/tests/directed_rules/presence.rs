@@ -4,9 +4,10 @@ use roost_backend::store::model::VnodeData;
 use roost_backend::store::{DataSet, Op};
 use roost_proto::events::{Status, StatusCause};
 use roost_proto::frames::ChosenStatus;
+use roost_proto::records::Record;
 use roost_ws_node::core::Rule;
 
-use super::rig::{LEASE_TTL_MS, Reach, Rig};
+use super::rig::{LEASE_TTL_MS, Reach, Rig, Road};
 
 /// As by default.
 const LINGER_MS: u64 = 10_000;
@@ -61,6 +62,55 @@ fn an_outage_that_loses_everything(off: Option<Rule>) -> Vec<(Status, StatusCaus
 fn an_earlier_home_tells_the_next_one_whom_the_store_lost() {
     assert_eq!(an_outage_that_loses_everything(None), [CAME, LOST]);
     assert_eq!(an_outage_that_loses_everything(Some(Rule::UsersRemembered)), [CAME]);
+}
+
+/// The same, and the home that was told dies, its data are lost once more, and what it confirmed arrives then: the one
+/// after it is told all the same.
+#[test]
+fn a_late_confirmation_of_an_earlier_home_is_not_that_of_the_next() {
+    let mut rig = Rig::new(&[0, 1, 2, 2], None);
+    let bob = rig.user(1, 0);
+    let session = rig.connect(1, &bob);
+    rig.run(100);
+    let outage = |rig: &mut Rig, homes: [usize; 4]| {
+        rig.no_store.extend([0, 1, 2]);
+        rig.run(LEASE_TTL_MS + 1000);
+        rig.wipe();
+        homes.into_iter().enumerate().for_each(|(v, home)| rig.assign(v, home));
+        rig.no_store.clear();
+    };
+    rig.road = Box::new(|_, record| match record {
+        Record::Recalled(_) => Road::Held,
+        _ => Road::Goes,
+    });
+    rig.hang_up(session);
+    outage(&mut rig, [0, 0, 2, 2]);
+    let until = rig.now + GRACE_MS;
+    while rig.on_road.is_empty() && rig.now < until {
+        rig.run(50);
+    }
+    assert!(!rig.on_road.is_empty());
+    rig.freeze(0);
+    let before = rig.sent.len();
+    let held = std::mem::take(&mut rig.on_road);
+    rig.road = Box::new(|_, record| match record {
+        Record::Recall(_) | Record::Recalled(_) => Road::Lost,
+        _ => Road::Goes,
+    });
+    outage(&mut rig, [1, 2, 2, 2]);
+    let told = |rig: &Rig| {
+        rig.sent[before..].iter().any(|(_, from, _, r)| *from == 1 && matches!(r, Record::Recall(_)))
+    };
+    let until = rig.now + GRACE_MS;
+    while !told(&rig) && rig.now < until {
+        rig.run(50);
+    }
+    assert!(told(&rig), "the home that is to know is another one");
+    rig.on_road = held;
+    rig.clear_road();
+    rig.run(LINGER_MS + 2 * GRACE_MS);
+    assert_eq!(rig.data[1].head().unwrap().1.node().as_str(), "n2");
+    assert_eq!(rig.published(&bob), [CAME, LOST]);
 }
 
 /// Decision 3: the roster is older than what was published, and the home that finds it so ends at once.

@@ -125,6 +125,36 @@ fn of_an_invisible_user_there_are_no_receipts_until_it_is_seen_again() {
     assert_eq!(receipts(&rig, &alice), ["delivered m1 m3 m4"]);
 }
 
+/// The store stands still for longer than the lease; so long after that bob, who is invisible, acknowledges and reads, and
+/// leaves. The next home, here or elsewhere, does not know him.
+#[test]
+fn what_an_invisible_user_said_without_a_home_yields_no_receipt_either() {
+    for (after_ms, next) in [(100, 1), (LEASE_TTL_MS + 2000, 1), (100, 0), (LEASE_TTL_MS / 2, 0)] {
+        let (mut rig, alice, bob, sender, reader) = three_messages(None);
+        rig.choose(reader, ChosenStatus::Invisible, "s1");
+        rig.run(500);
+        rig.no_store.insert(1);
+        rig.run(after_ms);
+        rig.read(reader, rig.cursor(reader));
+        rig.run(100);
+        rig.hang_up(reader);
+        rig.assign(1, next);
+        rig.run(2 * LEASE_TTL_MS);
+        rig.no_store.clear();
+        rig.run(4 * LEASE_TTL_MS);
+        assert_eq!(rig.data[1].head().unwrap().1.node().as_str(), format!("n{next}"));
+        assert_eq!(receipts(&rig, &alice), [""; 0], "{after_ms} {next}");
+        assert!(rig.data[1].all_due().is_empty(), "{after_ms} {next}: it is acknowledged");
+        let reader = rig.connect_at(next, &bob, Some("phone"), None);
+        rig.choose(reader, ChosenStatus::Online, "s2");
+        rig.say_with_receipt(sender, &bob, "m4");
+        rig.run(500);
+        rig.ack(reader, rig.cursor(reader));
+        rig.run(1000);
+        assert_eq!(receipts(&rig, &alice), ["delivered m1 m3 m4"], "{after_ms} {next}");
+    }
+}
+
 #[test]
 fn what_one_device_read_the_others_are_told_and_who_comes_later_too() {
     let (mut rig, _, bob, _, phone) = three_messages(None);

@@ -212,7 +212,8 @@ impl Rig {
         loop {
             let tick = (self.now / self.tick_ms + 1) * self.tick_ms;
             let due = self.pending.first_key_value().map_or(u64::MAX, |((at, _), _)| *at);
-            if due <= end && due <= tick {
+            // What is due at a tick comes after it: no tick is left out.
+            if due <= end && due < tick {
                 self.now = due.max(self.now);
                 let (_, (node, event)) = self.pending.pop_first().unwrap();
                 self.give(node, event);
@@ -400,12 +401,22 @@ impl Rig {
         (self.sessions[&session], SessionKey(session), command)
     }
 
+    /// The store comes up with what it had, as another data set; the first connection says so.
+    pub fn another_data_set(&mut self) {
+        let settling = self.store_now() + LEASE_TTL_MS;
+        self.control.new_data_set(self.data.len() as u32, self.another_name(), settling);
+    }
+
+    fn another_name(&self) -> DataSet {
+        DataSet(format!("{}'", self.control.data_set.0))
+    }
+
     /// The store comes up empty, under another name.
     pub fn wipe(&mut self) {
-        let vnodes = self.data.len() as u32;
+        let (vnodes, name) = (self.data.len() as u32, self.another_name());
         self.data = vec![VnodeData::default(); self.data.len()];
         self.control = Control::default();
-        let data_set = self.control.open_ring(vnodes, DataSet("d1".into())).unwrap();
+        let data_set = self.control.open_ring(vnodes, name).unwrap();
         self.control.lead(&Lead { data_set, token: LEADER.into(), frozen: None });
     }
 

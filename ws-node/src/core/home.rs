@@ -230,10 +230,9 @@ pub struct Home {
     queued_bytes: usize,
     /// When it was claimed, on the monotonic clock.
     claimed_at: u64,
-    /// Without a device it settles what is due, and moves no cursor.
     pub acks: BTreeMap<Who, Cursor>,
     /// How far users have read.
-    reads: BTreeMap<UserId, Cursor>,
+    reads: BTreeMap<Who, Cursor>,
     /// What was taken of both into writes, until all that follows from it is in the store.
     said: BTreeMap<Who, Said>,
     /// When acks and the like are written even if nothing else is.
@@ -408,15 +407,15 @@ impl Home {
     }
 
     /// Keeps an ack for the next write.
-    pub fn ack(&mut self, user: UserId, device: Option<DeviceId>, cursor: Cursor, now: Now) {
-        let acked = self.acks.entry((user, device)).or_default();
+    pub fn ack(&mut self, who: Who, cursor: Cursor, now: Now) {
+        let acked = self.acks.entry(who).or_default();
         *acked = (*acked).max(cursor);
         self.write_soon(now);
     }
 
     /// The same of how far a user has read.
-    pub fn read(&mut self, user: UserId, cursor: Cursor, now: Now) {
-        let read = self.reads.entry(user).or_default();
+    pub fn read(&mut self, who: Who, cursor: Cursor, now: Now) {
+        let read = self.reads.entry(who).or_default();
         *read = (*read).max(cursor);
         self.write_soon(now);
     }
@@ -536,14 +535,18 @@ impl Home {
         self.write_at = None;
         let mut ops = Vec::new();
         self.note_said();
-        for ((user, device), cursor) in std::mem::take(&mut self.acks) {
-            self.due.settle(&user, cursor);
-            self.cover(&user, cursor, Became::Delivered);
+        for (who, cursor) in std::mem::take(&mut self.acks) {
+            self.due.settle(&who.user, cursor);
+            self.cover(&who, cursor, Became::Delivered);
+            let Who { user, device, .. } = who;
             ops.extend(device.map(|device| Op::Ack { user, device, cursor }));
         }
-        for (user, cursor) in std::mem::take(&mut self.reads) {
-            self.cover(&user, cursor, Became::Read);
-            ops.push(Op::Read { user, cursor });
+        for (who, cursor) in std::mem::take(&mut self.reads) {
+            self.cover(&who, cursor, Became::Read);
+            // Of an earlier generation it marks no place that a client could know.
+            if cursor.generation == self.generation {
+                ops.push(Op::Read { user: who.user, cursor });
+            }
         }
         let places = self.due.take_settled();
         if !places.is_empty() {
@@ -557,14 +560,18 @@ impl Home {
     }
 
     fn note_said(&mut self) {
-        for (who, cursor) in &self.acks {
-            let said = Said { acked: Some(*cursor), read: None };
-            self.said.entry(who.clone()).or_default().add(said);
+        let acked = |(who, cursor): (&Who, &Cursor)| (who.clone(), Said { acked: Some(*cursor), read: None });
+        let read = |(who, cursor): (&Who, &Cursor)| (who.clone(), Said { acked: None, read: Some(*cursor) });
+        let all: Vec<_> = self.acks.iter().map(acked).chain(self.reads.iter().map(read)).collect();
+        for (mut who, said) in all {
+            who.quiet = self.is_quiet(&who);
+            self.said.entry(who).or_default().add(said);
         }
-        for (user, cursor) in &self.reads {
-            let said = Said { acked: None, read: Some(*cursor) };
-            self.said.entry((user.clone(), None)).or_default().add(said);
-        }
+    }
+
+    /// A receipt tells that somebody is there: of who is invisible there are none, until the first ack after that.
+    fn is_quiet(&self, who: &Who) -> bool {
+        who.quiet || self.members.get(&who.user).is_some_and(|m| m.chosen == ChosenStatus::Invisible)
     }
 
     /// A write took effect.
@@ -580,11 +587,9 @@ impl Home {
         std::mem::take(&mut self.said)
     }
 
-    /// A receipt tells that somebody is there: of who is invisible there are none, until the first ack after that.
-    fn cover(&mut self, user: &UserId, cursor: Cursor, became: Became) {
-        let invisible = |member: &Member| member.chosen == ChosenStatus::Invisible;
-        if !self.receipts.is_full() && !self.members.get(user).is_some_and(invisible) {
-            self.receipts.cover(user, cursor, became);
+    fn cover(&mut self, who: &Who, cursor: Cursor, became: Became) {
+        if !self.receipts.is_full() && !self.is_quiet(who) {
+            self.receipts.cover(&who.user, cursor, became);
         }
     }
 

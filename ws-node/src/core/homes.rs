@@ -22,6 +22,7 @@ use super::channel::{ItemKey, Waiter};
 use super::config::Rule;
 use super::events::{Maybe, Now, Observation};
 use super::home::{Call, Held, Home, Phase, Work};
+use super::kept::Who;
 use super::receipts::BY;
 use super::rooms::placing::ROOMS;
 use super::sending::{MESSAGE, RETRY_AFTER_MS};
@@ -109,9 +110,9 @@ impl NodeCore {
                 }
                 Some(Ok(ItemBody::Said(said))) => {
                     sender.take(item.n, Some(ItemResult::Noted));
-                    for Said { user, device, acked, read } in said {
+                    for Said { user, device, acked, read, quiet } in said {
                         let said = super::session::Said { acked, read };
-                        self.hear_said(vnode, (user, device), said, now);
+                        self.hear_said(vnode, Who { user, device, quiet }, said, now);
                     }
                 }
                 Some(Ok(ItemBody::Members { stream })) => {

@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 
-use roost_proto::ids::{Cursor, DeviceId, Epoch, MessageId, StreamId, UserId, VnodeId};
+use roost_proto::ids::{DeviceId, Epoch, MessageId, StreamId, UserId, VnodeId};
 use roost_proto::records::{ItemBody, ItemResult, Said as SaidOf};
 
 use super::NodeCore;
@@ -14,10 +14,28 @@ use super::events::{Now, SessionKey};
 use super::home::Phase;
 use super::session::Said;
 
-/// Who said something: without a device it settles what is due, and moves no cursor.
-pub type Who = (UserId, Option<DeviceId>);
+/// Who said something.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Who {
+    pub user: UserId,
+    /// Without one it settles what is due, and moves no cursor.
+    pub device: Option<DeviceId>,
+    /// Invisible then: nobody gets a receipt of it.
+    pub quiet: bool,
+}
 
-/// Entries of a node, and their bytes: what 20,000 sessions said. Beyond it what comes is not kept.
+impl Who {
+    pub fn on_no_device(self) -> Self {
+        Self { device: None, ..self }
+    }
+
+    fn bytes(&self) -> usize {
+        ENTRY_BYTES + self.user.as_str().len() + self.device.as_ref().map_or(0, |d| d.as_str().len())
+    }
+}
+
+/// Entries of a node, and their bytes: what 20,000 sessions said, for each has one. Beyond it what comes is not kept,
+/// and counted.
 const KEPT_MAX: usize = 20_000;
 const KEPT_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// Of an entry, beside its names.
@@ -69,34 +87,57 @@ pub struct Kept {
     told: u64,
 }
 
-fn bytes(who: &Who) -> usize {
-    ENTRY_BYTES + who.0.as_str().len() + who.1.as_ref().map_or(0, |device| device.as_str().len())
+impl Entry {
+    fn is_heard(&self) -> bool {
+        self.said == self.heard
+    }
+}
+
+impl OfVnode {
+    fn is_heard(&self) -> bool {
+        self.entries.values().all(Entry::is_heard)
+    }
 }
 
 impl Kept {
-    fn keep(&mut self, vnode: VnodeId, who: Who, said: Said) {
+    /// False if there is no room.
+    fn keep(&mut self, vnode: VnodeId, who: Who, said: Said) -> bool {
         let there = self.vnodes.get(&vnode).is_some_and(|of| of.entries.contains_key(&who));
         if !there {
-            let size = bytes(&who);
+            let size = who.bytes();
             if self.entries >= KEPT_MAX || self.bytes + size > KEPT_BYTES_MAX {
-                return;
+                return false;
             }
             (self.entries, self.bytes) = (self.entries + 1, self.bytes + size);
         }
         let of = self.vnodes.entry(vnode).or_default();
         of.entries.entry(who).or_default().said.add(said);
         of.until = None;
+        true
+    }
+
+    /// A home elsewhere may still hear some of it from here.
+    pub(super) fn has_unheard(&self) -> bool {
+        !self.vnodes.values().all(OfVnode::is_heard)
     }
 
     fn take(&mut self, vnode: VnodeId) -> Vec<(Who, Said)> {
         let entries = self.vnodes.remove(&vnode).map(|of| of.entries).unwrap_or_default();
         self.entries -= entries.len();
-        self.bytes -= entries.keys().map(bytes).sum::<usize>();
+        self.bytes -= entries.keys().map(Who::bytes).sum::<usize>();
         entries.into_iter().map(|(who, entry)| (who, entry.said)).collect()
     }
 
-    /// A home elsewhere is ready, or none is; whether one had the grace.
-    fn is_over(&mut self, vnode: VnodeId, ready: Option<Epoch>, grace_ms: u64, now: Now) -> bool {
+    /// A home elsewhere is ready, or none is as far as the present table says; whether one that heard all had the
+    /// grace.
+    fn is_over(
+        &mut self,
+        vnode: VnodeId,
+        ready: Option<Epoch>,
+        fresh: bool,
+        grace_ms: u64,
+        now: Now,
+    ) -> bool {
         let Some(of) = self.vnodes.get_mut(&vnode) else { return false };
         let Some(epoch) = ready else {
             of.until = None;
@@ -106,13 +147,17 @@ impl Kept {
             (of.under_way, of.until) = (None, None);
             of.entries.values_mut().for_each(|entry| entry.heard = Said::default());
         }
+        if !fresh || !of.is_heard() {
+            of.until = None;
+            return false;
+        }
         now.mono >= *of.until.get_or_insert(now.mono + grace_ms)
     }
 
     /// What the home elsewhere is to be told next.
     fn tell(&mut self, vnode: VnodeId) -> Option<(MessageId, Vec<(Who, Said)>)> {
         let of = self.vnodes.get_mut(&vnode).filter(|of| of.under_way.is_none())?;
-        let news = of.entries.iter().filter(|(_, entry)| entry.said != entry.heard);
+        let news = of.entries.iter().filter(|(_, entry)| !entry.is_heard());
         let some: Vec<_> = news.take(SAID_PER_RECORD).map(|(who, e)| (who.clone(), e.said)).collect();
         if some.is_empty() {
             return None;
@@ -139,7 +184,9 @@ impl NodeCore {
     /// Nobody hears it now.
     pub(super) fn keep_said(&mut self, vnode: VnodeId, said: impl IntoIterator<Item = (Who, Said)>) {
         if self.cfg.on(Rule::AcksKept) {
-            said.into_iter().for_each(|(who, said)| self.kept.keep(vnode, who, said));
+            let lost =
+                said.into_iter().filter(|(who, said)| !self.kept.keep(vnode, who.clone(), *said)).count();
+            self.counters.acks_not_kept += lost as u64;
         }
     }
 
@@ -166,7 +213,9 @@ impl NodeCore {
         let elsewhere =
             |row: &roost_backend::store::Row| row.ready && row.sid != self.sid && !self.view.ended(&row.sid);
         let ready = self.view.rows.get(&vnode).filter(|row| elsewhere(row)).map(|row| row.epoch);
-        if self.kept.is_over(vnode, ready, self.cfg.grace_ms, now) {
+        // While the table cannot be read the home it names may be over, and the next one not heard of.
+        let fresh = now.mono <= self.view_at + self.cfg.lease_ttl_ms;
+        if self.kept.is_over(vnode, ready, fresh, self.cfg.grace_ms, now) {
             drop(self.kept.take(vnode));
         } else if ready.is_some()
             && self.has_own_place(vnode)
@@ -177,9 +226,15 @@ impl NodeCore {
     }
 
     fn tell_said(&mut self, vnode: VnodeId, id: MessageId, said: Vec<(Who, Said)>, now: Now) {
-        let Some(((first, _), _)) = said.first() else { return };
-        let key: ItemKey = (StreamId::inbox(first), FROM.to_owned(), id);
-        let of = |((user, device), Said { acked, read }): (Who, Said)| SaidOf { user, device, acked, read };
+        let Some((first, _)) = said.first() else { return };
+        let key: ItemKey = (StreamId::inbox(&first.user), FROM.to_owned(), id);
+        let of = |(Who { user, device, quiet }, Said { acked, read }): (Who, Said)| SaidOf {
+            user,
+            device,
+            acked,
+            read,
+            quiet,
+        };
         let body = ItemBody::Said(said.into_iter().map(of).collect());
         let body = serde_json::value::to_raw_value(&body).expect("bodies always encode");
         let waiter = self.waiter(SessionKey::saying_to(vnode), now);
@@ -192,29 +247,33 @@ impl NodeCore {
         self.kept.told(vnode, id, matches!(result, Some(ItemResult::Noted | ItemResult::Bad)));
     }
 
-    /// A home hears what was kept for it. Of an earlier generation it means nothing any more.
-    pub(super) fn hear_said(&mut self, vnode: VnodeId, (user, device): Who, said: Said, now: Now) {
+    /// A home hears what was kept for it. Of an earlier generation it is about what was due and wanted then, which a
+    /// home that finds the data inherits; but it is nobody's place in the present one.
+    pub(super) fn hear_said(&mut self, vnode: VnodeId, who: Who, said: Said, now: Now) {
         let Some(home) = self.homes.get_mut(&vnode) else { return };
         let generation = home.generation;
-        let present = |cursor: &Cursor| cursor.generation == generation;
-        if let Some(cursor) = said.acked.filter(present) {
-            home.ack(user.clone(), device, cursor, now);
+        if let Some(cursor) = said.acked.filter(|cursor| cursor.generation <= generation) {
+            let present = cursor.generation == generation;
+            home.ack(if present { who.clone() } else { who.clone().on_no_device() }, cursor, now);
         }
-        let Some(cursor) = said.read.filter(present) else { return };
-        home.read(user.clone(), cursor, now);
-        self.show_read_to(vnode, &StreamId::inbox(&user), cursor);
+        let Some(cursor) = said.read.filter(|cursor| cursor.generation <= generation) else { return };
+        let stream = StreamId::inbox(&who.user);
+        home.read(who, cursor, now);
+        if cursor.generation == generation {
+            self.show_read_to(vnode, &stream, cursor);
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use roost_proto::ids::Offset;
+    use roost_proto::ids::{Cursor, Offset};
 
     const V: VnodeId = VnodeId(3);
 
     fn who(name: &str) -> Who {
-        (UserId::new(name).unwrap(), None)
+        Who { user: UserId::new(name).unwrap(), device: None, quiet: false }
     }
 
     fn acked(offset: u64) -> Said {
@@ -225,7 +284,7 @@ mod tests {
     fn what_is_kept_is_bounded_and_counted() {
         let mut kept = Kept::default();
         for n in 0..KEPT_MAX + 10 {
-            kept.keep(V, who(&format!("u{n}")), acked(1));
+            assert_eq!(kept.keep(V, who(&format!("u{n}")), acked(1)), n < KEPT_MAX);
             kept.keep(V, who(&format!("u{n}")), acked(2));
         }
         assert_eq!(kept.entries, KEPT_MAX);
@@ -233,8 +292,9 @@ mod tests {
         assert_eq!(kept.vnodes[&V].entries[&who("u1")].said, acked(3), "what is there already can grow");
         assert_eq!(kept.take(V).len(), KEPT_MAX);
         assert_eq!((kept.entries, kept.bytes), (0, 0));
-        let long = |n: usize| (UserId::new(format!("{n:0>128}")).unwrap(), None);
-        (0..KEPT_MAX).for_each(|n| kept.keep(V, long(n), acked(1)));
+        let there_is_room =
+            (0..KEPT_MAX).filter(|n| kept.keep(V, who(&format!("{n:0>128}")), acked(1))).count();
+        assert_eq!(there_is_room, kept.entries);
         assert!(kept.bytes <= KEPT_BYTES_MAX && kept.entries < KEPT_MAX);
     }
 
@@ -243,7 +303,8 @@ mod tests {
         let (mut kept, now) = (Kept::default(), Now::default());
         kept.keep(V, who("bob"), acked(1));
         kept.keep(V, who("eve"), acked(1));
-        assert!(!kept.is_over(V, Some(Epoch(8)), 100, now));
+        assert!(!kept.is_over(V, Some(Epoch(8)), true, 100, now));
+        assert!(kept.has_unheard());
         let (id, said) = kept.tell(V).unwrap();
         assert_eq!(said.len(), 2);
         assert!(kept.tell(V).is_none(), "one record at a time");
@@ -256,12 +317,21 @@ mod tests {
         kept.told(V, &id, false);
         let (id, _) = kept.tell(V).unwrap();
         kept.told(V, &id, true);
-        assert!(kept.tell(V).is_none());
-        let later = Now { mono: 99, ..now };
-        assert!(!kept.is_over(V, Some(Epoch(9)), 100, later), "it may have ended before it had written that");
-        assert_eq!(kept.tell(V).map(|(_, said)| said.len()), Some(2));
-        assert!(!kept.is_over(V, None, 100, later));
-        assert!(!kept.is_over(V, Some(Epoch(9)), 100, Now { mono: 150, ..now }));
-        assert!(kept.is_over(V, Some(Epoch(9)), 100, Now { mono: 250, ..now }), "ready for the grace");
+        assert!(kept.tell(V).is_none() && !kept.has_unheard());
+        let at = |mono| Now { mono, ..now };
+        let is_over = |kept: &mut Kept, epoch: Option<u64>, fresh, mono| {
+            kept.is_over(V, epoch.map(Epoch), fresh, 100, at(mono))
+        };
+        assert!(!is_over(&mut kept, Some(9), true, 99), "it may have ended before it had written that");
+        let (id, said) = kept.tell(V).unwrap();
+        assert_eq!(said.len(), 2);
+        assert!(!is_over(&mut kept, Some(9), true, 250), "ready for the grace, and it has not heard it");
+        kept.told(V, &id, true);
+        assert!(!is_over(&mut kept, Some(9), true, 300));
+        assert!(!is_over(&mut kept, Some(9), false, 450), "nobody knows whether it is still there");
+        assert!(!is_over(&mut kept, Some(9), true, 500));
+        assert!(!is_over(&mut kept, None, true, 550));
+        assert!(!is_over(&mut kept, Some(9), true, 650));
+        assert!(is_over(&mut kept, Some(9), true, 750), "ready for the grace");
     }
 }

@@ -129,6 +129,8 @@ pub struct Counters {
     pub undelivered: u64,
     /// Receipts that their senders' homes have confirmed.
     pub receipts: u64,
+    /// Acknowledgements that no home could hear, and for which there was no room.
+    pub acks_not_kept: u64,
     /// Events of clients that went out, and those that were without a result in time.
     pub events: u64,
     pub events_timed_out: u64,
@@ -489,8 +491,8 @@ impl NodeCore {
             && self.leftovers.is_empty()
     }
 
-    /// Whether any item still waits for its confirm.
+    /// Whether any item still waits for its confirm, or what was acknowledged for a home that hears it.
     pub fn has_unconfirmed(&self) -> bool {
-        self.channels.values().any(|c| !c.is_empty())
+        self.channels.values().any(|c| !c.is_empty()) || self.kept.has_unheard()
     }
 }

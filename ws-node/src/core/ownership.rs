@@ -326,8 +326,8 @@ impl NodeCore {
         self.note_left(vnode, &home);
         let waiting = home.drop_all();
         self.refuse_waiting(waiting);
-        self.remember(&mut home);
         self.keep_said(vnode, home.take_said());
+        self.remember(&mut home);
         let outbox = std::mem::take(&mut home.outbox);
         if !outbox.is_empty() {
             self.leftovers.insert((vnode, home.epoch), outbox);

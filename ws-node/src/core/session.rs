@@ -13,6 +13,7 @@ use roost_service::ratelimit::Bucket;
 use super::blocked::Blocked;
 use super::credit::Credit;
 use super::events::RoomCommand;
+use super::kept::Who;
 use super::reader::Reader;
 use super::reads::Wants;
 use super::rooms::{Arrival, Listener};
@@ -205,6 +206,11 @@ pub struct Session {
 }
 
 impl Session {
+    /// Who says what it says.
+    pub fn who(&self, quiet: bool) -> Who {
+        Who { user: self.user.clone(), device: self.device.clone(), quiet }
+    }
+
     pub fn is_opening(&self) -> bool {
         matches!(self.state, State::Opening { .. })
     }

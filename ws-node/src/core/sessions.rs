@@ -248,12 +248,15 @@ impl NodeCore {
         session.verdict = (verdict, opened.tail);
         session.inbox.tail = Cursor::new(generation, opened.tail);
         let read = opened.read;
-        // A shown cursor counts as an ack.
-        if let (Some(cursor), false) = (session.cursor, session.welcomed)
-            && verdict != Verdict::NotRecovered
-        {
-            session.said.acked = session.said.acked.max(Some(cursor));
-            home.ack(session.user.clone(), session.device.clone(), cursor, now);
+        // A shown cursor counts as an ack. One of an earlier generation is no place to go on from, but what was due by
+        // then its user has.
+        if let (Some(cursor), false) = (session.cursor, session.welcomed) {
+            if verdict != Verdict::NotRecovered {
+                session.said.acked = session.said.acked.max(Some(cursor));
+                home.ack(session.who(false), cursor, now);
+            } else if cursor.generation < generation {
+                home.ack(session.who(false).on_no_device(), cursor, now);
+            }
         }
         if !session.counted {
             session.counted = true;
@@ -414,17 +417,19 @@ impl NodeCore {
             return self.take_ack(key, cursor, read, now);
         }
         // It may leave before there is a home.
-        let (vnode, who) = (session.vnode, (session.user.clone(), session.device.clone()));
-        self.keep_said(vnode, [(who, said)]);
+        let vnode = session.vnode;
+        let quiet = self.shows(key) == Some(false);
+        let who = self.sessions.get(&key).map(|session| session.who(quiet));
+        self.keep_said(vnode, who.map(|who| (who, said)));
     }
 
     /// Its home hears it; without one it is said again when there is one.
     fn take_ack(&mut self, key: SessionKey, cursor: Cursor, read: bool, now: Now) {
         let Some(session) = self.sessions.get(&key) else { return };
         let Some(home) = self.homes.get_mut(&session.vnode) else { return };
-        home.ack(session.user.clone(), session.device.clone(), cursor, now);
+        home.ack(session.who(false), cursor, now);
         if read && session.read < Some(cursor) {
-            home.read(session.user.clone(), cursor, now);
+            home.read(session.who(false), cursor, now);
             self.tell_read(key, cursor);
         }
     }

@@ -176,6 +176,11 @@ impl World {
         }
         let Some(i) = client.outgoing.iter().position(|o| o.id == id) else { return };
         let to = client.outgoing[i].to;
+        // All was said again over the connection in use, and only that one answers it: what it refused it waits for,
+        // whatever an earlier one says.
+        if client.current.is_some_and(|c| c.key != connection) {
+            return;
+        }
         match (reply.ok, reply.error) {
             (Some(_), _) => {
                 client.outgoing.remove(i);
@@ -186,8 +191,7 @@ impl World {
                 self.send_waiting(user);
             }
             (None, Some(e)) if e.code.retryable() => {
-                // Only what the connection in use says of what was sent on it.
-                if client.current.is_none_or(|c| c.key != connection) {
+                if client.current.is_none() {
                     return;
                 }
                 client.outgoing[i].state = Said::Waiting;

@@ -101,7 +101,10 @@ impl Locals {
             let here = records.last_mut().expect("there is one");
             match self.users.get(&user).filter(|local| local.shown) {
                 Some(local) => here.came.push(InfoOf { user, info: local.info.clone() }),
-                None => here.went.push(Went { user, left }),
+                None => {
+                    let hides = self.users.contains_key(&user);
+                    here.went.push(Went { user, left, hides });
+                }
             }
         }
         self.told = true;
@@ -112,7 +115,7 @@ impl Locals {
 
 impl NodeCore {
     /// Whether the others may see the user of a session, as far as that is known: its home says so, here or the last.
-    pub(super) fn shows(&self, key: SessionKey) -> Option<bool> {
+    pub(in crate::core) fn shows(&self, key: SessionKey) -> Option<bool> {
         let session = self.sessions.get(&key)?;
         let member = self.homes.get(&session.vnode).and_then(|home| home.members.get(&session.user));
         member.map(|member| member.chosen != ChosenStatus::Invisible).or(session.shows)

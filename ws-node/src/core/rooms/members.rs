@@ -130,6 +130,10 @@ impl HomeRooms {
         }
         for went in here.went {
             let Some(member) = room.users.get_mut(&went.user) else { continue };
+            if went.hides {
+                // Also where its last home was, which may be dead and have its grace.
+                member.at.clear();
+            }
             member.at.remove(sid);
             if member.at.is_empty() {
                 member.due = if went.left { now.mono } else { now.mono + linger_ms };
