@@ -170,7 +170,8 @@ async fn set_presence(store: &TestStore, row: &NodeRow, user: &str, chosen: Chos
     let (vnode, user) = (vnode_of(user), UserId::new(user).unwrap());
     let table = store.table().await.unwrap();
     let (epoch, sid, data_set) = (table.rows[&vnode].epoch, row.sid.clone(), table.data_set);
-    let activate = Activate { data_set, vnode, epoch, sid: sid.clone(), prove: false, held: None };
+    let activate =
+        Activate { data_set, vnode, epoch, sid: sid.clone(), prove: false, held: None, left: None };
     let ActivateAnswer::Activated(activated) = store.activate(&activate).await.unwrap() else {
         panic!("refused")
     };
