@@ -112,6 +112,9 @@ fn one_seed() {
     assert!(wrong.is_empty(), "{wrong:#?}");
 }
 
+/// Some faults of a rule need two rare things at once; the first seed that finds one ends the search.
+const RARE: u64 = 4;
+
 /// Each rule that random schedules must find, switched off.
 #[test]
 fn switching_off_a_rule_is_noticed() {
@@ -136,7 +139,7 @@ fn switching_off_a_rule_is_noticed() {
         Rule::DueInherited,
         Rule::ComparePresence,
     ] {
-        let found = a_violation(seeds(), |seed| Setup { off: Some(rule), ..Setup::new(seed) });
+        let found = a_violation(RARE * seeds(), |seed| Setup { off: Some(rule), ..Setup::new(seed) });
         let (seed, wrong) = found.unwrap_or_else(|| panic!("nobody notices that {rule:?} is off"));
         println!("{rule:?}: seed {seed}: {}", wrong[0]);
     }
@@ -167,7 +170,7 @@ fn what_is_broken_around_the_cores_is_noticed() {
             _ => Setup { broken: Some(broken), ..Setup::story(seed, story) },
         };
         let (seed, wrong) =
-            a_violation(seeds(), setup).unwrap_or_else(|| panic!("nobody notices {broken:?}"));
+            a_violation(RARE * seeds(), setup).unwrap_or_else(|| panic!("nobody notices {broken:?}"));
         println!("{broken:?}: seed {seed}: {}", wrong[0]);
     }
 }
