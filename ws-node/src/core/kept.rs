@@ -1,6 +1,7 @@
 //! What was acknowledged while there was no home to hear it, or heard by one that ended before it had written it
 //! (docs/decisions/0013). It is said again when the vnode has a home, here or elsewhere, whether the session that said
-//! it is still there or not; and forgotten when a home has been ready for the grace, for then it reports what is due.
+//! it is still there or not; and forgotten when a home that heard it has been ready for the grace, for then it reports
+//! what is due.
 
 use std::collections::BTreeMap;
 
