@@ -1,9 +1,13 @@
 //! Refusals of one session that it has not repeated yet: what it sends later to the same stream waits for that, or
-//! the order would break (rule 1).
+//! the order would break (rule 1). Its events go to the home of its own inbox, and have an order of their own: what it
+//! writes to itself waits for none of them, nor they for that.
 
 use std::collections::HashMap;
 
+use roost_backend::store::EventOp;
 use roost_proto::ids::{MessageId, StreamId};
+
+use super::channel::ItemKey;
 
 /// Streams that wait after a queue or a limit of the session was full: more than anyone writes to at once.
 const FULL_MAX: usize = 1024;
@@ -19,43 +23,51 @@ pub enum Cause {
     Quota,
 }
 
+/// What has one order: a stream, and whether it is about events.
+type Order = (StreamId, bool);
+
+fn order((stream, from, _): &ItemKey) -> Order {
+    (stream.clone(), from == EventOp::BY)
+}
+
 /// The earliest in order of arrival that was refused or told `unknown`, of each stream.
 #[derive(Debug, Default)]
 pub struct Blocked {
-    streams: HashMap<StreamId, (u64, MessageId, Cause)>,
+    streams: HashMap<Order, (u64, MessageId, Cause)>,
     quota: usize,
 }
 
 impl Blocked {
     /// What arrived as number `arrival` must be repeated before anything later to the same stream is taken.
-    pub fn insert(&mut self, stream: &StreamId, arrival: u64, id: &MessageId, cause: Cause) {
+    pub fn insert(&mut self, item: &ItemKey, arrival: u64, cause: Cause) {
         let quota = &mut self.quota;
-        let earliest = self.streams.entry(stream.clone()).or_insert_with(|| {
+        let earliest = self.streams.entry(order(item)).or_insert_with(|| {
             *quota += usize::from(cause == Cause::Quota);
-            (arrival, id.clone(), cause)
+            (arrival, item.2.clone(), cause)
         });
         if arrival < earliest.0 {
-            (earliest.0, earliest.1) = (arrival, id.clone());
+            (earliest.0, earliest.1) = (arrival, item.2.clone());
         }
     }
 
     /// When this one arrived first, if it is what others wait for.
-    pub fn arrival_of(&self, stream: &StreamId, id: &MessageId) -> Option<u64> {
-        self.streams.get(stream).filter(|(_, blocked, _)| blocked == id).map(|(arrival, ..)| *arrival)
+    pub fn arrival_of(&self, item: &ItemKey) -> Option<u64> {
+        self.streams.get(&order(item)).filter(|(_, id, _)| *id == item.2).map(|(arrival, ..)| *arrival)
     }
 
     /// This one was taken.
-    pub fn remove(&mut self, stream: &StreamId, id: &MessageId) {
-        if self.streams.get(stream).is_some_and(|(_, blocked, _)| blocked == id)
-            && let Some((_, _, cause)) = self.streams.remove(stream)
+    pub fn remove(&mut self, item: &ItemKey) {
+        let order = order(item);
+        if self.streams.get(&order).is_some_and(|(_, id, _)| *id == item.2)
+            && let Some((_, _, cause)) = self.streams.remove(&order)
         {
             self.quota -= usize::from(cause == Cause::Quota);
         }
     }
 
     /// Whether another than this one must be repeated first.
-    pub fn waits(&self, stream: &StreamId, id: &MessageId) -> bool {
-        self.streams.get(stream).is_some_and(|(_, blocked, _)| blocked != id)
+    pub fn waits(&self, item: &ItemKey) -> bool {
+        self.streams.get(&order(item)).is_some_and(|(_, id, _)| *id != item.2)
     }
 
     /// Whether the client must have lost what it was refused.
@@ -68,47 +80,54 @@ impl Blocked {
 mod tests {
     use super::*;
 
-    fn stream(n: usize) -> StreamId {
-        StreamId::new(format!("user:u{n}")).unwrap()
+    fn of(from: &str, n: usize, id: &str) -> ItemKey {
+        (StreamId::new(format!("user:u{n}")).unwrap(), from.to_owned(), MessageId::new(id).unwrap())
     }
 
-    fn id(name: &str) -> MessageId {
-        MessageId::new(name).unwrap()
+    fn sent(n: usize, id: &str) -> ItemKey {
+        of("u1", n, id)
     }
 
     #[test]
     fn the_earliest_by_arrival_is_to_be_repeated() {
         let mut blocked = Blocked::default();
-        blocked.insert(&stream(1), 5, &id("b"), Cause::Full);
-        blocked.insert(&stream(1), 4, &id("a"), Cause::Quota);
-        blocked.insert(&stream(1), 6, &id("c"), Cause::Quota);
-        assert!(blocked.waits(&stream(1), &id("b")) && !blocked.waits(&stream(1), &id("a")));
-        assert!(!blocked.waits(&stream(2), &id("b")));
-        assert_eq!(
-            (blocked.arrival_of(&stream(1), &id("a")), blocked.arrival_of(&stream(1), &id("b"))),
-            (Some(4), None)
-        );
-        blocked.remove(&stream(1), &id("b"));
-        assert!(blocked.waits(&stream(1), &id("b")));
-        blocked.remove(&stream(1), &id("a"));
-        assert!(!blocked.waits(&stream(1), &id("b")));
+        blocked.insert(&sent(1, "b"), 5, Cause::Full);
+        blocked.insert(&sent(1, "a"), 4, Cause::Quota);
+        blocked.insert(&sent(1, "c"), 6, Cause::Quota);
+        assert!(blocked.waits(&sent(1, "b")) && !blocked.waits(&sent(1, "a")));
+        assert!(!blocked.waits(&sent(2, "b")));
+        assert_eq!((blocked.arrival_of(&sent(1, "a")), blocked.arrival_of(&sent(1, "b"))), (Some(4), None));
+        blocked.remove(&sent(1, "b"));
+        assert!(blocked.waits(&sent(1, "b")));
+        blocked.remove(&sent(1, "a"));
+        assert!(!blocked.waits(&sent(1, "b")));
         assert_eq!((blocked.streams.len(), blocked.quota), (0, 0));
+    }
+
+    #[test]
+    fn events_and_what_a_user_writes_to_itself_do_not_wait_for_each_other() {
+        let mut blocked = Blocked::default();
+        blocked.insert(&of(EventOp::BY, 1, "event"), 1, Cause::Quota);
+        assert!(!blocked.waits(&sent(1, "message")) && blocked.waits(&of(EventOp::BY, 1, "later")));
+        blocked.insert(&sent(1, "message"), 2, Cause::Quota);
+        blocked.remove(&of(EventOp::BY, 1, "event"));
+        assert!(blocked.waits(&sent(1, "later")) && !blocked.waits(&of(EventOp::BY, 1, "later")));
     }
 
     #[test]
     fn what_a_quota_refuses_takes_no_place_of_the_others() {
         let mut blocked = Blocked::default();
         for n in 0..QUOTA_MAX {
-            blocked.insert(&stream(n), n as u64, &id("a"), Cause::Quota);
+            blocked.insert(&sent(n, "a"), n as u64, Cause::Quota);
         }
         for n in 0..FULL_MAX {
-            blocked.insert(&stream(QUOTA_MAX + n), n as u64, &id("a"), Cause::Full);
+            blocked.insert(&sent(QUOTA_MAX + n, "a"), n as u64, Cause::Full);
         }
         assert!(!blocked.is_too_long());
-        blocked.insert(&stream(9_999), 0, &id("a"), Cause::Full);
+        blocked.insert(&sent(9_999, "a"), 0, Cause::Full);
         assert!(blocked.is_too_long());
-        blocked.remove(&stream(9_999), &id("a"));
-        blocked.insert(&stream(9_999), 0, &id("a"), Cause::Quota);
+        blocked.remove(&sent(9_999, "a"));
+        blocked.insert(&sent(9_999, "a"), 0, Cause::Quota);
         assert!(blocked.is_too_long());
     }
 }

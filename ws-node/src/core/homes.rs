@@ -550,7 +550,7 @@ impl NodeCore {
             ItemResult::Conflict => self.reply_conflict(waiter.session, id),
             ItemResult::Full => {
                 if let Some(session) = self.sessions.get_mut(&waiter.session) {
-                    session.blocked.insert(&key.0, waiter.arrival, &key.2, Cause::Full);
+                    session.blocked.insert(key, waiter.arrival, Cause::Full);
                 }
                 let error = ErrorBody::new(ErrorCode::RateLimited, "too many events wait for a result");
                 self.reply_error(waiter.session, id, error.retry_after(RETRY_AFTER_MS));

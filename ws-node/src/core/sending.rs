@@ -58,7 +58,7 @@ impl NodeCore {
     /// What a session has for the home of a stream.
     pub(super) fn queue_item(&mut self, key: SessionKey, item: ItemKey, hash: u64, body: ItemBody, now: Now) {
         let Some(session) = self.sessions.get(&key) else { return };
-        let (stream, _, id) = item.clone();
+        let named = item.clone();
         self.counters.sends += 1;
         if session.blocked.is_too_long() {
             return self.close(
@@ -68,16 +68,16 @@ impl NodeCore {
             );
         }
         // A repeat has the place that it had.
-        let first = session.blocked.arrival_of(&stream, &id);
+        let first = session.blocked.arrival_of(&named);
         let mut waiter = self.waiter(key, now);
         waiter.arrival = first.unwrap_or(waiter.arrival);
         let arrival = waiter.arrival;
-        let vnode = self.vnode_of(&stream);
+        let vnode = self.vnode_of(&named.0);
         // A repeat of what is queued comes before any refusal (rule 6).
         let attached = self.channels.get_mut(&vnode).map_or(Attached::No, |c| c.attach(&item, hash, &waiter));
         match attached {
             Attached::Yes { again } => {
-                self.unblock(key, &stream, &id);
+                self.unblock(key, &named);
                 if !again {
                     self.count_waiters(key);
                 }
@@ -85,7 +85,7 @@ impl NodeCore {
             }
             Attached::Conflict => {
                 self.count_waiters(key);
-                return self.reply_conflict(key, id.as_str());
+                return self.reply_conflict(key, named.2.as_str());
             }
             Attached::No => {}
         }
@@ -94,10 +94,10 @@ impl NodeCore {
         let item = Pending::new(by, item, body, hash, waiter);
         if let Err((cause, why, wait)) = self.admit(key, &item, vnode, now) {
             let session = self.sessions.get_mut(&key).expect("looked up above");
-            session.blocked.insert(&stream, arrival, &id, cause);
-            return self.refuse(key, id.as_str(), why, wait);
+            session.blocked.insert(&named, arrival, cause);
+            return self.refuse(key, named.2.as_str(), why, wait);
         }
-        self.unblock(key, &stream, &id);
+        self.unblock(key, &named);
         self.queue(vnode, item, now);
         self.count_waiters(key);
         self.pump(vnode, now);
@@ -131,9 +131,8 @@ impl NodeCore {
         now: Now,
     ) -> Result<(), (Cause, &'static str, u64)> {
         let full = |why| Err((Cause::Full, why, RETRY_AFTER_MS));
-        let (stream, id) = (&item.key.0, &item.key.2);
         let session = self.sessions.get(&key).expect("the caller looked it up");
-        if self.cfg.on(Rule::RefusalBlocks) && session.blocked.waits(stream, id) {
+        if self.cfg.on(Rule::RefusalBlocks) && session.blocked.waits(&item.key) {
             return full("an earlier message to this stream was refused: repeat that one first");
         }
         if session.unanswered >= self.cfg.unanswered_max {
@@ -154,12 +153,12 @@ impl NodeCore {
         session.bucket.take(now.mono).map_err(|wait| (Cause::Full, "too many commands", wait))?;
         let By::User(user) = &item.by else { return Ok(()) };
         let bytes = item.load.bytes;
-        self.shares.take(user, stream, bytes, now.mono).map_err(|(why, wait)| (Cause::Quota, why, wait))
+        self.shares.take(user, &item.key.0, bytes, now.mono).map_err(|(why, wait)| (Cause::Quota, why, wait))
     }
 
-    fn unblock(&mut self, key: SessionKey, stream: &StreamId, id: &MessageId) {
+    fn unblock(&mut self, key: SessionKey, item: &ItemKey) {
         if let Some(session) = self.sessions.get_mut(&key) {
-            session.blocked.remove(stream, id);
+            session.blocked.remove(item);
         }
     }
 
@@ -174,7 +173,7 @@ impl NodeCore {
         for item in items {
             self.shares.end(&item.by, item.load);
             if let Some(session) = self.sessions.get_mut(&item.session) {
-                session.blocked.insert(&item.key.0, item.arrival, &item.key.2, Cause::Full);
+                session.blocked.insert(&item.key, item.arrival, Cause::Full);
             }
             for waiter in &item.waiters {
                 tell(self, &item.key, waiter, now);
@@ -353,7 +352,7 @@ impl NodeCore {
         self.counters.replies_unknown += 1;
         // Its repeat comes before anything later, also if the item is confirmed in the meantime.
         if let Some(session) = self.sessions.get_mut(&waiter.session) {
-            session.blocked.insert(&key.0, waiter.arrival, &key.2, Cause::Full);
+            session.blocked.insert(key, waiter.arrival, Cause::Full);
         }
         let why = "no answer in time: it may have been accepted; repeat with the same id";
         self.reply_error(waiter.session, key.2.as_str(), ErrorBody::new(ErrorCode::Unknown, why));
