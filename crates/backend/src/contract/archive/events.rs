@@ -105,9 +105,9 @@ pub async fn what_is_no_result_is_a_dead_letter_and_holds_up_nothing(f: &impl Fi
     let (archive, mut topic) = (f.archive(), Topic::new(CLIENT_RESULTS));
     let large = result("alice", "e-1", None, &format!("\"{}\"", "x".repeat(1024 * 1024)));
     let bad = [
-        (Bytes::from_static(b"{\"type\":"), "EOF"),
+        (Bytes::from_static(b"{\"type\":"), "type: EOF"),
         (Bytes::from_static(b"{\"type\":\"t\",\"event_id\":\"e-1\"}"), "missing field `client_id`"),
-        (result("#nobody", "e-1", None, "1"), "a user id"),
+        (result("#nobody", "e-1", None, "1"), "client_id: a user id"),
         (result("alice", "e-1", None, "\"\\u0000\""), "a text contains U+0000"),
         (large, "1048"),
     ];
