@@ -114,9 +114,10 @@ fn named(error: Option<serde_path_to_error::Error<serde_json::Error>>, text: &st
     }
 }
 
-/// `path` is `.` where the fault is of the object as a whole, such as a missing field, whose text has the name.
+/// `path` is `.` where the fault is of the object as a whole, such as a missing field, whose text has the name; and `?`
+/// where it is of no field that could be read.
 fn at(path: &str, fault: String) -> String {
-    if path == "." { fault } else { format!("{}: {fault}", shown(path, PATH_CHARS_MAX)) }
+    if matches!(path, "." | "?") { fault } else { format!("{}: {fault}", shown(path, PATH_CHARS_MAX)) }
 }
 
 /// It is shown to people, some of them at a terminal.
@@ -226,6 +227,7 @@ mod tests {
             ("7", "a JSON object is expected"),
             ("", "EOF while parsing a value"),
             (r#"{"id":"a"} x"#, "trailing characters"),
+            (r#"{"id":"a""#, "EOF while parsing an object"),
             (r#"{"id":7}"#, "id: invalid type: integer `7`, expected a text"),
             (r#"{"id":"a","limit":"x"}"#, "limit: invalid type: string \"x\", expected a whole number"),
             (r#"{"id":"a","limit":-1}"#, "limit: invalid value: integer `-1`, expected a whole number"),

@@ -65,7 +65,7 @@ pub async fn what_a_processor_writes_wrongly_is_a_dead_letter_and_holds_up_nothi
     let bad = [
         (format!("{{\"mark\":\"{mark}\""), "EOF"),
         (json!({"type": "t", "event_id": "e-1", "data": mark}).to_string(), "missing field `client_id`"),
-        (result("#nobody", "e-1", &json!(mark)), "a user id must not start with '#'"),
+        (result("#nobody", "e-1", &json!(mark)), "client_id: a user id must not start with '#'"),
         (result(&bob, "e-1", &json!(format!("{mark}\0"))), "a text contains U+0000"),
         (result(&bob, "e-1", &json!(format!("{mark}{}", "x".repeat(900_000)))), "900"),
     ];
