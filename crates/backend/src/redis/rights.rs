@@ -4,6 +4,7 @@
 //! before every command was permitted again.
 
 use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -23,7 +24,11 @@ static SELF_TEST: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("
 
 /// What was refused last, until a test finds that it is permitted.
 #[derive(Default)]
-pub struct Rights(Mutex<Option<Doubt>>);
+pub struct Rights {
+    doubt: Mutex<Option<Doubt>>,
+    /// The test at the start was passed. Before it nothing is noted: what is refused then is what a program ends with.
+    passed: AtomicBool,
+}
 
 struct Doubt {
     refused: String,
@@ -57,10 +62,10 @@ impl Rights {
     }
 
     fn note_text(&self, text: &str, stops: bool) {
-        if !denies(text) {
+        if !denies(text) || !self.passed.load(Ordering::Acquire) {
             return;
         }
-        let mut doubt = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut doubt = self.doubt.lock().unwrap_or_else(PoisonError::into_inner);
         if doubt.as_ref().is_none_or(|doubt| stops && !doubt.stops) {
             tracing::warn!(refused = text, "Redis refuses what this user must be permitted");
             *doubt = Some(Doubt { refused: text.into(), stops, tested: None });
@@ -69,7 +74,7 @@ impl Rights {
 
     /// What was refused, whether it stops writing, and whether to test it again now.
     fn doubted(&self) -> Option<(String, bool, bool)> {
-        let mut doubt = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut doubt = self.doubt.lock().unwrap_or_else(PoisonError::into_inner);
         let doubt = doubt.as_mut()?;
         let again = doubt.tested.is_none_or(|at| at.elapsed() >= AGAIN);
         if again {
@@ -79,7 +84,7 @@ impl Rights {
     }
 
     fn tested(&self, refused: &[String]) {
-        let mut doubt = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut doubt = self.doubt.lock().unwrap_or_else(PoisonError::into_inner);
         if refused.is_empty() {
             tracing::info!("Redis permits everything again");
             *doubt = None;
@@ -168,7 +173,11 @@ impl RedisStore {
 
     pub(super) async fn check_rights(&self) -> Result<(), StoreError> {
         let refused = self.refused(&self.links.get(Lane::Control).await?).await?;
-        if refused.is_empty() { Ok(()) } else { Err(StoreError::Config(lacks(&refused))) }
+        if !refused.is_empty() {
+            return Err(StoreError::Config(lacks(&refused)));
+        }
+        self.rights.passed.store(true, Ordering::Release);
+        Ok(())
     }
 
     /// Everything that this user would have to be permitted.
