@@ -7,24 +7,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
-use fake::{Coordinator, LIMIT, Node, connected, large_message, message, next, next_offset, state, welcome};
+use fake::{
+    Coordinator, LIMIT, Node, at, connected, large_message, message, next, next_offset, state, until, welcome,
+};
 use roost_client::{
-    Before, BuildError, ChosenStatus, Client, ConnectError, Cursor, Epoch, Event, EventResult, Failure,
-    JoinOptions, MessageId, Offset, Page, SendError, State, StreamId,
+    Before, BuildError, ChosenStatus, Client, ConnectError, Event, EventResult, Failure, JoinOptions,
+    MessageId, Page, SendError, State, StreamId,
 };
 use serde_json::json;
-
-fn at(offset: u64) -> Cursor {
-    Cursor::new(Epoch(1), Offset(offset))
-}
-
-async fn until(condition: impl Fn() -> bool) {
-    let deadline = tokio::time::Instant::now() + LIMIT;
-    while !condition() {
-        assert!(tokio::time::Instant::now() < deadline, "not in time");
-        tokio::time::sleep(Duration::from_millis(1)).await;
-    }
-}
 
 /// A JWT nobody signed: the client does not check.
 fn jwt(sub: &str) -> String {

@@ -7,21 +7,9 @@ mod fake;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use fake::{Coordinator, LIMIT, Node, message, next, next_offset, welcome};
-use roost_client::{BoxError, BuildError, Cause, Client, Cursor, CursorStore, Epoch, Event, Offset};
+use fake::{Coordinator, LIMIT, Node, at, message, next, next_offset, until, welcome};
+use roost_client::{BoxError, BuildError, Cause, Client, Cursor, CursorStore, Event};
 use serde_json::json;
-
-fn at(offset: u64) -> Cursor {
-    Cursor::new(Epoch(1), Offset(offset))
-}
-
-async fn until(condition: impl Fn() -> bool) {
-    let deadline = tokio::time::Instant::now() + LIMIT;
-    while !condition() {
-        assert!(tokio::time::Instant::now() < deadline, "not in time");
-        tokio::time::sleep(Duration::from_millis(1)).await;
-    }
-}
 
 /// An address, what answers there, and what is told of it.
 async fn told_of(url: &str) -> (Cause, String) {

@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use futures_util::{SinkExt, StreamExt};
-use roost_client::{Builder, Client, Event, Events, State};
+use roost_client::{Builder, Client, Cursor, Epoch, Event, Events, Offset, State};
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -235,4 +235,18 @@ pub async fn state(client: &Client, wanted: impl FnMut(&State) -> bool) -> State
         .expect("not that state in time")
         .unwrap()
         .clone()
+}
+
+/// A place in the one generation of the tests.
+pub fn at(offset: u64) -> Cursor {
+    Cursor::new(Epoch(1), Offset(offset))
+}
+
+/// Waits for a condition.
+pub async fn until(condition: impl Fn() -> bool) {
+    let deadline = tokio::time::Instant::now() + LIMIT;
+    while !condition() {
+        assert!(tokio::time::Instant::now() < deadline, "not in time");
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
 }
