@@ -10,7 +10,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use roost_backend::log::{Lane, Log, LogReader, Producer, Report};
-use roost_backend::store::{LiveChannel, Store, StoreError, WriteAnswer};
+use roost_backend::store::{LiveChannel, Store};
 use roost_proto::events::CHAT_EVENTS;
 use roost_proto::frames::Reply;
 use roost_proto::ids::{Sid, UserId};
@@ -23,10 +23,10 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::core::calls::Call;
-use crate::core::events::{self, Connecting, Gauges, Now, SessionKey};
+use crate::core::events::{self, Connecting, Ending, Gauges, Now, SessionKey};
 use crate::core::explain::{Explained, Query};
 use crate::core::tickets::TicketShown;
-use crate::core::{Action, Event, NodeCore};
+use crate::core::{Action, Ask, Event, NodeCore};
 use crate::error::Ended;
 use crate::janitor::Names;
 use crate::live::Wish;
@@ -234,7 +234,7 @@ impl Node {
         while let Some(event) = self.own.pop_front() {
             let now = self.parts.clock.now();
             for action in self.parts.core.step(event, now) {
-                self.carry(action, now);
+                self.carry(action);
             }
         }
     }
@@ -258,59 +258,37 @@ impl Node {
     }
 
     /// Asks the store in a task of its own; the answer, or that there is none, comes back as an event.
-    fn ask<T, F>(&self, what: &'static str, call: F, event: impl FnOnce(Option<T>) -> Event + Send + 'static)
-    where
-        T: Send + 'static,
-        F: Future<Output = Result<T, StoreError>> + Send + 'static,
-    {
-        self.ask_within(STORE_TIMEOUT, what, call, event);
-    }
-
-    fn ask_within<T, F>(
-        &self,
-        limit: Duration,
-        what: &'static str,
-        call: F,
-        event: impl FnOnce(Option<T>) -> Event + Send + 'static,
-    ) where
-        T: Send + 'static,
-        F: Future<Output = Result<T, StoreError>> + Send + 'static,
-    {
-        let events = self.parts.events.clone();
+    fn ask(&self, mut ask: Ask) {
+        if let Ask::Renew { renew, .. } = &mut ask {
+            renew.load.lag = self.parts.lag.load(Ordering::Relaxed);
+        }
+        let limit = if matches!(ask, Ask::Activate(_)) { ACTIVATE_TIMEOUT } else { STORE_TIMEOUT };
+        // What may be much at once has its turn.
+        let turns = matches!(ask, Ask::Presence { .. }).then(|| Arc::clone(&self.reads));
+        let (store, events) = (Arc::clone(&self.parts.store), self.parts.events.clone());
         self.parts.tasks.spawn(async move {
-            let answer = match timeout(limit, call).await {
-                Ok(Ok(answer)) => Some(answer),
+            let unanswered = ask.unanswered();
+            let answered = timeout(limit, async move {
+                let _turn = match turns {
+                    Some(turns) => turns.acquire_owned().await.ok(),
+                    None => None,
+                };
+                ask.put(&*store).await
+            });
+            let event = match answered.await {
+                Ok(Ok(event)) => event,
                 Ok(Err(error)) => {
-                    tracing::debug!(%error, what, "the store did not answer");
-                    None
+                    tracing::debug!(%error, ?unanswered, "the store did not answer");
+                    unanswered
                 }
-                Err(_) => None,
+                Err(_) => unanswered,
             };
             // Fails only when the node has ended.
-            let _ = events.send(Input::Core(event(answer))).await;
+            let _ = events.send(Input::Core(event)).await;
         });
     }
 
-    /// The same for what may be much at once.
-    fn ask_in_turn<T, F>(
-        &self,
-        what: &'static str,
-        call: F,
-        event: impl FnOnce(Option<T>) -> Event + Send + 'static,
-    ) where
-        T: Send + 'static,
-        F: Future<Output = Result<T, StoreError>> + Send + 'static,
-    {
-        let reads = Arc::clone(&self.reads);
-        let in_turn = async move {
-            let _turn = reads.acquire_owned().await;
-            call.await
-        };
-        self.ask(what, in_turn, event);
-    }
-
-    fn carry(&mut self, action: Action, now: Now) {
-        let store = Arc::clone(&self.parts.store);
+    fn carry(&mut self, action: Action) {
         match action {
             Action::Frame { session, frame, lane } => self.fan(&[session], &frame, lane),
             Action::Fan { sessions, frame } => self.fan(&sessions, &frame, events::Lane::Message),
@@ -322,27 +300,7 @@ impl Node {
                     self.own.push_back(Event::Reported { token, ok: false });
                 }
             }
-            Action::Write { call, write } => {
-                let vnode = write.fence.vnode;
-                let call_store = async move {
-                    match store.write(&write).await {
-                        Err(StoreError::Refused(why)) => {
-                            tracing::warn!(why, %vnode, "the store takes no write");
-                            Ok(WriteAnswer::Refused)
-                        }
-                        answer => answer,
-                    }
-                };
-                self.ask("write", call_store, move |answer| Event::Written { vnode, call, answer });
-            }
-            Action::Read { ask, session, vnode, stream, generation, after, limit } => {
-                let name = stream.clone();
-                self.ask(
-                    "read",
-                    async move { store.read(vnode, &name, generation, after, limit).await },
-                    move |answer| Event::Read { ask, session, stream, generation, after, answer },
-                );
-            }
+            Action::Ask(ask) => self.ask(ask),
             Action::Follow { channel, ask } => {
                 // The queue is longer than what waits at once: then it is asked again.
                 if self.parts.follows.try_send((channel.clone(), Some(ask))).is_err() {
@@ -359,34 +317,6 @@ impl Node {
                 if self.parts.shouts.try_send((channel, payload)).is_err() {
                     self.parts.metrics.signal_dropped();
                 }
-            }
-            Action::Standings { rooms } => {
-                let asked = rooms.clone();
-                self.ask("standings", async move { store.standings(&asked).await }, move |answer| {
-                    Event::Standings { rooms, answer }
-                });
-            }
-            Action::ReadPresence { vnode, users, ask } => {
-                let asked = users.clone();
-                self.ask_in_turn(
-                    "presence",
-                    async move { store.presence(vnode, &asked).await },
-                    move |answer| Event::PresenceRead { vnode, users, ask, answer },
-                );
-            }
-            Action::PresenceStandings { vnodes } => {
-                let asked = vnodes.clone();
-                self.ask(
-                    "presence standings",
-                    async move { store.presence_standings(&asked).await },
-                    move |answer| Event::PresenceStandings { vnodes, answer },
-                );
-            }
-            Action::Page { ask, session, id, vnode, stream, before, limit } => {
-                let of = stream.clone();
-                self.ask("page", async move { store.page(vnode, &of, before, limit).await }, move |answer| {
-                    Event::Paged { ask, session, id, stream, before, answer }
-                });
             }
             Action::Answer { call, reply } => {
                 if let Some(answer) = self.calls.remove(&call) {
@@ -407,67 +337,14 @@ impl Node {
                     let _ = events.send(Input::Core(Event::LogEnd { session, ask, partition, answer })).await;
                 });
             }
-            Action::Replaced => {
+            Action::End(Ending::Replaced) => {
                 tracing::error!("another process with this NODE_ID took over");
                 self.parts.status.send_modify(|s| s.ended = Some(Ended::Replaced));
             }
-            Action::Forgotten => {
+            Action::End(Ending::Forgotten) => {
                 tracing::error!("this node's row was removed while it was away: it has to begin anew");
                 self.parts.status.send_modify(|s| s.ended = Some(Ended::Forgotten));
             }
-            other => self.carry_ownership(other, now),
-        }
-    }
-
-    fn carry_ownership(&mut self, action: Action, now: Now) {
-        let store = Arc::clone(&self.parts.store);
-        let sent = now.mono;
-        match action {
-            Action::Register(r) => {
-                self.ask("register", async move { store.register(&r).await }, Event::Registered)
-            }
-            Action::Claim(c) => {
-                let vnode = c.vnode;
-                self.ask("claim", async move { store.claim(&c).await }, move |answer| Event::Claimed {
-                    vnode,
-                    sent,
-                    answer,
-                });
-            }
-            Action::Activate(a) => {
-                let (vnode, epoch) = (a.vnode, a.epoch);
-                let call = async move { store.activate(&a).await };
-                self.ask_within(ACTIVATE_TIMEOUT, "activate", call, move |answer| Event::Activated {
-                    vnode,
-                    epoch,
-                    answer,
-                });
-            }
-            Action::Ready(r) => {
-                let (vnode, epoch) = r.rows[0];
-                self.ask("ready", async move { store.set_ready(&r).await }, move |answer| Event::Readied {
-                    vnode,
-                    epoch,
-                    answer: answer.and_then(|a| a.first().copied()),
-                });
-            }
-            Action::Release(r) => {
-                let (vnode, epoch) = r.rows[0];
-                self.ask("release", async move { store.release(&r).await }, move |_| Event::Released {
-                    vnode,
-                    epoch,
-                });
-            }
-            Action::Renew(mut r) => {
-                r.load.lag = self.parts.lag.load(Ordering::Relaxed);
-                let rows = r.rows.clone();
-                self.ask("renew", async move { store.renew(&r).await }, move |answer| Event::Renewed {
-                    sent,
-                    rows,
-                    answer,
-                });
-            }
-            other => unreachable!("{other:?} is carried elsewhere"),
         }
     }
 

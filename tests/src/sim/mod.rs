@@ -8,6 +8,7 @@ mod acknowledged;
 pub mod check;
 mod client;
 mod coordinator;
+pub mod digest;
 mod faults;
 mod joins;
 mod live;
@@ -224,6 +225,7 @@ pub struct World {
     /// What went wrong, as it was seen.
     pub violations: Vec<String>,
     pub(crate) trace: Option<Vec<String>>,
+    pub(crate) digest: Option<digest::Digest>,
     pub faults: Vec<(u64, Fault)>,
     pub(crate) totals: roost_ws_node::core::Counters,
 }
@@ -277,6 +279,7 @@ impl World {
             next_connection: 1,
             violations: Vec::new(),
             trace: None,
+            digest: None,
             faults: Vec::new(),
             totals: Default::default(),
             setup,

@@ -6,9 +6,9 @@ use rand::RngExt;
 use roost_backend::store::{Deregister, OwnRows};
 use roost_proto::ids::NodeId;
 use roost_ws_node::core::credit::Taken;
-use roost_ws_node::core::events::{Action, Event, Lane, Now, SessionKey};
+use roost_ws_node::core::events::{Action, Ending, Event, Lane, Now, SessionKey};
 use roost_ws_node::core::shares::ShareConfig;
-use roost_ws_node::core::{CoreConfig, NodeCore};
+use roost_ws_node::core::{Ask, CoreConfig, NodeCore};
 
 use super::store::Peer;
 use super::{
@@ -328,25 +328,18 @@ impl World {
     }
 
     fn carry(&mut self, pid: usize, action: Action) {
+        if let Some(digest) = &mut self.digest {
+            digest.add(self.now, pid, &action);
+        }
         if self.trace.is_some() && !matches!(action, Action::Observe(..) | Action::Refresh) {
             self.note(|| format!("p{pid} -> {action:?}"));
         }
         match action {
-            Action::Register(r) => self.ask_store(Peer::Node(pid), store::Request::Register(*r)),
-            Action::Claim(c) => self.ask_store(Peer::Node(pid), store::Request::Claim(c, self.now)),
-            Action::Activate(a) => self.ask_store(Peer::Node(pid), store::Request::Activate(a)),
-            Action::Ready(r) => self.ask_store(Peer::Node(pid), store::Request::Ready(r)),
-            Action::Release(r) => self.ask_store(Peer::Node(pid), store::Request::Release(r)),
-            Action::Renew(r) => self.ask_store(Peer::Node(pid), store::Request::Renew(r, self.now)),
-            Action::Write { call, write } => {
-                self.saw_presence_of(pid, &write);
-                self.ask_store(Peer::Node(pid), store::Request::Write(call, *write))
-            }
-            Action::Read { ask, session, vnode, stream, generation, after, limit } => {
-                self.ask_store(
-                    Peer::Node(pid),
-                    store::Request::Read { ask, session, vnode, stream, generation, after, limit },
-                );
+            Action::Ask(ask) => {
+                if let Ask::Write { write, .. } = &ask {
+                    self.saw_presence_of(pid, write);
+                }
+                self.ask_store(Peer::Node(pid), store::Request::Ask(ask));
             }
             Action::Refresh => {
                 let at = self.now + self.between(1, 20);
@@ -364,21 +357,14 @@ impl World {
             Action::Follow { channel, ask } => self.follow(pid, channel, ask),
             Action::Unfollow { channel } => self.unfollow(pid, &channel),
             Action::Shout { channel, payload } => self.publish(&channel, &payload),
-            Action::Standings { rooms } => self.ask_store(Peer::Node(pid), store::Request::Standings(rooms)),
-            Action::ReadPresence { vnode, users, ask } => {
-                self.ask_store(Peer::Node(pid), store::Request::Presence { vnode, users, ask });
-            }
-            Action::PresenceStandings { vnodes } => {
-                self.ask_store(Peer::Node(pid), store::Request::PresenceStandings(vnodes));
-            }
-            // No client of the simulation reads pages, and nobody asks over HTTP.
             Action::ReadResults { partition, ask } => self.read_results(pid, partition, ask),
             Action::LeaveResults { partition } => self.leave_results(pid, partition),
             Action::ResultsDone { partition, ask, next } => self.results_done(pid, partition, ask, next),
-            Action::Observe(..) | Action::Page { .. } | Action::Answer { .. } => {}
-            Action::Replaced => self.kill(pid),
+            // Nobody asks over HTTP.
+            Action::Observe(..) | Action::Answer { .. } => {}
+            Action::End(Ending::Replaced) => self.kill(pid),
             // As a supervisor does.
-            Action::Forgotten => self.crash(pid, 0),
+            Action::End(Ending::Forgotten) => self.crash(pid, 0),
         }
     }
 

@@ -5,9 +5,9 @@ use std::sync::Arc;
 use roost_backend::store::*;
 use roost_coordinator::leader::{LeaderEvent, RevokeCause};
 use roost_proto::frames::ChosenStatus;
-use roost_proto::ids::{Epoch, Offset, StreamId, UserId, VnodeId};
-use roost_ws_node::core::Rule;
-use roost_ws_node::core::events::{Event, SessionKey};
+use roost_proto::ids::{StreamId, VnodeId};
+use roost_ws_node::core::events::Event;
+use roost_ws_node::core::{Ask, Rule};
 
 use super::{Broken, Happening, LEASE_TTL_MS, World};
 
@@ -40,29 +40,7 @@ impl From<LeaderEvent> for Told {
 pub(crate) enum Request {
     /// With when it was asked.
     Table(u64),
-    Register(Register),
-    Claim(Claim, u64),
-    Activate(Activate),
-    Ready(OwnRows),
-    Release(OwnRows),
-    Renew(Renew, u64),
-    Write(u64, Write),
-    Read {
-        ask: u64,
-        session: SessionKey,
-        vnode: VnodeId,
-        stream: StreamId,
-        generation: Epoch,
-        after: Offset,
-        limit: Limit,
-    },
-    Standings(Vec<(VnodeId, StreamId)>),
-    Presence {
-        vnode: VnodeId,
-        users: Vec<UserId>,
-        ask: u64,
-    },
-    PresenceStandings(Vec<VnodeId>),
+    Ask(Ask),
     Deregister(Deregister),
     Lead(Lead),
     Revoke(Revoke, RevokeCause),
@@ -127,9 +105,7 @@ impl World {
         }
         let hint = matches!(
             request,
-            Request::Register(_)
-                | Request::Ready(_)
-                | Request::Release(_)
+            Request::Ask(Ask::Register(_) | Ask::Ready(_) | Ask::Release(_))
                 | Request::Deregister(_)
                 | Request::Revoke(..)
                 | Request::Forget(_)
@@ -172,6 +148,69 @@ impl World {
 
     fn apply(&mut self, peer: Peer, request: Request) -> Option<Told> {
         let now = self.store_now();
+        match request {
+            Request::Ask(ask) => Some(self.asked(peer, ask).into()),
+            Request::Table(asked_at) => {
+                let mut table = self.control.table(now);
+                if self.setup.off == Some(Rule::DataSetNamed) {
+                    table.data_set = DataSet("d0".into());
+                }
+                Some(match peer {
+                    Peer::Node(_) => Event::View(Box::new(table)).into(),
+                    Peer::Coordinator(_) => {
+                        let (table, boot_ms) = (Arc::new(table), self.now);
+                        LeaderEvent::Table { table, asked_at, boot_ms }.into()
+                    }
+                })
+            }
+            Request::Deregister(d) => {
+                if d.data_set == self.control.data_set {
+                    self.control.deregister(&d);
+                }
+                None
+            }
+            Request::Lead(mut l) => {
+                if self.is_broken(Broken::LeadIgnoresFrozen) {
+                    l.frozen = self.control.table(now).leader;
+                }
+                let answer = self.control.lead(&l);
+                if answer == LeadAnswer::Leading {
+                    self.saw_led(&l);
+                }
+                Some(LeaderEvent::Led(Some(answer)).into())
+            }
+            Request::Resign(r) => {
+                if self.control.resign(&r) {
+                    self.saw_resigned();
+                }
+                None
+            }
+            Request::Revoke(mut r, cause) => {
+                if self.is_broken(Broken::RevokeIgnoresBeat) {
+                    let row = self.control.table(now).nodes.remove(&r.sid.node());
+                    r.beat = row.map_or(r.beat, |row| row.beat);
+                }
+                let done = self.control.revoke(&r);
+                if done {
+                    self.saw_revoked(&r, cause);
+                }
+                Some(LeaderEvent::Revoked { sid: r.sid, done: Some(done) }.into())
+            }
+            Request::Forget(f) => {
+                let done = Some(self.control.forget(&f));
+                Some(LeaderEvent::Forgot { sid: f.sid, done }.into())
+            }
+            Request::Assign(a) => {
+                let done = self.control.assign(&a);
+                self.saw_assigned();
+                Some(LeaderEvent::Assigned(Some(done)).into())
+            }
+        }
+    }
+
+    /// What a core asked.
+    fn asked(&mut self, peer: Peer, ask: Ask) -> Event {
+        let now = self.store_now();
         let blind = self.setup.off == Some(Rule::DataSetNamed);
         let known = self.control.data_set.clone();
         let named = |data_set: &mut DataSet| {
@@ -179,27 +218,14 @@ impl World {
                 *data_set = known.clone();
             }
         };
-        let event = match request {
-            Request::Table(asked_at) => {
-                let mut table = self.control.table(now);
-                if blind {
-                    table.data_set = DataSet("d0".into());
-                }
-                return Some(match peer {
-                    Peer::Node(_) => Event::View(Box::new(table)).into(),
-                    Peer::Coordinator(_) => {
-                        let (table, boot_ms) = (Arc::new(table), self.now);
-                        LeaderEvent::Table { table, asked_at, boot_ms }.into()
-                    }
-                });
-            }
-            Request::Register(mut r) => {
+        match ask {
+            Ask::Register(mut r) => {
                 named(&mut r.data_set);
                 let answer = self.control.register(&r);
                 self.saw_beats();
                 Event::Registered(Some(answer))
             }
-            Request::Claim(mut c, sent) => {
+            Ask::Claim { claim: mut c, sent } => {
                 named(&mut c.data_set);
                 if self.setup.off == Some(Rule::HeldWhileSettling) && c.held.is_none() {
                     self.control.settling_until = 0;
@@ -210,7 +236,7 @@ impl World {
                 }
                 Event::Claimed { vnode: c.vnode, sent, answer: Some(answer) }
             }
-            Request::Activate(mut a) => {
+            Ask::Activate(mut a) => {
                 let (vnode, epoch) = (a.vnode, a.epoch);
                 let mut answer = if blind {
                     a.data_set = DataSet("d0".into());
@@ -228,7 +254,7 @@ impl World {
                 }
                 Event::Activated { vnode, epoch, answer: Some(answer) }
             }
-            Request::Ready(mut r) => {
+            Ask::Ready(mut r) => {
                 named(&mut r.data_set);
                 let (vnode, epoch) = r.rows[0];
                 let done = self.control.set_ready(&r, now)[0];
@@ -238,7 +264,7 @@ impl World {
                 }
                 Event::Readied { vnode, epoch, answer: Some(done) }
             }
-            Request::Release(mut r) => {
+            Ask::Release(mut r) => {
                 named(&mut r.data_set);
                 let (vnode, epoch) = r.rows[0];
                 if self.control.release(&r, now)[0] {
@@ -246,77 +272,38 @@ impl World {
                 }
                 Event::Released { vnode, epoch }
             }
-            Request::Renew(mut r, sent) => {
+            Ask::Renew { renew: mut r, sent } => {
                 named(&mut r.data_set);
                 let rows = r.rows.clone();
                 let answer = Some(self.control.renew(&r, now, LEASE_TTL_MS));
                 self.saw_beats();
                 Event::Renewed { sent, rows, answer }
             }
-            Request::Write(call, write) => self.write(peer, call, write),
-            Request::Read { ask, session, vnode, stream, generation, after, limit } => {
+            Ask::Write { call, write } => self.write(peer, call, *write),
+            Ask::Read { ask, session, vnode, stream, generation, after, limit } => {
                 let answer = Some(self.data[vnode.index()].read(&stream, generation, after, limit));
                 Event::Read { ask, session, stream, generation, after, answer }
             }
-            Request::Standings(rooms) => {
+            Ask::Standings(rooms) => {
                 let standing =
                     |(vnode, stream): &(VnodeId, StreamId)| self.data[vnode.index()].standing(stream);
                 let answer = Some(rooms.iter().map(standing).collect());
                 Event::Standings { rooms, answer }
             }
-            Request::Presence { vnode, users, ask } => {
+            Ask::Presence { vnode, users, ask } => {
                 let answer = Some(self.data[vnode.index()].presences(&users));
                 Event::PresenceRead { vnode, users, ask, answer }
             }
-            Request::PresenceStandings(vnodes) => {
+            Ask::PresenceStandings(vnodes) => {
                 let standing = |vnode: &VnodeId| self.data[vnode.index()].presence_standing();
                 let answer = Some(vnodes.iter().map(standing).collect());
                 Event::PresenceStandings { vnodes, answer }
             }
-            Request::Deregister(d) => {
-                if d.data_set == self.control.data_set {
-                    self.control.deregister(&d);
-                }
-                return None;
+            Ask::Page { ask, session, id, vnode, stream, before, limit } => {
+                let answer = Some(self.data[vnode.index()].page(&stream, before, limit));
+                Event::Paged { ask, session, id, stream, before, answer }
             }
-            Request::Lead(mut l) => {
-                if self.is_broken(Broken::LeadIgnoresFrozen) {
-                    l.frozen = self.control.table(now).leader;
-                }
-                let answer = self.control.lead(&l);
-                if answer == LeadAnswer::Leading {
-                    self.saw_led(&l);
-                }
-                return Some(LeaderEvent::Led(Some(answer)).into());
-            }
-            Request::Resign(r) => {
-                if self.control.resign(&r) {
-                    self.saw_resigned();
-                }
-                return None;
-            }
-            Request::Revoke(mut r, cause) => {
-                if self.is_broken(Broken::RevokeIgnoresBeat) {
-                    let row = self.control.table(now).nodes.remove(&r.sid.node());
-                    r.beat = row.map_or(r.beat, |row| row.beat);
-                }
-                let done = self.control.revoke(&r);
-                if done {
-                    self.saw_revoked(&r, cause);
-                }
-                return Some(LeaderEvent::Revoked { sid: r.sid, done: Some(done) }.into());
-            }
-            Request::Forget(f) => {
-                let done = Some(self.control.forget(&f));
-                return Some(LeaderEvent::Forgot { sid: f.sid, done }.into());
-            }
-            Request::Assign(a) => {
-                let done = self.control.assign(&a);
-                self.saw_assigned();
-                return Some(LeaderEvent::Assigned(Some(done)).into());
-            }
-        };
-        Some(event.into())
+        }
     }
 
     fn write(&mut self, peer: Peer, call: u64, mut write: Write) -> Event {
@@ -364,7 +351,7 @@ impl World {
 
 /// Of the reports and the presence in a write the book is kept as if they were for good.
 fn is_all_appends(request: &Request) -> bool {
-    let Request::Write(_, write) = request else { return false };
+    let Request::Ask(Ask::Write { write, .. }) = request else { return false };
     let room = |op: &Op| matches!(op, Op::Append(append) if append.stream.is_room());
     write.ops.iter().all(|op| matches!(op, Op::Append(append) if append.closes.is_none()))
         && write.ops.iter().any(room)
@@ -374,28 +361,7 @@ fn is_all_appends(request: &Request) -> bool {
 fn unanswered(request: &Request) -> Option<Told> {
     let event = match request {
         Request::Table(_) | Request::Deregister(_) | Request::Resign(_) => return None,
-        Request::Register(_) => Event::Registered(None),
-        Request::Claim(c, sent) => Event::Claimed { vnode: c.vnode, sent: *sent, answer: None },
-        Request::Activate(a) => Event::Activated { vnode: a.vnode, epoch: a.epoch, answer: None },
-        Request::Ready(r) => Event::Readied { vnode: r.rows[0].0, epoch: r.rows[0].1, answer: None },
-        Request::Release(r) => Event::Released { vnode: r.rows[0].0, epoch: r.rows[0].1 },
-        Request::Renew(r, sent) => Event::Renewed { sent: *sent, rows: r.rows.clone(), answer: None },
-        Request::Write(call, w) => Event::Written { vnode: w.fence.vnode, call: *call, answer: None },
-        Request::Standings(rooms) => Event::Standings { rooms: rooms.clone(), answer: None },
-        Request::Presence { vnode, users, ask } => {
-            Event::PresenceRead { vnode: *vnode, users: users.clone(), ask: *ask, answer: None }
-        }
-        Request::PresenceStandings(vnodes) => {
-            Event::PresenceStandings { vnodes: vnodes.clone(), answer: None }
-        }
-        Request::Read { ask, session, stream, generation, after, .. } => Event::Read {
-            ask: *ask,
-            session: *session,
-            stream: stream.clone(),
-            generation: *generation,
-            after: *after,
-            answer: None,
-        },
+        Request::Ask(ask) => ask.unanswered(),
         Request::Lead(_) => return Some(LeaderEvent::Led(None).into()),
         Request::Revoke(r, _) => {
             return Some(LeaderEvent::Revoked { sid: r.sid.clone(), done: None }.into());

@@ -6,8 +6,8 @@ use roost_proto::events::{CHAT_EVENTS, UNDELIVERED_EVENTS, USER_STATUS_EVENTS};
 use roost_proto::frames::ServerFrame;
 use roost_proto::ids::VnodeId;
 use roost_proto::records::Record;
-use roost_ws_node::core::Rule;
-use roost_ws_node::core::events::{self, Action, Event, SessionKey};
+use roost_ws_node::core::events::{self, Action, Ending, Event, SessionKey};
+use roost_ws_node::core::{Ask, Rule};
 
 use super::{LEASE_TTL_MS, LateWrite, ROAD_MS, Reach, Rig, Road, STORE_MS};
 
@@ -46,15 +46,14 @@ impl Rig {
             Action::Follow { channel, ask } => self.follow(node, channel, ask),
             Action::Unfollow { channel } => self.unfollow(node, channel),
             Action::Shout { channel, payload } => self.shout(&channel, &payload),
-            Action::Standings { rooms } => self.standings(node, rooms),
             Action::Answer { call, reply } => self.answers.push((call, *reply)),
-            Action::Replaced => self.replaced.push(node),
-            Action::Forgotten => self.forgotten.push(node),
+            Action::End(Ending::Replaced) => self.replaced.push(node),
+            Action::End(Ending::Forgotten) => self.forgotten.push(node),
             Action::Refresh => self.look(node),
             Action::ReadResults { partition, ask } => drop(self.readings.insert(partition, (node, ask))),
             Action::LeaveResults { partition } => drop(self.readings.remove(&partition)),
             Action::ResultsDone { partition, next, .. } => self.handed_out.push((partition, next)),
-            asked => self.ask_store(node, asked),
+            Action::Ask(ask) => self.ask_store(node, ask),
         }
     }
 
@@ -120,20 +119,20 @@ impl Rig {
         answer
     }
 
-    fn ask_store(&mut self, node: usize, asked: Action) {
+    fn ask_store(&mut self, node: usize, ask: Ask) {
         let cut = self.no_store.contains(&node);
         let mut wait = if cut { STORE_TIMEOUT_MS } else { 2 * STORE_MS };
-        let (now, sent) = (self.store_now(), self.now);
-        let event = match asked {
-            Action::Register(r) => Event::Registered((!cut).then(|| self.control.register(&r))),
-            Action::Claim(c) => {
+        let now = self.store_now();
+        let event = match ask {
+            Ask::Register(r) => Event::Registered((!cut).then(|| self.control.register(&r))),
+            Ask::Claim { claim: c, sent } => {
                 if self.off == Some(Rule::HeldWhileSettling) && c.held.is_none() {
                     self.control.settling_until = 0;
                 }
                 let answer = (!cut).then(|| self.control.claim(&c, now, LEASE_TTL_MS));
                 Event::Claimed { vnode: c.vnode, sent, answer }
             }
-            Action::Activate(a) => {
+            Ask::Activate(a) => {
                 let (vnode, epoch) = (a.vnode, a.epoch);
                 let current = a.data_set == self.control.data_set;
                 let mut answer = match cut {
@@ -147,23 +146,23 @@ impl Rig {
                 }
                 Event::Activated { vnode, epoch, answer }
             }
-            Action::Ready(r) => {
+            Ask::Ready(r) => {
                 let (vnode, epoch) = r.rows[0];
                 let answer = (!cut).then(|| self.control.set_ready(&r, now)[0]);
                 Event::Readied { vnode, epoch, answer }
             }
-            Action::Release(r) => {
+            Ask::Release(r) => {
                 if !cut {
                     self.control.release(&r, now);
                 }
                 let (vnode, epoch) = r.rows[0];
                 Event::Released { vnode, epoch }
             }
-            Action::Renew(r) => {
+            Ask::Renew { renew: r, sent } => {
                 let answer = (!cut).then(|| self.control.renew(&r, now, LEASE_TTL_MS));
                 Event::Renewed { sent, rows: r.rows, answer }
             }
-            Action::Write { call, write } => {
+            Ask::Write { call, write } => {
                 let vnode = write.fence.vnode;
                 let reach = if cut { Reach::Answered } else { (self.writes)(&write) };
                 let answered = reach == Reach::Underway;
@@ -184,24 +183,24 @@ impl Rig {
                 wait = if answer.is_none() { STORE_TIMEOUT_MS } else { wait };
                 Event::Written { vnode, call, answer }
             }
-            Action::Read { ask, session, vnode, stream, generation, after, limit } => {
+            Ask::Read { ask, session, vnode, stream, generation, after, limit } => {
                 let answer = (!cut).then(|| self.data[vnode.index()].read(&stream, generation, after, limit));
                 Event::Read { ask, session, stream, generation, after, answer }
             }
-            Action::ReadPresence { vnode, users, ask } => {
+            Ask::Presence { vnode, users, ask } => {
                 let answer = (!cut).then(|| self.data[vnode.index()].presences(&users));
                 Event::PresenceRead { vnode, users, ask, answer }
             }
-            Action::PresenceStandings { vnodes } => {
+            Ask::PresenceStandings(vnodes) => {
                 let standing = |vnode: &VnodeId| self.data[vnode.index()].presence_standing();
                 let answer = (!cut).then(|| vnodes.iter().map(standing).collect());
                 Event::PresenceStandings { vnodes, answer }
             }
-            Action::Page { ask, session, id, vnode, stream, before, limit } => {
+            Ask::Page { ask, session, id, vnode, stream, before, limit } => {
                 let answer = (!cut).then(|| self.data[vnode.index()].page(&stream, before, limit));
                 Event::Paged { ask, session, id, stream, before, answer }
             }
-            other => unreachable!("not a question to the store: {other:?}"),
+            Ask::Standings(rooms) => return self.standings(node, rooms),
         };
         self.later(wait, node, event);
     }

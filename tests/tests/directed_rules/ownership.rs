@@ -6,7 +6,7 @@ use roost_proto::ids::Epoch;
 use roost_proto::limits::{BEATS_PER_LEASE, VOID_AFTER_MS};
 use roost_proto::records::{Record, Took};
 use roost_ws_node::core::events::{Event, Now};
-use roost_ws_node::core::{Action, Rule};
+use roost_ws_node::core::{Action, Ask, Rule};
 
 use super::rig::{LEASE_TTL_MS, Reach, Rig, Road};
 
@@ -357,7 +357,7 @@ fn a_node_that_slept_finds_other_data(slept_ms: u64) -> (u64, bool) {
     let woken = Now { wall: now.wall + slept_ms, ..now };
     let actions = rig.nodes[0].step(Event::View(Box::new(table)), woken);
     let sid = rig.nodes[0].sid();
-    let registers = |action: &Action| matches!(action, Action::Register(r) if r.row.sid == *sid);
+    let registers = |action: &Action| matches!(action, Action::Ask(Ask::Register(r)) if r.row.sid == *sid);
     assert!(actions.iter().any(registers));
     (sid.born() - old, rig.nodes[0].has_unconfirmed())
 }

@@ -6,6 +6,7 @@ use roost_backend::store::{Limit, Window};
 use roost_proto::codes::CloseCode;
 use roost_proto::ids::{Cursor, Epoch, Offset, StreamId, UserId, VnodeId};
 
+use super::ask::Ask;
 use super::events::{Lane, Maybe, Now, Observation, SessionKey};
 use super::reads::{Begun, READ_BYTES_MAX, Want};
 use super::rooms::placing::ROOMS;
@@ -109,7 +110,7 @@ impl NodeCore {
         let limit = Limit { entries: session.credit.frames().min(READ_MAX), bytes: room.min(READ_BYTES_MAX) };
         session.inbox.reading = true;
         session.inbox.look = false;
-        self.out.push(Action::Read {
+        self.out.push(Action::Ask(Ask::Read {
             ask: self.reads.begin(key, &session.user, limit.bytes),
             session: key,
             vnode: session.vnode,
@@ -117,7 +118,7 @@ impl NodeCore {
             generation: session.inbox.generation,
             after: session.inbox.sent,
             limit,
-        });
+        }));
         Begun::Yes
     }
 

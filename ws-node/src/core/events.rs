@@ -12,6 +12,7 @@ use roost_proto::history::History;
 use roost_proto::ids::{Cursor, DeviceId, Epoch, MessageId, Offset, StreamId, UserId, VnodeId};
 use roost_proto::records::Record;
 
+use super::ask::Ask;
 use super::calls::Call;
 use super::session::Rights;
 
@@ -244,35 +245,9 @@ pub enum Event {
 
 #[derive(Debug)]
 pub enum Action {
-    Register(Box<Register>),
-    Claim(Claim),
-    Activate(Activate),
-    Ready(OwnRows),
-    Release(OwnRows),
-    Renew(Renew),
-    Write {
-        call: u64,
-        write: Box<Write>,
-    },
-    Read {
-        ask: u64,
-        session: SessionKey,
-        vnode: VnodeId,
-        stream: StreamId,
-        generation: Epoch,
-        after: Offset,
-        limit: Limit,
-    },
-    /// Asks for a page of a stream; answered by [`Event::Paged`].
-    Page {
-        ask: u64,
-        session: SessionKey,
-        id: MessageId,
-        vnode: VnodeId,
-        stream: StreamId,
-        before: Option<Cursor>,
-        limit: Limit,
-    },
+    /// Of the store.
+    Ask(Ask),
+    /// Where does a partition of `chat_events` end?
     LogEnd {
         session: SessionKey,
         ask: u64,
@@ -296,20 +271,6 @@ pub enum Action {
     Shout {
         channel: LiveChannel,
         payload: Bytes,
-    },
-    /// Where do these rooms stand?
-    Standings {
-        rooms: Vec<(VnodeId, StreamId)>,
-    },
-    /// What do these users of a vnode show?
-    ReadPresence {
-        vnode: VnodeId,
-        users: Vec<UserId>,
-        ask: u64,
-    },
-    /// Where does the presence of these vnodes stand?
-    PresenceStandings {
-        vnodes: Vec<VnodeId>,
     },
     /// Reads a partition of `client_results` from where it is committed: one page, and the next when that is done with.
     ReadResults {
@@ -347,9 +308,16 @@ pub enum Action {
         reply: Box<Reply>,
     },
     Observe(Observation, u64),
-    /// A later process of this NODE_ID took over: stop.
+    /// The process is to stop.
+    End(Ending),
+}
+
+/// Why a node ends by itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ending {
+    /// A later process of this NODE_ID took over.
     Replaced,
-    /// This sid was taken from the table, by a leader that had it for gone or by an operator: stop.
+    /// This sid was taken from the table, by a leader that had it for gone or by an operator.
     Forgotten,
 }
 

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use roost_backend::store::*;
 use roost_proto::ids::{Epoch, NodeId, VnodeId};
 
+use super::ask::Ask;
 use super::events::{Now, SessionKey};
 use super::home::{Home, Phase};
 use super::session::State;
@@ -94,11 +95,8 @@ impl NodeCore {
         home.phase = Phase::Releasing;
         home.asked_at = Some(now.mono);
         let rows = vec![(vnode, home.epoch)];
-        self.out.push(Action::Release(OwnRows {
-            data_set: self.view.data_set.clone(),
-            sid: self.sid.clone(),
-            rows,
-        }));
+        let data_set = self.view.data_set.clone();
+        self.out.push(Action::Ask(Ask::Release(OwnRows { data_set, sid: self.sid.clone(), rows })));
     }
 
     /// Whatever the answer was, the row counts as given up (rule 16).

@@ -9,6 +9,7 @@ use roost_proto::history::{Before, History, archive_url};
 use roost_proto::ids::{Cursor, MessageId, StreamId};
 use roost_proto::limits::{FRAME_BYTES_MAX, HISTORY_DEFAULT, HISTORY_MAX};
 
+use super::ask::Ask;
 use super::events::{Maybe, SessionKey};
 use super::reads::{Begun, Want};
 use super::session::Early;
@@ -81,7 +82,7 @@ impl NodeCore {
         self.budget.take(&session.user, &mut session.credit, PAGE_BYTES_MAX);
         let entries = history.limit.unwrap_or(HISTORY_DEFAULT);
         let History { id, stream, before, .. } = *history;
-        self.out.push(Action::Page {
+        self.out.push(Action::Ask(Ask::Page {
             ask: self.reads.begin(key, &session.user, PAGE_BYTES_MAX),
             session: key,
             id,
@@ -89,7 +90,7 @@ impl NodeCore {
             stream,
             before: before.map(|before| before.0),
             limit: Limit { entries, bytes: PAGE_BYTES_MAX },
-        });
+        }));
         Begun::Yes
     }
 

@@ -16,6 +16,7 @@ use roost_proto::results::RESULT;
 use roost_proto::time::rfc3339;
 use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 
+use super::ask::Ask;
 use super::blocked::Cause;
 use super::canary::CANARY;
 use super::channel::{ItemKey, Waiter};
@@ -188,7 +189,7 @@ impl NodeCore {
             self.next_call += 1;
             self.counters.writes += 1;
             self.writes.begin(next_call, write.size());
-            self.out.push(Action::Write { call: next_call, write: Box::new(write) });
+            self.out.push(Action::Ask(Ask::Write { call: next_call, write: Box::new(write) }));
         }
     }
 

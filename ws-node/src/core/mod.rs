@@ -6,6 +6,7 @@
 //! others), [`home`] (a vnode that lives here) with its [`outbox`], [`ownership`], [`sessions`], [`presence`].
 //! The rule numbers in comments are those of `docs/decisions/0001-protocol-core.md`.
 
+pub mod ask;
 pub mod blocked;
 mod budget;
 pub mod calls;
@@ -56,6 +57,7 @@ use roost_backend::store::{LiveChannel, NodeState, Table};
 use roost_proto::ids::{Epoch, NodeId, Seq, Sid, StreamId, VnodeId};
 use roost_proto::records::Record;
 
+pub use ask::Ask;
 use budget::Budget;
 use canary::Canary;
 use channel::Channel;

@@ -9,10 +9,11 @@ use roost_proto::ids::{Epoch, Seq, Sid, VnodeId};
 use roost_proto::limits::VOID_AFTER_MS;
 use roost_proto::records::{Record, Took};
 
+use super::ask::Ask;
 use super::channel::Channel;
 use super::config::Rule;
 use super::due::HomeDue;
-use super::events::{Maybe, Now};
+use super::events::{Ending, Maybe, Now};
 use super::home::{Home, Phase};
 use super::outbox::Outbox;
 use super::presence::Member;
@@ -84,7 +85,7 @@ impl NodeCore {
             self.sid = Sid::new(&self.cfg.node, row.sid.born() + 1, self.cfg.random);
         }
         self.registration = Registration::Asked { at: now.mono };
-        self.out.push(Action::Register(Box::new(Register {
+        self.out.push(Action::Ask(Ask::Register(Box::new(Register {
             data_set: self.view.data_set.clone(),
             node: self.cfg.node.clone(),
             row: NodeRow {
@@ -98,7 +99,7 @@ impl NodeCore {
                 load: self.load(),
                 gone: Default::default(),
             },
-        })));
+        }))));
     }
 
     fn load(&self) -> Load {
@@ -144,13 +145,14 @@ impl NodeCore {
         self.renewing = Some(now.mono);
         let kept = |h: &&Home| h.phase != Phase::Releasing && !h.is_silent(&self.cfg, now);
         let rows = self.homes.values().filter(kept).map(|h| (h.vnode, h.epoch)).collect();
-        self.out.push(Action::Renew(Renew {
+        let renew = Renew {
             data_set: self.view.data_set.clone(),
             sid: self.sid.clone(),
             state: self.state,
             load: self.load(),
             rows,
-        }));
+        };
+        self.out.push(Action::Ask(Ask::Renew { renew, sent: now.mono }));
     }
 
     pub(super) fn on_renewed(
@@ -217,22 +219,22 @@ impl NodeCore {
                 if self.registration == Registration::Over { Registration::Over } else { Registration::No };
             return;
         }
-        self.end_life(Action::Forgotten, now);
+        self.end_life(Ending::Forgotten, now);
     }
 
     /// A later life of this node is there: what this one owns is the other's, and refused to it (rule 21).
     fn replaced(&mut self, now: Now) {
-        self.end_life(Action::Replaced, now);
+        self.end_life(Ending::Replaced, now);
     }
 
     /// Nothing is asked of the store any more, and what ended it is told once.
-    fn end_life(&mut self, told: Action, now: Now) {
+    fn end_life(&mut self, why: Ending, now: Now) {
         if self.registration == Registration::Over {
             return;
         }
         self.give_up_life(now);
         self.registration = Registration::Over;
-        self.out.push(told);
+        self.out.push(Action::End(why));
     }
 
     /// What this sid owns and has to send is nobody's any more.
@@ -426,7 +428,7 @@ impl NodeCore {
         }
         claim.asked = Some(now.mono);
         self.counters.claims += 1;
-        self.out.push(Action::Claim(Claim {
+        let claim = Claim {
             data_set: self.view.data_set.clone(),
             vnode,
             sid: self.sid.clone(),
@@ -435,7 +437,8 @@ impl NodeCore {
             // its time.
             floor: claim.floor.max(floor).max(Epoch(now.wall)),
             pinned: self.cfg.pinned.binary_search(&vnode).is_ok(),
-        }));
+        };
+        self.out.push(Action::Ask(Ask::Claim { claim, sent: now.mono }));
     }
 
     pub(super) fn on_claimed(&mut self, vnode: VnodeId, sent: u64, answer: Maybe<ClaimAnswer>, now: Now) {
@@ -483,7 +486,7 @@ impl NodeCore {
         }
         let Some(home) = self.homes.get(&vnode) else { return };
         let claim = self.claims.get(&vnode);
-        self.out.push(Action::Activate(Activate {
+        self.out.push(Action::Ask(Ask::Activate(Activate {
             data_set: self.view.data_set.clone(),
             vnode,
             epoch: home.epoch,
@@ -491,7 +494,7 @@ impl NodeCore {
             prove: claim.is_some_and(|c| c.prove),
             held: claim.and_then(|c| c.held(now)),
             left: self.left.get(&vnode).copied(),
-        }));
+        })));
     }
 
     pub(super) fn on_activated(
@@ -585,11 +588,8 @@ impl NodeCore {
         if home.phase == Phase::Inheriting && quiet && !asked && home.leased(now) {
             home.asked_at = Some(now.mono);
             let rows = vec![(vnode, home.epoch)];
-            self.out.push(Action::Ready(OwnRows {
-                data_set: self.view.data_set.clone(),
-                sid: self.sid.clone(),
-                rows,
-            }));
+            let data_set = self.view.data_set.clone();
+            self.out.push(Action::Ask(Ask::Ready(OwnRows { data_set, sid: self.sid.clone(), rows })));
         }
     }
 

@@ -3,6 +3,7 @@
 use roost_backend::store::{Write, WriteAnswer};
 use roost_proto::ids::VnodeId;
 
+use super::ask::Ask;
 use super::events::{Maybe, Now};
 use super::home::Phase;
 use super::ownership::Claiming;
@@ -42,7 +43,7 @@ impl NodeCore {
         open.call = Some(call);
         self.counters.writes += 1;
         self.writes.begin(call, open.write.size());
-        self.out.push(Action::Write { call, write: open.write.clone() });
+        self.out.push(Action::Ask(Ask::Write { call, write: open.write.clone() }));
         true
     }
 

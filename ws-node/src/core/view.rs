@@ -6,6 +6,7 @@ use roost_backend::store::*;
 use roost_proto::ids::{Epoch, NodeId, VnodeId};
 use roost_proto::records::Took;
 
+use super::ask::Ask;
 use super::events::Now;
 use super::home::Home;
 use super::{Action, NodeCore};
@@ -90,7 +91,7 @@ impl NodeCore {
         for row in rows {
             self.view.rows.remove(&row.0);
             let (data_set, sid) = (table.data_set.clone(), self.sid.clone());
-            self.out.push(Action::Release(OwnRows { data_set, sid, rows: vec![row] }));
+            self.out.push(Action::Ask(Ask::Release(OwnRows { data_set, sid, rows: vec![row] })));
         }
     }
 

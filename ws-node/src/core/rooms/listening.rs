@@ -7,6 +7,7 @@ use roost_proto::live::{Note, place_of};
 
 use super::placing::ROOMS;
 use super::{How, Opening};
+use crate::core::ask::Ask;
 use crate::core::config::Rule;
 use crate::core::delivery::READ_MAX;
 use crate::core::events::{Lane, Maybe, Now, SessionKey};
@@ -166,7 +167,7 @@ impl NodeCore {
             return Begun::Not;
         }
         let limit = Limit { entries: READ_MAX, bytes: bytes.min(READ_BYTES_MAX) };
-        self.out.push(Action::Read {
+        self.out.push(Action::Ask(Ask::Read {
             ask: self.reads.begin(key, &session.user, limit.bytes),
             session: ROOMS,
             vnode: room.vnode,
@@ -174,7 +175,7 @@ impl NodeCore {
             generation: place.generation,
             after: place.offset,
             limit,
-        });
+        }));
         Begun::Yes
     }
 
@@ -257,7 +258,7 @@ impl NodeCore {
         let followed = self.rooms.by_stream.iter().filter(|(_, room)| room.following.is_on());
         let rooms: Vec<_> = followed.map(|(stream, room)| (room.vnode, stream.clone())).collect();
         for rooms in rooms.chunks(COMPARE_MAX) {
-            self.out.push(Action::Standings { rooms: rooms.to_vec() });
+            self.out.push(Action::Ask(Ask::Standings(rooms.to_vec())));
         }
     }
 

@@ -14,6 +14,7 @@ use roost_proto::frames::{Presence, ServerFrame};
 use roost_proto::ids::{UserId, VnodeId};
 use roost_proto::live::Version;
 
+use crate::core::ask::Ask;
 use crate::core::config::Rule;
 use crate::core::events::{Maybe, Now, SessionKey};
 use crate::core::following::Following;
@@ -184,7 +185,7 @@ impl NodeCore {
             && let Some((reading, users)) = copy.wanted()
         {
             copy.ask(ask, reading, &users);
-            self.out.push(Action::ReadPresence { vnode, users, ask });
+            self.out.push(Action::Ask(Ask::Presence { vnode, users, ask }));
         } else {
             return;
         }
@@ -338,7 +339,7 @@ impl NodeCore {
         let complete = self.watching.vnodes.iter().filter(|(_, copy)| copy.complete);
         let vnodes: Vec<_> = complete.map(|(vnode, _)| *vnode).collect();
         for vnodes in vnodes.chunks(COMPARE_MAX) {
-            self.out.push(Action::PresenceStandings { vnodes: vnodes.to_vec() });
+            self.out.push(Action::Ask(Ask::PresenceStandings(vnodes.to_vec())));
         }
     }
 
