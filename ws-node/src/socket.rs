@@ -32,8 +32,9 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::core::Event;
+use crate::core::command::{Command, OfConnection};
 use crate::core::credit::Taken;
-use crate::core::events::{Connecting, Lane, RoomCommand, SessionKey};
+use crate::core::events::{Connecting, Lane, SessionKey};
 use crate::core::session::Rights;
 use crate::lifetime::Lifetime;
 use crate::node::Input;
@@ -424,50 +425,27 @@ impl Session {
         message: Option<Result<Message, WsError>>,
         bad: &mut BadFrames,
     ) -> Result<(), Option<Closing>> {
-        let session = self.key;
         let frame = read(message)?;
         if frame.is_some() {
             self.silence.end();
         }
         self.pace().await;
-        match frame {
-            None | Some(Ok(ClientFrame::Pong(_))) => Ok(()),
-            Some(Ok(ClientFrame::Ping(_))) => {
+        let frame = match frame {
+            None => return Ok(()),
+            Some(Ok(frame)) => frame,
+            Some(Err(error)) => return refuse(socket, bad, error).await,
+        };
+        match Command::of(frame, |token| self.refresh(shared, token)) {
+            Ok(command) => self.tell(Event::Command { session: self.key, command }).await,
+            Err(OfConnection::Pong) => Ok(()),
+            Err(OfConnection::Ping) => {
                 write(socket, Message::text(ServerFrame::Pong(Empty {}).to_json())).await
             }
-            Some(Ok(ClientFrame::Send(send))) => self.tell(Event::Send { session, send }).await,
-            Some(Ok(ClientFrame::Event(event))) => self.tell(Event::Client { session, event }).await,
-            Some(Ok(ClientFrame::Ack(ack))) => {
-                self.tell(Event::Ack { session, cursor: ack.cursor, read: false }).await
-            }
-            Some(Ok(ClientFrame::Read(up_to))) => {
-                self.tell(Event::Ack { session, cursor: up_to.cursor, read: true }).await
-            }
-            Some(Ok(ClientFrame::Publish(publish))) => self.in_room(RoomCommand::Publish(publish)).await,
-            Some(Ok(ClientFrame::Join(join))) => self.in_room(RoomCommand::Join(join)).await,
-            Some(Ok(ClientFrame::Leave(leave))) => self.in_room(RoomCommand::Leave(leave)).await,
-            Some(Ok(ClientFrame::Members(of))) => self.in_room(RoomCommand::Members(of)).await,
-            Some(Ok(ClientFrame::Watch(command))) => self.tell(Event::Watch { session, command }).await,
-            Some(Ok(ClientFrame::Unwatch(command))) => self.tell(Event::Unwatch { session, command }).await,
-            Some(Ok(ClientFrame::Signal(signal))) => self.tell(Event::Signal { session, signal }).await,
-            Some(Ok(ClientFrame::Status(s))) => {
-                self.tell(Event::Status { session, id: s.id, status: s.status }).await
-            }
-            Some(Ok(ClientFrame::History(history))) => self.tell(Event::History { session, history }).await,
-            Some(Ok(ClientFrame::Refresh(refresh))) => {
-                let token = self.refresh(shared, &refresh.token);
-                self.tell(Event::Refresh { session, id: refresh.id, token }).await
-            }
-            Some(Ok(ClientFrame::Connect(_))) => {
+            Err(OfConnection::Connect) => {
                 let error = ErrorBody::new(ErrorCode::BadRequest, "this connection is connected already");
                 refuse(socket, bad, FrameError { id: None, error }).await
             }
-            Some(Err(error)) => refuse(socket, bad, error).await,
         }
-    }
-
-    async fn in_room(&self, command: RoomCommand) -> Result<(), Option<Closing>> {
-        self.tell(Event::Room { session: self.key, command }).await
     }
 
     /// Takes a fresh token of the same user; one that is not accepted changes nothing.

@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use rand::RngExt;
 use roost_proto::frames::Send;
 use roost_proto::ids::{Cursor, DeviceId, Epoch, MessageId, UserId};
+use roost_ws_node::core::Command;
 use roost_ws_node::core::events::{Connecting, Event, SessionKey};
 use roost_ws_node::core::session::Rights;
 
@@ -363,7 +364,7 @@ impl World {
         let event = if self.is_event(out.to) {
             self.client_event(session, &out.id)
         } else if out.to < self.setup.users {
-            Event::Send { session, send: send_frame(&out.id, out.to) }
+            Event::Command { session, command: Command::Send(send_frame(&out.id, out.to)) }
         } else {
             self.publish_event(session, &out.id, out.to)
         };

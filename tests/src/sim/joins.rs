@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 
 use roost_proto::frames::{RoomAt, ServerFrame};
 use roost_proto::ids::{Cursor, StreamId};
-use roost_ws_node::core::events::{Event, RoomCommand};
+use roost_ws_node::core::Command;
+use roost_ws_node::core::events::Event;
 
 use super::World;
 
@@ -89,7 +90,7 @@ impl World {
                     self.joins.ask(connect.session.0, None, at);
                 }
             }
-            Event::Room { session, command: RoomCommand::Join(join) } => {
+            Event::Command { session, command: Command::Join(join) } => {
                 let (id, at) = join.clone().into_parts();
                 self.joins.ask(session.0, Some(id.to_string()), &at);
             }

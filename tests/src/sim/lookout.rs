@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use roost_backend::store::{Op, Write};
 use roost_proto::frames::{OfUsers, Presence, Reply};
 use roost_proto::ids::{MessageId, UserId};
+use roost_ws_node::core::Command;
 use roost_ws_node::core::events::{Event, SessionKey};
 
 use super::client::{Wake, name};
@@ -116,8 +117,8 @@ impl World {
         lookout.asked = Some(Asked { id: id.clone(), users: users.clone(), watch });
         let command = OfUsers { id: MessageId::new(id).expect("a plain id"), users };
         let session = SessionKey(c.key);
-        let event =
-            if watch { Event::Watch { session, command } } else { Event::Unwatch { session, command } };
+        let command = if watch { Command::Watch(command) } else { Command::Unwatch(command) };
+        let event = Event::Command { session, command };
         self.tell_core(i, c.pid, self.now + 2, event);
     }
 

@@ -8,7 +8,7 @@ use roost_proto::ids::NodeId;
 use roost_ws_node::core::credit::Taken;
 use roost_ws_node::core::events::{Action, Ending, Event, Lane, Now, SessionKey};
 use roost_ws_node::core::shares::ShareConfig;
-use roost_ws_node::core::{Ask, CoreConfig, NodeCore};
+use roost_ws_node::core::{Ask, Command, CoreConfig, NodeCore};
 
 use super::store::Peer;
 use super::{
@@ -316,7 +316,9 @@ impl World {
             match &event {
                 Event::Readied { vnode, answer: Some(true), .. } => self.heard_ready(pid, *vnode),
                 Event::Closed { session } => self.saw_closed(pid, *session),
-                Event::Ack { session, cursor, .. } => self.saw_ack(pid, *session, *cursor),
+                Event::Command { session, command: Command::Ack { cursor, .. } } => {
+                    self.saw_ack(pid, *session, *cursor);
+                }
                 _ => {}
             }
             let Some(core) = self.processes[pid].core.as_mut() else { return };

@@ -10,6 +10,7 @@ use roost_proto::events::{ClientEvent, Message};
 use roost_proto::frames;
 use roost_proto::ids::{MessageId, UserId};
 use roost_proto::results::{PROCESSOR, RESULT, Refused, TIMER};
+use roost_ws_node::core::Command;
 use roost_ws_node::core::events::{Event, SessionKey};
 
 use super::{EVENT_TIMEOUT_MS, Happening, World};
@@ -42,7 +43,7 @@ pub(super) fn event_frame(id: &str) -> frames::Event {
 
 impl World {
     pub(super) fn client_event(&self, session: SessionKey, id: &str) -> Event {
-        Event::Client { session, event: event_frame(id) }
+        Event::Command { session, command: Command::Event(event_frame(id)) }
     }
 
     /// An event is in the log: a processor has it soon, late, twice or never.

@@ -8,7 +8,8 @@ use roost_proto::frames::{
     Change, ChosenStatus, InRoom, InfoOf, Join, Member, Publish, Reply, RoomAt, RoomWelcome,
 };
 use roost_proto::ids::{Cursor, Epoch, MessageId, Offset, RoomId, StreamId, UserId, VnodeId};
-use roost_ws_node::core::events::{Event, RoomCommand, SessionKey};
+use roost_ws_node::core::Command;
+use roost_ws_node::core::events::{Event, SessionKey};
 
 use super::client::Wake;
 use super::{Happening, World};
@@ -83,7 +84,7 @@ impl World {
 
     pub(super) fn publish_event(&self, session: SessionKey, id: &str, to: usize) -> Event {
         let publish = publish_frame(id, to - self.setup.users);
-        Event::Room { session, command: RoomCommand::Publish(publish) }
+        Event::Command { session, command: Command::Publish(publish) }
     }
 
     /// What `connect` says of rooms.
@@ -234,13 +235,13 @@ impl World {
         }
         let command = if seat.joined {
             seat.joined = false;
-            RoomCommand::Leave(InRoom { id, room: room(r) })
+            Command::Leave(InRoom { id, room: room(r) })
         } else {
             seat.shown = seat.cursor;
             let at = RoomAt { room: room(r), cursor: seat.cursor, presence: seat.presence, info: None };
-            RoomCommand::Join(Join::new(id, at))
+            Command::Join(Join::new(id, at))
         };
-        self.tell_core(i, c.pid, self.now + 2, Event::Room { session: SessionKey(c.key), command });
+        self.tell_core(i, c.pid, self.now + 2, Event::Command { session: SessionKey(c.key), command });
     }
 
     /// An answer to a `join` or `leave`; false if it is about something else.

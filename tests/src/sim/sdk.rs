@@ -11,9 +11,10 @@ use roost_client::bare::{
 };
 use roost_client::{Event as Shown, SendError, State};
 use roost_proto::events::Message;
-use roost_proto::frames::{ClientFrame, Connect, Reset, ServerFrame, SetStatus};
+use roost_proto::frames::{ClientFrame, Connect, Reset, ServerFrame};
 use roost_proto::ids::{Cursor, MessageId, NodeId, Offset, UserId};
-use roost_ws_node::core::events::{Connecting, Event, RoomCommand, SessionKey};
+use roost_ws_node::core::command;
+use roost_ws_node::core::events::{Connecting, Event, SessionKey};
 use roost_ws_node::core::session::Rights;
 
 use super::client::{Connection, name};
@@ -77,10 +78,6 @@ fn config(user: usize, seed: u64, cursor: Option<Cursor>) -> CoreConfig {
         token_renewable: true,
         seed,
     }
-}
-
-fn room_event(session: SessionKey, command: RoomCommand) -> Event {
-    Event::Room { session, command }
 }
 
 impl World {
@@ -239,20 +236,13 @@ impl World {
                 let rights = Rights::default();
                 Event::Connect(Box::new(Connecting { session, user, device, rights, epoch, cursor, rooms }))
             }
-            Ok(ClientFrame::Send(send)) => Event::Send { session, send },
-            Ok(ClientFrame::Event(event)) => Event::Client { session, event },
-            Ok(ClientFrame::Status(SetStatus { id, status })) => Event::Status { session, id, status },
-            Ok(ClientFrame::Ack(ack)) => Event::Ack { session, cursor: ack.cursor, read: false },
-            Ok(ClientFrame::Read(read)) => Event::Ack { session, cursor: read.cursor, read: true },
-            Ok(ClientFrame::Watch(command)) => Event::Watch { session, command },
-            Ok(ClientFrame::Publish(publish)) => room_event(session, RoomCommand::Publish(publish)),
-            Ok(ClientFrame::Join(join)) => {
-                wire.rooms.joining.insert(join.id.clone(), join.room.clone());
-                room_event(session, RoomCommand::Join(join))
+            Ok(frame) => {
+                if let ClientFrame::Join(join) = &frame {
+                    wire.rooms.joining.insert(join.id.clone(), join.room.clone());
+                }
+                let Ok(command) = command::Command::of(frame, |_| Ok(Rights::default())) else { return };
+                Event::Command { session, command }
             }
-            Ok(ClientFrame::Leave(command)) => room_event(session, RoomCommand::Leave(command)),
-            Ok(ClientFrame::Members(command)) => room_event(session, RoomCommand::Members(command)),
-            Ok(_) => return,
             Err(e) => {
                 return self.violations.push(format!("the SDK wrote what nobody can read: {e}: {text}"));
             }

@@ -3,6 +3,7 @@
 use roost_client::bare::Lane;
 use roost_proto::frames::{ChosenStatus, ClientFrame, SetStatus};
 use roost_proto::ids::{MessageId, UserId};
+use roost_ws_node::core::Command;
 use roost_ws_node::core::events::{Event, SessionKey};
 
 use super::World;
@@ -57,7 +58,8 @@ impl World {
             let frame = ClientFrame::Status(SetStatus { id: message_id.clone(), status });
             self.command_sdk(i, message_id, Lane::Status, &frame);
         } else if let Some(c) = client.current() {
-            let event = Event::Status { session: SessionKey(c.key), id: message_id, status };
+            let command = Command::Status(SetStatus { id: message_id, status });
+            let event = Event::Command { session: SessionKey(c.key), command };
             self.tell_core(i, c.pid, self.now + 2, event);
         }
     }

@@ -3,6 +3,7 @@
 use roost_proto::frames::ServerFrame;
 use roost_proto::ids::{MessageId, UserId};
 use roost_proto::{ErrorBody, ErrorCode};
+use roost_ws_node::core::Command;
 use roost_ws_node::core::calls::Call;
 use roost_ws_node::core::events::{Action, Event, SessionKey};
 use roost_ws_node::core::explain::Query;
@@ -179,13 +180,12 @@ fn a_refresh_changes_the_rights_or_says_why_not() {
     let mut rig = Rig::new(&[0, 1], None);
     let bob = rig.user(1, 0);
     let session = rig.connect(1, &bob);
-    let refresh = |id: &str, token| Event::Refresh {
-        session: SessionKey(session),
-        id: MessageId::new(id).unwrap(),
-        token,
-    };
-    rig.give(1, refresh("r1", Err(ErrorBody::new(ErrorCode::Unauthorized, "no"))));
-    rig.give(1, refresh("r2", Ok(Rights { rooms: Some(vec!["team-*".into()]), ..Rights::default() })));
+    let refresh = |id: &str, token| Command::Refresh(MessageId::new(id).unwrap(), token);
+    rig.command(session, refresh("r1", Err(ErrorBody::new(ErrorCode::Unauthorized, "no"))));
+    rig.command(
+        session,
+        refresh("r2", Ok(Rights { rooms: Some(vec!["team-*".into()]), ..Rights::default() })),
+    );
     assert_eq!((rig.told(session, "r1"), rig.told(session, "r2")), (vec!["unauthorized"], vec!["ok"]));
     assert_eq!(rig.nodes[1].counters().refreshed, 1);
     let query = Query::User(UserId::new(&bob).unwrap());
@@ -196,12 +196,7 @@ fn a_refresh_changes_the_rights_or_says_why_not() {
     rig.writes = Box::new(|_| Reach::Underway);
     let early = rig.connect(1, &early);
     assert!(!rig.is_welcome(early));
-    let event = Event::Refresh {
-        session: SessionKey(early),
-        id: MessageId::new("r3").unwrap(),
-        token: Ok(Rights::default()),
-    };
-    rig.give(1, event);
+    rig.command(early, refresh("r3", Ok(Rights::default())));
     assert!(rig.told(early, "r3").is_empty());
     rig.writes = Box::new(|_| Reach::Answered);
     rig.land();

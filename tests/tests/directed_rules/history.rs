@@ -3,14 +3,14 @@
 use roost_proto::frames::{ReplyOk, ServerFrame};
 use roost_proto::history::{Before, History};
 use roost_proto::ids::{MessageId, StreamId};
-use roost_ws_node::core::events::{Event, SessionKey};
+use roost_ws_node::core::Command;
 
 use super::rig::Rig;
 
 fn ask(rig: &mut Rig, session: u64, id: &str, stream: &str, before: Option<Before>, limit: Option<usize>) {
     let stream = StreamId::new(stream).unwrap();
     let history = History { id: MessageId::new(id).unwrap(), stream, before, limit };
-    rig.give(1, Event::History { session: SessionKey(session), history });
+    rig.command(session, Command::History(history));
 }
 
 fn page(rig: &Rig, session: u64, id: &str) -> ReplyOk {

@@ -7,7 +7,8 @@ use roost_backend::store::LiveChannel;
 use roost_proto::Json;
 use roost_proto::frames::{Change, InRoom, Join, Publish, ReplyOk, RoomAt, ServerFrame};
 use roost_proto::ids::{Cursor, MessageId, RoomId, StreamId, UserId, VnodeId};
-use roost_ws_node::core::events::{Connecting, Event, RoomCommand, SessionKey};
+use roost_ws_node::core::Command;
+use roost_ws_node::core::events::{Connecting, Event, SessionKey};
 use roost_ws_node::core::session::Rights;
 use serde_json::value::RawValue;
 
@@ -71,8 +72,8 @@ impl Rig {
         rooms.filter(|room| vnode(room).index() == v).nth(k).unwrap()
     }
 
-    fn command(&mut self, session: u64, command: RoomCommand) {
-        self.give(self.sessions[&session], Event::Room { session: SessionKey(session), command });
+    pub fn command(&mut self, session: u64, command: Command) {
+        self.give(self.sessions[&session], Event::Command { session: SessionKey(session), command });
     }
 
     pub fn join(&mut self, session: u64, room: &RoomId, id: &str) {
@@ -82,7 +83,7 @@ impl Rig {
     /// Who shows where it is.
     pub fn join_from(&mut self, session: u64, room: &RoomId, id: &str, cursor: Cursor) {
         let at = RoomAt { room: room.clone(), cursor: Some(cursor), presence: false, info: None };
-        self.command(session, RoomCommand::Join(Join::new(MessageId::new(id).unwrap(), at)));
+        self.command(session, Command::Join(Join::new(MessageId::new(id).unwrap(), at)));
     }
 
     /// Connects with rooms to be in as a member from the beginning.
@@ -108,23 +109,23 @@ impl Rig {
     pub fn join_as(&mut self, session: u64, room: &RoomId, id: &str, presence: bool, info: Option<&str>) {
         let info = info.map(|text| Json::from(RawValue::from_string(text.into()).unwrap()));
         let at = RoomAt { room: room.clone(), cursor: None, presence, info };
-        self.command(session, RoomCommand::Join(Join::new(MessageId::new(id).unwrap(), at)));
+        self.command(session, Command::Join(Join::new(MessageId::new(id).unwrap(), at)));
     }
 
     pub fn leave(&mut self, session: u64, room: &RoomId, id: &str) {
         let command = InRoom { id: MessageId::new(id).unwrap(), room: room.clone() };
-        self.command(session, RoomCommand::Leave(command));
+        self.command(session, Command::Leave(command));
     }
 
     pub fn members(&mut self, session: u64, room: &RoomId, id: &str) {
         let command = InRoom { id: MessageId::new(id).unwrap(), room: room.clone() };
-        self.command(session, RoomCommand::Members(command));
+        self.command(session, Command::Members(command));
     }
 
     pub fn publish_in(&mut self, session: u64, room: &RoomId, id: &str) {
         let data = RawValue::from_string("{}".into()).unwrap();
         let publish = Publish { id: MessageId::new(id).unwrap(), room: room.clone(), data };
-        self.command(session, RoomCommand::Publish(publish));
+        self.command(session, Command::Publish(publish));
     }
 
     /// The `ok` of a reply.

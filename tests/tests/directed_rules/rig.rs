@@ -17,13 +17,13 @@ use roost_backend::store::model::{Control, VnodeData};
 use roost_backend::store::*;
 use roost_proto::codes::CloseCode;
 use roost_proto::events::{Message, StatusEvent};
-use roost_proto::frames::{ChosenStatus, OfUsers, Reply, Send, ServerFrame};
+use roost_proto::frames::{ChosenStatus, OfUsers, Reply, Send, ServerFrame, SetStatus};
 use roost_proto::ids::{Cursor, DeviceId, MessageId, NodeId, UserId, VnodeId};
 use roost_proto::records::Record;
 use roost_ws_node::core::events::{Connecting, Event, Now, SessionKey};
 use roost_ws_node::core::session::Rights;
 use roost_ws_node::core::shares::ShareConfig;
-use roost_ws_node::core::{CoreConfig, NodeCore, Rule};
+use roost_ws_node::core::{Command, CoreConfig, NodeCore, Rule};
 use serde_json::value::RawValue;
 
 pub const LEASE_TTL_MS: u64 = 6000;
@@ -366,39 +366,28 @@ impl Rig {
     fn say_asking(&mut self, session: u64, to: &str, id: &str, data: &str, receipt: bool) {
         let data = RawValue::from_string(data.into()).unwrap();
         let send = Send { id: MessageId::new(id).unwrap(), to: UserId::new(to).unwrap(), data, receipt };
-        self.give(self.sessions[&session], Event::Send { session: SessionKey(session), send });
+        self.command(session, Command::Send(send));
     }
 
     pub fn ack(&mut self, session: u64, cursor: Cursor) {
-        let event = Event::Ack { session: SessionKey(session), cursor, read: false };
-        self.give(self.sessions[&session], event);
+        self.command(session, Command::Ack { cursor, read: false });
     }
 
     pub fn read(&mut self, session: u64, cursor: Cursor) {
-        let event = Event::Ack { session: SessionKey(session), cursor, read: true };
-        self.give(self.sessions[&session], event);
+        self.command(session, Command::Ack { cursor, read: true });
     }
 
     pub fn choose(&mut self, session: u64, status: ChosenStatus, id: &str) {
         let id = MessageId::new(id).unwrap();
-        let event = Event::Status { session: SessionKey(session), id, status };
-        self.give(self.sessions[&session], event);
+        self.command(session, Command::Status(SetStatus { id, status }));
     }
 
     pub fn watch(&mut self, session: u64, users: &[&str], id: &str) {
-        let (node, session, command) = self.of_users(session, users, id);
-        self.give(node, Event::Watch { session, command });
+        self.command(session, Command::Watch(of_users(users, id)));
     }
 
     pub fn unwatch(&mut self, session: u64, users: &[&str], id: &str) {
-        let (node, session, command) = self.of_users(session, users, id);
-        self.give(node, Event::Unwatch { session, command });
-    }
-
-    fn of_users(&self, session: u64, users: &[&str], id: &str) -> (usize, SessionKey, OfUsers) {
-        let users = users.iter().map(|user| UserId::new(user).unwrap()).collect();
-        let command = OfUsers { id: MessageId::new(id).unwrap(), users };
-        (self.sessions[&session], SessionKey(session), command)
+        self.command(session, Command::Unwatch(of_users(users, id)));
     }
 
     /// The store comes up with what it had, as another data set; the first connection says so.
@@ -431,4 +420,9 @@ impl Rig {
 
 fn node(i: usize) -> NodeId {
     NodeId::new(format!("n{i}")).unwrap()
+}
+
+fn of_users(users: &[&str], id: &str) -> OfUsers {
+    let users = users.iter().map(|user| UserId::new(user).unwrap()).collect();
+    OfUsers { id: MessageId::new(id).unwrap(), users }
 }

@@ -6,7 +6,8 @@ use roost_proto::ids::{Cursor, Epoch, MessageId, Offset, StreamId, VnodeId};
 use roost_proto::limits::{MEMBERS_BYTES_MAX, RESULTS_BYTES_MAX};
 use roost_proto::live::Version;
 use roost_proto::records::Record;
-use roost_ws_node::core::events::{Event, SessionKey};
+use roost_ws_node::core::Command;
+use roost_ws_node::core::events::Event;
 use roost_ws_node::core::session::Rights;
 
 use super::rig::{Rig, Road};
@@ -222,7 +223,7 @@ fn narrower_rights_take_rooms_away() {
     rig.live.hold_follows = true;
     rig.join(a, &asked, "j4");
     let token = Ok(Rights { rooms: Some(vec![kept.to_string()]), ..Rights::default() });
-    rig.give(0, Event::Refresh { session: SessionKey(a), id: MessageId::new("f1").unwrap(), token });
+    rig.command(a, Command::Refresh(MessageId::new("f1").unwrap(), token));
     rig.run(500);
     assert_eq!((rig.told(a, "f1"), rig.told(a, "j4")), (vec!["ok"], vec!["forbidden"]));
     assert_eq!(rig.told_of(b).last(), Some(&left(&alice)), "without the linger");

@@ -3,7 +3,6 @@
 use roost_backend::store::DEVICES_KEPT;
 use roost_backend::store::model::VnodeData;
 use roost_proto::ids::{Cursor, Epoch, Offset};
-use roost_ws_node::core::events::{Event, SessionKey};
 
 use super::rig::Rig;
 
@@ -41,7 +40,7 @@ fn connected_with(cursor: Option<(i64, u64)>, device: Option<&str>) -> (bool, u6
     let Inbox { mut rig, sender, bob, generation } = inbox_of_five();
     let known = rig.connect_at(1, &bob, Some("known"), None);
     let acked = Cursor::new(generation, Offset(4));
-    rig.give(1, Event::Ack { session: SessionKey(known), cursor: acked, read: false });
+    rig.ack(known, acked);
     rig.run(1000);
     rig.hang_up(known);
     let cursor = cursor.map(|(g, o)| Cursor::new(Epoch(generation.0.saturating_add_signed(g)), Offset(o)));
@@ -84,7 +83,7 @@ fn a_device_that_may_have_been_forgotten_is_not_recovered() {
     let acked = Cursor::new(generation, Offset(4));
     for device in 0..=DEVICES_KEPT {
         let session = rig.connect_at(1, &bob, Some(&format!("d{device}")), None);
-        rig.give(1, Event::Ack { session: SessionKey(session), cursor: acked, read: false });
+        rig.ack(session, acked);
         rig.run(1000);
         assert!(rig.welcome(session).recovered, "nothing was forgotten before");
         rig.hang_up(session);

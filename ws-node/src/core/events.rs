@@ -5,15 +5,14 @@ use std::borrow::Cow;
 use bytes::Bytes;
 use roost_backend::log::{LogRecord, Outgoing};
 use roost_backend::store::*;
-use roost_proto::ErrorBody;
 use roost_proto::codes::CloseCode;
-use roost_proto::frames::{self, ChosenStatus, InRoom, Join, OfUsers, Publish, Reply, RoomAt, Send, Signal};
-use roost_proto::history::History;
+use roost_proto::frames::{Reply, RoomAt};
 use roost_proto::ids::{Cursor, DeviceId, Epoch, MessageId, Offset, StreamId, UserId, VnodeId};
 use roost_proto::records::Record;
 
 use super::ask::Ask;
 use super::calls::Call;
+use super::command::Command;
 use super::session::Rights;
 
 /// The time of a step.
@@ -41,25 +40,6 @@ pub struct Connecting {
     pub epoch: Option<Epoch>,
     pub cursor: Option<Cursor>,
     pub rooms: Vec<RoomAt>,
-}
-
-/// A command about a room.
-#[derive(Debug, Clone)]
-pub enum RoomCommand {
-    Join(Join),
-    Leave(InRoom),
-    Members(InRoom),
-    Publish(Publish),
-}
-
-impl RoomCommand {
-    pub fn id(&self) -> &MessageId {
-        match self {
-            Self::Join(join) => &join.id,
-            Self::Leave(command) | Self::Members(command) => &command.id,
-            Self::Publish(publish) => &publish.id,
-        }
-    }
 }
 
 /// Which of a session's lanes a frame takes.
@@ -136,47 +116,16 @@ pub enum Event {
     /// Whether the log answers, whenever that was asked.
     LogAnswers(bool),
     Connect(Box<Connecting>),
-    Send {
+    /// An open session says something.
+    Command {
         session: SessionKey,
-        send: Send,
-    },
-    /// Something for the application's processors.
-    Client {
-        session: SessionKey,
-        event: frames::Event,
+        command: Command,
     },
     /// Read of a partition of `client_results`, for the action with this `ask`.
     Results {
         partition: u32,
         ask: u64,
         records: Vec<LogRecord>,
-    },
-    /// The device has everything up to there; `read`: its user has read it.
-    Ack {
-        session: SessionKey,
-        cursor: Cursor,
-        read: bool,
-    },
-    Status {
-        session: SessionKey,
-        id: MessageId,
-        status: ChosenStatus,
-    },
-    Room {
-        session: SessionKey,
-        command: RoomCommand,
-    },
-    Watch {
-        session: SessionKey,
-        command: OfUsers,
-    },
-    Unwatch {
-        session: SessionKey,
-        command: OfUsers,
-    },
-    Signal {
-        session: SessionKey,
-        signal: Signal,
     },
     /// `ask` is that of the action.
     Followed {
@@ -205,16 +154,6 @@ pub enum Event {
     PresenceStandings {
         vnodes: Vec<VnodeId>,
         answer: Maybe<Vec<PresenceStanding>>,
-    },
-    /// The session showed another token: what it allows, or why it is not taken.
-    Refresh {
-        session: SessionKey,
-        id: MessageId,
-        token: Result<Rights, ErrorBody>,
-    },
-    History {
-        session: SessionKey,
-        history: History,
     },
     Paged {
         ask: u64,

@@ -12,7 +12,6 @@ use roost_proto::limits::{FRAME_BYTES_MAX, HISTORY_DEFAULT, HISTORY_MAX};
 use super::ask::Ask;
 use super::events::{Maybe, SessionKey};
 use super::reads::{Begun, Want};
-use super::session::Early;
 use super::{Action, NodeCore, Now};
 
 /// Of a page on a socket, in bytes: a frame, less what is around the messages.
@@ -48,28 +47,19 @@ pub fn answer(page: Page, asked: Asked<'_>) -> ReplyOk {
 }
 
 impl NodeCore {
-    pub(super) fn on_history(&mut self, key: SessionKey, history: History, now: Now) {
-        let Some(session) = self.sessions.get_mut(&key) else { return };
-        if !session.welcomed {
-            return self.keep_early(key, Early::History(history));
-        }
-        let (id, own) = (history.id.clone(), history.stream == session.stream);
-        if !self.take_command(key, &id, now) {
-            return;
-        }
+    pub(super) fn on_history(&mut self, key: SessionKey, history: History) -> Result<(), ErrorBody> {
+        let Some(session) = self.sessions.get(&key) else { return Ok(()) };
+        let own = history.stream == session.stream;
         let allowed = own || history.stream.room().is_some_and(|room| self.may(key, &room).is_ok());
-        match limit(history.limit) {
-            Err(error) => self.reply_error(key, id.as_str(), error),
-            Ok(_) if !allowed => {
-                let why = "neither the own inbox nor a room that the token allows";
-                self.reply_error(key, id.as_str(), ErrorBody::new(ErrorCode::Forbidden, why));
-            }
-            Ok(_) => {
-                let Some(session) = self.sessions.get_mut(&key) else { return };
-                session.wants.add(Want::Page(Box::new(history)));
-                self.reads.wait(key, &session.user);
-            }
+        limit(history.limit)?;
+        if !allowed {
+            let why = "neither the own inbox nor a room that the token allows";
+            return Err(ErrorBody::new(ErrorCode::Forbidden, why));
         }
+        let Some(session) = self.sessions.get_mut(&key) else { return Ok(()) };
+        session.wants.add(Want::Page(Box::new(history)));
+        self.reads.wait(key, &session.user);
+        Ok(())
     }
 
     /// Asks for a page, if the session's socket can take it: what it takes is kept free for the answer.

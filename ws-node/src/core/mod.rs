@@ -12,6 +12,7 @@ mod budget;
 pub mod calls;
 mod canary;
 pub mod channel;
+pub mod command;
 pub mod config;
 pub mod credit;
 mod delivery;
@@ -40,6 +41,7 @@ mod receipts;
 mod refresh;
 mod results;
 pub mod rooms;
+mod saying;
 mod sending;
 pub mod session;
 mod sessions;
@@ -61,6 +63,7 @@ pub use ask::Ask;
 use budget::Budget;
 use canary::Canary;
 use channel::Channel;
+pub use command::Command;
 pub use config::{CoreConfig, Rule};
 pub use events::{Action, Event, Now, Observation, SessionKey};
 use home::Home;
@@ -336,15 +339,8 @@ impl NodeCore {
             Event::Record(record) => self.on_record(record, now),
             Event::Undecodable => self.on_undecodable(),
             Event::Connect(connect) => self.on_connect(*connect, now),
-            Event::Send { session, send } => self.on_send(session, send, now),
-            Event::Client { session, event } => self.on_client_event(session, event, now),
+            Event::Command { session, command } => self.on_command(session, command, now),
             Event::Results { partition, ask, records } => self.on_results(partition, ask, records, now),
-            Event::Ack { session, cursor, read } => self.on_ack(session, cursor, read, now),
-            Event::Status { session, id, status } => self.on_status(session, id, status, now),
-            Event::Room { session, command } => self.on_room(session, command, now),
-            Event::Watch { session, command } => self.on_watch(session, command, now),
-            Event::Unwatch { session, command } => self.on_unwatch(session, command, now),
-            Event::Signal { session, signal } => self.on_signal(session, signal, now),
             Event::Followed { channel: LiveChannel::Presence(vnode), ask, done } => {
                 self.on_presence_followed(vnode, ask, done, now);
             }
@@ -364,8 +360,6 @@ impl NodeCore {
                     self.signals_drained(session, signals, now);
                 }
             }
-            Event::Refresh { session, id, token } => self.on_refresh(session, id, token, now),
-            Event::History { session, history } => self.on_history(session, history, now),
             Event::Paged { ask, session, id, stream, before, answer } => {
                 self.read_ended(ask, answer.is_some());
                 self.on_paged(session, &id, &stream, before, answer, now);

@@ -8,13 +8,13 @@ use std::collections::BTreeMap;
 use roost_backend::store::{PresenceOp, PresenceRow, RosterEntry, Seen};
 use roost_proto::codes::{ErrorBody, ErrorCode};
 use roost_proto::events::{Status, StatusCause, status_rest};
-use roost_proto::frames::{ChosenStatus, ReplyOk};
+use roost_proto::frames::{ChosenStatus, ReplyOk, SetStatus};
 use roost_proto::ids::{Epoch, MessageId, StreamId, UserId, VnodeId};
 
 use super::NodeCore;
 use super::events::{Now, SessionKey};
 use super::home::{Held, Phase, Work};
-use super::session::{Early, State};
+use super::session::State;
 
 /// One user of a home.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -225,11 +225,9 @@ impl NodeCore {
         }
     }
 
-    pub(super) fn on_status(&mut self, session: SessionKey, id: MessageId, status: ChosenStatus, now: Now) {
+    pub(super) fn on_status(&mut self, session: SessionKey, command: SetStatus, now: Now) {
+        let SetStatus { id, status } = command;
         let Some(s) = self.sessions.get_mut(&session) else { return };
-        if !s.welcomed {
-            return self.keep_early(session, Early::Status(id, status));
-        }
         if let Err(wait) = s.bucket.take(now.mono) {
             self.refuse(session, id.as_str(), "too many commands", wait);
             return;

@@ -7,20 +7,17 @@ use roost_proto::ids::MessageId;
 
 use super::NodeCore;
 use super::events::{Now, SessionKey};
-use super::session::{Early, Rights};
+use super::session::Rights;
 
 impl NodeCore {
     pub(super) fn on_refresh(
         &mut self,
         key: SessionKey,
-        id: MessageId,
+        id: &MessageId,
         token: Result<Rights, ErrorBody>,
         now: Now,
     ) {
         let Some(session) = self.sessions.get_mut(&key) else { return };
-        if !session.welcomed {
-            return self.keep_early(key, Early::Refresh(id, token));
-        }
         let taken = token.map(|rights| session.rights = rights);
         self.count_waiters(key);
         match taken {

@@ -16,7 +16,6 @@ use super::config::Rule;
 use super::events::{Lane, Now, SessionKey};
 use super::homes::body_hash;
 use super::rooms::placing::ROOMS;
-use super::session::Early;
 use super::{Action, NodeCore, Token};
 
 /// How long to wait before a refused send is repeated, when nothing better is known, in milliseconds.
@@ -26,10 +25,6 @@ pub(super) const MESSAGE: &str = "message";
 
 impl NodeCore {
     pub(super) fn on_send(&mut self, key: SessionKey, send: Send, now: Now) {
-        let Some(session) = self.sessions.get(&key) else { return };
-        if !session.welcomed {
-            return self.keep_early(key, Early::Send(send));
-        }
         if let Err(error) = send.to.check_reserved() {
             self.count_waiters(key);
             return self.reply_error(key, send.id.as_str(), error);

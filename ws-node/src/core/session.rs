@@ -3,16 +3,14 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use bytes::Bytes;
-use roost_proto::ErrorBody;
 use roost_proto::claims::Role;
-use roost_proto::frames::{ChosenStatus, Event, OfUsers, RoomAt, Send};
-use roost_proto::history::History;
-use roost_proto::ids::{Cursor, DeviceId, Epoch, MessageId, Offset, SessionId, StreamId, UserId, VnodeId};
+use roost_proto::frames::RoomAt;
+use roost_proto::ids::{Cursor, DeviceId, Epoch, Offset, SessionId, StreamId, UserId, VnodeId};
 use roost_service::ratelimit::Bucket;
 
 use super::blocked::Blocked;
+use super::command::Command;
 use super::credit::Credit;
-use super::events::RoomCommand;
 use super::kept::Who;
 use super::reader::Reader;
 use super::reads::Wants;
@@ -77,19 +75,6 @@ impl Rights {
     pub fn of(rooms: Option<Vec<String>>, watch: Option<Vec<String>>, role: Role) -> Self {
         Self { rooms, watch, service: role == Role::Service }
     }
-}
-
-/// A command that came before the session was welcomed.
-#[derive(Debug)]
-pub enum Early {
-    Send(Send),
-    Event(Event),
-    Room(RoomCommand),
-    Watch(OfUsers),
-    Unwatch(OfUsers),
-    Status(MessageId, ChosenStatus),
-    History(History),
-    Refresh(MessageId, Result<Rights, ErrorBody>),
 }
 
 /// A session's lane for signals.
@@ -174,7 +159,7 @@ pub struct Session {
     /// When its home last began to open it.
     pub opening_since: u64,
     /// Commands that came before `welcome`: done after it, in order.
-    pub early: VecDeque<Early>,
+    pub early: VecDeque<Command>,
     /// Taken when the place was read, with the tail as of then.
     pub verdict: (Verdict, Offset),
     /// Counted among the sessions of its user at home.

@@ -16,7 +16,7 @@ use super::home::Work;
 use super::homes::SWEEP_MS;
 use super::reader::Reader;
 use super::rooms::placing::ROOMS;
-use super::session::{Early, Said, Session, Signals, State, Verdict};
+use super::session::{Said, Session, Signals, State, Verdict};
 use super::signals::Latest;
 use super::{Action, NodeCore};
 
@@ -380,35 +380,9 @@ impl NodeCore {
         self.feed_rooms(key);
     }
 
-    /// Keeps a command until `welcome` was said, which is the first frame; the bound is that of unanswered ones.
-    pub(super) fn keep_early(&mut self, key: SessionKey, command: Early) {
-        let max = self.cfg.unanswered_max;
-        let Some(session) = self.sessions.get_mut(&key) else { return };
-        if session.early.len() < max {
-            return session.early.push_back(command);
-        }
-        self.close(key, CloseCode::Overload, "too many commands before welcome");
-    }
-
-    fn do_early(&mut self, key: SessionKey, now: Now) {
-        let early = self.sessions.get_mut(&key).map(|s| std::mem::take(&mut s.early)).unwrap_or_default();
-        for command in early {
-            match command {
-                Early::Send(send) => self.on_send(key, send, now),
-                Early::Event(event) => self.on_client_event(key, event, now),
-                Early::Room(command) => self.on_room(key, command, now),
-                Early::Watch(command) => self.on_watch(key, command, now),
-                Early::Unwatch(command) => self.on_unwatch(key, command, now),
-                Early::Status(id, status) => self.on_status(key, id, status, now),
-                Early::History(history) => self.on_history(key, history, now),
-                Early::Refresh(id, token) => self.on_refresh(key, id, token, now),
-            }
-        }
-    }
-
     pub(super) fn on_ack(&mut self, key: SessionKey, cursor: Cursor, read: bool, now: Now) {
         let Some(session) = self.sessions.get_mut(&key) else { return };
-        if !session.welcomed || cursor > Cursor::new(session.inbox.generation, session.inbox.sent) {
+        if cursor > Cursor::new(session.inbox.generation, session.inbox.sent) {
             return;
         }
         let said = Said { acked: Some(cursor), read: read.then_some(cursor) };

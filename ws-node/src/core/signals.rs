@@ -47,7 +47,7 @@ impl NodeCore {
     pub(super) fn on_signal(&mut self, key: SessionKey, signal: Signal, now: Now) {
         let Some(session) = self.sessions.get_mut(&key) else { return };
         // Nobody waits for an answer: what is too much or not allowed is dropped, and counted.
-        let spent = !session.welcomed || session.signals.bucket.take(now.mono).is_err();
+        let spent = session.signals.bucket.take(now.mono).is_err();
         let stream = signal.room.as_ref().map(StreamId::of_room);
         let inside = stream.as_ref().is_none_or(|stream| session.rooms.contains_key(stream));
         let bytes = signal.data.get().len();

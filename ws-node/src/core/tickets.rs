@@ -18,7 +18,6 @@ use super::events::{Now, SessionKey};
 use super::home::Work;
 use super::homes::{append_op, body_hash};
 use super::places::Places;
-use super::session::Early;
 
 /// Events of one vnode that may wait, some 200 bytes each here, and those of one client; more are refused until some
 /// are answered, or have waited long enough.
@@ -106,9 +105,6 @@ const EVENT: &str = "event";
 impl NodeCore {
     pub(super) fn on_client_event(&mut self, key: SessionKey, event: frames::Event, now: Now) {
         let Some(session) = self.sessions.get(&key) else { return };
-        if !session.welcomed {
-            return self.keep_early(key, Early::Event(event));
-        }
         let client = session.user.clone();
         let item = (StreamId::inbox(&client), EventOp::BY.to_owned(), event.id.clone());
         let hash = body_hash(EVENT, event.data.get());

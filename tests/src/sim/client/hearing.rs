@@ -7,6 +7,7 @@ use roost_proto::codes::ErrorCode;
 use roost_proto::events::Message;
 use roost_proto::frames::{Reply, ServerFrame};
 use roost_proto::ids::Cursor;
+use roost_ws_node::core::Command;
 use roost_ws_node::core::events::{Event, SessionKey};
 
 use super::super::{Happening, World};
@@ -160,7 +161,8 @@ impl World {
             if read {
                 self.clients[user].has_read(Some(at));
             }
-            let event = Event::Ack { session: SessionKey(c.key), cursor: at, read };
+            let command = Command::Ack { cursor: at, read };
+            let event = Event::Command { session: SessionKey(c.key), command };
             self.tell_core(user, c.pid, self.now + 2, event);
         }
     }

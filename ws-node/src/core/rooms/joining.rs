@@ -7,62 +7,40 @@ use roost_proto::ids::{MessageId, RoomId, StreamId};
 use roost_proto::limits::{INFO_BYTES_MAX, ROOMS_PER_SESSION_MAX, UNKNOWN_AFTER_MS};
 
 use super::{Arrival, Asking, How, Listener, Opening};
-use crate::core::events::{Now, RoomCommand, SessionKey};
+use crate::core::events::{Now, SessionKey};
 use crate::core::reader::Reader;
-use crate::core::session::{Early, State};
+use crate::core::session::State;
 use crate::core::{Action, NodeCore};
 
 /// How long `welcome` waits for the rooms of `connect`, in milliseconds: less than `connect` waits for its inbox.
 const ARRIVAL_MS: u64 = 4000;
 
-type Refusal = (ErrorCode, &'static str);
-
 impl NodeCore {
-    pub(in crate::core) fn on_room(&mut self, key: SessionKey, command: RoomCommand, now: Now) {
-        let Some(session) = self.sessions.get_mut(&key) else { return };
-        if !session.welcomed {
-            return self.keep_early(key, Early::Room(command));
-        }
-        match command {
-            RoomCommand::Publish(publish) => self.on_publish(key, publish, now),
-            other => {
-                let id = other.id().clone();
-                if !self.take_command(key, &id, now) {
-                    return;
-                }
-                let refused = match other {
-                    RoomCommand::Join(join) => self.on_join(key, join, now),
-                    RoomCommand::Leave(command) => self.on_leave(key, &command, now),
-                    RoomCommand::Members(command) => self.on_members(key, command, now),
-                    RoomCommand::Publish(_) => Ok(()),
-                };
-                if let Err((code, why)) = refused {
-                    self.reply_error(key, id.as_str(), ErrorBody::new(code, why));
-                }
-            }
-        }
-    }
-
     /// Whether the session may join, read and publish to a room.
-    pub(in crate::core) fn may(&self, key: SessionKey, room: &RoomId) -> Result<(), Refusal> {
+    pub(in crate::core) fn may(&self, key: SessionKey, room: &RoomId) -> Result<(), ErrorBody> {
         let Some(session) = self.sessions.get(&key) else { return Ok(()) };
         let named = session.rights.rooms.as_ref();
         let allowed = named.map_or(self.cfg.open_rooms, |patterns| matches_any(patterns, room.as_str()));
         if allowed || self.cfg.auto_join.contains(room) {
             return Ok(());
         }
-        Err((ErrorCode::Forbidden, "the token does not allow this room"))
+        Err(ErrorBody::new(ErrorCode::Forbidden, "the token does not allow this room"))
     }
 
-    fn on_publish(&mut self, key: SessionKey, publish: Publish, now: Now) {
-        if let Err((code, why)) = self.may(key, &publish.room) {
+    pub(in crate::core) fn on_publish(&mut self, key: SessionKey, publish: Publish, now: Now) {
+        if let Err(error) = self.may(key, &publish.room) {
             self.count_waiters(key);
-            return self.reply_error(key, publish.id.as_str(), ErrorBody::new(code, why));
+            return self.reply_error(key, publish.id.as_str(), error);
         }
         self.send_to(key, StreamId::of_room(&publish.room), publish.id, publish.data, false, now);
     }
 
-    fn on_join(&mut self, key: SessionKey, join: Join, now: Now) -> Result<(), Refusal> {
+    pub(in crate::core) fn on_join(
+        &mut self,
+        key: SessionKey,
+        join: Join,
+        now: Now,
+    ) -> Result<(), ErrorBody> {
         let (id, at) = join.into_parts();
         self.join(key, at, How::Reply(id), now.mono + UNKNOWN_AFTER_MS, now)
     }
@@ -91,23 +69,21 @@ impl NodeCore {
             let Some(session) = self.sessions.get_mut(&key) else { return };
             match joined {
                 Ok(()) => drop(session.arrival.pending.insert(StreamId::of_room(&room))),
-                Err((code, why)) => {
-                    session.arrival.told.push(RoomWelcome::refused(room, ErrorBody::new(code, why)));
-                }
+                Err(error) => session.arrival.told.push(RoomWelcome::refused(room, error)),
             }
         }
     }
 
-    fn join(&mut self, key: SessionKey, at: RoomAt, how: How, until: u64, now: Now) -> Result<(), Refusal> {
+    fn join(&mut self, key: SessionKey, at: RoomAt, how: How, until: u64, now: Now) -> Result<(), ErrorBody> {
         self.may(key, &at.room)?;
         if at.info.as_ref().is_some_and(|info| info.get().len() > INFO_BYTES_MAX) {
-            return Err((ErrorCode::TooLarge, "'info' is too large"));
+            return Err(ErrorBody::new(ErrorCode::TooLarge, "'info' is too large"));
         }
         let stream = StreamId::of_room(&at.room);
         let vnode = self.vnode_of(&stream);
         let Some(session) = self.sessions.get_mut(&key) else { return Ok(()) };
         if session.rooms.len() >= ROOMS_PER_SESSION_MAX && !session.rooms.contains_key(&stream) {
-            return Err((ErrorCode::TooLarge, "too many rooms in this session"));
+            return Err(ErrorBody::new(ErrorCode::TooLarge, "too many rooms in this session"));
         }
         let user = session.user.clone();
         // What waits of an earlier time here is older than what the answer says.
@@ -140,11 +116,16 @@ impl NodeCore {
         Ok(())
     }
 
-    fn on_leave(&mut self, key: SessionKey, command: &InRoom, now: Now) -> Result<(), Refusal> {
+    pub(in crate::core) fn on_leave(
+        &mut self,
+        key: SessionKey,
+        command: &InRoom,
+        now: Now,
+    ) -> Result<(), ErrorBody> {
         let stream = StreamId::of_room(&command.room);
         let there = self.sessions.get_mut(&key).and_then(|s| s.rooms.remove(&stream));
         let Some(listener) = there else {
-            return Err((ErrorCode::NotFound, "this session is not in the room"));
+            return Err(ErrorBody::new(ErrorCode::NotFound, "this session is not in the room"));
         };
         self.overtaken(key, listener.opening, None, "left before the join was done");
         self.leave(key, &stream, true, now);
@@ -218,14 +199,19 @@ impl NodeCore {
         }
     }
 
-    fn on_members(&mut self, key: SessionKey, command: InRoom, now: Now) -> Result<(), Refusal> {
+    pub(in crate::core) fn on_members(
+        &mut self,
+        key: SessionKey,
+        command: InRoom,
+        now: Now,
+    ) -> Result<(), ErrorBody> {
         self.may(key, &command.room)?;
         let stream = StreamId::of_room(&command.room);
         let vnode = self.vnode_of(&stream);
         if self.has_copy(&stream) {
             self.reply_members(key, &stream, &command.id);
         } else if self.channel_is_full(vnode) {
-            return Err((ErrorCode::Unavailable, "too much is queued for this room's home"));
+            return Err(ErrorBody::new(ErrorCode::Unavailable, "too much is queued for this room's home"));
         } else {
             let asking = Asking { key, id: command.id, at: now.mono, asked: false };
             self.rooms.open(&stream, vnode).asking.push(asking);

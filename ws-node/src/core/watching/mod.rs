@@ -16,7 +16,7 @@ use roost_proto::limits::UNKNOWN_AFTER_MS;
 
 use super::NodeCore;
 use super::events::{Now, SessionKey};
-use super::session::{Early, Session};
+use super::session::Session;
 use super::signals::Latest;
 use copy::Copy;
 
@@ -66,32 +66,13 @@ impl Watches {
 }
 
 impl NodeCore {
-    pub(super) fn on_watch(&mut self, key: SessionKey, command: OfUsers, now: Now) {
-        let Some(session) = self.sessions.get_mut(&key) else { return };
-        if !session.welcomed {
-            return self.keep_early(key, Early::Watch(command));
-        }
-        if self.take_command(key, &command.id, now) {
-            let id = command.id.clone();
-            if let Err(error) = self.watch(key, command, now) {
-                self.reply_error(key, id.as_str(), error);
-            }
-        }
-    }
-
-    pub(super) fn on_unwatch(&mut self, key: SessionKey, command: OfUsers, now: Now) {
-        let Some(session) = self.sessions.get_mut(&key) else { return };
-        if !session.welcomed {
-            return self.keep_early(key, Early::Unwatch(command));
-        }
-        if self.take_command(key, &command.id, now) {
-            self.unwatch(key, &command.users, now);
-            self.reply_ok(key, command.id.as_str(), ReplyOk::default());
-        }
-    }
-
     /// All of the users, or none.
-    fn watch(&mut self, key: SessionKey, mut command: OfUsers, now: Now) -> Result<(), ErrorBody> {
+    pub(super) fn on_watch(
+        &mut self,
+        key: SessionKey,
+        mut command: OfUsers,
+        now: Now,
+    ) -> Result<(), ErrorBody> {
         let max = self.cfg.watched_per_session_max;
         let mut users = BTreeSet::new();
         command.users.retain(|user| users.insert(user.clone()));
@@ -157,6 +138,17 @@ impl NodeCore {
         }
         let shown = self.watching.vnodes.get_mut(&vnode)?.give(user, key, given)?;
         Some(Presence { stale, ..shown })
+    }
+
+    pub(super) fn on_unwatch(
+        &mut self,
+        key: SessionKey,
+        command: &OfUsers,
+        now: Now,
+    ) -> Result<(), ErrorBody> {
+        self.unwatch(key, &command.users, now);
+        self.reply_ok(key, command.id.as_str(), ReplyOk::default());
+        Ok(())
     }
 
     fn unwatch(&mut self, key: SessionKey, users: &[UserId], now: Now) {

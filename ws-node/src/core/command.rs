@@ -1,0 +1,74 @@
+//! What an open session may say.
+
+use roost_proto::ErrorBody;
+use roost_proto::frames::{self, ClientFrame, InRoom, Join, OfUsers, Publish, Send, SetStatus, Signal};
+use roost_proto::history::History;
+use roost_proto::ids::{Cursor, MessageId};
+
+use super::session::Rights;
+
+/// A frame that the core hears of.
+#[derive(Debug)]
+pub enum Command {
+    Send(Send),
+    /// Something for the application's processors.
+    Event(frames::Event),
+    Publish(Publish),
+    Join(Join),
+    Leave(InRoom),
+    Members(InRoom),
+    Watch(OfUsers),
+    Unwatch(OfUsers),
+    Status(SetStatus),
+    History(History),
+    /// Another token: what it allows, or why it is not taken.
+    Refresh(MessageId, Result<Rights, ErrorBody>),
+    /// The device has everything up to there; `read`: its user has read it.
+    Ack {
+        cursor: Cursor,
+        read: bool,
+    },
+    Signal(Signal),
+}
+
+/// A frame that is the connection's own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OfConnection {
+    Connect,
+    Ping,
+    Pong,
+}
+
+impl Command {
+    /// What a frame says; `verify` is shown a token.
+    ///
+    /// # Errors
+    /// It says nothing to the core.
+    pub fn of(
+        frame: ClientFrame,
+        verify: impl FnOnce(&str) -> Result<Rights, ErrorBody>,
+    ) -> Result<Self, OfConnection> {
+        Ok(match frame {
+            ClientFrame::Send(send) => Self::Send(send),
+            ClientFrame::Event(event) => Self::Event(event),
+            ClientFrame::Publish(publish) => Self::Publish(publish),
+            ClientFrame::Join(join) => Self::Join(join),
+            ClientFrame::Leave(leave) => Self::Leave(leave),
+            ClientFrame::Members(of) => Self::Members(of),
+            ClientFrame::Watch(watch) => Self::Watch(watch),
+            ClientFrame::Unwatch(unwatch) => Self::Unwatch(unwatch),
+            ClientFrame::Status(status) => Self::Status(status),
+            ClientFrame::History(history) => Self::History(history),
+            ClientFrame::Refresh(refresh) => {
+                let rights = verify(&refresh.token);
+                Self::Refresh(refresh.id, rights)
+            }
+            ClientFrame::Ack(ack) => Self::Ack { cursor: ack.cursor, read: false },
+            ClientFrame::Read(read) => Self::Ack { cursor: read.cursor, read: true },
+            ClientFrame::Signal(signal) => Self::Signal(signal),
+            ClientFrame::Connect(_) => return Err(OfConnection::Connect),
+            ClientFrame::Ping(_) => return Err(OfConnection::Ping),
+            ClientFrame::Pong(_) => return Err(OfConnection::Pong),
+        })
+    }
+}
