@@ -23,7 +23,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::core::calls::Call;
-use crate::core::events::{self, Connecting, Ending, Gauges, Now, SessionKey};
+use crate::core::events::{self, CallKey, Connecting, Ending, Gauges, Now, SessionKey};
 use crate::core::explain::{Explained, Query};
 use crate::core::tickets::TicketShown;
 use crate::core::{Action, Ask, Event, NodeCore};
@@ -134,7 +134,7 @@ pub struct Node {
     parts: Parts,
     sessions: HashMap<SessionKey, mpsc::Sender<Out>>,
     /// Who waits for the answers to commands of the server API; each is answered within 20 s.
-    calls: HashMap<SessionKey, oneshot::Sender<Reply>>,
+    calls: HashMap<CallKey, oneshot::Sender<Reply>>,
     next_call: u64,
     reads: Arc<Semaphore>,
     /// Of `client_results`.
@@ -215,7 +215,7 @@ impl Node {
                 let mut keyed = Vec::with_capacity(calls.len());
                 for (call, answer) in calls {
                     self.next_call += 1;
-                    let key = SessionKey::call(self.next_call);
+                    let key = CallKey(self.next_call);
                     self.calls.insert(key, answer);
                     keyed.push((key, call));
                 }

@@ -39,7 +39,7 @@ fn describe(action: &Action, text: &mut String) -> std::fmt::Result {
     match action {
         Action::Ask(ask) => describe_ask(ask, text),
         Action::LogEnd { session, partition, .. } => {
-            let who = if session.0 < 1 << 60 { session.0 } else { 0 };
+            let who = session.map_or(0, |session| session.0);
             write!(text, "log-end {who} {partition}")
         }
         Action::Produce { lane, record } => {
@@ -67,7 +67,7 @@ fn describe_ask(ask: &Ask, text: &mut String) -> std::fmt::Result {
     match ask {
         Ask::Write { write, .. } => write!(text, "write {write:?}"),
         Ask::Read { session, vnode, stream, generation, after, limit, .. } => {
-            let who = if session.0 < 1 << 60 { session.0 } else { 0 };
+            let who = session.map_or(0, |session| session.0);
             write!(text, "read {who} {vnode} {stream:?} {generation} {after} {limit:?}")
         }
         Ask::Page { session, id, vnode, stream, before, limit, .. } => {

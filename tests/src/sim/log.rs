@@ -175,7 +175,7 @@ impl World {
         }
     }
 
-    pub(crate) fn ask_log_end(&mut self, pid: usize, session: SessionKey, ask: u64, partition: u32) {
+    pub(crate) fn ask_log_end(&mut self, pid: usize, session: Option<SessionKey>, ask: u64, partition: u32) {
         let down = self.now < self.log.down_until || self.now < self.processes[pid].no_log_until;
         let answer = (!down).then(|| self.log.chat[partition as usize].len() as u64);
         let at = self.now + if down { 400 } else { self.between(1, 5) };

@@ -5,7 +5,7 @@ use roost_proto::ids::{MessageId, UserId};
 use roost_proto::{ErrorBody, ErrorCode};
 use roost_ws_node::core::Command;
 use roost_ws_node::core::calls::Call;
-use roost_ws_node::core::events::{Action, Event, SessionKey};
+use roost_ws_node::core::events::{Action, CallKey, Event};
 use roost_ws_node::core::explain::Query;
 use roost_ws_node::core::limit::SessionPolicy;
 use roost_ws_node::core::session::Rights;
@@ -113,11 +113,11 @@ fn who_gives_way_is_not_seen_to_go() {
 
 fn disconnect(rig: &mut Rig, node: usize, n: u64, user: &str) {
     let call = Call::Disconnect { user: UserId::new(user).unwrap(), reason: "by hand".into() };
-    rig.give(node, Event::Calls(vec![(SessionKey::call(n), call)]));
+    rig.give(node, Event::Calls(vec![(CallKey(n), call)]));
 }
 
 fn answer(rig: &Rig, n: u64) -> Vec<&'static str> {
-    let mine = rig.answers.iter().filter(|(call, _)| *call == SessionKey::call(n));
+    let mine = rig.answers.iter().filter(|(call, _)| *call == CallKey(n));
     mine.map(|(_, reply)| reply.error.as_ref().map_or("ok", |e| e.code.as_str())).collect()
 }
 
@@ -168,7 +168,7 @@ fn a_disconnect_that_the_log_did_not_take_is_not_confirmed() {
     let mut rig = Rig::new(&[0, 1], None);
     let call = Call::Disconnect { user: UserId::new(rig.user(1, 0)).unwrap(), reason: "by hand".into() };
     let now = rig.clock();
-    let asked = rig.nodes[0].step(Event::Calls(vec![(SessionKey::call(1), call)]), now);
+    let asked = rig.nodes[0].step(Event::Calls(vec![(CallKey(1), call)]), now);
     let [Action::Produce { record, .. }] = &asked[..] else { panic!("one other node is told: {asked:?}") };
     let told = rig.nodes[0].step(Event::Reported { token: record.token, ok: false }, now);
     let [Action::Answer { reply, .. }] = &told[..] else { panic!("an answer: {told:?}") };
@@ -207,7 +207,7 @@ fn a_refresh_changes_the_rights_or_says_why_not() {
     assert_eq!(rig.told(early, "r3"), ["ok"]);
 }
 
-fn append(n: u64, from: &str, to: &str, id: &str, data: &str) -> (SessionKey, Call) {
+fn append(n: u64, from: &str, to: &str, id: &str, data: &str) -> (CallKey, Call) {
     let call = Call::Append {
         stream: roost_proto::StreamId::inbox(&UserId::new(to).unwrap()),
         from: UserId::new(from).unwrap(),
@@ -215,7 +215,7 @@ fn append(n: u64, from: &str, to: &str, id: &str, data: &str) -> (SessionKey, Ca
         data: serde_json::value::RawValue::from_string(data.into()).unwrap(),
         receipt: false,
     };
-    (SessionKey::call(n), call)
+    (CallKey(n), call)
 }
 
 /// P2, P4: the same path, the same answers, one message, whoever of session and server API sends it first.
@@ -242,7 +242,7 @@ fn a_command_of_the_server_api_is_answered_like_a_send() {
     let answers: Vec<_> = (1..=5).map(|n| answer(&rig, n)).collect();
     assert_eq!(answers, [["ok"], ["conflict"], ["ok"], ["ok"], ["ok"]]);
     let at = |n| {
-        let found = rig.answers.iter().find(|(call, _)| *call == SessionKey::call(n));
+        let found = rig.answers.iter().find(|(call, _)| *call == CallKey(n));
         found.and_then(|(_, reply)| reply.ok.clone()).and_then(|ok| ok.at)
     };
     assert!(at(3).is_some() && at(3) == at(4));

@@ -20,7 +20,7 @@ use roost_proto::events::{Message, StatusEvent};
 use roost_proto::frames::{ChosenStatus, OfUsers, Reply, Send, ServerFrame, SetStatus};
 use roost_proto::ids::{Cursor, DeviceId, MessageId, NodeId, UserId, VnodeId};
 use roost_proto::records::Record;
-use roost_ws_node::core::events::{Connecting, Event, Now, SessionKey};
+use roost_ws_node::core::events::{CallKey, Connecting, Event, Now, SessionKey};
 use roost_ws_node::core::session::Rights;
 use roost_ws_node::core::shares::ShareConfig;
 use roost_ws_node::core::{Command, CoreConfig, NodeCore, Rule};
@@ -109,7 +109,7 @@ pub struct Rig {
     pub frames: Vec<(u64, ServerFrame)>,
     pub closes: Vec<(u64, CloseCode)>,
     /// To commands of the server API.
-    pub answers: Vec<(SessionKey, Reply)>,
+    pub answers: Vec<(CallKey, Reply)>,
     pub replaced: Vec<usize>,
     pub forgotten: Vec<usize>,
     /// Who reads a partition of `client_results`, and pages that are done with.

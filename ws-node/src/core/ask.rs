@@ -25,9 +25,10 @@ pub enum Ask {
         call: u64,
         write: Box<Write>,
     },
+    /// For a session, or for all that share a read in a room.
     Read {
         ask: u64,
-        session: SessionKey,
+        session: Option<SessionKey>,
         vnode: VnodeId,
         stream: StreamId,
         generation: Epoch,

@@ -1,5 +1,5 @@
 //! Commands of the server API: what comes over HTTP goes through the same channels as what sessions send, and gets
-//! the same answers. Each command has a key of its own, which is no session's.
+//! the same answers.
 
 use bytes::Bytes;
 use roost_backend::log::{Lane, Outgoing};
@@ -11,27 +11,12 @@ use roost_proto::records::{Append, Disconnect, ItemBody, Record};
 use roost_proto::results::CLIENT_RESULTS;
 use serde_json::value::RawValue;
 
-use super::canary::CANARY;
+use super::asker::Asker;
 use super::channel::{Attached, By, ItemKey, Pending, Waiter};
-use super::events::{Now, SessionKey};
+use super::events::{CallKey, Now};
 use super::homes::body_hash;
-use super::rooms::placing::ROOMS;
 use super::sending::{MESSAGE, RETRY_AFTER_MS};
 use super::{Action, NodeCore, Token};
-
-/// Keys with this bit are no sessions; sockets count from 1.
-const CALLS: u64 = 1 << 63;
-
-impl SessionKey {
-    /// The key of the `n`th command of the server API.
-    pub fn call(n: u64) -> Self {
-        Self(CALLS | n)
-    }
-
-    pub(super) fn is_call(self) -> bool {
-        self.0 & CALLS != 0 && self != CANARY && self != ROOMS
-    }
-}
 
 /// What a back end of the application asks for.
 #[derive(Debug)]
@@ -57,7 +42,7 @@ impl NodeCore {
     /// Takes commands in order. What was refused must be repeated before anything later to the same stream is
     /// taken (rule 1): in one batch that is so because a channel only fills while the batch is taken; over several
     /// whoever sends them sees to it.
-    pub(super) fn on_calls(&mut self, calls: Vec<(SessionKey, Call)>, now: Now) {
+    pub(super) fn on_calls(&mut self, calls: Vec<(CallKey, Call)>, now: Now) {
         for (key, call) in calls {
             match call {
                 Call::Append { stream, from, id, data, receipt } => {
@@ -71,7 +56,7 @@ impl NodeCore {
         }
     }
 
-    fn call_append(&mut self, key: SessionKey, append: Append, now: Now) {
+    fn call_append(&mut self, key: CallKey, append: Append, now: Now) {
         self.counters.sends += 1;
         let vnode = self.vnode_of(&append.stream);
         let hash = body_hash(&append.kind, append.data.get());
@@ -89,10 +74,10 @@ impl NodeCore {
         self.push_append(By::Services, append, hash, waiter, now);
     }
 
-    pub(super) fn waiter(&mut self, session: SessionKey, now: Now) -> Waiter {
+    pub(super) fn waiter(&mut self, asker: impl Into<Asker>, now: Now) -> Waiter {
         let arrival = self.next_arrival;
         self.next_arrival += 1;
-        Waiter { session, arrival, since: now.mono, since_us: now.us }
+        Waiter { asker: asker.into(), arrival, since: now.mono, since_us: now.us }
     }
 
     /// Queues what is no session's.
@@ -105,7 +90,7 @@ impl NodeCore {
     }
 
     /// Puts a result into the topic, from where it takes the way of all results.
-    fn call_result(&mut self, key: SessionKey, client: &UserId, payload: Bytes, now: Now) {
+    fn call_result(&mut self, key: CallKey, client: &UserId, payload: Bytes, now: Now) {
         let partition = self.cfg.partition(self.vnode_of(&StreamId::inbox(client)));
         let until = now.mono + UNKNOWN_AFTER_MS;
         self.telling.insert(key, Telling { left: 1, failed: false, until });
@@ -116,7 +101,7 @@ impl NodeCore {
     }
 
     /// Tells every living node: who is on the way from one home to the next has sessions at both.
-    fn call_disconnect(&mut self, key: SessionKey, user: UserId, reason: String, now: Now) {
+    fn call_disconnect(&mut self, key: CallKey, user: UserId, reason: String, now: Now) {
         if now.mono.saturating_sub(self.view_at) > self.cfg.lease_ttl_ms {
             let why = "the table of nodes cannot be read: not all would be told";
             let error = ErrorBody::new(ErrorCode::Unavailable, why).retry_after(RETRY_AFTER_MS);
@@ -138,7 +123,7 @@ impl NodeCore {
     }
 
     /// The log took, or did not take, what one node is to be told.
-    pub(super) fn told(&mut self, call: SessionKey, ok: bool) {
+    pub(super) fn told(&mut self, call: CallKey, ok: bool) {
         if let Some(telling) = self.telling.get_mut(&call) {
             telling.left -= 1;
             telling.failed |= !ok;
@@ -146,7 +131,7 @@ impl NodeCore {
         self.answer_if_told(call);
     }
 
-    fn answer_if_told(&mut self, call: SessionKey) {
+    fn answer_if_told(&mut self, call: CallKey) {
         let Some(telling) = self.telling.get(&call).filter(|t| t.left == 0) else { return };
         let failed = telling.failed;
         self.telling.remove(&call);

@@ -5,13 +5,12 @@ use roost_proto::events::CANARY_KIND;
 use roost_proto::ids::{MessageId, NodeId, StreamId, UserId, VnodeId};
 use roost_proto::records::Append;
 
+use super::asker::Asker;
 use super::channel::By;
-use super::events::{Now, SessionKey};
+use super::events::Now;
 use super::homes::body_hash;
 use super::{NodeCore, Registration};
 
-/// Who waits for the confirm of a canary: no session has this key.
-pub(super) const CANARY: SessionKey = SessionKey(u64::MAX);
 /// The sender; no user's id begins with `#`.
 const FROM: &str = "#canary";
 /// Names tried until one lies on the vnode, as a multiple of the number of vnodes: 1 in e^8 (3,000) finds none, and
@@ -110,7 +109,7 @@ impl NodeCore {
             receipt: false,
             answers: None,
         };
-        let waiter = self.waiter(CANARY, now);
+        let waiter = self.waiter(Asker::Canary, now);
         let hash = body_hash(CANARY_KIND, append.data.get());
         self.push_append(By::Own, append, hash, waiter, now);
     }

@@ -9,7 +9,7 @@ use roost_proto::records::{ChannelId, Confirm, Item, ItemResult, Probe};
 use roost_service::turns::has_place;
 use serde_json::value::RawValue;
 
-use super::events::SessionKey;
+use super::asker::Asker;
 
 /// First wait before a silent channel probes, and the longest, in milliseconds (rule 3).
 const PROBE_MIN_MS: u64 = 1000;
@@ -20,7 +20,7 @@ const SEND_AGAIN_MS: u64 = 500;
 /// Who waits for an item's result.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Waiter {
-    pub session: SessionKey,
+    pub asker: Asker,
     /// Counts what this node's sessions sent.
     pub arrival: u64,
     pub since: u64,
@@ -73,7 +73,7 @@ pub struct Pending {
     pub load: Load,
     pub waiters: Vec<Waiter>,
     /// Whose it is and when it came: of who asked for it last, even if told `unknown` since.
-    session: SessionKey,
+    asker: Asker,
     arrival: u64,
     renewed: u64,
 }
@@ -85,23 +85,23 @@ pub struct Dropped {
     pub by: By,
     pub load: Load,
     /// Its later sends to the stream must wait until this one is repeated (rule 1).
-    pub session: SessionKey,
+    pub asker: Asker,
     pub arrival: u64,
     pub waiters: Vec<Waiter>,
 }
 
 impl From<Pending> for Dropped {
     fn from(item: Pending) -> Self {
-        let Pending { key, by, load, session, arrival, waiters, .. } = item;
-        Self { key, by, load, session, arrival, waiters }
+        let Pending { key, by, load, asker, arrival, waiters, .. } = item;
+        Self { key, by, load, asker, arrival, waiters }
     }
 }
 
 impl Pending {
     pub fn new(by: By, key: ItemKey, body: Box<RawValue>, hash: u64, waiter: Waiter) -> Self {
-        let (session, arrival, renewed) = (waiter.session, waiter.arrival, waiter.since);
+        let (asker, arrival, renewed) = (waiter.asker, waiter.arrival, waiter.since);
         let load = Load { items: 1, bytes: body.get().len(), events: usize::from(key.1 == EventOp::BY) };
-        Self { key, by, load, body: Some(body), hash, waiters: vec![waiter], session, arrival, renewed }
+        Self { key, by, load, body: Some(body), hash, waiters: vec![waiter], asker, arrival, renewed }
     }
 }
 
@@ -234,12 +234,12 @@ impl Channel {
         }
         let mut waiter = waiter.clone();
         // What its session sent after it is to wait for it however often it is repeated (rule 1).
-        if item.session == waiter.session {
+        if item.asker == waiter.asker {
             waiter.arrival = waiter.arrival.min(item.arrival);
         }
-        (item.renewed, item.session, item.arrival) = (waiter.since, waiter.session, waiter.arrival);
+        (item.renewed, item.asker, item.arrival) = (waiter.since, waiter.asker, waiter.arrival);
         let waiting = item.waiters.len();
-        item.waiters.retain(|w| w.session != waiter.session);
+        item.waiters.retain(|w| w.asker != waiter.asker);
         let again = item.waiters.len() < waiting;
         item.waiters.push(waiter);
         Attached::Yes { again }
@@ -381,11 +381,11 @@ impl Channel {
         (self.next > 1).then(|| Probe { channel: self.id.clone(), first: self.first, last: self.next - 1 })
     }
 
-    /// Waiters that waited longer than `limit` are told `unknown` and wait no more, but for the `patient`; the item
+    /// Waiters that waited longer than `limit` are told `unknown` and wait no more, but for the patient; the item
     /// stays (rule 6).
-    pub fn overdue(&mut self, now: u64, limit: u64, patient: SessionKey) -> Vec<(ItemKey, Waiter)> {
+    pub fn overdue(&mut self, now: u64, limit: u64) -> Vec<(ItemKey, Waiter)> {
         let mut late = Vec::new();
-        let over = |w: &Waiter| now >= w.since + limit && w.session != patient;
+        let over = |w: &Waiter| now >= w.since + limit && !w.asker.is_patient();
         for item in &mut self.items {
             if item.waiters.iter().any(over) {
                 let (gone, stay) = item.waiters.drain(..).partition(over);
@@ -444,12 +444,13 @@ impl Channel {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::core::events::SessionKey;
 
     fn item(by: &By, n: usize, bytes: usize) -> Pending {
         let stream = StreamId::new("user:bob").unwrap();
         let id = MessageId::new(format!("m{n}")).unwrap();
         let body = RawValue::from_string(format!("\"{}\"", "x".repeat(bytes - 2))).unwrap();
-        let waiter = Waiter { session: SessionKey(1), arrival: 1, since: 0, since_us: 0 };
+        let waiter = Waiter { asker: SessionKey(1).into(), arrival: 1, since: 0, since_us: 0 };
         Pending::new(by.clone(), (stream, "alice".into(), id), body, 0, waiter)
     }
 

@@ -9,7 +9,6 @@ use roost_proto::ids::{Cursor, Epoch, Offset, StreamId, UserId, VnodeId};
 use super::ask::Ask;
 use super::events::{Lane, Maybe, Now, Observation, SessionKey};
 use super::reads::{Begun, READ_BYTES_MAX, Want};
-use super::rooms::placing::ROOMS;
 use super::session::State;
 use super::{Action, NodeCore};
 
@@ -112,7 +111,7 @@ impl NodeCore {
         session.inbox.look = false;
         self.out.push(Action::Ask(Ask::Read {
             ask: self.reads.begin(key, &session.user, limit.bytes),
-            session: key,
+            session: Some(key),
             vnode: session.vnode,
             stream: session.stream.clone(),
             generation: session.inbox.generation,
@@ -124,16 +123,16 @@ impl NodeCore {
 
     pub(super) fn on_read(
         &mut self,
-        key: SessionKey,
+        session: Option<SessionKey>,
         stream: &StreamId,
         generation: Epoch,
         after: Offset,
         answer: Maybe<Window>,
         now: Now,
     ) {
-        if key == ROOMS {
+        let Some(key) = session else {
             return self.on_room_read(stream, Cursor::new(generation, after), answer, now);
-        }
+        };
         let Some(session) = self.sessions.get_mut(&key) else { return };
         session.inbox.reading = false;
         if session.state != State::Live

@@ -30,6 +30,10 @@ pub struct Now {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct SessionKey(pub u64);
 
+/// One command of the server API, unique in this process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct CallKey(pub u64);
+
 /// An authenticated `connect`.
 #[derive(Debug, Clone)]
 pub struct Connecting {
@@ -91,17 +95,18 @@ pub enum Event {
         call: u64,
         answer: Maybe<WriteAnswer>,
     },
-    /// To `session`, or to all that share a read in a room; `ask` is that of the action.
+    /// To `session`, or to all that share a read in a room; `ask` is that of the question.
     Read {
         ask: u64,
-        session: SessionKey,
+        session: Option<SessionKey>,
         stream: StreamId,
         generation: Epoch,
         after: Offset,
         answer: Maybe<Window>,
     },
+    /// For a session, or for a room.
     LogEnd {
-        session: SessionKey,
+        session: Option<SessionKey>,
         ask: u64,
         partition: u32,
         answer: Maybe<u64>,
@@ -164,7 +169,7 @@ pub enum Event {
         answer: Maybe<Page>,
     },
     /// Commands of the server API, to be taken in this order; each key is answered once.
-    Calls(Vec<(SessionKey, Call)>),
+    Calls(Vec<(CallKey, Call)>),
     /// The session's socket took this many frames and bytes of messages, and of signals.
     Drained {
         session: SessionKey,
@@ -188,7 +193,7 @@ pub enum Action {
     Ask(Ask),
     /// Where does a partition of `chat_events` end?
     LogEnd {
-        session: SessionKey,
+        session: Option<SessionKey>,
         ask: u64,
         partition: u32,
     },
@@ -243,7 +248,7 @@ pub enum Action {
     },
     /// The answer to a command of the server API.
     Answer {
-        call: SessionKey,
+        call: CallKey,
         reply: Box<Reply>,
     },
     Observe(Observation, u64),

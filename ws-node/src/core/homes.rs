@@ -1,32 +1,23 @@
 //! The vnodes that live here: items come in, writes go out, answers and reports come back (rules 8–15, 18).
 
-use std::borrow::Cow;
-
 use roost_backend::log::{Lane, Outgoing};
 use roost_backend::store::*;
-use roost_proto::codes::{CloseCode, ErrorBody, ErrorCode};
 use roost_proto::events::{
     CHAT_EVENTS, CLIENT_EVENTS, RECEIPT, UNDELIVERED_EVENTS, USER_STATUS_EVENTS, message_bytes, message_rest,
     numbered_bytes,
 };
-use roost_proto::frames::ReplyOk;
 use roost_proto::ids::{Cursor, Epoch, Offset, Seq, Sid, StreamId, UserId, VnodeId};
 use roost_proto::records::{Append, Confirm, Item, ItemBody, ItemResult, Probe, Record, Said};
 use roost_proto::results::RESULT;
-use roost_proto::time::rfc3339;
 use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 
 use super::ask::Ask;
-use super::blocked::Cause;
-use super::canary::CANARY;
-use super::channel::{ItemKey, Waiter};
 use super::config::Rule;
 use super::events::{Maybe, Now, Observation};
 use super::home::{Call, Held, Home, Phase, Work};
 use super::kept::Who;
 use super::receipts::BY;
-use super::rooms::placing::ROOMS;
-use super::sending::{MESSAGE, RETRY_AFTER_MS};
+use super::sending::MESSAGE;
 use super::tickets::event_op;
 use super::{Action, NodeCore, Token};
 
@@ -248,7 +239,7 @@ impl NodeCore {
                 }
             }
             Some(Token::Told { call }) => self.told(call, ok),
-            Some(Token::Refused { key }) => self.refusal_reported(key, ok, now),
+            Some(Token::Refused { result }) => self.refusal_reported(result, ok, now),
             Some(Token::Other) | None => {}
         }
     }
@@ -530,76 +521,5 @@ impl NodeCore {
             }
         }
         self.emit_leftovers(now);
-    }
-
-    /// The result of an item, told to whoever waits for it.
-    pub(super) fn answer(&mut self, waiter: &Waiter, key: &ItemKey, result: &ItemResult, now: Now) {
-        if self.answer_own(waiter, key, Some(result), now) {
-            return;
-        }
-        let id = key.2.as_str();
-        match result {
-            ItemResult::Ok { at, cursor } => {
-                self.out.push(Action::Observe(Observation::Reply, now.us.saturating_sub(waiter.since_us)));
-                self.counters.replies_ok += 1;
-                self.reply_ok(
-                    waiter.session,
-                    id,
-                    ReplyOk { at: Some(rfc3339(*at)), cursor: *cursor, ..ReplyOk::default() },
-                );
-            }
-            ItemResult::Conflict => self.reply_conflict(waiter.session, id),
-            ItemResult::Full => {
-                if let Some(session) = self.sessions.get_mut(&waiter.session) {
-                    session.blocked.insert(key, waiter.arrival, Cause::Full);
-                }
-                let error = ErrorBody::new(ErrorCode::RateLimited, "too many events wait for a result");
-                self.reply_error(waiter.session, id, error.retry_after(RETRY_AFTER_MS));
-            }
-            ItemResult::Bad => {
-                self.reply_bad(waiter.session, id, "the home node could not read this message")
-            }
-            ItemResult::Tail { .. }
-            | ItemResult::Members { .. }
-            | ItemResult::Noted
-            | ItemResult::Nobody
-            | ItemResult::Void => self.reply_unavailable(waiter.session, id),
-        }
-    }
-
-    /// Tells the part of this node that waits for an item; `None`: nothing is known of it. False if it is a session's.
-    pub(super) fn answer_own(
-        &mut self,
-        waiter: &Waiter,
-        key: &ItemKey,
-        result: Option<&ItemResult>,
-        now: Now,
-    ) -> bool {
-        if waiter.session == ROOMS {
-            self.home_answered(key, result, now);
-        } else if waiter.session == CANARY {
-            if matches!(result, Some(ItemResult::Ok { .. })) {
-                self.canary.confirmed(waiter.since, now.mono);
-            }
-        } else if let Some(vnode) = waiter.session.owing() {
-            self.receipt_answered(vnode, &key.2, result, now);
-        } else if let Some(vnode) = waiter.session.saying() {
-            self.said_answered(vnode, &key.2, result);
-        } else if waiter.session.is_handed() {
-            self.result_answered(waiter.session, result, now);
-        } else {
-            return false;
-        }
-        true
-    }
-
-    /// Closes a session that cannot be served any more.
-    pub(super) fn close(
-        &mut self,
-        session: super::SessionKey,
-        code: CloseCode,
-        reason: impl Into<Cow<'static, str>>,
-    ) {
-        self.out.push(Action::Close { session, code, reason: reason.into() });
     }
 }

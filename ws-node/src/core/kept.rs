@@ -9,9 +9,10 @@ use roost_proto::ids::{DeviceId, Epoch, MessageId, StreamId, UserId, VnodeId};
 use roost_proto::records::{ItemBody, ItemResult, Said as SaidOf};
 
 use super::NodeCore;
+use super::asker::Asker;
 use super::channel::{By, ItemKey, Pending};
 use super::config::Rule;
-use super::events::{Now, SessionKey};
+use super::events::Now;
 use super::home::Phase;
 use super::session::Said;
 
@@ -43,22 +44,8 @@ const KEPT_BYTES_MAX: usize = 4 * 1024 * 1024;
 const ENTRY_BYTES: usize = 128;
 /// Entries in one record: with the longest names some 35 kB.
 const SAID_PER_RECORD: usize = 100;
-/// Keys with this bit are no sessions: what is kept for a vnode waits to be confirmed. Sockets count from 1, and other
-/// keys that are no sessions have a higher bit.
-const SAYING: u64 = 1 << 60;
 /// Whose items they are; no user's id begins with `#`.
 const FROM: &str = "#acks";
-
-impl SessionKey {
-    fn saying_to(vnode: VnodeId) -> Self {
-        Self(SAYING | u64::from(vnode.0))
-    }
-
-    /// The vnode whose home is being told what is kept, if this key is about that.
-    pub(super) fn saying(self) -> Option<VnodeId> {
-        self.0.checked_sub(SAYING).and_then(|vnode| u16::try_from(vnode).ok()).map(VnodeId)
-    }
-}
 
 #[derive(Debug, Default)]
 struct Entry {
@@ -238,7 +225,7 @@ impl NodeCore {
         };
         let body = ItemBody::Said(said.into_iter().map(of).collect());
         let body = serde_json::value::to_raw_value(&body).expect("bodies always encode");
-        let waiter = self.waiter(SessionKey::saying_to(vnode), now);
+        let waiter = self.waiter(Asker::Acks(vnode), now);
         self.queue(vnode, Pending::new(By::Own, key, body, 0, waiter), now);
         self.pump(vnode, now);
     }

@@ -6,7 +6,9 @@
 //! others), [`home`] (a vnode that lives here) with its [`outbox`], [`ownership`], [`sessions`], [`presence`].
 //! The rule numbers in comments are those of `docs/decisions/0001-protocol-core.md`.
 
+mod answering;
 pub mod ask;
+mod asker;
 pub mod blocked;
 mod budget;
 pub mod calls;
@@ -65,7 +67,7 @@ use canary::Canary;
 use channel::Channel;
 pub use command::Command;
 pub use config::{CoreConfig, Rule};
-pub use events::{Action, Event, Now, Observation, SessionKey};
+pub use events::{Action, CallKey, Event, Now, Observation, SessionKey};
 use home::Home;
 use kept::Kept;
 use outbox::Outbox;
@@ -93,10 +95,24 @@ enum Registration {
 /// What a produced record was, to understand its report.
 #[derive(Debug, Clone, Copy)]
 enum Token {
-    Item { vnode: VnodeId, chan: u64, round: u32, n: u64 },
-    Event { vnode: VnodeId, epoch: Epoch, seq: u64 },
-    Told { call: SessionKey },
-    Refused { key: SessionKey },
+    Item {
+        vnode: VnodeId,
+        chan: u64,
+        round: u32,
+        n: u64,
+    },
+    Event {
+        vnode: VnodeId,
+        epoch: Epoch,
+        seq: u64,
+    },
+    Told {
+        call: CallKey,
+    },
+    /// Of the result with this number.
+    Refused {
+        result: u64,
+    },
     Other,
 }
 
@@ -212,7 +228,7 @@ pub struct NodeCore {
     pace: Pace,
     canary: Canary,
     /// Commands of the server API that every node is being told.
-    telling: BTreeMap<SessionKey, calls::Telling>,
+    telling: BTreeMap<CallKey, calls::Telling>,
     tokens: HashMap<u64, Token>,
     next_token: u64,
     next_call: u64,

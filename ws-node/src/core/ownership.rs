@@ -9,6 +9,7 @@ use roost_proto::ids::{Epoch, Seq, Sid, VnodeId};
 use roost_proto::limits::VOID_AFTER_MS;
 use roost_proto::records::{Record, Took};
 
+use super::answering::Outcome;
 use super::ask::Ask;
 use super::channel::Channel;
 use super::config::Rule;
@@ -244,7 +245,7 @@ impl NodeCore {
         }
         self.claims.clear();
         let channels = std::mem::take(&mut self.channels).into_values();
-        self.drop_items(channels.flat_map(Channel::into_dropped), Self::reply_unknown, now);
+        self.drop_items(channels.flat_map(Channel::into_dropped), Outcome::Unknown, now);
     }
 
     /// This sid was declared dead: another life begins, with no homes; sockets stay (rule 21).

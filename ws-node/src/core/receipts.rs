@@ -14,17 +14,15 @@ use roost_proto::time::rfc3339;
 use serde_json::value::to_raw_value;
 
 use super::NodeCore;
+use super::asker::Asker;
 use super::channel::{Attached, By, ItemKey, Pending};
-use super::events::{Now, SessionKey};
+use super::events::Now;
 use super::homes::body_hash;
 use super::most::Most;
 use super::places::{Place, Places};
 
 /// By whom a receipt's id is known, so that it is none of the reader's own; no user's id begins with `#`.
 pub(super) const BY: &str = "#receipt";
-/// Keys with this bit are no sessions: a vnode's home waits for the confirm of a receipt. Sockets count from 1, and
-/// other keys that are no sessions have a higher bit.
-const OWING: u64 = 1 << 62;
 /// Messages of one vnode whose receipts may be to come, some 400 bytes each; beyond it the oldest of who asked for most
 /// get none.
 const WANTED_MAX: usize = 10_000;
@@ -37,17 +35,6 @@ const UNDER_WAY_MAX: usize = 64;
 const UNDER_WAY_TO_ONE_MAX: usize = 8;
 /// Receipts that one vnode owes, some 1 kB each, 40 kB at most; beyond it acknowledgements wait for their receipts.
 const OWED_MAX: usize = 1_000;
-
-impl SessionKey {
-    fn owing_in(vnode: VnodeId) -> Self {
-        Self(OWING | u64::from(vnode.0))
-    }
-
-    /// The vnode whose home waits for the confirm of a receipt under this key, if one does.
-    pub(super) fn owing(self) -> Option<VnodeId> {
-        self.0.checked_sub(OWING).and_then(|vnode| u16::try_from(vnode).ok()).map(VnodeId)
-    }
-}
 
 /// What became of a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -216,7 +203,7 @@ impl NodeCore {
         }
         let hash = body_hash(RECEIPT, owed.data.get());
         let item: ItemKey = (stream.clone(), BY.to_owned(), id.clone());
-        let waiter = self.waiter(SessionKey::owing_in(vnode), now);
+        let waiter = self.waiter(Asker::Receipt(vnode), now);
         if self.channel(to, now).attach(&item, hash, &waiter) == Attached::No {
             let (from, data) = (owed.from.to_string(), owed.data.into());
             let append = Append {

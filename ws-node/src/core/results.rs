@@ -13,33 +13,24 @@ use roost_proto::records::{Append, ItemBody, ItemResult};
 use roost_proto::results::{CLIENT_RESULTS, ClientResult, DEAD_LETTERS, PROCESSOR, RESULT, Refused};
 use serde_json::value::{RawValue, to_raw_value};
 
+use super::asker::Asker;
 use super::channel::{Attached, By, ItemKey, Pending};
 use super::config::CoreConfig;
-use super::events::{Now, SessionKey};
+use super::events::Now;
 use super::homes::body_hash;
 use super::{Action, NodeCore, Token};
 
-/// Keys with this bit are no sessions: a page waits for the confirm of a result. Sockets count from 1, and other keys
-/// that are no sessions have a higher bit.
-const HANDED: u64 = 1 << 61;
 /// Of a record's key, in a dead letter.
 const KEY_BYTES_MAX: usize = 1024;
-
-impl SessionKey {
-    /// Whether a page waits for the confirm of a result under this key.
-    pub(super) fn is_handed(self) -> bool {
-        self.0 & !(HANDED - 1) == HANDED
-    }
-}
 
 /// The pages that this node is handing out.
 #[derive(Debug, Default)]
 pub struct Results {
     /// By partition: those that this node reads.
     pages: BTreeMap<u32, Page>,
-    /// By their keys: where those are that are under way.
-    under_way: BTreeMap<SessionKey, (u32, UserId)>,
-    /// Counts readings and keys.
+    /// By their numbers: where those are that are under way.
+    under_way: BTreeMap<u64, (u32, UserId)>,
+    /// Counts readings and results.
     last: u64,
 }
 
@@ -51,7 +42,7 @@ struct Page {
     /// The offset after its last record, if there is a page.
     next: Option<u64>,
     /// What is left of it; the first of each client may be under way.
-    clients: BTreeMap<UserId, (VecDeque<Left>, Option<SessionKey>)>,
+    clients: BTreeMap<UserId, (VecDeque<Left>, Option<u64>)>,
 }
 
 #[derive(Debug)]
@@ -61,11 +52,10 @@ struct Left {
 }
 
 impl Results {
-    fn key(&mut self, partition: u32, client: &UserId) -> SessionKey {
+    fn number(&mut self, partition: u32, client: &UserId) -> u64 {
         self.last += 1;
-        let key = SessionKey(HANDED | self.last);
-        self.under_way.insert(key, (partition, client.clone()));
-        key
+        self.under_way.insert(self.last, (partition, client.clone()));
+        self.last
     }
 
     fn leave(&mut self, partition: u32) {
@@ -73,19 +63,19 @@ impl Results {
         self.under_way.retain(|_, (of, _)| *of != partition);
     }
 
-    /// The first of a client's, where it is the one under this key.
-    fn handed(&self, key: SessionKey) -> Option<&Left> {
-        let (partition, client) = self.under_way.get(&key)?;
+    /// The first of a client's, where it is the one with this number.
+    fn handed(&self, number: u64) -> Option<&Left> {
+        let (partition, client) = self.under_way.get(&number)?;
         let (left, _) = self.pages.get(partition)?.clients.get(client)?;
         left.front()
     }
 
     /// One is done with, and the partition goes on; or it is to be tried again.
-    fn settle(&mut self, key: SessionKey, done: bool) -> Option<u32> {
-        let (partition, client) = self.under_way.remove(&key)?;
+    fn settle(&mut self, number: u64, done: bool) -> Option<u32> {
+        let (partition, client) = self.under_way.remove(&number)?;
         let page = self.pages.get_mut(&partition)?;
         let (left, under_way) = page.clients.get_mut(&client)?;
-        under_way.take_if(|is| *is == key)?;
+        under_way.take_if(|is| *is == number)?;
         if done {
             left.pop_front();
         }
@@ -162,22 +152,22 @@ impl NodeCore {
         let Some(left) = waiting.and_then(|(left, _)| left.front()) else { return false };
         let ClientResult { result_id: id, event_id: event, record, .. } = left.result.clone();
         let data: Box<RawValue> = record.into();
-        let key = self.results.key(partition, client);
+        let number = self.results.number(partition, client);
         if let Some((_, under_way)) =
             self.results.pages.get_mut(&partition).and_then(|page| page.clients.get_mut(client))
         {
-            *under_way = Some(key);
+            *under_way = Some(number);
         }
         let item: ItemKey = (stream.clone(), PROCESSOR.to_owned(), id.clone());
         let hash = body_hash(RESULT, data.get());
-        let waiter = self.waiter(key, now);
+        let waiter = self.waiter(Asker::Result(number), now);
         let attached = self.channel(to, now).attach(&item, hash, &waiter);
         match attached {
             Attached::Yes { .. } => {}
             // Another record with its id is before it, and that one stands.
             Attached::Conflict => {
                 self.counters.results_conflicting += 1;
-                return self.results.settle(key, true).is_some();
+                return self.results.settle(number, true).is_some();
             }
             Attached::No => {
                 let (from, kind) = (PROCESSOR.to_owned(), RESULT.to_owned());
@@ -191,28 +181,28 @@ impl NodeCore {
     }
 
     /// What the client's home did with a result; `None`: nothing is known of it, and it is handed out again.
-    pub(super) fn result_answered(&mut self, key: SessionKey, result: Option<&ItemResult>, now: Now) {
+    pub(super) fn result_answered(&mut self, number: u64, result: Option<&ItemResult>, now: Now) {
         match result {
             Some(ItemResult::Ok { .. }) => {
                 self.counters.results += 1;
-                self.result_done(key, true, now);
+                self.result_done(number, true, now);
             }
             // The first with its id stands: a processor that did its work twice may well say it in other words.
             Some(ItemResult::Conflict) => {
                 self.counters.results_conflicting += 1;
-                self.result_done(key, true, now);
+                self.result_done(number, true, now);
             }
             Some(ItemResult::Nobody) => {
-                self.refuse_result(key, "unknown client: Roost has never heard of it")
+                self.refuse_result(number, "unknown client: Roost has never heard of it")
             }
-            Some(ItemResult::Bad) => self.refuse_result(key, "the home of its client could not read it"),
-            _ => self.result_done(key, false, now),
+            Some(ItemResult::Bad) => self.refuse_result(number, "the home of its client could not read it"),
+            _ => self.result_done(number, false, now),
         }
     }
 
     /// Puts a result where operators find it; it counts as handed out when it is there.
-    fn refuse_result(&mut self, key: SessionKey, reason: &str) {
-        let Some(left) = self.results.handed(key) else { return };
+    fn refuse_result(&mut self, number: u64, reason: &str) {
+        let Some(left) = self.results.handed(number) else { return };
         let Left { result, record: LogRecord { position, key: named, payload, .. } } = left;
         // A stranger's key may be as large as a record, and what is made of it must fit into one.
         let named = &named[..named.len().min(KEY_BYTES_MAX)];
@@ -226,19 +216,19 @@ impl NodeCore {
         };
         let (partition, client) = (position.partition, result.client_id.to_string());
         let payload = serde_json::to_vec(&refused).expect("plain fields always encode").into();
-        let token = self.token(Token::Refused { key });
+        let token = self.token(Token::Refused { result: number });
         let record = Outgoing { topic: DEAD_LETTERS.into(), partition, key: client.into(), payload, token };
         self.out.push(Action::Produce { lane: Lane::Outbox, record });
     }
 
     /// Whether the log took a refused one.
-    pub(super) fn refusal_reported(&mut self, key: SessionKey, ok: bool, now: Now) {
+    pub(super) fn refusal_reported(&mut self, number: u64, ok: bool, now: Now) {
         self.counters.results_refused += u64::from(ok);
-        self.result_done(key, ok, now);
+        self.result_done(number, ok, now);
     }
 
-    fn result_done(&mut self, key: SessionKey, done: bool, now: Now) {
-        if let Some(partition) = self.results.settle(key, done) {
+    fn result_done(&mut self, number: u64, done: bool, now: Now) {
+        if let Some(partition) = self.results.settle(number, done) {
             self.hand_out(partition, now);
         }
     }

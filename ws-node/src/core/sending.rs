@@ -1,22 +1,21 @@
 //! Sends of this node's sessions, and the channels they go through (rules 1–7).
 
-use bytes::Bytes;
 use roost_backend::store::Row;
-use roost_proto::codes::{CloseCode, ErrorBody, ErrorCode};
-use roost_proto::frames::{Reply, ReplyOk, Send, ServerFrame};
+use roost_proto::codes::CloseCode;
+use roost_proto::frames::Send;
 use roost_proto::ids::{MessageId, StreamId, VnodeId};
 use roost_proto::limits::UNKNOWN_AFTER_MS;
 use roost_proto::records::{Append, Confirm, ItemBody, Record};
 
 use serde_json::value::RawValue;
 
+use super::answering::Outcome;
 use super::blocked::Cause;
-use super::channel::{Attached, By, Channel, Dropped, ItemKey, Pending, Waiter};
+use super::channel::{Attached, By, Channel, Dropped, ItemKey, Pending};
 use super::config::Rule;
-use super::events::{Lane, Now, SessionKey};
+use super::events::{Now, SessionKey};
 use super::homes::body_hash;
-use super::rooms::placing::ROOMS;
-use super::{Action, NodeCore, Token};
+use super::{NodeCore, Token};
 
 /// How long to wait before a refused send is repeated, when nothing better is known, in milliseconds.
 pub(super) const RETRY_AFTER_MS: u64 = 250;
@@ -162,23 +161,17 @@ impl NodeCore {
     pub(super) fn drop_items(
         &mut self,
         items: impl IntoIterator<Item = Dropped>,
-        tell: fn(&mut Self, &ItemKey, &Waiter, Now),
+        outcome: Outcome<'static>,
         now: Now,
     ) {
         for item in items {
             self.shares.end(&item.by, item.load);
-            if let Some(session) = self.sessions.get_mut(&item.session) {
+            if let Some(session) = item.asker.session().and_then(|key| self.sessions.get_mut(&key)) {
                 session.blocked.insert(&item.key, item.arrival, Cause::Full);
             }
             for waiter in &item.waiters {
-                tell(self, &item.key, waiter, now);
+                self.answer(waiter, &item.key, outcome, now);
             }
-        }
-    }
-
-    fn reply_unavailable_to(&mut self, key: &ItemKey, waiter: &Waiter, now: Now) {
-        if !self.answer_own(waiter, key, None, now) {
-            self.reply_unavailable(waiter.session, key.2.as_str());
         }
     }
 
@@ -260,7 +253,7 @@ impl NodeCore {
         if confirm.unreadable {
             let gone = channel.unreadable(confirm.from, self.next_chan, now.mono);
             self.next_chan += 1;
-            self.drop_items(gone, Self::reply_unavailable_to, now);
+            self.drop_items(gone, Outcome::Dropped, now);
             return self.pump(vnode, now);
         }
         if channel.is_forgotten(&confirm) {
@@ -271,7 +264,7 @@ impl NodeCore {
         for (item, result) in channel.confirm(&confirm, now.mono) {
             self.shares.end(&item.by, item.load);
             for waiter in &item.waiters {
-                self.answer(waiter, &item.key, &result, now);
+                self.answer(waiter, &item.key, Outcome::Result(&result), now);
             }
         }
         self.pump(vnode, now);
@@ -285,11 +278,11 @@ impl NodeCore {
                     self.shares.end(&by, load);
                 }
             }
-            let overdue = channel.overdue(now.mono, UNKNOWN_AFTER_MS, ROOMS);
+            let overdue = channel.overdue(now.mono, UNKNOWN_AFTER_MS);
             let probe = channel.probe(now.mono).filter(|_| self.cfg.on(Rule::Probe));
             let home = channel.home().cloned();
             for (key, waiter) in overdue {
-                self.reply_unknown(&key, &waiter, now);
+                self.answer(&waiter, &key, Outcome::Unknown, now);
             }
             if let (Some(probe), Some(home)) = (probe, home) {
                 self.counters.probes += 1;
@@ -297,74 +290,5 @@ impl NodeCore {
             }
             self.pump(vnode, now);
         }
-    }
-
-    // Replies. A session that is gone gets none.
-
-    pub(super) fn reply(&mut self, key: SessionKey, reply: Reply) {
-        if key.is_call() {
-            return self.out.push(Action::Answer { call: key, reply: Box::new(reply) });
-        }
-        let Some(session) = self.sessions.get_mut(&key) else { return };
-        session.unanswered = session.unanswered.saturating_sub(1);
-        let frame = ServerFrame::Reply(reply).to_json().into();
-        self.out.push(Action::Frame { session: key, frame, lane: Lane::Reply });
-    }
-
-    pub(super) fn reply_ok(&mut self, key: SessionKey, id: &str, ok: ReplyOk) {
-        self.reply(key, Reply::ok(id, ok));
-    }
-
-    /// A reply that may be large counts as a message frame: a client that reads nothing is sent no more of them than
-    /// it has credit.
-    pub(super) fn reply_on_credit(&mut self, key: SessionKey, id: &str, ok: ReplyOk) {
-        let Some(session) = self.sessions.get_mut(&key) else { return };
-        if !session.credit.is_open() {
-            let error = ErrorBody::new(ErrorCode::RateLimited, "what was sent before is not read yet");
-            return self.reply_error(key, id, error.retry_after(RETRY_AFTER_MS));
-        }
-        session.unanswered = session.unanswered.saturating_sub(1);
-        let frame: Bytes = ServerFrame::Reply(Reply::ok(id, ok)).to_json().into();
-        self.budget.take(&session.user, &mut session.credit, frame.len());
-        self.out.push(Action::Frame { session: key, frame, lane: Lane::Message });
-    }
-
-    pub(super) fn reply_error(&mut self, key: SessionKey, id: &str, error: ErrorBody) {
-        self.reply(key, Reply::error(Some(id.to_owned()), error));
-    }
-
-    /// Refuses a command that was never counted as waiting.
-    pub(super) fn refuse(&mut self, key: SessionKey, id: &str, why: &'static str, wait_ms: u64) {
-        self.counters.refused += 1;
-        self.count_waiters(key);
-        self.reply_error(key, id, ErrorBody::new(ErrorCode::RateLimited, why).retry_after(wait_ms));
-    }
-
-    pub(super) fn reply_unknown(&mut self, key: &ItemKey, waiter: &Waiter, now: Now) {
-        if self.answer_own(waiter, key, None, now) {
-            return;
-        }
-        self.counters.replies_unknown += 1;
-        // Its repeat comes before anything later, also if the item is confirmed in the meantime.
-        if let Some(session) = self.sessions.get_mut(&waiter.session) {
-            session.blocked.insert(key, waiter.arrival, Cause::Full);
-        }
-        let why = "no answer in time: it may have been accepted; repeat with the same id";
-        self.reply_error(waiter.session, key.2.as_str(), ErrorBody::new(ErrorCode::Unknown, why));
-    }
-
-    pub(super) fn reply_unavailable(&mut self, key: SessionKey, id: &str) {
-        let why = "not accepted: repeat with the same id";
-        let error = ErrorBody::new(ErrorCode::Unavailable, why).retry_after(RETRY_AFTER_MS);
-        self.reply_error(key, id, error);
-    }
-
-    pub(super) fn reply_conflict(&mut self, key: SessionKey, id: &str) {
-        let why = "this id was used before with another body";
-        self.reply_error(key, id, ErrorBody::new(ErrorCode::Conflict, why));
-    }
-
-    pub(super) fn reply_bad(&mut self, key: SessionKey, id: &str, why: &'static str) {
-        self.reply_error(key, id, ErrorBody::new(ErrorCode::BadRequest, why));
     }
 }

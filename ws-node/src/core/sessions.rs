@@ -15,7 +15,6 @@ use super::events::{Connecting, Lane, Maybe, Now, SessionKey};
 use super::home::Work;
 use super::homes::SWEEP_MS;
 use super::reader::Reader;
-use super::rooms::placing::ROOMS;
 use super::session::{Said, Session, Signals, State, Verdict};
 use super::signals::Latest;
 use super::{Action, NodeCore};
@@ -305,20 +304,18 @@ impl NodeCore {
         let Some(session) = self.sessions.get_mut(&key) else { return };
         session.state = State::Locating { ask, again_at: now.mono + LOG_AGAIN_MS };
         let partition = self.cfg.partition(session.vnode);
-        self.out.push(Action::LogEnd { session: key, ask, partition });
+        self.out.push(Action::LogEnd { session: Some(key), ask, partition });
     }
 
     pub(super) fn on_log_end(
         &mut self,
-        key: SessionKey,
+        session: Option<SessionKey>,
         ask: u64,
         partition: u32,
         answer: Maybe<u64>,
         now: Now,
     ) {
-        if key == ROOMS {
-            return self.on_room_log_end(ask, partition, answer, now);
-        }
+        let Some(key) = session else { return self.on_room_log_end(ask, partition, answer, now) };
         let asked = |s: &&Session| matches!(s.state, State::Locating { ask: a, .. } if a == ask);
         let Some(session) = self.sessions.get(&key).filter(asked) else { return };
         match answer {

@@ -10,9 +10,9 @@ use roost_proto::limits::MEMBERS_BYTES_MAX;
 use roost_proto::live::{MemberChange, Version};
 use roost_proto::records::ItemBody;
 
-use super::placing::Ask;
 use super::{Asking, Fetch};
 use crate::core::NodeCore;
+use crate::core::asker::Question;
 use crate::core::config::Rule;
 use crate::core::events::{Now, SessionKey};
 use crate::core::signals::Latest;
@@ -72,7 +72,7 @@ impl NodeCore {
             return;
         }
         let body = ItemBody::Members { stream: stream.clone() };
-        let number = self.ask_home(Ask::Members, stream, vnode, &body, now);
+        let number = self.ask_home(Question::Members, stream, vnode, &body, now);
         if let Some(room) = self.rooms.get_mut(stream) {
             room.copy_asked = Some(Fetch { number, followed: room.following.is_on() });
             room.asking.iter_mut().for_each(|asking| asking.asked = true);

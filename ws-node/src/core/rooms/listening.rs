@@ -5,7 +5,6 @@ use roost_backend::store::{Limit, LiveChannel, Standing, Window};
 use roost_proto::ids::{Cursor, StreamId, VnodeId};
 use roost_proto::live::{Note, place_of};
 
-use super::placing::ROOMS;
 use super::{How, Opening};
 use crate::core::ask::Ask;
 use crate::core::config::Rule;
@@ -169,7 +168,7 @@ impl NodeCore {
         let limit = Limit { entries: READ_MAX, bytes: bytes.min(READ_BYTES_MAX) };
         self.out.push(Action::Ask(Ask::Read {
             ask: self.reads.begin(key, &session.user, limit.bytes),
-            session: ROOMS,
+            session: None,
             vnode: room.vnode,
             stream,
             generation: place.generation,

@@ -11,8 +11,8 @@ use roost_proto::ids::{StreamId, UserId, VnodeId};
 use roost_proto::limits::INFO_BYTES_MAX;
 use roost_proto::records::{Here, ItemBody, Went};
 
-use super::placing::Ask;
 use crate::core::NodeCore;
+use crate::core::asker::Question;
 use crate::core::events::{Now, SessionKey};
 
 /// Users named in one record: with the largest `info` of each, a fifth of the largest record that Kafka takes.
@@ -150,7 +150,7 @@ impl NodeCore {
             return;
         }
         for here in room.locals.records(stream) {
-            self.ask_home(Ask::Here, stream, vnode, &ItemBody::Here(here), now);
+            self.ask_home(Question::Here, stream, vnode, &ItemBody::Here(here), now);
         }
     }
 

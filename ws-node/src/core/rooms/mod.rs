@@ -19,12 +19,12 @@ use roost_backend::store::LiveChannel;
 use roost_proto::frames::RoomWelcome;
 use roost_proto::ids::{Cursor, MessageId, StreamId, VnodeId};
 
+use super::asker::Question;
 use super::events::SessionKey;
 use super::following::Following;
 use super::reader::Reader;
 use copy::Copy;
 use locals::Locals;
-use placing::Ask;
 
 /// A room with sessions of this node in it.
 #[derive(Debug)]
@@ -141,11 +141,11 @@ impl Room {
 
     /// Whether what is answered under this number was asked for this room as it is. Who is here is no question, and
     /// keeps the room.
-    fn asked(&self, ask: Ask, number: u64) -> bool {
-        match ask {
-            Ask::Tail => self.waiting.asked.as_ref().is_some_and(|(asked, _)| *asked == number),
-            Ask::Members => self.copy_asked.is_some_and(|fetch| fetch.number == number),
-            Ask::Here => true,
+    fn asked(&self, question: Question, number: u64) -> bool {
+        match question {
+            Question::Tail => self.waiting.asked.as_ref().is_some_and(|(asked, _)| *asked == number),
+            Question::Members => self.copy_asked.is_some_and(|fetch| fetch.number == number),
+            Question::Here => true,
         }
     }
 

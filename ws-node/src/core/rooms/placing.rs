@@ -8,39 +8,22 @@ use roost_proto::limits::MEMBERS_BYTES_MAX;
 use roost_proto::records::{ItemBody, ItemResult};
 
 use super::{How, Locating};
+use crate::core::asker::{Asker, Question};
 use crate::core::channel::{By, ItemKey, Pending};
 use crate::core::config::Rule;
 use crate::core::events::{Maybe, Now, SessionKey};
 use crate::core::reader::Reader;
 use crate::core::{Action, NodeCore};
 
-/// Who waits for what this node asks of rooms' homes: no session has this key.
-pub(in crate::core) const ROOMS: SessionKey = SessionKey(u64::MAX - 1);
 /// Whose items they are; no user's id begins with `#`.
 const FROM: &str = "#rooms";
 
-/// What an item of this node's own is about, as its id begins.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Ask {
-    Tail,
-    Here,
-    Members,
-}
-
-impl Ask {
-    fn name(self) -> &'static str {
-        match self {
-            Self::Tail => "tail",
-            Self::Here => "here",
-            Self::Members => "members",
-        }
-    }
-
-    /// With its number.
-    fn of(id: &MessageId) -> Option<(Self, u64)> {
-        let (name, number) = id.as_str().split_once('-')?;
-        let ask = [Self::Tail, Self::Here, Self::Members].into_iter().find(|ask| ask.name() == name)?;
-        Some((ask, number.parse().ok()?))
+/// How the ids of such items begin.
+fn name(question: Question) -> &'static str {
+    match question {
+        Question::Tail => "tail",
+        Question::Here => "here",
+        Question::Members => "members",
     }
 }
 
@@ -48,7 +31,7 @@ impl NodeCore {
     /// Queues something for a room's home, in order with everything else for it; returns its number.
     pub(super) fn ask_home(
         &mut self,
-        ask: Ask,
+        question: Question,
         stream: &StreamId,
         vnode: VnodeId,
         body: &ItemBody,
@@ -56,39 +39,46 @@ impl NodeCore {
     ) -> u64 {
         self.rooms.next_ask += 1;
         let number = self.rooms.next_ask;
-        let id = MessageId::new(format!("{}-{number}", ask.name())).expect("letters and digits");
+        let id = MessageId::new(format!("{}-{number}", name(question))).expect("letters and digits");
         let key: ItemKey = (stream.clone(), FROM.to_owned(), id);
         let body = serde_json::value::to_raw_value(body).expect("bodies always encode");
-        let waiter = self.waiter(ROOMS, now);
+        let waiter = self.waiter(Asker::Room(question, number), now);
         self.queue(vnode, Pending::new(By::Own, key, body, 0, waiter), now);
         self.pump(vnode, now);
         number
     }
 
     /// An answer to what this node asked; `None`: there will be none.
-    pub(in crate::core) fn home_answered(&mut self, key: &ItemKey, result: Option<&ItemResult>, now: Now) {
-        let stream = &key.0;
-        let Some((ask, number)) = Ask::of(&key.2) else { return };
+    pub(in crate::core) fn home_answered(
+        &mut self,
+        stream: &StreamId,
+        question: Question,
+        number: u64,
+        result: Option<&ItemResult>,
+        now: Now,
+    ) {
         // The room was left since, and is another's now, who asked again.
-        if !self.rooms.get(stream).is_some_and(|room| room.asked(ask, number)) {
+        if !self.rooms.get(stream).is_some_and(|room| room.asked(question, number)) {
             return;
         }
-        match (ask, result) {
-            (Ask::Tail, Some(ItemResult::Tail { tail, first })) => self.on_tail(stream, *tail, *first, now),
-            (Ask::Members, Some(ItemResult::Members { version, as_of, partial, count, members })) => {
+        match (question, result) {
+            (Question::Tail, Some(ItemResult::Tail { tail, first })) => {
+                self.on_tail(stream, *tail, *first, now)
+            }
+            (Question::Members, Some(ItemResult::Members { version, as_of, partial, count, members })) => {
                 let versions = (*version, *as_of);
                 self.on_members_told(stream, versions, *partial, *count, members.as_deref(), now);
             }
-            (Ask::Here, Some(ItemResult::Noted)) => self.on_noted(stream, now),
+            (Question::Here, Some(ItemResult::Noted)) => self.on_noted(stream, now),
             // Asked again on the next tick.
-            (Ask::Tail, _) => drop(self.rooms.get_mut(stream).map(|room| room.waiting.not_answered())),
-            (Ask::Members, _) => {
+            (Question::Tail, _) => drop(self.rooms.get_mut(stream).map(|room| room.waiting.not_answered())),
+            (Question::Members, _) => {
                 if let Some(room) = self.rooms.get_mut(stream) {
                     room.copy_asked = None;
                 }
                 self.give_up_asking(stream, now.mono);
             }
-            (Ask::Here, _) => self.not_noted(stream),
+            (Question::Here, _) => self.not_noted(stream),
         }
     }
 
@@ -118,7 +108,7 @@ impl NodeCore {
         }
         if self.rooms.get(stream).is_some_and(|room| room.waiting.may_ask()) {
             let body = ItemBody::Tail { stream: stream.clone() };
-            let number = self.ask_home(Ask::Tail, stream, vnode, &body, now);
+            let number = self.ask_home(Question::Tail, stream, vnode, &body, now);
             if let Some(room) = self.rooms.get_mut(stream) {
                 room.waiting.ask(number);
             }
@@ -187,7 +177,7 @@ impl NodeCore {
         self.next_call += 1;
         let partition = self.cfg.partition(self.vnode_of(stream));
         self.rooms.locating.insert(ask, Locating { stream: stream.clone(), tail, sessions });
-        self.out.push(Action::LogEnd { session: ROOMS, ask, partition });
+        self.out.push(Action::LogEnd { session: None, ask, partition });
     }
 
     pub(in crate::core) fn on_room_log_end(
