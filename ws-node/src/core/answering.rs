@@ -10,9 +10,9 @@ use roost_proto::time::rfc3339;
 
 use super::asker::{Asker, Caller};
 use super::blocked::Cause;
-use super::channel::{ItemKey, Waiter};
+use super::channel::Waiter;
 use super::events::{Lane, Now, Observation, SessionKey};
-use super::sending::RETRY_AFTER_MS;
+use super::message::{ItemKey, RETRY_AFTER_MS};
 use super::{Action, NodeCore};
 
 /// How an item left its channel, or that it did not in time.

@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use roost_backend::store::EventOp;
 use roost_proto::ids::{MessageId, StreamId};
 
-use super::channel::ItemKey;
+use super::message::ItemKey;
 
 /// Streams that wait after a queue or a limit of the session was full: more than anyone writes to at once.
 const FULL_MAX: usize = 1024;

@@ -11,11 +11,9 @@ use roost_proto::records::{Append, Disconnect, ItemBody, Record};
 use roost_proto::results::CLIENT_RESULTS;
 use serde_json::value::RawValue;
 
-use super::asker::Asker;
-use super::channel::{Attached, By, ItemKey, Pending, Waiter};
+use super::channel::{Attached, By};
 use super::events::{CallKey, Now};
-use super::homes::body_hash;
-use super::sending::{MESSAGE, RETRY_AFTER_MS};
+use super::message::{MESSAGE, RETRY_AFTER_MS, key_of};
 use super::{Action, NodeCore, Token};
 
 /// What a back end of the application asks for.
@@ -59,34 +57,17 @@ impl NodeCore {
     fn call_append(&mut self, key: CallKey, append: Append, now: Now) {
         self.counters.sends += 1;
         let vnode = self.vnode_of(&append.stream);
-        let hash = body_hash(&append.kind, append.data.get());
-        let item: ItemKey = (append.stream.clone(), append.from.clone(), append.id.clone());
-        let waiter = self.waiter(key, now);
-        match self.channels.get_mut(&vnode).map_or(Attached::No, |c| c.attach(&item, hash, &waiter)) {
-            Attached::Yes { .. } => return,
-            Attached::Conflict => return self.reply_conflict(key, append.id.as_str()),
-            Attached::No => {}
+        let (named, bytes) = (append.id.clone(), append.data.get().len());
+        let item = self.item(By::Services, key_of(&append), &ItemBody::Append(append), key, now);
+        match self.attach(vnode, &item) {
+            Attached::Yes { .. } => {}
+            Attached::Conflict => self.reply_conflict(key, named.as_str()),
+            Attached::No if self.has_place(vnode, &By::Services, bytes) => self.push(vnode, item, now),
+            Attached::No => {
+                let why = "too much is queued for this receiver's home";
+                self.refuse(key, named.as_str(), why, RETRY_AFTER_MS);
+            }
         }
-        if !self.has_place(vnode, &By::Services, append.data.get().len()) {
-            let why = "too much is queued for this receiver's home";
-            return self.refuse(key, append.id.as_str(), why, RETRY_AFTER_MS);
-        }
-        self.push_append(By::Services, append, hash, waiter, now);
-    }
-
-    pub(super) fn waiter(&mut self, asker: impl Into<Asker>, now: Now) -> Waiter {
-        let arrival = self.next_arrival;
-        self.next_arrival += 1;
-        Waiter { asker: asker.into(), arrival, since: now.mono, since_us: now.us }
-    }
-
-    /// Queues what is no session's.
-    pub(super) fn push_append(&mut self, by: By, append: Append, hash: u64, waiter: Waiter, now: Now) {
-        let vnode = self.vnode_of(&append.stream);
-        let item: ItemKey = (append.stream.clone(), append.from.clone(), append.id.clone());
-        let body = serde_json::value::to_raw_value(&ItemBody::Append(append)).expect("bodies always encode");
-        self.queue(vnode, Pending::new(by, item, body, hash, waiter), now);
-        self.pump(vnode, now);
     }
 
     /// Puts a result into the topic, from where it takes the way of all results.

@@ -3,12 +3,12 @@
 
 use roost_proto::events::CANARY_KIND;
 use roost_proto::ids::{MessageId, NodeId, StreamId, UserId, VnodeId};
-use roost_proto::records::Append;
+use roost_proto::records::{Append, ItemBody};
 
 use super::asker::Asker;
 use super::channel::By;
 use super::events::Now;
-use super::homes::body_hash;
+use super::message::key_of;
 use super::{NodeCore, Registration};
 
 /// The sender; no user's id begins with `#`.
@@ -109,8 +109,7 @@ impl NodeCore {
             receipt: false,
             answers: None,
         };
-        let waiter = self.waiter(Asker::Canary, now);
-        let hash = body_hash(CANARY_KIND, append.data.get());
-        self.push_append(By::Own, append, hash, waiter, now);
+        let item = self.item(By::Own, key_of(&append), &ItemBody::Append(append), Asker::Canary, now);
+        self.queue(item, now);
     }
 }

@@ -3,13 +3,14 @@
 use std::collections::{BTreeMap, HashMap, VecDeque};
 
 use roost_backend::store::EventOp;
-use roost_proto::ids::{Epoch, MessageId, NodeId, Sid, StreamId, UserId, VnodeId};
+use roost_proto::ids::{Epoch, MessageId, NodeId, Sid, UserId, VnodeId};
 use roost_proto::limits::VOID_AFTER_MS;
-use roost_proto::records::{ChannelId, Confirm, Item, ItemResult, Probe};
+use roost_proto::records::{ChannelId, Confirm, Item, ItemBody, ItemResult, Probe};
 use roost_service::turns::has_place;
-use serde_json::value::RawValue;
+use serde_json::value::{RawValue, to_raw_value};
 
 use super::asker::Asker;
+use super::message::{ItemKey, hash_of};
 
 /// First wait before a silent channel probes, and the longest, in milliseconds (rule 3).
 const PROBE_MIN_MS: u64 = 1000;
@@ -26,9 +27,6 @@ pub struct Waiter {
     pub since: u64,
     pub since_us: u64,
 }
-
-/// What makes an item a repeat of another.
-pub type ItemKey = (StreamId, String, MessageId);
 
 /// Whose places an item takes.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -98,7 +96,9 @@ impl From<Pending> for Dropped {
 }
 
 impl Pending {
-    pub fn new(by: By, key: ItemKey, body: Box<RawValue>, hash: u64, waiter: Waiter) -> Self {
+    pub fn new(by: By, key: ItemKey, body: &ItemBody, waiter: Waiter) -> Self {
+        let hash = hash_of(body);
+        let body = to_raw_value(body).expect("bodies always encode");
         let (asker, arrival, renewed) = (waiter.asker, waiter.arrival, waiter.since);
         let load = Load { items: 1, bytes: body.get().len(), events: usize::from(key.1 == EventOp::BY) };
         Self { key, by, load, body: Some(body), hash, waiters: vec![waiter], asker, arrival, renewed }
@@ -226,13 +226,13 @@ impl Channel {
     }
 
     /// A repeat of what is queued waits for the same result and renews its age (rule 6).
-    pub fn attach(&mut self, key: &ItemKey, hash: u64, waiter: &Waiter) -> Attached {
-        let Some(at) = self.index.get(key) else { return Attached::No };
+    pub fn attach(&mut self, repeat: &Pending) -> Attached {
+        let Some(at) = self.index.get(&repeat.key) else { return Attached::No };
         let item = &mut self.items[(at - self.base) as usize];
-        if item.hash != hash {
+        if item.hash != repeat.hash {
             return Attached::Conflict;
         }
-        let mut waiter = waiter.clone();
+        let mut waiter = Waiter { asker: repeat.asker, arrival: repeat.arrival, ..repeat.waiters[0].clone() };
         // What its session sent after it is to wait for it however often it is repeated (rule 1).
         if item.asker == waiter.asker {
             waiter.arrival = waiter.arrival.min(item.arrival);
@@ -443,15 +443,19 @@ impl Channel {
 
 #[cfg(test)]
 mod tests {
+    use roost_proto::ids::StreamId;
+
     use super::*;
     use crate::core::events::SessionKey;
 
     fn item(by: &By, n: usize, bytes: usize) -> Pending {
         let stream = StreamId::new("user:bob").unwrap();
         let id = MessageId::new(format!("m{n}")).unwrap();
-        let body = RawValue::from_string(format!("\"{}\"", "x".repeat(bytes - 2))).unwrap();
         let waiter = Waiter { asker: SessionKey(1).into(), arrival: 1, since: 0, since_us: 0 };
-        Pending::new(by.clone(), (stream, "alice".into(), id), body, 0, waiter)
+        let body = ItemBody::Tail { stream: stream.clone() };
+        let mut item = Pending::new(by.clone(), (stream, "alice".into(), id), &body, waiter);
+        item.load.bytes = bytes;
+        item
     }
 
     fn by(name: &str) -> By {

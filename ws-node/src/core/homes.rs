@@ -3,22 +3,17 @@
 use roost_backend::log::{Lane, Outgoing};
 use roost_backend::store::*;
 use roost_proto::events::{
-    CHAT_EVENTS, CLIENT_EVENTS, RECEIPT, UNDELIVERED_EVENTS, USER_STATUS_EVENTS, message_bytes, message_rest,
-    numbered_bytes,
+    CHAT_EVENTS, CLIENT_EVENTS, UNDELIVERED_EVENTS, USER_STATUS_EVENTS, message_bytes, numbered_bytes,
 };
-use roost_proto::ids::{Cursor, Epoch, Offset, Seq, Sid, StreamId, UserId, VnodeId};
-use roost_proto::records::{Append, Confirm, Item, ItemBody, ItemResult, Probe, Record, Said};
-use roost_proto::results::RESULT;
-use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
+use roost_proto::ids::{Cursor, Epoch, Offset, Seq, Sid, StreamId, VnodeId};
+use roost_proto::records::{Confirm, Item, ItemBody, ItemResult, Probe, Record, Said};
 
 use super::ask::Ask;
 use super::config::Rule;
 use super::events::{Maybe, Now, Observation};
 use super::home::{Call, Held, Home, Phase, Work};
 use super::kept::Who;
-use super::receipts::BY;
-use super::sending::MESSAGE;
-use super::tickets::event_op;
+use super::message::{append_op, event_op};
 use super::{Action, NodeCore, Token};
 
 /// First wait before a write of unknown outcome is tried again, doubled up to the second, in milliseconds.
@@ -31,28 +26,6 @@ pub(super) const SWEEP_MS: u64 = 250;
 /// A sid that began so long ago and is in no table was forgotten, in milliseconds: half a day. Rows stay for a day at
 /// least after their node is gone, and the clocks that give a sid its birth may be hours apart.
 const FORGOTTEN_MS: u64 = 43_200_000;
-
-/// Tells a repeat from a conflict: of what the application gave, kind and payload.
-pub(super) fn body_hash(kind: &str, data: &str) -> u64 {
-    xxh3_64_with_seed(data.as_bytes(), xxh3_64(kind.as_bytes()))
-}
-
-/// `clock_ms` is the vnode's; `reports`: what nobody acknowledges is reported.
-pub(super) fn append_op(append: Append, at: u64, clock_ms: u64, reports: bool) -> AppendOp {
-    let said = [MESSAGE, RESULT].contains(&&*append.kind) && !append.stream.is_room();
-    let asks = (said && append.receipt).then(|| UserId::new(&append.from).ok()).flatten();
-    AppendOp {
-        due: reports && said,
-        wanted: asks.map(|from| Wanted { from, id: append.id.clone(), since_ms: clock_ms, delivered: false }),
-        hash: body_hash(&append.kind, append.data.get()),
-        rest: message_rest(&append.id, &append.kind, &append.from, at, &append.data),
-        stream: append.stream,
-        from: if append.kind == RECEIPT { BY.into() } else { append.from },
-        id: append.id,
-        at,
-        closes: append.answers.map(Closes::Answered),
-    }
-}
 
 impl NodeCore {
     /// A sid that is in no table may be just starting; but if it began long ago, it was forgotten, and its tombstone

@@ -10,10 +10,11 @@ use roost_proto::records::{ItemBody, ItemResult, Said as SaidOf};
 
 use super::NodeCore;
 use super::asker::Asker;
-use super::channel::{By, ItemKey, Pending};
+use super::channel::By;
 use super::config::Rule;
 use super::events::Now;
 use super::home::Phase;
+use super::message::ItemKey;
 use super::session::Said;
 
 /// Who said something.
@@ -224,10 +225,8 @@ impl NodeCore {
             quiet,
         };
         let body = ItemBody::Said(said.into_iter().map(of).collect());
-        let body = serde_json::value::to_raw_value(&body).expect("bodies always encode");
-        let waiter = self.waiter(Asker::Acks(vnode), now);
-        self.queue(vnode, Pending::new(By::Own, key, body, 0, waiter), now);
-        self.pump(vnode, now);
+        let item = self.item(By::Own, key, &body, Asker::Acks(vnode), now);
+        self.push(vnode, item, now);
     }
 
     /// What a home elsewhere says to it. One of an earlier version cannot read it.

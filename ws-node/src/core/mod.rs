@@ -29,6 +29,7 @@ pub mod home;
 mod homes;
 mod kept;
 pub mod limit;
+mod message;
 mod most;
 mod outbox;
 mod ownership;

@@ -15,14 +15,12 @@ use serde_json::value::to_raw_value;
 
 use super::NodeCore;
 use super::asker::Asker;
-use super::channel::{Attached, By, ItemKey, Pending};
+use super::channel::By;
 use super::events::Now;
-use super::homes::body_hash;
+use super::message::{BY, ItemKey};
 use super::most::Most;
 use super::places::{Place, Places};
 
-/// By whom a receipt's id is known, so that it is none of the reader's own; no user's id begins with `#`.
-pub(super) const BY: &str = "#receipt";
 /// Messages of one vnode whose receipts may be to come, some 400 bytes each; beyond it the oldest of who asked for most
 /// get none.
 const WANTED_MAX: usize = 10_000;
@@ -201,24 +199,11 @@ impl NodeCore {
         if !self.has_own_place(to) {
             return false;
         }
-        let hash = body_hash(RECEIPT, owed.data.get());
         let item: ItemKey = (stream.clone(), BY.to_owned(), id.clone());
-        let waiter = self.waiter(Asker::Receipt(vnode), now);
-        if self.channel(to, now).attach(&item, hash, &waiter) == Attached::No {
-            let (from, data) = (owed.from.to_string(), owed.data.into());
-            let append = Append {
-                stream,
-                from,
-                id: id.clone(),
-                kind: RECEIPT.into(),
-                data,
-                receipt: false,
-                answers: None,
-            };
-            let body = to_raw_value(&ItemBody::Append(append)).expect("bodies always encode");
-            self.queue(to, Pending::new(By::Own, item, body, hash, waiter), now);
-            self.pump(to, now);
-        }
+        let (from, id, kind) = (owed.from.to_string(), id.clone(), RECEIPT.into());
+        let append = Append { stream, from, id, kind, data: owed.data.into(), receipt: false, answers: None };
+        let item = self.item(By::Own, item, &ItemBody::Append(append), Asker::Receipt(vnode), now);
+        self.queue(item, now);
         true
     }
 

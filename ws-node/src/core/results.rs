@@ -11,13 +11,13 @@ use roost_backend::log::{Lane, LogRecord, Outgoing};
 use roost_proto::ids::{StreamId, UserId, VnodeId};
 use roost_proto::records::{Append, ItemBody, ItemResult};
 use roost_proto::results::{CLIENT_RESULTS, ClientResult, DEAD_LETTERS, PROCESSOR, RESULT, Refused};
-use serde_json::value::{RawValue, to_raw_value};
+use serde_json::value::RawValue;
 
 use super::asker::Asker;
-use super::channel::{Attached, By, ItemKey, Pending};
+use super::channel::{Attached, By};
 use super::config::CoreConfig;
 use super::events::Now;
-use super::homes::body_hash;
+use super::message::key_of;
 use super::{Action, NodeCore, Token};
 
 /// Of a record's key, in a dead letter.
@@ -158,25 +158,18 @@ impl NodeCore {
         {
             *under_way = Some(number);
         }
-        let item: ItemKey = (stream.clone(), PROCESSOR.to_owned(), id.clone());
-        let hash = body_hash(RESULT, data.get());
-        let waiter = self.waiter(Asker::Result(number), now);
-        let attached = self.channel(to, now).attach(&item, hash, &waiter);
-        match attached {
-            Attached::Yes { .. } => {}
+        let (from, kind) = (PROCESSOR.to_owned(), RESULT.to_owned());
+        let append = Append { stream, from, id, kind, data, receipt: false, answers: Some(event) };
+        let item = self.item(By::Own, key_of(&append), &ItemBody::Append(append), Asker::Result(number), now);
+        match self.queue(item, now) {
+            Attached::No => {}
+            Attached::Yes { .. } => self.pump(to, now),
             // Another record with its id is before it, and that one stands.
             Attached::Conflict => {
                 self.counters.results_conflicting += 1;
                 return self.results.settle(number, true).is_some();
             }
-            Attached::No => {
-                let (from, kind) = (PROCESSOR.to_owned(), RESULT.to_owned());
-                let append = Append { stream, from, id, kind, data, receipt: false, answers: Some(event) };
-                let body = to_raw_value(&ItemBody::Append(append)).expect("bodies always encode");
-                self.queue(to, Pending::new(By::Own, item, body, hash, waiter), now);
-            }
         }
-        self.pump(to, now);
         false
     }
 

@@ -10,17 +10,13 @@ use roost_proto::records::{Append, Confirm, ItemBody, Record};
 use serde_json::value::RawValue;
 
 use super::answering::Outcome;
+use super::asker::Asker;
 use super::blocked::Cause;
-use super::channel::{Attached, By, Channel, Dropped, ItemKey, Pending};
+use super::channel::{Attached, By, Channel, Dropped, Pending, Waiter};
 use super::config::Rule;
 use super::events::{Now, SessionKey};
-use super::homes::body_hash;
+use super::message::{ItemKey, MESSAGE, RETRY_AFTER_MS, key_of};
 use super::{NodeCore, Token};
-
-/// How long to wait before a refused send is repeated, when nothing better is known, in milliseconds.
-pub(super) const RETRY_AFTER_MS: u64 = 250;
-/// The kind of a message that a user sent.
-pub(super) const MESSAGE: &str = "message";
 
 impl NodeCore {
     pub(super) fn on_send(&mut self, key: SessionKey, send: Send, now: Now) {
@@ -42,15 +38,13 @@ impl NodeCore {
         now: Now,
     ) {
         let Some(session) = self.sessions.get(&key) else { return };
-        let hash = body_hash(MESSAGE, data.get());
-        let from = session.user.to_string();
-        let item: ItemKey = (stream.clone(), from.clone(), id.clone());
-        let append = Append { stream, from, id, kind: MESSAGE.into(), data, receipt, answers: None };
-        self.queue_item(key, item, hash, ItemBody::Append(append), now);
+        let (from, kind) = (session.user.to_string(), MESSAGE.into());
+        let append = Append { stream, from, id, kind, data, receipt, answers: None };
+        self.queue_item(key, key_of(&append), &ItemBody::Append(append), now);
     }
 
     /// What a session has for the home of a stream.
-    pub(super) fn queue_item(&mut self, key: SessionKey, item: ItemKey, hash: u64, body: ItemBody, now: Now) {
+    pub(super) fn queue_item(&mut self, key: SessionKey, item: ItemKey, body: &ItemBody, now: Now) {
         let Some(session) = self.sessions.get(&key) else { return };
         let named = item.clone();
         self.counters.sends += 1;
@@ -67,9 +61,9 @@ impl NodeCore {
         waiter.arrival = first.unwrap_or(waiter.arrival);
         let arrival = waiter.arrival;
         let vnode = self.vnode_of(&named.0);
+        let item = Pending::new(self.by(key), item, body, waiter);
         // A repeat of what is queued comes before any refusal (rule 6).
-        let attached = self.channels.get_mut(&vnode).map_or(Attached::No, |c| c.attach(&item, hash, &waiter));
-        match attached {
+        match self.attach(vnode, &item) {
             Attached::Yes { again } => {
                 self.unblock(key, &named);
                 if !again {
@@ -83,18 +77,14 @@ impl NodeCore {
             }
             Attached::No => {}
         }
-        let body = serde_json::value::to_raw_value(&body).expect("bodies always encode");
-        let by = self.by(key);
-        let item = Pending::new(by, item, body, hash, waiter);
         if let Err((cause, why, wait)) = self.admit(key, &item, vnode, now) {
             let session = self.sessions.get_mut(&key).expect("looked up above");
             session.blocked.insert(&named, arrival, cause);
             return self.refuse(key, named.2.as_str(), why, wait);
         }
         self.unblock(key, &named);
-        self.queue(vnode, item, now);
         self.count_waiters(key);
-        self.pump(vnode, now);
+        self.push(vnode, item, now);
     }
 
     /// Whose places the items of a session take.
@@ -103,10 +93,45 @@ impl NodeCore {
         session.map_or(By::Services, |session| By::User(session.user.clone()))
     }
 
+    /// What waits for an item from now on.
+    fn waiter(&mut self, asker: impl Into<Asker>, now: Now) -> Waiter {
+        let arrival = self.next_arrival;
+        self.next_arrival += 1;
+        Waiter { asker: asker.into(), arrival, since: now.mono, since_us: now.us }
+    }
+
+    /// An item for whatever asks.
+    pub(super) fn item(
+        &mut self,
+        by: By,
+        key: ItemKey,
+        body: &ItemBody,
+        asker: impl Into<Asker>,
+        now: Now,
+    ) -> Pending {
+        let waiter = self.waiter(asker, now);
+        Pending::new(by, key, body, waiter)
+    }
+
+    /// Queues it, unless it is queued already.
+    pub(super) fn queue(&mut self, item: Pending, now: Now) -> Attached {
+        let vnode = self.vnode_of(&item.key.0);
+        let attached = self.attach(vnode, &item);
+        if attached == Attached::No {
+            self.push(vnode, item, now);
+        }
+        attached
+    }
+
+    pub(super) fn attach(&mut self, vnode: VnodeId, item: &Pending) -> Attached {
+        self.channels.get_mut(&vnode).map_or(Attached::No, |channel| channel.attach(item))
+    }
+
     /// Puts an item into its channel.
-    pub(super) fn queue(&mut self, vnode: VnodeId, item: Pending, now: Now) {
+    pub(super) fn push(&mut self, vnode: VnodeId, item: Pending, now: Now) {
         self.shares.begin(&item.by, item.load);
         self.channel(vnode, now).push(item, now.mono);
+        self.pump(vnode, now);
     }
 
     /// Whether a channel has a place for one more of somebody's.

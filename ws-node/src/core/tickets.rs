@@ -3,8 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use roost_backend::store::{AppendOp, Closes, EventOp, Op, Ticket, TicketId};
-use roost_proto::events::event_rest;
+use roost_backend::store::{AppendOp, Closes, EventOp, Ticket, TicketId};
 use roost_proto::frames;
 use roost_proto::ids::{MessageId, StreamId, UserId, VnodeId};
 use roost_proto::records::{Append, Event, ItemBody};
@@ -16,7 +15,7 @@ use super::NodeCore;
 use super::config::CoreConfig;
 use super::events::{Now, SessionKey};
 use super::home::Work;
-use super::homes::{append_op, body_hash};
+use super::message::append_op;
 use super::places::Places;
 
 /// Events of one vnode that may wait, some 200 bytes each here, and those of one client; more are refused until some
@@ -88,28 +87,13 @@ pub struct TicketShown {
     pub age_ms: u64,
 }
 
-pub(super) fn event_op(event: Event, at: u64) -> Op {
-    let rest = event_rest(&event.client, &event.id, at, &event.data);
-    Op::Event(EventOp {
-        hash: body_hash(EVENT, event.data.get()),
-        client: event.client,
-        id: event.id,
-        at,
-        rest,
-    })
-}
-
-/// What the hash of an event begins with.
-const EVENT: &str = "event";
-
 impl NodeCore {
     pub(super) fn on_client_event(&mut self, key: SessionKey, event: frames::Event, now: Now) {
         let Some(session) = self.sessions.get(&key) else { return };
         let client = session.user.clone();
         let item = (StreamId::inbox(&client), EventOp::BY.to_owned(), event.id.clone());
-        let hash = body_hash(EVENT, event.data.get());
         let body = ItemBody::Event(Event { client, id: event.id, data: event.data });
-        self.queue_item(key, item, hash, body, now);
+        self.queue_item(key, item, &body, now);
     }
 
     /// Whether one more event of this client may wait for a result: those on their way to its home count.

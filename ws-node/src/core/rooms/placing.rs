@@ -9,9 +9,10 @@ use roost_proto::records::{ItemBody, ItemResult};
 
 use super::{How, Locating};
 use crate::core::asker::{Asker, Question};
-use crate::core::channel::{By, ItemKey, Pending};
+use crate::core::channel::By;
 use crate::core::config::Rule;
 use crate::core::events::{Maybe, Now, SessionKey};
+use crate::core::message::ItemKey;
 use crate::core::reader::Reader;
 use crate::core::{Action, NodeCore};
 
@@ -41,10 +42,8 @@ impl NodeCore {
         let number = self.rooms.next_ask;
         let id = MessageId::new(format!("{}-{number}", name(question))).expect("letters and digits");
         let key: ItemKey = (stream.clone(), FROM.to_owned(), id);
-        let body = serde_json::value::to_raw_value(body).expect("bodies always encode");
-        let waiter = self.waiter(Asker::Room(question, number), now);
-        self.queue(vnode, Pending::new(By::Own, key, body, 0, waiter), now);
-        self.pump(vnode, now);
+        let item = self.item(By::Own, key, body, Asker::Room(question, number), now);
+        self.push(vnode, item, now);
         number
     }
 
