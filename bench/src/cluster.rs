@@ -61,7 +61,7 @@ impl Cluster {
             let mut config = WsNodeConfig::new(node, VNODES, &Pins::Auto, verifier.clone());
             // What is measured is the path, not the limit on one session.
             (config.core.commands_per_s, config.core.commands_burst) = (0, 0);
-            config.core.shares = roost_ws_node::core::shares::ShareConfig::unlimited();
+            config.core.shares = roost_ws_node::core::ShareConfig::unlimited();
             config.core.open_rooms = true;
             // Who goes is to be gone while it is still measured.
             config.core.linger_ms = 500;

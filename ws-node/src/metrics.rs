@@ -5,7 +5,7 @@ use prometheus::{
 };
 
 use crate::core::Counters;
-use crate::core::events::{Gauges, Observation};
+use crate::core::{Gauges, Observation};
 
 /// Buckets in seconds, from half a millisecond (one round trip to the log on the same host) to the 20 s after
 /// which a command is answered `unknown`.

@@ -22,11 +22,11 @@ use tokio::time::{MissedTickBehavior, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::core::calls::Call;
-use crate::core::events::{self, CallKey, Connecting, Ending, Gauges, Now, SessionKey};
-use crate::core::explain::{Explained, Query};
-use crate::core::tickets::TicketShown;
+use crate::core::ApiCommand;
+use crate::core::TicketShown;
 use crate::core::{Action, Ask, Event, NodeCore};
+use crate::core::{CallKey, Connecting, Ending, Gauges, Now, SendQueue, SessionKey};
+use crate::core::{Explained, Query};
 use crate::error::Ended;
 use crate::janitor::Names;
 use crate::live::Wish;
@@ -67,7 +67,7 @@ pub enum Input {
     /// Somebody wants to know.
     Explain(Query, oneshot::Sender<Explained>),
     /// Commands of the server API, in order, and who waits for the answer to each.
-    Calls(Vec<(Call, oneshot::Sender<Reply>)>),
+    Calls(Vec<(ApiCommand, oneshot::Sender<Reply>)>),
     /// Which events of this client, or of anybody, wait for a result here? With how many there are.
     Tickets(Option<UserId>, oneshot::Sender<(Vec<TicketShown>, usize)>),
     /// Which vnodes have a ready home?
@@ -291,7 +291,7 @@ impl Node {
     fn carry(&mut self, action: Action) {
         match action {
             Action::Frame { session, frame, lane } => self.fan(&[session], &frame, lane),
-            Action::Fan { sessions, frame } => self.fan(&sessions, &frame, events::Lane::Message),
+            Action::Fan { sessions, frame } => self.fan(&sessions, &frame, SendQueue::Message),
             Action::Close { session, code, reason } => self.hand(session, Out::Close { code, reason }),
             Action::Produce { lane, record } => {
                 let producer = if lane == Lane::Outbox { &self.parts.outbox } else { &self.parts.transport };
@@ -348,7 +348,7 @@ impl Node {
         }
     }
 
-    fn fan(&mut self, sessions: &[SessionKey], frame: &[u8], lane: events::Lane) {
+    fn fan(&mut self, sessions: &[SessionKey], frame: &[u8], lane: SendQueue) {
         match wire::encode(frame) {
             Ok(wire) => {
                 for session in sessions {

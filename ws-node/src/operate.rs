@@ -22,7 +22,7 @@ use warp::filters::BoxedFilter;
 use warp::reply::Response;
 
 use crate::core::Event;
-use crate::core::explain::{Explained, Query};
+use crate::core::{Explained, Query};
 use crate::node::{Input, Status};
 use crate::socket;
 

@@ -32,10 +32,10 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::core::Event;
-use crate::core::command::{Command, OfConnection};
-use crate::core::credit::Taken;
-use crate::core::events::{Connecting, Lane, SessionKey};
-use crate::core::session::Rights;
+use crate::core::Rights;
+use crate::core::Taken;
+use crate::core::{Command, OfConnection};
+use crate::core::{Connecting, SendQueue, SessionKey};
 use crate::lifetime::Lifetime;
 use crate::node::Input;
 use crate::origin::Origins;
@@ -55,7 +55,7 @@ pub enum Out {
     /// As it goes over the wire; those on credit give it back when they are written.
     Frame {
         frame: Bytes,
-        lane: Lane,
+        lane: SendQueue,
         /// As the core counts them.
         bytes: usize,
     },

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use roost_backend::store::{Due, Op, OpResult, Write, WriteAnswer};
 use roost_proto::events::{Message, Receipt};
 use roost_proto::ids::{Cursor, StreamId, UserId};
-use roost_ws_node::core::events::SessionKey;
+use roost_ws_node::core::SessionKey;
 
 use super::client::{name, wants_receipt};
 use super::{UNDELIVERED_AFTER_MS, World};

@@ -9,8 +9,8 @@ use rand::RngExt;
 use roost_proto::frames::Send;
 use roost_proto::ids::{Cursor, DeviceId, Epoch, MessageId, UserId};
 use roost_ws_node::core::Command;
-use roost_ws_node::core::events::{Connecting, Event, SessionKey};
-use roost_ws_node::core::session::Rights;
+use roost_ws_node::core::Rights;
+use roost_ws_node::core::{Connecting, Event, SessionKey};
 
 use super::lookout::Lookout;
 use super::rooms::{self, Seat};

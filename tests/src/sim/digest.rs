@@ -4,7 +4,7 @@
 use std::fmt::Write;
 
 use roost_ws_node::core::Ask;
-use roost_ws_node::core::events::{Action, Ending};
+use roost_ws_node::core::{Action, Ending};
 use xxhash_rust::xxh3::Xxh3;
 
 use super::{Setup, World};

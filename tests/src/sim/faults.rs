@@ -3,7 +3,7 @@
 use roost_backend::store::model::{Control, VnodeData};
 use roost_backend::store::{Assign, DataSet, NodeState, Resign, Table};
 use roost_proto::ids::{NodeId, VnodeId};
-use roost_ws_node::core::events::Event;
+use roost_ws_node::core::Event;
 
 use super::store::{Peer, Request};
 use super::{Broken, Happening, LEASE_TTL_MS, World};

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use roost_proto::frames::{RoomAt, ServerFrame};
 use roost_proto::ids::{Cursor, StreamId};
 use roost_ws_node::core::Command;
-use roost_ws_node::core::events::Event;
+use roost_ws_node::core::Event;
 
 use super::World;
 

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use roost_backend::store::LiveChannel;
-use roost_ws_node::core::events::Event;
+use roost_ws_node::core::Event;
 
 use super::{Happening, World};
 

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use roost_backend::log::{Lane, Outgoing};
 use roost_proto::ids::NodeId;
 use roost_proto::records::Record;
-use roost_ws_node::core::events::{Event, SessionKey};
+use roost_ws_node::core::{Event, SessionKey};
 
 use super::{Broken, Happening, World};
 

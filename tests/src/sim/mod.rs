@@ -34,8 +34,8 @@ use roost_backend::store::{LiveChannel, StoreConfig};
 use roost_client::bare::Input;
 use roost_coordinator::leader::LeaderEvent;
 use roost_proto::ids::{NodeId, VnodeId};
+use roost_ws_node::core::Event;
 use roost_ws_node::core::Rule;
-use roost_ws_node::core::events::Event;
 
 use client::Client;
 use coordinator::Coordinator;

@@ -5,9 +5,9 @@ use std::collections::{BTreeMap, VecDeque};
 use rand::RngExt;
 use roost_backend::store::{Deregister, OwnRows};
 use roost_proto::ids::NodeId;
-use roost_ws_node::core::credit::Taken;
-use roost_ws_node::core::events::{Action, Ending, Event, Lane, Now, SessionKey};
-use roost_ws_node::core::shares::ShareConfig;
+use roost_ws_node::core::ShareConfig;
+use roost_ws_node::core::Taken;
+use roost_ws_node::core::{Action, Ending, Event, Now, SendQueue, SessionKey};
 use roost_ws_node::core::{Ask, Command, CoreConfig, NodeCore};
 
 use super::store::Peer;
@@ -352,7 +352,7 @@ impl World {
             Action::Frame { session, frame, lane } => self.send_frame(pid, session, frame, lane),
             Action::Fan { sessions, frame } => {
                 for session in sessions {
-                    self.send_frame(pid, session, frame.clone(), Lane::Message);
+                    self.send_frame(pid, session, frame.clone(), SendQueue::Message);
                 }
             }
             Action::Close { session, code, .. } => self.close_connection(pid, session, code.code()),
@@ -370,7 +370,7 @@ impl World {
         }
     }
 
-    fn send_frame(&mut self, pid: usize, session: SessionKey, frame: bytes::Bytes, lane: Lane) {
+    fn send_frame(&mut self, pid: usize, session: SessionKey, frame: bytes::Bytes, lane: SendQueue) {
         self.saw_frame(pid, session, &frame);
         let Some(user) = self.clients.iter().position(|c| c.has(pid, session.0)) else { return };
         let (at, bytes) = (self.clients[user].arrival(self.now + self.rng.random_range(1..8)), frame.len());

@@ -11,7 +11,7 @@ use roost_proto::frames;
 use roost_proto::ids::{MessageId, UserId};
 use roost_proto::results::{PROCESSOR, RESULT, Refused, TIMER};
 use roost_ws_node::core::Command;
-use roost_ws_node::core::events::{Event, SessionKey};
+use roost_ws_node::core::{Event, SessionKey};
 
 use super::{EVENT_TIMEOUT_MS, Happening, World};
 

@@ -9,7 +9,7 @@ use roost_proto::frames::{
 };
 use roost_proto::ids::{Cursor, Epoch, MessageId, Offset, RoomId, StreamId, UserId, VnodeId};
 use roost_ws_node::core::Command;
-use roost_ws_node::core::events::{Event, SessionKey};
+use roost_ws_node::core::{Event, SessionKey};
 
 use super::client::Wake;
 use super::{Happening, World};

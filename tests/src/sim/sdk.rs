@@ -13,9 +13,9 @@ use roost_client::{Event as Shown, SendError, State};
 use roost_proto::events::Message;
 use roost_proto::frames::{ClientFrame, Connect, Reset, ServerFrame};
 use roost_proto::ids::{Cursor, MessageId, NodeId, Offset, UserId};
-use roost_ws_node::core::command;
-use roost_ws_node::core::events::{Connecting, Event, SessionKey};
-use roost_ws_node::core::session::Rights;
+use roost_ws_node::core::Command as Said;
+use roost_ws_node::core::Rights;
+use roost_ws_node::core::{Connecting, Event, SessionKey};
 
 use super::client::{Connection, name};
 use super::results::event_frame;
@@ -240,7 +240,7 @@ impl World {
                 if let ClientFrame::Join(join) = &frame {
                     wire.rooms.joining.insert(join.id.clone(), join.room.clone());
                 }
-                let Ok(command) = command::Command::of(frame, |_| Ok(Rights::default())) else { return };
+                let Ok(command) = Said::of(frame, |_| Ok(Rights::default())) else { return };
                 Event::Command { session, command }
             }
             Err(e) => {

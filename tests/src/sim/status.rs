@@ -4,7 +4,7 @@ use roost_client::bare::Lane;
 use roost_proto::frames::{ChosenStatus, ClientFrame, SetStatus};
 use roost_proto::ids::{MessageId, UserId};
 use roost_ws_node::core::Command;
-use roost_ws_node::core::events::{Event, SessionKey};
+use roost_ws_node::core::{Event, SessionKey};
 
 use super::World;
 use super::client::name;

@@ -10,7 +10,7 @@ use roost_coordinator::leader::RevokeCause;
 use roost_proto::frames::{Presence, ServerFrame};
 use roost_proto::ids::{Cursor, Epoch, Sid, UserId, VnodeId};
 use roost_proto::limits::BEATS_PER_LEASE;
-use roost_ws_node::core::events::SessionKey;
+use roost_ws_node::core::SessionKey;
 
 use super::acknowledged::Heard;
 use super::memory::Memory;

@@ -1,6 +1,6 @@
 //! Everything that is refused, and how: one table, and the limits that take more than one line.
 
-use roost_ws_node::core::shares::ShareConfig;
+use roost_ws_node::core::ShareConfig;
 use std::future::Future;
 use std::pin::Pin;
 

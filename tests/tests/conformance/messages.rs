@@ -2,7 +2,7 @@
 
 use roost_tests::cluster::{Backend, Cluster, Setup};
 use roost_tests::wire::{Dial, Incoming, Wire};
-use roost_ws_node::core::shares::ShareConfig;
+use roost_ws_node::core::ShareConfig;
 use serde_json::{Value, json};
 
 use crate::{cursor_of, pump};

@@ -1,6 +1,6 @@
 //! Where users are at home, and what becomes of them when that changes.
 
-use roost_ws_node::core::shares::ShareConfig;
+use roost_ws_node::core::ShareConfig;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;

@@ -3,12 +3,12 @@
 use roost_proto::frames::ServerFrame;
 use roost_proto::ids::{MessageId, UserId};
 use roost_proto::{ErrorBody, ErrorCode};
+use roost_ws_node::core::ApiCommand;
 use roost_ws_node::core::Command;
-use roost_ws_node::core::calls::Call;
-use roost_ws_node::core::events::{Action, CallKey, Event};
-use roost_ws_node::core::explain::Query;
-use roost_ws_node::core::limit::SessionPolicy;
-use roost_ws_node::core::session::Rights;
+use roost_ws_node::core::Query;
+use roost_ws_node::core::Rights;
+use roost_ws_node::core::SessionPolicy;
+use roost_ws_node::core::{Action, CallKey, Event};
 
 use super::rig::{Reach, Rig, Road};
 
@@ -112,7 +112,7 @@ fn who_gives_way_is_not_seen_to_go() {
 }
 
 fn disconnect(rig: &mut Rig, node: usize, n: u64, user: &str) {
-    let call = Call::Disconnect { user: UserId::new(user).unwrap(), reason: "by hand".into() };
+    let call = ApiCommand::Disconnect { user: UserId::new(user).unwrap(), reason: "by hand".into() };
     rig.give(node, Event::Calls(vec![(CallKey(n), call)]));
 }
 
@@ -166,7 +166,8 @@ fn a_disconnect_is_confirmed_only_when_every_node_was_told() {
 #[test]
 fn a_disconnect_that_the_log_did_not_take_is_not_confirmed() {
     let mut rig = Rig::new(&[0, 1], None);
-    let call = Call::Disconnect { user: UserId::new(rig.user(1, 0)).unwrap(), reason: "by hand".into() };
+    let call =
+        ApiCommand::Disconnect { user: UserId::new(rig.user(1, 0)).unwrap(), reason: "by hand".into() };
     let now = rig.clock();
     let asked = rig.nodes[0].step(Event::Calls(vec![(CallKey(1), call)]), now);
     let [Action::Produce { record, .. }] = &asked[..] else { panic!("one other node is told: {asked:?}") };
@@ -207,8 +208,8 @@ fn a_refresh_changes_the_rights_or_says_why_not() {
     assert_eq!(rig.told(early, "r3"), ["ok"]);
 }
 
-fn append(n: u64, from: &str, to: &str, id: &str, data: &str) -> (CallKey, Call) {
-    let call = Call::Append {
+fn append(n: u64, from: &str, to: &str, id: &str, data: &str) -> (CallKey, ApiCommand) {
+    let call = ApiCommand::Append {
         stream: roost_proto::StreamId::inbox(&UserId::new(to).unwrap()),
         from: UserId::new(from).unwrap(),
         id: MessageId::new(id).unwrap(),

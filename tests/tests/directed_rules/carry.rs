@@ -6,7 +6,7 @@ use roost_proto::events::{CHAT_EVENTS, UNDELIVERED_EVENTS, USER_STATUS_EVENTS};
 use roost_proto::frames::ServerFrame;
 use roost_proto::ids::VnodeId;
 use roost_proto::records::Record;
-use roost_ws_node::core::events::{self, Action, Ending, Event, SessionKey};
+use roost_ws_node::core::{Action, Ending, Event, SendQueue, SessionKey};
 use roost_ws_node::core::{Ask, Rule};
 
 use super::{LEASE_TTL_MS, LateWrite, ROAD_MS, Reach, Rig, Road, STORE_MS};
@@ -35,7 +35,7 @@ impl Rig {
             Action::Frame { session, frame, lane } => self.frame(node, session, &frame, lane),
             Action::Fan { sessions, frame } => {
                 for session in sessions {
-                    self.frame(node, session, &frame, events::Lane::Message);
+                    self.frame(node, session, &frame, SendQueue::Message);
                 }
             }
             Action::Close { session, code, .. } => {
@@ -97,9 +97,9 @@ impl Rig {
         self.later(LOG_MS, node, Event::Reported { token: record.token, ok: true });
     }
 
-    fn frame(&mut self, node: usize, session: SessionKey, frame: &[u8], lane: events::Lane) {
+    fn frame(&mut self, node: usize, session: SessionKey, frame: &[u8], lane: SendQueue) {
         let of = |wanted| if lane == wanted { (1, frame.len()) } else { (0, 0) };
-        let (messages, signals) = (of(events::Lane::Message), of(events::Lane::Signal));
+        let (messages, signals) = (of(SendQueue::Message), of(SendQueue::Signal));
         let frame = ServerFrame::parse(std::str::from_utf8(frame).unwrap()).unwrap();
         self.frames.push((session.0, frame));
         if self.stalled.contains(&session.0) {

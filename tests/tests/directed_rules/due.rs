@@ -1,8 +1,8 @@
 //! What nobody acknowledges: decision 13.
 
 use roost_backend::store::{Op, Write};
+use roost_ws_node::core::Event;
 use roost_ws_node::core::Rule;
-use roost_ws_node::core::events::Event;
 
 use super::rig::{LEASE_TTL_MS, Reach, Rig};
 

@@ -1,7 +1,7 @@
 //! The home's side: rules 13, 14, 15 and 18.
 
 use roost_proto::records::{Item, ItemBody, Record};
-use roost_ws_node::core::events::Event;
+use roost_ws_node::core::Event;
 use serde_json::value::RawValue;
 
 use super::rig::{Reach, Rig, Road};

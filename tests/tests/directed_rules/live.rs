@@ -8,8 +8,8 @@ use roost_proto::Json;
 use roost_proto::frames::{Change, InRoom, Join, Publish, ReplyOk, RoomAt, ServerFrame};
 use roost_proto::ids::{Cursor, MessageId, RoomId, StreamId, UserId, VnodeId};
 use roost_ws_node::core::Command;
-use roost_ws_node::core::events::{Connecting, Event, SessionKey};
-use roost_ws_node::core::session::Rights;
+use roost_ws_node::core::Rights;
+use roost_ws_node::core::{Connecting, Event, SessionKey};
 use serde_json::value::RawValue;
 
 use super::{ROAD_MS, Rig, STORE_MS};

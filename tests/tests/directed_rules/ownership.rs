@@ -5,8 +5,8 @@ use roost_backend::store::model::VnodeData;
 use roost_proto::ids::Epoch;
 use roost_proto::limits::{BEATS_PER_LEASE, VOID_AFTER_MS};
 use roost_proto::records::{Record, Took};
-use roost_ws_node::core::events::{Event, Now};
 use roost_ws_node::core::{Action, Ask, Rule};
+use roost_ws_node::core::{Event, Now};
 
 use super::rig::{LEASE_TTL_MS, Reach, Rig, Road};
 

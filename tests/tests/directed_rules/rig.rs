@@ -20,9 +20,9 @@ use roost_proto::events::{Message, StatusEvent};
 use roost_proto::frames::{ChosenStatus, OfUsers, Reply, Send, ServerFrame, SetStatus};
 use roost_proto::ids::{Cursor, DeviceId, MessageId, NodeId, UserId, VnodeId};
 use roost_proto::records::Record;
-use roost_ws_node::core::events::{CallKey, Connecting, Event, Now, SessionKey};
-use roost_ws_node::core::session::Rights;
-use roost_ws_node::core::shares::ShareConfig;
+use roost_ws_node::core::Rights;
+use roost_ws_node::core::ShareConfig;
+use roost_ws_node::core::{CallKey, Connecting, Event, Now, SessionKey};
 use roost_ws_node::core::{Command, CoreConfig, NodeCore, Rule};
 use serde_json::value::RawValue;
 

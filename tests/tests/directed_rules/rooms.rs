@@ -7,8 +7,8 @@ use roost_proto::limits::{MEMBERS_BYTES_MAX, RESULTS_BYTES_MAX};
 use roost_proto::live::Version;
 use roost_proto::records::Record;
 use roost_ws_node::core::Command;
-use roost_ws_node::core::events::Event;
-use roost_ws_node::core::session::Rights;
+use roost_ws_node::core::Event;
+use roost_ws_node::core::Rights;
 
 use super::rig::{Rig, Road};
 

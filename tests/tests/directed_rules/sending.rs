@@ -2,8 +2,8 @@
 
 use roost_proto::ids::{Epoch, Sid, VnodeId};
 use roost_proto::records::{ChannelId, Confirm, Item, ItemResult, Probe, Record};
+use roost_ws_node::core::Event;
 use roost_ws_node::core::Rule;
-use roost_ws_node::core::events::Event;
 
 use super::rig::{Rig, Road, Roads};
 

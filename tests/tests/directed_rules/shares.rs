@@ -2,7 +2,7 @@
 
 use roost_proto::ids::VnodeId;
 use roost_ws_node::core::Rule;
-use roost_ws_node::core::shares::ShareConfig;
+use roost_ws_node::core::ShareConfig;
 
 use super::rig::{Reach, Rig};
 

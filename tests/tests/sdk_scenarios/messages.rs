@@ -4,7 +4,7 @@ use futures_util::future::{join, join3};
 use roost_client::{ErrorCode, Event, MessageId, SendError, StreamId};
 use roost_tests::cluster::{Backend, Cluster, Setup};
 use roost_tests::wire::LIMIT;
-use roost_ws_node::core::shares::ShareConfig;
+use roost_ws_node::core::ShareConfig;
 use serde_json::json;
 
 use crate::person::{Person, builder, data_of, numbers};

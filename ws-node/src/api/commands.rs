@@ -11,7 +11,7 @@ use serde::de::DeserializeOwned;
 use serde_json::value::RawValue;
 
 use super::bad;
-use crate::core::calls::Call;
+use crate::core::ApiCommand;
 
 /// Every command.
 pub const NAMES: [&str; 9] =
@@ -22,8 +22,8 @@ const REASON: &str = "disconnected by the application";
 /// What is asked.
 #[derive(Debug)]
 pub enum Asked {
-    Do(Call),
-    Batch(Vec<Result<Call, ErrorBody>>),
+    Do(ApiCommand),
+    Batch(Vec<Result<ApiCommand, ErrorBody>>),
     Presence(Vec<UserId>),
     History {
         stream: StreamId,
@@ -136,7 +136,7 @@ pub fn tickets(query: &str) -> Result<Asked, ErrorBody> {
 }
 
 /// One command of a batch: as a frame of a client, with its `type`.
-fn call_of(text: &str, sub: &UserId) -> Result<Call, ErrorBody> {
+fn call_of(text: &str, sub: &UserId) -> Result<ApiCommand, ErrorBody> {
     check_text(text)?;
     let Tagged { r#type } = read(text)?;
     match r#type.as_str() {
@@ -153,7 +153,7 @@ fn sender(from: Option<UserId>, sub: &UserId) -> Result<UserId, ErrorBody> {
     from.check_reserved().map(|()| from)
 }
 
-fn call(command: &str, text: &str, sub: &UserId) -> Result<Call, ErrorBody> {
+fn call(command: &str, text: &str, sub: &UserId) -> Result<ApiCommand, ErrorBody> {
     if text.len() > FRAME_BYTES_MAX {
         return Err(ErrorBody::new(ErrorCode::TooLarge, format!("over {FRAME_BYTES_MAX} bytes")));
     }
@@ -163,7 +163,7 @@ fn call(command: &str, text: &str, sub: &UserId) -> Result<Call, ErrorBody> {
             let SendBody { id, to, data, from, receipt } = read(text)?;
             to.check_reserved()?;
             let from = sender(from, sub)?;
-            Ok(Call::Append {
+            Ok(ApiCommand::Append {
                 stream: StreamId::inbox(&to),
                 from,
                 id,
@@ -174,11 +174,11 @@ fn call(command: &str, text: &str, sub: &UserId) -> Result<Call, ErrorBody> {
         "publish" => {
             let PublishBody { id, room, data, from } = read(text)?;
             let from = sender(from, sub)?;
-            Ok(Call::Append { stream: StreamId::of_room(&room), from, id, data, receipt: false })
+            Ok(ApiCommand::Append { stream: StreamId::of_room(&room), from, id, data, receipt: false })
         }
         "result" => {
             let ClientResult { client_id, .. } = ClientResult::parse(text.as_bytes()).map_err(bad)?;
-            Ok(Call::Result { client: client_id, record: text.to_owned().into() })
+            Ok(ApiCommand::Result { client: client_id, record: text.to_owned().into() })
         }
         "disconnect" => {
             let DisconnectBody { user, reason } = read(text)?;
@@ -187,7 +187,7 @@ fn call(command: &str, text: &str, sub: &UserId) -> Result<Call, ErrorBody> {
                 let why = format!("'reason' is at most {REASON_BYTES_MAX} bytes, without control characters");
                 return Err(bad(why));
             }
-            Ok(Call::Disconnect { user, reason })
+            Ok(ApiCommand::Disconnect { user, reason })
         }
         other => Err(unknown(other)),
     }
@@ -253,9 +253,9 @@ mod tests {
             {"type":"disconnect","user":"eve"}]}"#;
         let sub = UserId::new("backend").unwrap();
         let Ok(Asked::Batch(commands)) = parse("batch", batch, &sub) else { panic!("it is a batch") };
-        let Ok(Call::Append { from, data, .. }) = &commands[0] else { panic!("a send") };
+        let Ok(ApiCommand::Append { from, data, .. }) = &commands[0] else { panic!("a send") };
         assert_eq!((from.as_str(), data.get()), ("backend", r#"{"x": 1.50}"#), "kept to the byte");
         assert!(commands[1..4].iter().all(Result::is_err), "{commands:?}");
-        assert!(matches!(&commands[4], Ok(Call::Disconnect { user, .. }) if user.as_str() == "eve"));
+        assert!(matches!(&commands[4], Ok(ApiCommand::Disconnect { user, .. }) if user.as_str() == "eve"));
     }
 }

@@ -31,8 +31,8 @@ use warp::reply::Response;
 use warp::{Filter, Stream};
 
 use self::commands::Asked;
-use crate::core::calls::Call;
-use crate::core::tickets::TicketShown;
+use crate::core::ApiCommand;
+use crate::core::TicketShown;
 use crate::metrics::BUCKETS;
 use crate::node::{Input, Status};
 use crate::socket;
@@ -245,7 +245,7 @@ impl Api {
     /// What cannot be understood is answered in its place; the others are done, in order.
     async fn batch(
         &self,
-        commands: Vec<Result<Call, ErrorBody>>,
+        commands: Vec<Result<ApiCommand, ErrorBody>>,
     ) -> Result<Vec<Outcome<ReplyOk>>, ErrorBody> {
         let (mut calls, mut places) = (Vec::new(), Vec::new());
         for command in commands {
@@ -287,7 +287,7 @@ impl Api {
     }
 
     /// Has the core do all of them, in order, and waits for every answer.
-    async fn carry_out(&self, calls: Vec<Call>) -> Result<Vec<Result<ReplyOk, ErrorBody>>, ErrorBody> {
+    async fn carry_out(&self, calls: Vec<ApiCommand>) -> Result<Vec<Result<ReplyOk, ErrorBody>>, ErrorBody> {
         let deadline = Instant::now() + ANSWER_TIMEOUT;
         let (asked, answers): (Vec<_>, Vec<_>) = calls
             .into_iter()

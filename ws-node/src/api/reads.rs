@@ -11,8 +11,8 @@ use tokio::sync::oneshot;
 use tokio::time::timeout;
 
 use super::{Api, ended};
+use crate::core::TicketShown;
 use crate::core::history;
-use crate::core::tickets::TicketShown;
 use crate::node::Input;
 
 /// For a whole request: 500 users are two commands for each of their vnodes, in one round trip.

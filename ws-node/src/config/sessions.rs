@@ -6,7 +6,7 @@ use roost_service::config::{field, flag, number, one_of, optional, read};
 use serde::Deserialize;
 
 use super::WsNodeConfig;
-use crate::core::limit::SessionPolicy;
+use crate::core::SessionPolicy;
 use crate::origin::Origins;
 
 /// What a connection needs to know beyond its token.

@@ -5,7 +5,7 @@ use roost_service::config::{field, number, read};
 use serde::Deserialize;
 
 use super::WsNodeConfig;
-use crate::core::shares::ShareConfig;
+use crate::core::ShareConfig;
 
 /// The variables about shares: those of a ws-node, and of `roost dev`.
 #[derive(Debug, Clone, Copy)]

@@ -3,7 +3,8 @@
 use roost_backend::store::*;
 use roost_proto::ids::{Cursor, Epoch, MessageId, Offset, StreamId, UserId, VnodeId};
 
-use super::events::{Event, SessionKey};
+use crate::core::events::Event;
+use crate::core::keys::SessionKey;
 
 /// One question. `sent` is when it leaves, on the monotonic clock in milliseconds.
 #[derive(Debug)]

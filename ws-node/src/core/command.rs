@@ -1,11 +1,11 @@
 //! What an open session may say.
 
-use roost_proto::ErrorBody;
-use roost_proto::frames::{self, ClientFrame, InRoom, Join, OfUsers, Publish, Send, SetStatus, Signal};
+use roost_proto::frames::{ClientFrame, InRoom, Join, OfUsers, Publish, Send, SetStatus, Signal};
 use roost_proto::history::History;
 use roost_proto::ids::{Cursor, MessageId};
+use roost_proto::{ErrorBody, frames};
 
-use super::session::Rights;
+use crate::core::rights::Rights;
 
 /// A frame that the core hears of.
 #[derive(Debug)]

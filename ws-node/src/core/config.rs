@@ -3,8 +3,8 @@
 use roost_proto::ids::{NodeId, RoomId, VnodeId};
 use roost_proto::limits;
 
-use super::limit::SessionPolicy;
-use super::shares::ShareConfig;
+use crate::core::channels::shares::ShareConfig;
+use crate::core::sessions::limit::SessionPolicy;
 
 /// A rule of the protocol core that the project's own tests switch off to see that they would notice.
 /// The numbers are those of `docs/decisions/0001-protocol-core.md`. Nothing but tests sets one.

@@ -5,10 +5,11 @@ use roost_proto::frames::ChosenStatus;
 use roost_proto::ids::*;
 use serde::Serialize;
 
-use super::NodeCore;
-use super::events::Now;
-use super::home::{Home, Phase, Work};
-use super::session::State;
+use crate::core::homes::home::{Home, Phase};
+use crate::core::homes::work::Work;
+use crate::core::keys::Now;
+use crate::core::node::NodeCore;
+use crate::core::sessions::session::State;
 
 /// What is asked about.
 #[derive(Debug, Clone)]
@@ -147,7 +148,7 @@ impl NodeCore {
                 status: member.map(|entry| entry.chosen),
             }
         });
-        let keys = self.by_vnode.get(&vnode).and_then(|streams| streams.get(&stream));
+        let keys = self.sessions.by_vnode.get(&vnode).and_then(|streams| streams.get(&stream));
         let sessions =
             keys.into_iter().flatten().filter_map(|key| self.sessions.get(key)).map(|s| SessionShown {
                 session: s.id.clone(),
@@ -171,9 +172,9 @@ impl NodeCore {
         Explained { home, sessions: sessions.collect(), channel, found: Vec::new() }
     }
 
-    fn find(&self, id: &MessageId, now: Now) -> Vec<Found> {
+    pub(super) fn find(&self, id: &MessageId, now: Now) -> Vec<Found> {
         let mut found = Vec::new();
-        for (vnode, channel) in &self.channels {
+        for (vnode, channel) in self.channels.iter() {
             for (key, number, sent, since) in channel.find(id) {
                 let why = match (channel.home(), sent) {
                     (None, _) => format!("vnode {vnode} has no owner that this node knows of"),

@@ -3,13 +3,13 @@
 /// Whether a channel is followed.
 #[derive(Debug, Default)]
 pub(super) struct Following {
-    state: State,
+    state: Followed,
     /// It was asked for, whatever came of it.
     was_asked: bool,
 }
 
 #[derive(Debug, Default, PartialEq, Eq)]
-enum State {
+enum Followed {
     #[default]
     No,
     Asked(u64),
@@ -18,23 +18,23 @@ enum State {
 
 impl Following {
     pub fn is_on(&self) -> bool {
-        self.state == State::Yes
+        self.state == Followed::Yes
     }
 
     /// It is neither followed nor asked for.
     pub fn is_off(&self) -> bool {
-        self.state == State::No
+        self.state == Followed::No
     }
 
     pub fn ask(&mut self, ask: u64) {
-        (self.state, self.was_asked) = (State::Asked(ask), true);
+        (self.state, self.was_asked) = (Followed::Asked(ask), true);
     }
 
     /// Takes an answer; false if it is one to an earlier life.
     pub fn answered(&mut self, ask: u64, done: bool) -> bool {
-        let mine = self.state == State::Asked(ask);
+        let mine = self.state == Followed::Asked(ask);
         if mine {
-            self.state = if done { State::Yes } else { State::No };
+            self.state = if done { Followed::Yes } else { Followed::No };
         }
         mine
     }

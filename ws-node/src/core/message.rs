@@ -9,10 +9,13 @@ use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 
 /// The kind of a message that a user sent.
 pub const MESSAGE: &str = "message";
+
 /// What the hash of an event begins with.
 const EVENT: &str = "event";
+
 /// By whom a receipt's id is known, so that it is none of the reader's own; no user's id begins with `#`.
 pub const BY: &str = "#receipt";
+
 /// How long to wait before what was refused is repeated, when nothing better is known, in milliseconds.
 pub const RETRY_AFTER_MS: u64 = 250;
 

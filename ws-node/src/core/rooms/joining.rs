@@ -6,11 +6,12 @@ use roost_proto::frames::{InRoom, Join, Publish, ReplyOk, RoomAt, RoomWelcome};
 use roost_proto::ids::{MessageId, RoomId, StreamId};
 use roost_proto::limits::{INFO_BYTES_MAX, ROOMS_PER_SESSION_MAX, UNKNOWN_AFTER_MS};
 
-use super::{Arrival, Asking, How, Listener, Opening};
-use crate::core::events::{Now, SessionKey};
-use crate::core::reader::Reader;
-use crate::core::session::State;
-use crate::core::{Action, NodeCore};
+use crate::core::actions::Action;
+use crate::core::keys::{Now, SessionKey};
+use crate::core::node::NodeCore;
+use crate::core::rooms::{Arrival, How, Listener, MembersAsked, Opening, Room};
+use crate::core::sessions::reader::Reader;
+use crate::core::sessions::session::{Session, State};
 
 /// How long `welcome` waits for the rooms of `connect`, in milliseconds: less than `connect` waits for its inbox.
 const ARRIVAL_MS: u64 = 4000;
@@ -151,7 +152,7 @@ impl NodeCore {
     }
 
     /// A session is not in a room any more; `left` if it said so.
-    pub(super) fn leave(&mut self, key: SessionKey, stream: &StreamId, left: bool, now: Now) {
+    pub(in crate::core) fn leave(&mut self, key: SessionKey, stream: &StreamId, left: bool, now: Now) {
         let Some(user) = self.sessions.get(&key).map(|s| s.user.clone()) else { return };
         self.forget_listener(key, stream, &user, left, now);
     }
@@ -180,22 +181,17 @@ impl NodeCore {
     }
 
     /// A connection is gone, and with it its places in rooms.
-    pub(in crate::core) fn leave_all(
-        &mut self,
-        key: SessionKey,
-        session: &super::super::session::Session,
-        now: Now,
-    ) {
+    pub(in crate::core) fn leave_all(&mut self, key: SessionKey, session: &Session, now: Now) {
         for stream in session.rooms.keys() {
             self.forget_listener(key, stream, &session.user, false, now);
         }
     }
 
     pub(super) fn close_room(&mut self, stream: &StreamId) {
-        if self.rooms.get(stream).is_some_and(super::Room::is_idle)
+        if self.rooms.get(stream).is_some_and(Room::is_idle)
             && let Some(channel) = self.rooms.close(stream)
         {
-            self.out.push(Action::Unfollow { channel });
+            self.fx.push(Action::Unfollow { channel });
         }
     }
 
@@ -213,7 +209,7 @@ impl NodeCore {
         } else if self.channel_is_full(vnode) {
             return Err(ErrorBody::new(ErrorCode::Unavailable, "too much is queued for this room's home"));
         } else {
-            let asking = Asking { key, id: command.id, at: now.mono, asked: false };
+            let asking = MembersAsked { key, id: command.id, at: now.mono, asked: false };
             self.rooms.open(&stream, vnode).asking.push(asking);
             self.ask_members(&stream, now);
         }
@@ -222,7 +218,7 @@ impl NodeCore {
 
     pub(super) fn tick_asking(&mut self, now: Now) {
         let Some(since) = now.mono.checked_sub(UNKNOWN_AFTER_MS) else { return };
-        let late = |room: &super::Room| room.asking.iter().any(|asking| asking.at <= since);
+        let late = |room: &Room| room.asking.iter().any(|asking| asking.at <= since);
         let streams: Vec<_> =
             self.rooms.by_stream.iter().filter(|(_, room)| late(room)).map(|(s, _)| s.clone()).collect();
         for stream in streams {

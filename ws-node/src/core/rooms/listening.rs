@@ -5,18 +5,21 @@ use roost_backend::store::{Limit, LiveChannel, Standing, Window};
 use roost_proto::ids::{Cursor, StreamId, VnodeId};
 use roost_proto::live::{Note, place_of};
 
-use super::{How, Opening};
+use crate::core::actions::{Action, SendQueue};
 use crate::core::ask::Ask;
 use crate::core::config::Rule;
-use crate::core::delivery::READ_MAX;
-use crate::core::events::{Lane, Maybe, Now, SessionKey};
-use crate::core::reads::{Begun, READ_BYTES_MAX, Want};
-use crate::core::{Action, NodeCore};
+use crate::core::events::Maybe;
+use crate::core::keys::{Now, SessionKey};
+use crate::core::node::NodeCore;
+use crate::core::rooms::{COMPARE_MS, How, Opening};
+use crate::core::sessions::delivery::READ_MAX;
+use crate::core::sessions::reader::Taken;
+use crate::core::sessions::reads::{Begun, READ_BYTES_MAX, Want};
+use crate::core::sessions::socket::Seat;
 
-/// How often tails are compared, in milliseconds: how long the loss of a last publication may go unnoticed.
-pub(in crate::core) const COMPARE_MS: u64 = 5000;
 /// After a loss that was told, in milliseconds.
 const COMPARE_SOON_MS: u64 = 200;
+
 /// Rooms compared with one question: bounds how long the store answers nothing else.
 const COMPARE_MAX: usize = 500;
 
@@ -39,7 +42,7 @@ impl NodeCore {
             LiveChannel::Node(_) | LiveChannel::Presence(_) => serde_json::from_slice(payload),
         };
         match (channel, note) {
-            (_, Err(_)) => self.counters.undecodable += 1,
+            (_, Err(_)) => self.fx.count().undecodable += 1,
             (LiveChannel::Room { stream, .. }, Ok(Note::Member { before, version, count, user, change })) => {
                 self.on_member_note(stream, (before, version), count, user, change, now);
             }
@@ -52,7 +55,7 @@ impl NodeCore {
             (LiveChannel::Presence(vnode), Ok(Note::Presence { before, version, users })) => {
                 self.on_presence_note(*vnode, before, version, users, now);
             }
-            (_, Ok(_)) => self.counters.undecodable += 1,
+            (_, Ok(_)) => self.fx.count().undecodable += 1,
         }
     }
 
@@ -68,23 +71,21 @@ impl NodeCore {
         room.tail = room.tail.max(at);
         let (mut sessions, mut behind) = (Vec::with_capacity(room.listeners.len()), Vec::new());
         for key in &room.listeners {
-            let Some(session) = self.sessions.get_mut(key) else { continue };
-            let Some(listener) = session.rooms.get_mut(stream).filter(|l| l.opening.is_none()) else {
+            let Some(Seat { listener, mut socket, welcomed }) = self.sessions.seat(*key, stream) else {
                 continue;
             };
-            let reader = &mut listener.reader;
-            let next = session.welcomed && reader.is_next(at);
-            if next && self.budget.spend(*key, &session.user, &mut session.credit, frame.len()) {
-                reader.took(at.offset);
+            if listener.opening.is_some() {
+                continue;
+            }
+            if listener.reader.offer(at, || welcomed && socket.spend(frame.len())) {
                 sessions.push(*key);
             } else {
-                reader.tail = reader.tail.max(at);
                 behind.push(*key);
             }
         }
-        self.counters.delivered += sessions.len() as u64;
+        self.fx.count().delivered += sessions.len() as u64;
         if !sessions.is_empty() {
-            self.out.push(Action::Fan { sessions, frame: frame.clone() });
+            self.fx.push(Action::Fan { sessions, frame: frame.clone() });
         }
         for key in behind {
             self.feed_listener(key, stream);
@@ -131,50 +132,36 @@ impl NodeCore {
 
     /// Reads on for a session that is behind.
     pub(in crate::core) fn feed_listener(&mut self, key: SessionKey, stream: &StreamId) {
-        let Some(session) = self.sessions.get_mut(&key) else { return };
-        let Some(listener) = session.rooms.get_mut(stream).filter(|l| l.opening.is_none()) else { return };
-        let reader = &mut listener.reader;
+        let Some(Seat { listener, welcomed, .. }) = self.sessions.seat(key, stream) else { return };
         // `welcome` is the first frame; then it is fed.
-        if !reader.reading && reader.is_behind() && session.welcomed {
-            reader.reading = true;
-            session.wants.add(Want::Room(stream.clone()));
-            self.reads.wait(key, &session.user);
+        if listener.opening.is_none() && welcomed && listener.reader.resume() {
+            self.sessions.want(key, Want::Room(stream.clone()));
         }
     }
 
     /// Begins to read on for a session, as far as its socket takes it, and for all that stand where it does.
     pub(in crate::core) fn read_room(&mut self, key: SessionKey, stream: StreamId) -> Begun {
         let Some(room) = self.rooms.by_stream.get_mut(&stream) else { return Begun::Not };
-        let Some(session) = self.sessions.get_mut(&key) else { return Begun::Not };
-        let Some(listener) = session.rooms.get_mut(&stream).filter(|l| l.opening.is_none()) else {
+        let Some(Seat { listener, mut socket, welcomed }) = self.sessions.seat(key, &stream) else {
             return Begun::Not;
         };
-        let reader = &mut listener.reader;
-        reader.reading = false;
-        if !reader.is_behind() || !session.welcomed {
+        if listener.opening.is_some() || !listener.reader.may_read() || !welcomed {
             return Begun::Not;
         }
-        let Some(bytes) = self.budget.room(key, &session.user, &session.credit) else {
-            session.starved.insert(stream);
+        let Some(bytes) = socket.room() else {
+            self.sessions.starve(key, &stream);
             return Begun::Not;
         };
-        (reader.reading, reader.look) = (true, false);
-        let place = reader.place();
+        let place = listener.reader.read();
         let together = room.reads.entry(place).or_default();
         together.insert(key);
         if together.len() > 1 {
             return Begun::Not;
         }
         let limit = Limit { entries: READ_MAX, bytes: bytes.min(READ_BYTES_MAX) };
-        self.out.push(Action::Ask(Ask::Read {
-            ask: self.reads.begin(key, &session.user, limit.bytes),
-            session: None,
-            vnode: room.vnode,
-            stream,
-            generation: place.generation,
-            after: place.offset,
-            limit,
-        }));
+        let Some(ask) = self.sessions.begin_read(key, limit.bytes) else { return Begun::Not };
+        let (vnode, generation, after) = (room.vnode, place.generation, place.offset);
+        self.fx.push(Action::Ask(Ask::Read { ask, session: None, vnode, stream, generation, after, limit }));
         Begun::Yes
     }
 
@@ -195,39 +182,27 @@ impl NodeCore {
     }
 
     fn hand_window(&mut self, key: SessionKey, stream: &StreamId, place: Cursor, answer: Option<&Window>) {
-        let Some(session) = self.sessions.get_mut(&key) else { return };
-        let Some(listener) = session.rooms.get_mut(stream).filter(|l| l.opening.is_none()) else { return };
-        let reader = &mut listener.reader;
-        reader.reading = false;
-        let Some(window) = answer.filter(|_| reader.place() == place) else {
-            // Tried again on the next tick.
-            reader.look = true;
-            self.rooms.look.insert((stream.clone(), key));
+        let Some(Seat { listener, mut socket, .. }) = self.sessions.seat(key, stream) else { return };
+        if listener.opening.is_some() {
             return;
-        };
-        let mut refused = false;
-        for (offset, frame) in &window.entries {
-            if offset.0 != reader.sent.0 + 1 {
-                break;
-            }
-            refused = !self.budget.spend(key, &session.user, &mut session.credit, frame.len());
-            if refused {
-                break;
-            }
-            reader.took(*offset);
-            self.counters.delivered += 1;
-            self.out.push(Action::Frame { session: key, frame: frame.clone(), lane: Lane::Message });
         }
-        // Another stream of the session may have taken the credit meanwhile.
-        let next = window.entries.first().is_some_and(|(offset, _)| offset.0 == place.offset.0 + 1);
-        if !next && reader.tail > place {
+        let fx = &mut self.fx;
+        let taken = listener.reader.take(place, answer, |frame| {
+            let goes = socket.spend(frame.len());
+            if goes {
+                fx.count().delivered += 1;
+                fx.push(Action::Frame { session: key, frame: frame.clone(), lane: SendQueue::Message });
+            }
+            goes
+        });
+        match taken {
+            // Tried again on the next tick.
+            Taken::Nothing => drop(self.rooms.look.insert((stream.clone(), key))),
             // What comes next is not in the window any more: the home says what is, and the session is told.
-            self.place_again(key, stream);
-        } else if refused {
+            Taken::Other { missing: true, .. } => self.place_again(key, stream),
             // Its socket does not take it now: to read it at once would be in vain, again and again.
-            session.starved.insert(stream.clone());
-        } else {
-            self.feed_listener(key, stream);
+            Taken::Refused => self.sessions.starve(key, stream),
+            Taken::All | Taken::Other { missing: false, .. } => self.feed_listener(key, stream),
         }
     }
 
@@ -249,7 +224,7 @@ impl NodeCore {
         self.rooms.compare_at = self.rooms.compare_at.min(now.mono + COMPARE_SOON_MS);
     }
 
-    pub(in crate::core) fn compare_rooms(&mut self, now: Now) {
+    fn compare_rooms(&mut self, now: Now) {
         self.rooms.compare_at = now.mono + COMPARE_MS;
         if !self.cfg.on(Rule::CompareTails) {
             return;
@@ -257,7 +232,7 @@ impl NodeCore {
         let followed = self.rooms.by_stream.iter().filter(|(_, room)| room.following.is_on());
         let rooms: Vec<_> = followed.map(|(stream, room)| (room.vnode, stream.clone())).collect();
         for rooms in rooms.chunks(COMPARE_MAX) {
-            self.out.push(Action::Ask(Ask::Standings(rooms.to_vec())));
+            self.fx.push(Action::Ask(Ask::Standings(rooms.to_vec())));
         }
     }
 
@@ -286,7 +261,7 @@ impl NodeCore {
             if standing.tail.generation > room.tail.generation {
                 self.begin_generation(stream, standing.tail, now);
             } else if standing.tail > room.tail {
-                self.counters.found_by_tail += 1;
+                self.fx.count().found_by_tail += 1;
                 self.reaches(stream, standing.tail);
             }
             self.compare_copy(stream, standing.version, now);

@@ -4,14 +4,13 @@
 //! what comes after that comes through the channel, what comes before is read from the store. [`members`] is the
 //! home's side: who is in a room of a vnode that lives here.
 
-mod copy;
-mod joining;
-mod listening;
-mod locals;
-pub mod members;
-pub(super) mod placing;
-
-pub(super) use listening::COMPARE_MS;
+pub(in crate::core) mod joining;
+pub(in crate::core) mod listening;
+pub(in crate::core) mod locals;
+pub(in crate::core) mod noting;
+pub(in crate::core) mod placing;
+pub(in crate::core) mod replica;
+pub(in crate::core) mod replicating;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -19,12 +18,12 @@ use roost_backend::store::LiveChannel;
 use roost_proto::frames::RoomWelcome;
 use roost_proto::ids::{Cursor, MessageId, StreamId, VnodeId};
 
-use super::asker::Question;
-use super::events::SessionKey;
-use super::following::Following;
-use super::reader::Reader;
-use copy::Copy;
-use locals::Locals;
+use crate::core::channels::asker::Question;
+use crate::core::following::Following;
+use crate::core::keys::SessionKey;
+use crate::core::rooms::locals::Locals;
+use crate::core::rooms::replica::MemberReplica;
+use crate::core::sessions::reader::Reader;
 
 /// A room with sessions of this node in it.
 #[derive(Debug)]
@@ -41,15 +40,15 @@ pub struct Room {
     /// Reads under way, by where they began: who stands at the same place shares one.
     reads: BTreeMap<Cursor, BTreeSet<SessionKey>>,
     locals: Locals,
-    copy: Option<Copy>,
+    copy: Option<MemberReplica>,
     copy_asked: Option<Fetch>,
     /// Who asked for the members.
-    asking: Vec<Asking>,
+    asking: Vec<MembersAsked>,
 }
 
 /// The list of members is being asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Fetch {
+pub(super) struct Fetch {
     number: u64,
     /// The channel was followed before, so that what changes afterwards is heard of: the list may be kept.
     followed: bool,
@@ -57,7 +56,7 @@ struct Fetch {
 
 /// A `members` that is not answered yet.
 #[derive(Debug)]
-struct Asking {
+pub(super) struct MembersAsked {
     key: SessionKey,
     id: MessageId,
     at: u64,
@@ -82,7 +81,7 @@ impl Waiting {
         self.unasked.insert(key);
     }
 
-    fn go(&mut self, key: SessionKey) {
+    pub(in crate::core) fn go(&mut self, key: SessionKey) {
         self.unasked.remove(&key);
         if let Some((_, asked)) = &mut self.asked {
             asked.remove(&key);
@@ -102,7 +101,7 @@ impl Waiting {
     }
 
     /// A question is asked now, for all that wait.
-    fn ask(&mut self, number: u64) {
+    pub(in crate::core) fn ask(&mut self, number: u64) {
         self.asked = Some((number, std::mem::take(&mut self.unasked)));
     }
 
@@ -150,14 +149,14 @@ impl Room {
     }
 
     /// Nobody here needs anything of it any more, and its home knows.
-    fn is_idle(&self) -> bool {
+    pub(in crate::core) fn is_idle(&self) -> bool {
         self.listeners.is_empty() && self.asking.is_empty() && self.locals.is_idle()
     }
 }
 
 /// How the session learns where it is.
 #[derive(Debug, Clone, PartialEq, Eq)]
-enum How {
+pub(super) enum How {
     /// By the reply to its `join`.
     Reply(MessageId),
     /// In its `welcome`.
@@ -184,7 +183,7 @@ impl Listener {
 }
 
 #[derive(Debug)]
-struct Opening {
+pub(super) struct Opening {
     how: How,
     shown: Option<Cursor>,
     until: u64,
@@ -265,7 +264,7 @@ impl Rooms {
     }
 
     /// Rooms whose home is at this vnode.
-    fn of(&self, vnode: VnodeId) -> Vec<StreamId> {
+    pub(in crate::core) fn of(&self, vnode: VnodeId) -> Vec<StreamId> {
         self.by_vnode.get(&vnode).into_iter().flatten().cloned().collect()
     }
 
@@ -277,3 +276,6 @@ impl Rooms {
         self.by_stream.values().map(|room| room.listeners.len()).sum()
     }
 }
+
+/// How often tails are compared, in milliseconds: how long the loss of a last publication may go unnoticed.
+pub(in crate::core) const COMPARE_MS: u64 = 5000;

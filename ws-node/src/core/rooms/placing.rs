@@ -7,17 +7,19 @@ use roost_proto::ids::{Cursor, MessageId, Offset, StreamId, VnodeId};
 use roost_proto::limits::MEMBERS_BYTES_MAX;
 use roost_proto::records::{ItemBody, ItemResult};
 
-use super::{How, Locating};
-use crate::core::asker::{Asker, Question};
-use crate::core::channel::By;
+use crate::core::actions::Action;
+use crate::core::channels::asker::{Asker, Question};
+use crate::core::channels::channel::By;
 use crate::core::config::Rule;
-use crate::core::events::{Maybe, Now, SessionKey};
+use crate::core::events::Maybe;
+use crate::core::keys::{Now, SessionKey};
 use crate::core::message::ItemKey;
-use crate::core::reader::Reader;
-use crate::core::{Action, NodeCore};
+use crate::core::node::NodeCore;
+use crate::core::rooms::{How, Locating, Room};
+use crate::core::sessions::reader::Reader;
 
 /// Whose items they are; no user's id begins with `#`.
-const FROM: &str = "#rooms";
+const ROOMS_FROM: &str = "#rooms";
 
 /// How the ids of such items begin.
 fn name(question: Question) -> &'static str {
@@ -41,7 +43,7 @@ impl NodeCore {
         self.rooms.next_ask += 1;
         let number = self.rooms.next_ask;
         let id = MessageId::new(format!("{}-{number}", name(question))).expect("letters and digits");
-        let key: ItemKey = (stream.clone(), FROM.to_owned(), id);
+        let key: ItemKey = (stream.clone(), ROOMS_FROM.to_owned(), id);
         let item = self.item(By::Own, key, body, Asker::Room(question, number), now);
         self.push(vnode, item, now);
         number
@@ -89,11 +91,10 @@ impl NodeCore {
         }
         let vnode = room.vnode;
         if room.following.is_off() {
-            let ask = self.next_call;
-            self.next_call += 1;
+            let ask = self.fx.next_call();
             room.following.ask(ask);
             let channel = roost_backend::store::LiveChannel::Room { vnode, stream: stream.clone() };
-            return self.out.push(Action::Follow { channel, ask });
+            return self.fx.push(Action::Follow { channel, ask });
         }
         if !room.following.is_on() {
             return;
@@ -112,17 +113,6 @@ impl NodeCore {
                 room.waiting.ask(number);
             }
         }
-    }
-
-    pub(super) fn channel_is_full(&self, vnode: VnodeId) -> bool {
-        !self.has_place(vnode, &By::Own, 0)
-    }
-
-    /// Whether one more receipt or result may wait for a home: half of the cluster's own places are for what is asked
-    /// of rooms' homes, and for canaries.
-    pub(in crate::core) fn has_own_place(&self, vnode: VnodeId) -> bool {
-        let half = self.cfg.channel_items_max.div_ceil(2);
-        self.channels.get(&vnode).is_none_or(|c| c.share(&By::Own).items < half)
     }
 
     /// The home said where the stream ends, in order with everything that was appended before.
@@ -172,11 +162,10 @@ impl NodeCore {
         if sessions.is_empty() {
             return;
         }
-        let ask = self.next_call;
-        self.next_call += 1;
+        let ask = self.fx.next_call();
         let partition = self.cfg.partition(self.vnode_of(stream));
         self.rooms.locating.insert(ask, Locating { stream: stream.clone(), tail, sessions });
-        self.out.push(Action::LogEnd { session: None, ask, partition });
+        self.fx.push(Action::LogEnd { session: None, ask, partition });
     }
 
     pub(in crate::core) fn on_room_log_end(
@@ -236,7 +225,7 @@ impl NodeCore {
         let ReplyOk { members, member_count, .. } = copy.unwrap_or_default();
         let (recovered, replayed) = (through.is_none(), tail.offset.0 - from.0);
         let joined = Joined { cursor: tail, recovered, replayed, through, members, member_count };
-        self.counters.replayed += joined.replayed;
+        self.fx.count().replayed += joined.replayed;
         match opening.how {
             // A long list takes credit, as a message does.
             How::Reply(id) if open && joined.members.is_some() => {
@@ -260,7 +249,7 @@ impl NodeCore {
 
     /// Those who waited too long are told so.
     pub(super) fn give_up_waiting(&mut self, now: Now) {
-        let waits = |(_, room): &(&StreamId, &super::Room)| !room.waiting.is_empty();
+        let waits = |(_, room): &(&StreamId, &Room)| !room.waiting.is_empty();
         let streams: Vec<_> = self.rooms.by_stream.iter().filter(waits).map(|(s, _)| s.clone()).collect();
         for stream in streams {
             let Some(room) = self.rooms.get(&stream) else { continue };

@@ -1,0 +1,48 @@
+//! What this node has for others: a channel for each vnode, and what users have of what all of them share (rules 1–7).
+
+pub(in crate::core) mod answering;
+pub(in crate::core) mod asker;
+pub(in crate::core) mod channel;
+pub(in crate::core) mod queueing;
+pub(in crate::core) mod shares;
+
+use std::collections::BTreeMap;
+
+use roost_proto::ids::VnodeId;
+
+use crate::core::channels::channel::{Channel, Dropped};
+use crate::core::channels::shares::{ShareConfig, Shares};
+
+/// See the module's text.
+#[derive(Debug)]
+pub struct Channels {
+    map: BTreeMap<VnodeId, Channel>,
+    /// Counts channels.
+    next_chan: u64,
+    /// Counts what was queued.
+    next_arrival: u64,
+    pub(in crate::core) shares: Shares,
+}
+
+impl Channels {
+    pub fn new(shares: ShareConfig) -> Self {
+        Self { map: BTreeMap::new(), next_chan: 1, next_arrival: 1, shares: Shares::new(shares) }
+    }
+
+    /// Everything that is in them.
+    pub fn drop_all(&mut self) -> Vec<Dropped> {
+        std::mem::take(&mut self.map).into_values().flat_map(Channel::into_dropped).collect()
+    }
+
+    pub fn get(&self, vnode: &VnodeId) -> Option<&Channel> {
+        self.map.get(vnode)
+    }
+
+    pub fn iter(&self) -> impl Iterator<Item = (&VnodeId, &Channel)> {
+        self.map.iter()
+    }
+
+    pub fn values(&self) -> impl Iterator<Item = &Channel> {
+        self.map.values()
+    }
+}

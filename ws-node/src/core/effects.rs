@@ -1,0 +1,115 @@
+//! What a step does: actions in their order, what is counted, what goes on before the step ends.
+
+use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::sync::Arc;
+
+use roost_proto::events::messages_topic;
+use roost_proto::ids::{Epoch, NodeId, VnodeId};
+use roost_proto::records::Record;
+
+use crate::core::actions::Action;
+use crate::core::counters::Counters;
+use crate::core::keys::CallKey;
+
+/// What a produced record was, to understand its report.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Token {
+    Item {
+        vnode: VnodeId,
+        chan: u64,
+        round: u32,
+        n: u64,
+    },
+    Event {
+        vnode: VnodeId,
+        epoch: Epoch,
+        seq: u64,
+    },
+    Told {
+        call: CallKey,
+    },
+    /// Of the result with this number.
+    Refused {
+        result: u64,
+    },
+    Other,
+}
+
+/// See the module's text.
+#[derive(Debug, Default)]
+pub struct Effects {
+    out: Vec<Action>,
+    counters: Counters,
+    tokens: HashMap<u64, Token>,
+    last_token: u64,
+    last_call: u64,
+    topics: HashMap<NodeId, Arc<str>>,
+    /// Records for this very node: handled before the step ends.
+    local: VecDeque<Record>,
+    /// Homes whose confirms are to be sent when the step ends.
+    touched: BTreeSet<VnodeId>,
+}
+
+impl Effects {
+    pub fn push(&mut self, action: Action) {
+        self.out.push(action);
+    }
+
+    /// All actions of the step.
+    pub fn take(&mut self) -> Vec<Action> {
+        std::mem::take(&mut self.out)
+    }
+
+    pub fn count(&mut self) -> &mut Counters {
+        &mut self.counters
+    }
+
+    pub fn counters(&self) -> Counters {
+        self.counters
+    }
+
+    /// The number under which a record that is produced now is reported.
+    pub fn token(&mut self, what: Token) -> u64 {
+        self.last_token += 1;
+        self.tokens.insert(self.last_token, what);
+        self.last_token
+    }
+
+    /// What a report is about.
+    pub fn reported(&mut self, token: u64) -> Option<Token> {
+        self.tokens.remove(&token)
+    }
+
+    /// A number for a question whose answer must be told from others.
+    pub fn next_call(&mut self) -> u64 {
+        self.last_call += 1;
+        self.last_call
+    }
+
+    /// The topic of a node.
+    pub fn topic_of(&mut self, node: &NodeId) -> Arc<str> {
+        self.topics.entry(node.clone()).or_insert_with(|| Arc::from(messages_topic(node))).clone()
+    }
+
+    pub fn deliver_here(&mut self, record: Record) {
+        self.local.push_back(record);
+    }
+
+    pub fn next_local(&mut self) -> Option<Record> {
+        self.local.pop_front()
+    }
+
+    /// Something about a home changed: it is looked at before the step ends.
+    pub fn touch(&mut self, vnode: VnodeId) {
+        self.touched.insert(vnode);
+    }
+
+    pub fn take_touched(&mut self) -> BTreeSet<VnodeId> {
+        std::mem::take(&mut self.touched)
+    }
+
+    /// Whether the step may end.
+    pub fn is_done(&self) -> bool {
+        self.local.is_empty() && self.touched.is_empty()
+    }
+}

@@ -1,0 +1,94 @@
+//! The vnodes that live here: what was given to them, what they write, and what outlives them (rules 8–15, 18).
+
+pub(in crate::core) mod acks;
+pub(in crate::core) mod applying;
+pub(in crate::core) mod due;
+pub(in crate::core) mod home;
+pub(in crate::core) mod items;
+pub(in crate::core) mod kept;
+pub(in crate::core) mod listing;
+pub(in crate::core) mod members;
+pub(in crate::core) mod most;
+pub(in crate::core) mod outbox;
+pub(in crate::core) mod paying;
+pub(in crate::core) mod places;
+pub(in crate::core) mod presence;
+pub(in crate::core) mod recalling;
+pub(in crate::core) mod receipts;
+pub(in crate::core) mod remembered;
+pub(in crate::core) mod sender;
+pub(in crate::core) mod statuses;
+pub(in crate::core) mod sweeping;
+pub(in crate::core) mod telling;
+pub(in crate::core) mod tickets;
+pub(in crate::core) mod work;
+pub(in crate::core) mod writes;
+pub(in crate::core) mod writing;
+
+use std::collections::BTreeMap;
+
+use roost_proto::ids::{Epoch, VnodeId};
+
+use crate::core::homes::home::Home;
+use crate::core::homes::kept::Kept;
+use crate::core::homes::outbox::Outbox;
+use crate::core::homes::remembered::Remembered;
+use crate::core::homes::writes::Writes;
+
+/// How often every user of every home is looked at: the precision of linger and grace, in milliseconds.
+pub(in crate::core) const SWEEP_MS: u64 = 250;
+
+/// See the module's text.
+#[derive(Debug, Default)]
+pub struct Homes {
+    map: BTreeMap<VnodeId, Home>,
+    /// What they have for the store.
+    pub(in crate::core) writes: Writes,
+    /// The users of homes that ended here, until another's home knows them.
+    pub(in crate::core) remembered: BTreeMap<VnodeId, Remembered>,
+    /// What was acknowledged and no home has written yet.
+    pub(in crate::core) kept: Kept,
+    /// Outboxes of homes that ended with events not yet in the log.
+    pub(in crate::core) leftovers: BTreeMap<(VnodeId, Epoch), Outbox>,
+    swept_at: u64,
+    /// Since when the log has not answered.
+    pub(in crate::core) no_log_since: Option<u64>,
+}
+
+impl Homes {
+    pub fn get(&self, vnode: &VnodeId) -> Option<&Home> {
+        self.map.get(vnode)
+    }
+
+    pub fn get_mut(&mut self, vnode: &VnodeId) -> Option<&mut Home> {
+        self.map.get_mut(vnode)
+    }
+
+    pub fn contains_key(&self, vnode: &VnodeId) -> bool {
+        self.map.contains_key(vnode)
+    }
+
+    pub fn values(&self) -> impl Iterator<Item = &Home> {
+        self.map.values()
+    }
+
+    pub fn len(&self) -> usize {
+        self.map.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.map.is_empty()
+    }
+
+    pub fn vnodes(&self) -> Vec<VnodeId> {
+        self.map.keys().copied().collect()
+    }
+
+    pub fn insert(&mut self, home: Home) {
+        self.map.insert(home.vnode, home);
+    }
+
+    pub fn remove(&mut self, vnode: &VnodeId) -> Option<Home> {
+        self.map.remove(vnode)
+    }
+}

@@ -1,0 +1,79 @@
+//! What is kept about places in inboxes, or about events: found by user, and by age.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use roost_backend::store::Place;
+use roost_proto::ids::{Cursor, UserId};
+
+/// See the module's text.
+#[derive(Debug)]
+pub struct Places<T, K = Place> {
+    kept: BTreeMap<K, (u64, T)>,
+    by_age: BTreeSet<(u64, K)>,
+}
+
+impl<T, K> Default for Places<T, K> {
+    fn default() -> Self {
+        Self { kept: BTreeMap::new(), by_age: BTreeSet::new() }
+    }
+}
+
+impl<T, K: Ord + Clone> Places<T, K> {
+    pub fn insert(&mut self, place: K, since_ms: u64, what: T) {
+        self.remove(&place);
+        self.by_age.insert((since_ms, place.clone()));
+        self.kept.insert(place, (since_ms, what));
+    }
+
+    pub fn remove(&mut self, place: &K) -> Option<T> {
+        let (since_ms, what) = self.kept.remove(place)?;
+        self.by_age.remove(&(since_ms, place.clone()));
+        Some(what)
+    }
+
+    /// With since when it is there.
+    pub fn get(&self, place: &K) -> Option<(u64, &T)> {
+        self.kept.get(place).map(|(since_ms, what)| (*since_ms, what))
+    }
+
+    pub fn get_mut(&mut self, place: &K) -> Option<&mut T> {
+        self.kept.get_mut(place).map(|(_, what)| what)
+    }
+
+    pub fn len(&self) -> usize {
+        self.kept.len()
+    }
+
+    pub fn iter(&self) -> impl Iterator<Item = (&K, &T)> {
+        self.kept.iter().map(|(place, (_, what))| (place, what))
+    }
+
+    /// The oldest that was not passed over, and since when it is there.
+    pub fn oldest(&self) -> Option<(u64, &K)> {
+        self.by_age.first().map(|(since_ms, place)| (*since_ms, place))
+    }
+
+    pub fn not_passed_over(&self) -> usize {
+        self.by_age.len()
+    }
+
+    /// Keeps the oldest, and will not find it by age again.
+    pub fn pass_over(&mut self) -> Option<K> {
+        self.by_age.pop_first().map(|(_, place)| place)
+    }
+
+    /// The same of another than the oldest.
+    pub fn pass_over_this(&mut self, place: &K) {
+        if let Some((since_ms, _)) = self.kept.get(place) {
+            self.by_age.remove(&(*since_ms, place.clone()));
+        }
+    }
+}
+
+impl<T> Places<T> {
+    /// All of `user` up to `cursor`, in order.
+    pub fn covered(&self, user: &UserId, cursor: Cursor) -> impl Iterator<Item = (&Place, &T)> {
+        let covered = (user.clone(), Cursor::default())..=(user.clone(), cursor);
+        self.kept.range(covered).map(|(place, (_, what))| (place, what))
+    }
+}

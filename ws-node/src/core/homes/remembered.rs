@@ -1,0 +1,20 @@
+//! What a home knew of its users outlives it, until another's home knows as much: should the store lose its data in
+//! between, nobody else could publish that those who went are gone (docs/decisions/0003).
+
+use std::collections::BTreeMap;
+
+use roost_backend::store::DataSet;
+use roost_proto::ids::{Epoch, UserId};
+
+use crate::core::homes::presence::UserPresence;
+
+/// The users of a home that ended here.
+#[derive(Debug)]
+pub(in crate::core) struct Remembered {
+    /// The store's data that knows them too.
+    pub(in crate::core) data_set: DataSet,
+    pub members: BTreeMap<UserId, UserPresence>,
+    /// The home that is told.
+    pub(super) told: Epoch,
+    pub(super) tell_at: u64,
+}

@@ -1,0 +1,101 @@
+//! TODO-DOC
+
+use roost_backend::log::{Lane, Outgoing};
+use roost_backend::store::*;
+use roost_proto::events::{CHAT_EVENTS, CLIENT_EVENTS, UNDELIVERED_EVENTS, USER_STATUS_EVENTS};
+use roost_proto::ids::{Epoch, Seq, VnodeId};
+use roost_proto::records::Record;
+
+use crate::core::actions::Action;
+use crate::core::effects::Token;
+use crate::core::homes::outbox::Outbox;
+use crate::core::homes::work::Held;
+use crate::core::keys::Now;
+use crate::core::node::NodeCore;
+
+impl NodeCore {
+    /// Hands new outbox events to the producer, in order (rule 12).
+    pub(in crate::core) fn emit(&mut self, vnode: VnodeId, now: Now) {
+        let Some(home) = self.homes.map.get_mut(&vnode) else { return };
+        let epoch = home.epoch;
+        let mut outbox = std::mem::take(&mut home.outbox);
+        self.emit_from(&mut outbox, vnode, epoch, now);
+        if let Some(home) = self.homes.map.get_mut(&vnode) {
+            home.outbox = outbox;
+        }
+    }
+
+    pub(in crate::core) fn emit_leftovers(&mut self, now: Now) {
+        let mut leftovers = std::mem::take(&mut self.homes.leftovers);
+        for ((vnode, epoch), outbox) in &mut leftovers {
+            self.emit_from(outbox, *vnode, *epoch, now);
+        }
+        self.homes.leftovers = leftovers;
+    }
+
+    fn emit_from(&mut self, outbox: &mut Outbox, vnode: VnodeId, epoch: Epoch, now: Now) {
+        while let Some(event) = outbox.next(now.mono) {
+            let topic = match event.topic {
+                EventTopic::Chat => CHAT_EVENTS,
+                EventTopic::Status => USER_STATUS_EVENTS,
+                EventTopic::Undelivered => UNDELIVERED_EVENTS,
+                EventTopic::Client => CLIENT_EVENTS,
+            };
+            let (key, payload) = (event.key.clone().into(), event.payload.clone());
+            let token = self.fx.token(Token::Event { vnode, epoch, seq: event.seq.0 });
+            let partition = self.cfg.partition(vnode);
+            let record = Outgoing { topic: topic.into(), partition, key, payload, token };
+            self.fx.push(Action::Produce { lane: Lane::Outbox, record });
+        }
+    }
+
+    /// A delivery report.
+    pub(in crate::core) fn on_reported(&mut self, token: u64, ok: bool, now: Now) {
+        match self.fx.reported(token) {
+            Some(Token::Item { vnode, chan, round, n }) => self.item_reported(vnode, chan, round, n, ok, now),
+            Some(Token::Event { vnode, epoch, seq }) => {
+                if let Some(home) = self.homes.map.get_mut(&vnode).filter(|h| h.epoch == epoch) {
+                    if home.outbox.report(Seq(seq), ok, now.mono) {
+                        home.reported_at = now.mono;
+                    }
+                    self.fx.touch(vnode);
+                } else if let Some(outbox) = self.homes.leftovers.get_mut(&(vnode, epoch)) {
+                    outbox.report(Seq(seq), ok, now.mono);
+                    if outbox.is_empty() {
+                        self.homes.leftovers.remove(&(vnode, epoch));
+                    }
+                }
+            }
+            Some(Token::Told { call }) => self.told(call, ok),
+            Some(Token::Refused { result }) => self.refusal_reported(result, ok, now),
+            Some(Token::Other) | None => {}
+        }
+    }
+
+    /// Sends what the log's progress allows to be told.
+    pub(super) fn tell(&mut self, vnode: VnodeId, now: Now) {
+        let Some(home) = self.homes.map.get_mut(&vnode) else { return };
+        if !home.leased(now) {
+            return;
+        }
+        for held in home.release_held(&self.cfg) {
+            match held {
+                Held::Result { sid, chan, n, result } => {
+                    let sender = self.homes.map.get_mut(&vnode).and_then(|h| h.senders.get_mut(&sid));
+                    if let Some(sender) = sender.filter(|s| s.chan == chan) {
+                        sender.set(n, result);
+                    }
+                }
+                Held::Opened { session } => self.located(session, now),
+                Held::Reply { session, id, ok } => self.reply_ok(session, id.as_str(), ok),
+            }
+        }
+        let Some(home) = self.homes.map.get_mut(&vnode) else { return };
+        for confirm in home.confirms(&self.cfg, now) {
+            self.fx.count().confirms += 1;
+            self.fx.count().asks += u64::from(confirm.ask.is_some());
+            let to = confirm.channel.sid.node();
+            self.transport(&to, vnode, Record::Confirm(confirm), Token::Other);
+        }
+    }
+}

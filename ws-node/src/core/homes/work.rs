@@ -1,0 +1,72 @@
+//! TODO-DOC
+
+use roost_backend::store::{AppendOp, MemberOp, Op, Place, Write};
+use roost_proto::frames::ReplyOk;
+use roost_proto::ids::{DeviceId, MessageId, Sid, UserId};
+use roost_proto::records::ItemResult;
+
+use crate::core::keys::SessionKey;
+
+/// Something to be done in the next write.
+#[derive(Debug)]
+pub enum Work {
+    /// An item of a channel, with the op it becomes.
+    Item {
+        sid: Sid,
+        chan: u64,
+        n: u64,
+        op: Op,
+        arrived_us: u64,
+    },
+    Member(MemberOp),
+    Open {
+        session: SessionKey,
+        user: UserId,
+        device: Option<DeviceId>,
+    },
+    Presence {
+        op: roost_backend::store::PresenceOp,
+        replies: Vec<(SessionKey, MessageId)>,
+    },
+    Undelivered {
+        place: Place,
+    },
+    /// Nobody answered an event.
+    TimedOut {
+        op: AppendOp,
+        arrived_us: u64,
+    },
+}
+
+impl Work {
+    /// Who waits for a reply to it.
+    pub(super) fn replies(self) -> Vec<(SessionKey, MessageId)> {
+        if let Self::Presence { replies, .. } = self { replies } else { Vec::new() }
+    }
+}
+
+/// The write in flight, kept until it is answered for certain.
+#[derive(Debug)]
+pub struct WriteInFlight {
+    pub id: u64,
+    pub work: Vec<Work>,
+    /// When it was first sent, on the monotonic clock: since then its data has not answered.
+    pub since: u64,
+    /// Acks come first in the write, so that an opening behind them sees them; nobody waits for their results.
+    pub acks: usize,
+    /// With it all is written that was acknowledged before.
+    pub(super) says_all: bool,
+    pub write: Write,
+    pub sent_us: u64,
+    /// When to try again after an unknown outcome.
+    pub again_at: Option<u64>,
+    pub tries: u32,
+}
+
+/// What is told when the log has everything up to a seq.
+#[derive(Debug)]
+pub enum Held {
+    Result { sid: Sid, chan: u64, n: u64, result: ItemResult },
+    Opened { session: SessionKey },
+    Reply { session: SessionKey, id: MessageId, ok: ReplyOk },
+}

@@ -1,0 +1,235 @@
+//! The core of one node: what happens goes to its owners, and what they want done comes back.
+
+use roost_backend::store::{LiveChannel, NodeState};
+use roost_proto::ids::{NodeId, Sid, StreamId, VnodeId};
+use roost_proto::records::Record;
+
+use crate::core::actions::Action;
+use crate::core::calls::Calls;
+use crate::core::canary::Canary;
+use crate::core::channels::Channels;
+use crate::core::channels::channel::Channel;
+use crate::core::config::CoreConfig;
+use crate::core::counters::{Counters, Gauges};
+use crate::core::effects::{Effects, Token};
+use crate::core::events::Event;
+use crate::core::homes::Homes;
+use crate::core::homes::home::Home;
+use crate::core::keys::Now;
+use crate::core::membership::{Membership, Registration};
+use crate::core::results::Results;
+use crate::core::rooms::Rooms;
+use crate::core::sessions::Sessions;
+use crate::core::watching::Watching;
+
+/// The state of one node. See the module's text.
+pub struct NodeCore {
+    pub(super) cfg: CoreConfig,
+    pub(super) fx: Effects,
+    pub(super) membership: Membership,
+    pub(super) homes: Homes,
+    pub(super) channels: Channels,
+    pub(super) sessions: Sessions,
+    pub(super) rooms: Rooms,
+    pub(super) watching: Watching,
+    pub(super) results: Results,
+    pub(super) canary: Canary,
+    pub(super) calls: Calls,
+}
+
+impl NodeCore {
+    // Whatever is iterated is ordered, so that the same events give the same actions.
+    /// A node that knows nothing yet; it registers when it has seen the table.
+    pub fn new(cfg: CoreConfig, now: Now) -> Self {
+        Self {
+            fx: Effects::default(),
+            membership: Membership::new(&cfg, now),
+            homes: Homes::default(),
+            channels: Channels::new(cfg.shares),
+            sessions: Sessions::new(&cfg),
+            rooms: Rooms::default(),
+            watching: Watching::default(),
+            results: Results::default(),
+            canary: Canary::default(),
+            calls: Calls::default(),
+            cfg,
+        }
+    }
+
+    /// Takes one event and returns what to do about it, in order.
+    pub fn step(&mut self, event: Event, now: Now) -> Vec<Action> {
+        self.handle(event, now);
+        loop {
+            while let Some(record) = self.fx.next_local() {
+                self.on_record(record, now);
+            }
+            for vnode in self.fx.take_touched() {
+                self.settle_home(vnode, now);
+            }
+            self.write_in_turn(now);
+            if self.fx.is_done() {
+                break;
+            }
+        }
+        self.begin_reads(now);
+        self.fx.take()
+    }
+
+    fn handle(&mut self, event: Event, now: Now) {
+        match event {
+            Event::Tick => self.on_tick(now),
+            Event::View(table) => self.on_view(&table, now),
+            Event::Registered(answer) => self.on_registered(answer, now),
+            Event::Renewed { sent, rows, answer } => self.on_renewed(sent, &rows, answer, now),
+            Event::Claimed { vnode, sent, answer } => self.on_claimed(vnode, sent, answer, now),
+            Event::Activated { vnode, epoch, answer } => self.on_activated(vnode, epoch, answer, now),
+            Event::Readied { vnode, epoch, answer } => self.on_readied(vnode, epoch, answer, now),
+            Event::Released { vnode, epoch } => self.on_released(vnode, epoch, now),
+            Event::Written { vnode, call, answer } => self.on_written(vnode, call, answer, now),
+            Event::Read { ask, session, stream, generation, after, answer } => {
+                self.read_ended(ask, answer.is_some());
+                self.on_read(session, &stream, generation, after, answer, now);
+            }
+            Event::LogEnd { session, ask, partition, answer } => {
+                self.on_log_end(session, ask, partition, answer, now);
+            }
+            Event::LogAnswers(true) => self.homes.no_log_since = None,
+            Event::LogAnswers(false) => drop(self.homes.no_log_since.get_or_insert(now.mono)),
+            Event::Reported { token, ok } => self.on_reported(token, ok, now),
+            Event::Record(record) => self.on_record(record, now),
+            Event::Undecodable => self.on_undecodable(),
+            Event::Connect(connect) => self.on_connect(*connect, now),
+            Event::Command { session, command } => self.on_command(session, command, now),
+            Event::Results { partition, ask, records } => self.on_results(partition, ask, records, now),
+            Event::Followed { channel: LiveChannel::Presence(vnode), ask, done } => {
+                self.on_presence_followed(vnode, ask, done, now);
+            }
+            Event::Followed { channel, ask, done } => self.on_followed(&channel, ask, done, now),
+            Event::Live { channel, payload } => self.on_live(&channel, &payload, now),
+            Event::Missed => self.compare_soon(now),
+            Event::Standings { rooms, answer } => self.on_standings(&rooms, answer, now),
+            Event::PresenceRead { vnode, users, ask, answer } => {
+                self.on_presence_read(vnode, users, ask, answer, now);
+            }
+            Event::PresenceStandings { vnodes, answer } => self.on_presence_standings(&vnodes, answer, now),
+            Event::Drained { session, messages, signals } => {
+                if messages.0 > 0 {
+                    self.on_drained(session, messages, now);
+                }
+                if signals.0 > 0 {
+                    self.signals_drained(session, signals, now);
+                }
+            }
+            Event::Paged { ask, session, id, stream, before, answer } => {
+                self.read_ended(ask, answer.is_some());
+                self.on_paged(session, &id, &stream, before, answer, now);
+            }
+            Event::Calls(calls) => self.on_calls(calls, now),
+            Event::Closed { session } => self.on_closed(session, now),
+            Event::Drain => self.on_drain(now),
+            Event::Undrain => self.on_undrain(now),
+            Event::ReleaseAll => self.release_all(now),
+        }
+    }
+
+    fn on_record(&mut self, record: Record, now: Now) {
+        match record {
+            Record::Item(item) => self.on_item(item, now),
+            Record::Confirm(confirm) => self.on_confirm(confirm, now),
+            Record::Probe(probe) => self.on_probe(&probe),
+            Record::Took(took) => self.on_took(&took, now),
+            Record::Recall(recall) => self.on_recall(recall, now),
+            Record::Recalled(recalled) => self.on_recalled(&recalled),
+            Record::Disconnect(disconnect) => self.on_disconnect(&disconnect, now),
+        }
+    }
+
+    /// Hands a record to the node it is for: a call for this one (rule 5), the transport for others.
+    pub(super) fn transport(&mut self, to: &NodeId, vnode: VnodeId, record: Record, token: Token) {
+        if *to == self.cfg.node {
+            self.fx.deliver_here(record);
+            return;
+        }
+        let topic = self.fx.topic_of(to);
+        let payload = serde_json::to_vec(&record).expect("records always encode").into();
+        let token = self.fx.token(token);
+        self.fx.push(Action::Produce {
+            lane: roost_backend::log::Lane::Transport,
+            record: roost_backend::log::Outgoing {
+                topic,
+                partition: self.cfg.partition(vnode),
+                key: vnode.to_string().into(),
+                payload,
+                token,
+            },
+        });
+    }
+
+    pub(super) fn vnode_of(&self, stream: &StreamId) -> VnodeId {
+        roost_ring::vnode_of_stream(stream, self.cfg.vnodes)
+    }
+
+    fn on_tick(&mut self, now: Now) {
+        self.tick_ownership(now);
+        self.tick_homes(now);
+        self.tick_kept(now);
+        self.tick_channels(now);
+        self.tick_shares(now);
+        self.tick_canary(now);
+        self.tick_telling(now);
+        self.tick_sessions(now);
+        self.tick_rooms(now);
+        self.tick_watching(now);
+        self.tick_results(now);
+    }
+
+    pub fn sid(&self) -> &Sid {
+        &self.membership.sid
+    }
+
+    pub fn counters(&self) -> Counters {
+        self.fx.counters()
+    }
+
+    /// What the gauges show.
+    pub fn gauges(&self, now: Now) -> Gauges {
+        let leases = self.homes.values().map(|h| h.lease_until.saturating_sub(now.mono));
+        Gauges {
+            sessions: self.sessions.len(),
+            rooms: self.rooms.count(),
+            listeners: self.rooms.listeners(),
+            watched: self.watching.users(),
+            watchers: self.watching.watchers(),
+            owned: self.homes.len(),
+            ready: self.homes.values().filter(|h| h.serving(now)).count(),
+            lease_left_ms: leases.min(),
+            outbox: self.homes.values().map(Home::outbox_len).sum(),
+            channel_items: self.channels.values().map(Channel::len).sum(),
+            view_age_ms: now.mono.saturating_sub(self.membership.view_at),
+            assigned: !self.membership.view.assignment.targets.is_empty()
+                || !self.cfg.pinned.is_empty()
+                || !self.homes.is_empty(),
+            registered: self.membership.registration == Registration::Yes,
+            canary_age_ms: self.canary.age_ms(now.mono),
+            canary_took_ms: self.canary.took_ms(),
+            accepts_per_s: self.sessions.accepting.per_s(),
+            write_bytes: self.homes.writes.bytes(),
+            read_bytes: self.sessions.reads.bytes(),
+            socket_bytes: self.sessions.budget.bytes(),
+            draining: self.membership.state == NodeState::Draining,
+        }
+    }
+
+    /// Whether the node stops and has handed everything over.
+    pub fn is_empty_handed(&self) -> bool {
+        self.membership.state == NodeState::Draining
+            && self.homes.is_empty()
+            && !self.membership.is_claiming()
+            && self.homes.leftovers.is_empty()
+    }
+
+    /// Whether any item still waits for its confirm, or what was acknowledged for a home that hears it.
+    pub fn has_unconfirmed(&self) -> bool {
+        self.channels.values().any(|c| !c.is_empty()) || self.homes.kept.has_unheard()
+    }
+}

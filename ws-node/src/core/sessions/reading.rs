@@ -1,0 +1,38 @@
+//! TODO-DOC
+
+use crate::core::keys::Now;
+use crate::core::node::NodeCore;
+use crate::core::sessions::reads::{Begun, Want};
+
+impl NodeCore {
+    /// Begins what may be read now.
+    pub(in crate::core) fn begin_reads(&mut self, now: Now) {
+        while let Some(key) = self.sessions.reads.next() {
+            while let Some(want) = self.sessions.map.get_mut(&key).and_then(|session| session.wants.next()) {
+                let begun = match want {
+                    Want::Inbox => self.read_inbox(key, now),
+                    Want::Room(stream) => self.read_room(key, stream),
+                    Want::Page(history) => self.read_page(key, history),
+                };
+                match begun {
+                    Begun::Yes => break,
+                    Begun::Not => {}
+                    Begun::Later(want) => {
+                        if let Some(session) = self.sessions.map.get_mut(&key) {
+                            session.wants.put_back(want);
+                        }
+                        break;
+                    }
+                }
+            }
+        }
+    }
+
+    /// A read was answered, or will not be.
+    pub(in crate::core) fn read_ended(&mut self, ask: u64, answered: bool) {
+        let Some(key) = self.sessions.reads.end(ask, answered) else { return };
+        if let Some(session) = self.sessions.map.get(&key).filter(|session| !session.wants.is_empty()) {
+            self.sessions.reads.wait(key, &session.user);
+        }
+    }
+}
