@@ -1,4 +1,4 @@
-//! TODO-DOC
+//! What the core wants done.
 
 use std::borrow::Cow;
 

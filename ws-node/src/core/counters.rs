@@ -1,4 +1,4 @@
-//! TODO-DOC
+//! Numbers for the metrics.
 
 /// What the gauges show.
 #[derive(Debug, Clone, Copy, Default)]

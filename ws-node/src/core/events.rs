@@ -1,4 +1,4 @@
-//! What happens to the core, and what it wants done.
+//! What happens to the core.
 
 use bytes::Bytes;
 use roost_backend::log::LogRecord;

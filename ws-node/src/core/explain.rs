@@ -5,11 +5,9 @@ use roost_proto::frames::ChosenStatus;
 use roost_proto::ids::*;
 use serde::Serialize;
 
-use crate::core::homes::home::{Home, Phase};
-use crate::core::homes::work::Work;
 use crate::core::keys::Now;
 use crate::core::node::NodeCore;
-use crate::core::sessions::session::State;
+use crate::core::sessions::session::Session;
 
 /// What is asked about.
 #[derive(Debug, Clone)]
@@ -99,27 +97,6 @@ pub struct Found {
     pub why: String,
 }
 
-fn phase(phase: Phase) -> &'static str {
-    match phase {
-        Phase::Activating => "activating",
-        Phase::Inheriting => "inheriting",
-        Phase::Ready => "ready",
-        Phase::Stopping => "stopping",
-        Phase::Releasing => "releasing",
-    }
-}
-
-fn state(state: State) -> &'static str {
-    match state {
-        State::Waiting { .. } => "waiting for its home",
-        State::Opening { .. } => "opening",
-        State::Locating { .. } => "waiting for the log",
-        State::Live => "live",
-        State::Moved { .. } => "told to move",
-        State::Adrift { .. } => "its home is not known",
-    }
-}
-
 impl NodeCore {
     /// What this node knows about `query`.
     pub fn explain(&self, query: &Query, now: Now) -> Explained {
@@ -132,36 +109,9 @@ impl NodeCore {
     fn explain_user(&self, user: &UserId, now: Now) -> Explained {
         let stream = StreamId::inbox(user);
         let vnode = self.vnode_of(&stream);
-        let home = self.homes.get(&vnode).map(|home| {
-            let member = home.members.get(user).and_then(|member| member.stored.as_ref());
-            HomeShown {
-                vnode,
-                epoch: home.epoch,
-                generation: home.generation,
-                phase: phase(home.phase),
-                lease_left_ms: home.lease_until.saturating_sub(now.mono),
-                queued: home.queue.len(),
-                writing: home.call.as_ref().map_or(0, |call| call.write.ops.len()),
-                write_retries: home.call.as_ref().map_or(0, |call| call.tries),
-                outbox: home.outbox.len(),
-                held: home.held.len(),
-                status: member.map(|entry| entry.chosen),
-            }
-        });
-        let keys = self.sessions.by_vnode.get(&vnode).and_then(|streams| streams.get(&stream));
-        let sessions =
-            keys.into_iter().flatten().filter_map(|key| self.sessions.get(key)).map(|s| SessionShown {
-                session: s.id.clone(),
-                device: s.device.clone(),
-                rooms: s.rights.rooms.clone(),
-                watch: s.rights.watch.clone(),
-                state: state(s.state),
-                generation: s.inbox.generation,
-                sent: s.inbox.sent,
-                tail: s.inbox.tail.offset,
-                credit: s.credit.frames(),
-                unanswered: s.unanswered,
-            });
+        let home = self.homes.get(&vnode).map(|home| home.explained(user, now));
+        let keys = self.sessions.of(vnode, &stream).iter();
+        let sessions = keys.filter_map(|key| self.sessions.get(key)).map(Session::explained);
         let channel = self.channels.get(&vnode).filter(|c| !c.is_empty()).map(|c| ChannelShown {
             to: c.home().cloned(),
             epoch: c.epoch(),
@@ -191,49 +141,7 @@ impl NodeCore {
             }
         }
         for home in self.homes.values() {
-            found.extend(self.find_at(home, id, now));
-        }
-        found
-    }
-
-    fn find_at(&self, home: &Home, id: &MessageId, now: Now) -> Vec<Found> {
-        let is_it = |work: &Work| match work {
-            Work::Item { op: Op::Append(append), .. } if append.id == *id => {
-                Some((append.stream.clone(), append.from.clone()))
-            }
-            _ => None,
-        };
-        let lease = if home.leased(now) { "" } else { "; its lease has run out, so nothing is written" };
-        let mut found = Vec::new();
-        let numbered = |(n, work): (usize, &Work)| is_it(work).map(|found| (n, found));
-        for (n, (stream, from)) in home.queue.iter().enumerate().filter_map(numbered) {
-            let outbox = home.outbox.len();
-            let why = if outbox >= self.cfg.outbox_max {
-                format!("the outbox is full ({outbox} events): the log does not take them{lease}")
-            } else if home.call.is_some() {
-                format!("a write is under way, this one comes with the next{lease}")
-            } else {
-                format!("its home is {}{lease}", phase(home.phase))
-            };
-            let (place, number, age_ms) = ("in the queue of its home", n as u64, None);
-            found.push(Found { stream, from, place, number, age_ms, why });
-        }
-        if let Some(call) = &home.call {
-            for (n, (stream, from)) in call.work.iter().enumerate().filter_map(numbered) {
-                let why = format!("the store has not answered yet, tried {} times again{lease}", call.tries);
-                let (place, number) = ("in the write under way", n as u64);
-                let age_ms = Some(now.us.saturating_sub(call.sent_us) / 1000);
-                found.push(Found { stream, from, place, number, age_ms, why });
-            }
-        }
-        if let Some((event, emitted)) = home.outbox.find(id) {
-            let (place, number, age_ms) = ("appended, in the outbox", event.seq.0, None);
-            let why = match emitted {
-                true => "the log has not confirmed it yet: only then is the sender told",
-                false => "events before it go to the log first",
-            };
-            let (stream, from) = (event.stream, event.from);
-            found.push(Found { stream, from, place, number, age_ms, why: why.into() });
+            found.extend(home.find(id, &self.cfg, now));
         }
         found
     }

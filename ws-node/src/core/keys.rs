@@ -1,4 +1,4 @@
-//! TODO-DOC
+//! What names a connection, a command of the server API, and a moment.
 
 /// The time of a step.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]

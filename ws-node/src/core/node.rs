@@ -93,8 +93,7 @@ impl NodeCore {
             Event::LogEnd { session, ask, partition, answer } => {
                 self.on_log_end(session, ask, partition, answer, now);
             }
-            Event::LogAnswers(true) => self.homes.no_log_since = None,
-            Event::LogAnswers(false) => drop(self.homes.no_log_since.get_or_insert(now.mono)),
+            Event::LogAnswers(answers) => self.homes.log_answers(answers, now),
             Event::Reported { token, ok } => self.on_reported(token, ok, now),
             Event::Record(record) => self.on_record(record, now),
             Event::Undecodable => self.on_undecodable(),
@@ -184,7 +183,7 @@ impl NodeCore {
     }
 
     pub fn sid(&self) -> &Sid {
-        &self.membership.sid
+        self.membership.sid()
     }
 
     pub fn counters(&self) -> Counters {
@@ -193,7 +192,7 @@ impl NodeCore {
 
     /// What the gauges show.
     pub fn gauges(&self, now: Now) -> Gauges {
-        let leases = self.homes.values().map(|h| h.lease_until.saturating_sub(now.mono));
+        let leases = self.homes.values().map(|h| h.lease_left_ms(now));
         Gauges {
             sessions: self.sessions.len(),
             rooms: self.rooms.count(),
@@ -205,31 +204,31 @@ impl NodeCore {
             lease_left_ms: leases.min(),
             outbox: self.homes.values().map(Home::outbox_len).sum(),
             channel_items: self.channels.values().map(Channel::len).sum(),
-            view_age_ms: now.mono.saturating_sub(self.membership.view_at),
-            assigned: !self.membership.view.assignment.targets.is_empty()
+            view_age_ms: self.membership.view_age_ms(now),
+            assigned: !self.membership.view().assignment.targets.is_empty()
                 || !self.cfg.pinned.is_empty()
                 || !self.homes.is_empty(),
-            registered: self.membership.registration == Registration::Yes,
+            registered: self.membership.is_registered(),
             canary_age_ms: self.canary.age_ms(now.mono),
             canary_took_ms: self.canary.took_ms(),
-            accepts_per_s: self.sessions.accepting.per_s(),
-            write_bytes: self.homes.writes.bytes(),
-            read_bytes: self.sessions.reads.bytes(),
-            socket_bytes: self.sessions.budget.bytes(),
-            draining: self.membership.state == NodeState::Draining,
+            accepts_per_s: self.sessions.accepts_per_s(),
+            write_bytes: self.homes.write_bytes(),
+            read_bytes: self.sessions.read_bytes(),
+            socket_bytes: self.sessions.socket_bytes(),
+            draining: self.membership.is_draining(),
         }
     }
 
     /// Whether the node stops and has handed everything over.
     pub fn is_empty_handed(&self) -> bool {
-        self.membership.state == NodeState::Draining
+        self.membership.is_draining()
             && self.homes.is_empty()
             && !self.membership.is_claiming()
-            && self.homes.leftovers.is_empty()
+            && !self.homes.has_leftovers()
     }
 
     /// Whether any item still waits for its confirm, or what was acknowledged for a home that hears it.
     pub fn has_unconfirmed(&self) -> bool {
-        self.channels.values().any(|c| !c.is_empty()) || self.homes.kept.has_unheard()
+        self.channels.values().any(|c| !c.is_empty()) || self.homes.has_unheard()
     }
 }

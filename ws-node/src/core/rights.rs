@@ -1,4 +1,4 @@
-//! TODO-DOC
+//! What a session's token allows beyond being its user.
 
 use roost_proto::claims;
 use roost_proto::claims::Role;

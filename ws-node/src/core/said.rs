@@ -1,4 +1,4 @@
-//! TODO-DOC
+//! What clients said of their inboxes, and who said it.
 
 use roost_proto::ids::{Cursor, DeviceId, UserId};
 

@@ -1,4 +1,4 @@
-//! TODO-DOC
+//! Commands of the server API are done, through the same channels as what sessions send, with the same answers.
 
 use bytes::Bytes;
 use roost_backend::log::{Lane, Outgoing};
@@ -64,14 +64,14 @@ impl NodeCore {
 
     /// Tells every living node: who is on the way from one home to the next has sessions at both.
     fn call_disconnect(&mut self, key: CallKey, user: UserId, reason: String, now: Now) {
-        if now.mono.saturating_sub(self.membership.view_at) > self.cfg.lease_ttl_ms {
+        if self.membership.view_age_ms(now) > self.cfg.lease_ttl_ms {
             let why = "the table of nodes cannot be read: not all would be told";
             let error = ErrorBody::new(ErrorCode::Unavailable, why).retry_after(RETRY_AFTER_MS);
             return self.reply_error(key, "", error);
         }
         let vnode = self.vnode_of(&StreamId::inbox(&user));
         let record = Disconnect { user, reason };
-        let others = self.membership.view.nodes.iter().filter(|(node, row)| {
+        let others = self.membership.view().nodes.iter().filter(|(node, row)| {
             **node != self.cfg.node && row.state != roost_backend::store::NodeState::Revoked
         });
         let others: Vec<NodeId> = others.map(|(node, _)| node.clone()).collect();
@@ -112,8 +112,7 @@ impl NodeCore {
     pub(in crate::core) fn on_disconnect(&mut self, disconnect: &Disconnect, now: Now) {
         let stream = StreamId::inbox(&disconnect.user);
         let vnode = self.vnode_of(&stream);
-        let keys =
-            self.sessions.by_vnode.get(&vnode).and_then(|s| s.get(&stream)).cloned().unwrap_or_default();
+        let keys = self.sessions.of(vnode, &stream).to_vec();
         for key in keys {
             self.fx.count().sessions_disconnected += 1;
             self.dismiss(key, CloseCode::Disconnected, disconnect.reason.clone(), now);
@@ -124,10 +123,10 @@ impl NodeCore {
     pub fn ready_vnodes(&self) -> Vec<bool> {
         let ready = |vnode| {
             self.membership
-                .view
+                .view()
                 .rows
                 .get(&VnodeId(vnode))
-                .is_some_and(|r| r.ready && !self.membership.view.ended(&r.sid))
+                .is_some_and(|r| r.ready && !self.membership.view().ended(&r.sid))
         };
         (0..self.cfg.vnodes).map(|vnode| u16::try_from(vnode).is_ok_and(ready)).collect()
     }

@@ -1,5 +1,4 @@
-//! Commands of the server API: what comes over HTTP goes through the same channels as what sessions send, and gets
-//! the same answers.
+//! What a back end of the application asks for, and the commands that every node is being told.
 
 pub(in crate::core) mod commands;
 

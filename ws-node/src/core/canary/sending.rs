@@ -1,4 +1,4 @@
-//! TODO-DOC
+//! Canaries are sent, to each vnode in turn.
 
 use roost_proto::events::CANARY_KIND;
 use roost_proto::ids::{MessageId, NodeId, StreamId, UserId, VnodeId};
@@ -24,7 +24,7 @@ const WAITING_MAX: usize = 4;
 impl NodeCore {
     pub(in crate::core) fn tick_canary(&mut self, now: Now) {
         let every = self.cfg.canary_every_ms;
-        if every == 0 || self.membership.registration != Registration::Yes || now.mono < self.canary.next_at {
+        if every == 0 || !self.membership.is_registered() || now.mono < self.canary.next_at {
             return;
         }
         if self.canary.began == 0 {
@@ -48,13 +48,13 @@ impl NodeCore {
 
     /// The next vnode that is at home at another node, if there is another; each has its turn.
     fn canary_vnode(&self) -> Option<VnodeId> {
-        let up = |node: &NodeId| self.membership.view.living_node(node).is_some();
+        let up = |node: &NodeId| self.membership.view().living_node(node).is_some();
         let ready = |elsewhere: bool, vnode: u16| {
-            let row = self.membership.view.rows.get(&VnodeId(vnode))?;
+            let row = self.membership.view().rows.get(&VnodeId(vnode))?;
             let there = row.ready && up(&row.node()) && (row.node() != self.cfg.node) == elsewhere;
             there.then_some(VnodeId(vnode))
         };
-        let vnodes = u16::try_from(self.membership.view.vnodes.saturating_sub(1)).ok()?;
+        let vnodes = u16::try_from(self.membership.view().vnodes.saturating_sub(1)).ok()?;
         let turn = || (self.canary.vnode.saturating_add(1)..=vnodes).chain(0..=self.canary.vnode.min(vnodes));
         turn().find_map(|vnode| ready(true, vnode)).or_else(|| turn().find_map(|vnode| ready(false, vnode)))
     }
@@ -70,7 +70,7 @@ impl NodeCore {
         self.canary.sent += 1;
         // Nodes share the reserved users, and may be born in the same millisecond.
         let id =
-            format!("canary-{:08x}-{}-{}", self.cfg.random, self.membership.sid.born(), self.canary.sent);
+            format!("canary-{:08x}-{}-{}", self.cfg.random, self.membership.sid().born(), self.canary.sent);
         let Ok(id) = MessageId::new(id) else { return };
         let data = format!("{{\"node\":\"{}\"}}", self.cfg.node);
         let data = serde_json::value::RawValue::from_string(data).expect("a node's name needs no escape");

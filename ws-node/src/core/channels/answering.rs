@@ -1,4 +1,4 @@
-//! What becomes of items, told to what waits for them; and replies to clients.
+//! What becomes of items is told to what waits for them.
 
 use roost_proto::codes::{ErrorBody, ErrorCode};
 use roost_proto::frames::ReplyOk;

@@ -65,13 +65,13 @@ impl Load {
 
 #[derive(Debug)]
 pub struct Pending {
-    pub key: ItemKey,
+    pub(super) key: ItemKey,
     /// `None` is a void.
     body: Option<Box<RawValue>>,
     hash: u64,
-    pub by: By,
-    pub load: Load,
-    pub waiters: Vec<Waiter>,
+    pub(super) by: By,
+    pub(super) load: Load,
+    pub(super) waiters: Vec<Waiter>,
     /// Whose it is and when it came: of who asked for it last, even if told `unknown` since.
     asker: Asker,
     arrival: u64,
@@ -81,13 +81,13 @@ pub struct Pending {
 /// An item that left the queue without a result.
 #[derive(Debug)]
 pub struct Dropped {
-    pub key: ItemKey,
-    pub by: By,
-    pub load: Load,
+    pub(super) key: ItemKey,
+    pub(super) by: By,
+    pub(super) load: Load,
     /// Its later sends to the stream must wait until this one is repeated (rule 1).
-    pub asker: Asker,
-    pub arrival: u64,
-    pub waiters: Vec<Waiter>,
+    pub(super) asker: Asker,
+    pub(super) arrival: u64,
+    pub(super) waiters: Vec<Waiter>,
 }
 
 impl From<Pending> for Dropped {
@@ -98,6 +98,18 @@ impl From<Pending> for Dropped {
 }
 
 impl Pending {
+    pub fn key(&self) -> &ItemKey {
+        &self.key
+    }
+
+    pub fn by(&self) -> &By {
+        &self.by
+    }
+
+    pub fn load(&self) -> Load {
+        self.load
+    }
+
     pub fn new(by: By, key: ItemKey, body: &ItemBody, waiter: Waiter) -> Self {
         let hash = hash_of(body);
         let body = to_raw_value(body).expect("bodies always encode");

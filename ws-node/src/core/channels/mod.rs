@@ -21,12 +21,20 @@ pub struct Channels {
     next_chan: u64,
     /// Counts what was queued.
     next_arrival: u64,
-    pub(in crate::core) shares: Shares,
+    shares: Shares,
 }
 
 impl Channels {
     pub fn new(shares: ShareConfig) -> Self {
         Self { map: BTreeMap::new(), next_chan: 1, next_arrival: 1, shares: Shares::new(shares) }
+    }
+
+    pub fn shares(&self) -> &Shares {
+        &self.shares
+    }
+
+    pub fn shares_mut(&mut self) -> &mut Shares {
+        &mut self.shares
     }
 
     /// Everything that is in them.

@@ -1,4 +1,4 @@
-//! TODO-DOC
+//! Items are queued, handed to the transport, confirmed, and asked after (rules 1–6).
 
 use roost_backend::store::Row;
 use roost_proto::ids::VnodeId;
@@ -78,7 +78,7 @@ impl NodeCore {
         for item in items {
             self.channels.shares.end(&item.by, item.load);
             if let Some(session) = item.asker.session().and_then(|key| self.sessions.get_mut(&key)) {
-                session.blocked.insert(&item.key, item.arrival, Cause::Full);
+                session.block(&item.key, item.arrival, Cause::Full);
             }
             for waiter in &item.waiters {
                 self.answer(waiter, &item.key, outcome, now);
@@ -88,7 +88,7 @@ impl NodeCore {
 
     pub(in crate::core) fn channel(&mut self, vnode: VnodeId, now: Now) -> &mut Channel {
         if !self.channels.map.contains_key(&vnode) {
-            self.channels.map.insert(vnode, Channel::new(vnode, self.membership.sid.clone(), now.mono));
+            self.channels.map.insert(vnode, Channel::new(vnode, self.membership.sid().clone(), now.mono));
             self.follow_row(vnode, now);
         }
         self.channels.map.get_mut(&vnode).expect("just put there")
@@ -97,9 +97,10 @@ impl NodeCore {
     /// The channel goes where the row says, if that changed (rule 2). Rows that are not ready yet may be used:
     /// the home asks for what it could not take.
     pub(in crate::core) fn follow_row(&mut self, vnode: VnodeId, now: Now) {
-        let Some(Row { epoch, sid, .. }) = self.membership.view.rows.get(&vnode) else { return };
-        let Some(channel) = self.channels.map.get_mut(&vnode).filter(|c| c.epoch() != *epoch) else { return };
-        channel.move_to(*epoch, sid.node(), self.channels.next_chan, now.mono);
+        let Some(Row { epoch, sid, .. }) = self.membership.view().rows.get(&vnode) else { return };
+        let (epoch, node) = (*epoch, sid.node());
+        let Some(channel) = self.channels.map.get_mut(&vnode).filter(|c| c.epoch() != epoch) else { return };
+        channel.move_to(epoch, node, self.channels.next_chan, now.mono);
         self.channels.next_chan += 1;
         self.pump(vnode, now);
         self.tell_anew(vnode, now);

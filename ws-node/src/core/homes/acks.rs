@@ -1,4 +1,4 @@
-//! TODO-DOC
+//! What was acknowledged and kept is said to the home that is there, here or elsewhere.
 
 use roost_proto::ids::{MessageId, StreamId, VnodeId};
 use roost_proto::records::{ItemBody, ItemResult, Said};
@@ -51,12 +51,9 @@ impl NodeCore {
     }
 
     fn tell_kept(&mut self, vnode: VnodeId, now: Now) {
-        let elsewhere = |row: &roost_backend::store::Row| {
-            row.ready && row.sid != self.membership.sid && !self.membership.view.ended(&row.sid)
-        };
-        let ready = self.membership.view.rows.get(&vnode).filter(|row| elsewhere(row)).map(|row| row.epoch);
+        let ready = self.membership.ready_elsewhere(vnode).map(|row| row.epoch);
         // While the table cannot be read the home it names may be over, and the next one not heard of.
-        let fresh = now.mono <= self.membership.view_at + self.cfg.lease_ttl_ms;
+        let fresh = self.membership.view_age_ms(now) <= self.cfg.lease_ttl_ms;
         if self.homes.kept.is_over(vnode, ready, fresh, self.cfg.grace_ms, now) {
             drop(self.homes.kept.take(vnode));
         } else if ready.is_some()

@@ -1,4 +1,4 @@
-//! TODO-DOC
+//! What a write did: each operation's result goes to whoever waits for it.
 
 use roost_backend::store::*;
 use roost_proto::events::{message_bytes, numbered_bytes};
@@ -163,7 +163,7 @@ impl NodeCore {
 
     /// Whether somebody reads this inbox here.
     fn is_here(&self, vnode: VnodeId, inbox: &StreamId) -> bool {
-        self.sessions.by_vnode.get(&vnode).is_some_and(|streams| streams.contains_key(inbox))
+        !self.sessions.of(vnode, inbox).is_empty()
     }
 
     /// A message was in the store before, from this time on.

@@ -4,8 +4,9 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use roost_backend::store::{AppendOp, Closes, DataSet, EventOp, Fence, Op, OutboxEvent, Ticket, Write};
+use roost_proto::events::StatusCause;
 use roost_proto::frames::ChosenStatus;
-use roost_proto::ids::{Cursor, Epoch, MessageId, Seq, Sid, UserId, VnodeId};
+use roost_proto::ids::{Cursor, DeviceId, Epoch, MessageId, Seq, Sid, UserId, VnodeId};
 use roost_proto::records::{ChannelId, Confirm, Item};
 
 use crate::core::config::{CoreConfig, Rule};
@@ -37,46 +38,46 @@ pub enum Phase {
 /// See the module's text.
 #[derive(Debug)]
 pub struct Home {
-    pub vnode: VnodeId,
-    pub epoch: Epoch,
-    pub phase: Phase,
-    pub generation: Epoch,
-    pub seq: Seq,
+    pub(super) vnode: VnodeId,
+    pub(super) epoch: Epoch,
+    pub(super) phase: Phase,
+    pub(super) generation: Epoch,
+    pub(super) seq: Seq,
     /// The data it was activated under.
-    pub data_set: DataSet,
+    pub(super) data_set: DataSet,
     /// The vnode's clock when the head was raised, and the monotonic one at that moment (rule 11).
     clock: (u64, u64),
     /// On the monotonic clock; counted from before the request that earned it was sent.
-    pub lease_until: u64,
-    pub suspended: bool,
-    pub previous: Option<Sid>,
-    pub asked_at: Option<u64>,
-    pub queue: VecDeque<Work>,
+    pub(super) lease_until: u64,
+    pub(super) suspended: bool,
+    pub(super) previous: Option<Sid>,
+    pub(super) asked_at: Option<u64>,
+    pub(super) queue: VecDeque<Work>,
     /// Of the items in it.
     queued_bytes: usize,
     /// When it was claimed, on the monotonic clock.
     claimed_at: u64,
-    pub acks: BTreeMap<Who, Cursor>,
+    pub(super) acks: BTreeMap<Who, Cursor>,
     /// How far users have read.
     reads: BTreeMap<Who, Cursor>,
     /// What was taken of both into writes, until all that follows from it is in the store.
     said: BTreeMap<Who, SaidUpTo>,
     /// When acks and the like are written even if nothing else is.
     write_at: Option<u64>,
-    pub call: Option<WriteInFlight>,
-    pub outbox: Outbox,
-    pub senders: BTreeMap<Sid, Sender>,
-    pub held: VecDeque<(Seq, Held)>,
-    pub members: BTreeMap<UserId, UserPresence>,
-    pub rooms: HomeRooms,
-    pub due: HomeDue,
-    pub receipts: HomeReceipts,
-    pub tickets: HomeTickets,
+    pub(super) call: Option<WriteInFlight>,
+    pub(super) outbox: Outbox,
+    pub(super) senders: BTreeMap<Sid, Sender>,
+    pub(super) held: VecDeque<(Seq, Held)>,
+    pub(super) members: BTreeMap<UserId, UserPresence>,
+    pub(super) rooms: HomeRooms,
+    pub(super) due: HomeDue,
+    pub(super) receipts: HomeReceipts,
+    pub(super) tickets: HomeTickets,
     /// Outbox events up to here are gone from the store.
-    pub trimmed: Seq,
+    pub(super) trimmed: Seq,
     /// Since it is stopping, a write was answered: its data have not gone back unnoticed (rule 17).
-    pub looked: bool,
-    pub reported_at: u64,
+    pub(super) looked: bool,
+    pub(super) reported_at: u64,
 }
 
 /// An idle vnode's outbox is trimmed in the store this long after the last report, in milliseconds: later than
@@ -139,6 +140,123 @@ impl Home {
             (None, _) => return false,
         };
         now.mono >= since + cfg.lease_ttl_ms
+    }
+
+    pub fn vnode(&self) -> VnodeId {
+        self.vnode
+    }
+
+    pub fn epoch(&self) -> Epoch {
+        self.epoch
+    }
+
+    pub fn generation(&self) -> Epoch {
+        self.generation
+    }
+
+    /// Where its data is: generation and seq.
+    pub fn stands_at(&self) -> (Epoch, Seq) {
+        (self.generation, self.seq)
+    }
+
+    pub fn phase(&self) -> Phase {
+        self.phase
+    }
+
+    /// The write that is under way, or whose answer was lost.
+    pub fn open_write(&self) -> Option<&Write> {
+        self.call.as_ref().map(|call| &call.write)
+    }
+
+    /// Until when it may answer, on the monotonic clock.
+    pub fn lease_until(&self) -> u64 {
+        self.lease_until
+    }
+
+    pub fn lease_left_ms(&self, now: Now) -> u64 {
+        self.lease_until.saturating_sub(now.mono)
+    }
+
+    /// A renewal was answered.
+    pub fn extend_lease(&mut self, until: u64) {
+        self.lease_until = self.lease_until.max(until);
+    }
+
+    /// When the store was last asked for its next phase and has not answered, on the monotonic clock.
+    pub fn asked_at(&self) -> Option<u64> {
+        self.asked_at
+    }
+
+    pub fn asked(&mut self, at: Option<u64>) {
+        self.asked_at = at;
+    }
+
+    /// Who had the vnode before.
+    pub fn previous(&self) -> Option<&Sid> {
+        self.previous.as_ref()
+    }
+
+    /// What a user chose to show, if the user is known here.
+    pub fn chosen(&self, user: &UserId) -> Option<ChosenStatus> {
+        self.members.get(user).map(|member| member.chosen)
+    }
+
+    /// Whether one more event of a client may wait for a result, with so many on their way here.
+    pub fn has_room_for_event(&self, client: &UserId, coming: usize) -> bool {
+        self.tickets.has_room(client, coming)
+    }
+
+    /// Takes a session that waits; false if the queue is full.
+    pub fn open(&mut self, session: SessionKey, user: UserId, device: Option<DeviceId>) {
+        self.queue.push_back(Work::Open { session, user, device });
+    }
+
+    pub fn queue_len(&self) -> usize {
+        self.queue.len()
+    }
+
+    /// Its outbox, which outlives it.
+    pub fn take_outbox(&mut self) -> Outbox {
+        std::mem::take(&mut self.outbox)
+    }
+
+    /// The inherited outbox is in the log.
+    pub fn is_out(&self) -> bool {
+        self.outbox.is_empty()
+    }
+
+    /// Handed over: nothing new. Who waits for something that will not be done here is returned.
+    pub fn stop(&mut self) -> Vec<(SessionKey, MessageId)> {
+        self.phase = Phase::Stopping;
+        self.drop_work()
+    }
+
+    /// Nothing is in flight and nothing left for the log: it may give its row up.
+    pub fn is_done(&self, now: Now) -> bool {
+        let quiet = self.call.is_none() && self.outbox.is_empty() && self.held.is_empty();
+        // Without a lease nothing is written any more, and nothing is asked.
+        let looked = self.looked || !self.leased(now);
+        let trimmed = self.trimmed >= self.outbox.reported();
+        self.phase == Phase::Stopping && quiet && self.all_acks_are_taken() && looked && trimmed
+    }
+
+    /// The row is given up.
+    pub fn release(&mut self, now: Now) {
+        self.phase = Phase::Releasing;
+        self.asked_at = Some(now.mono);
+    }
+
+    /// Clients may come, and those have until `grace` whom the last home had: the inherited outbox may have waited for
+    /// the log longer than the grace.
+    pub fn ready(&mut self, grace: u64) {
+        self.phase = Phase::Ready;
+        for (at, cause) in self.members.values_mut().filter_map(|m| m.due.as_mut()) {
+            if *cause == StatusCause::Lost {
+                *at = grace;
+            }
+        }
+        self.rooms.ready(grace);
+        self.due.ready(grace);
     }
 
     pub fn outbox_len(&self) -> usize {

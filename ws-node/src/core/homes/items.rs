@@ -1,4 +1,4 @@
-//! TODO-DOC
+//! Items come in: numbered, each once, in order (rules 8, 9, 14, 15).
 
 use roost_backend::store::*;
 use roost_proto::ids::Sid;
@@ -21,7 +21,7 @@ impl NodeCore {
     pub(in crate::core) fn is_forgotten(&self, sid: &Sid, now: Now) -> bool {
         let began_long_ago = now.wall > sid.born() + FORGOTTEN_MS;
         began_long_ago
-            && !self.membership.view.nodes.contains_key(&sid.node())
+            && !self.membership.view().nodes.contains_key(&sid.node())
             && self.cfg.on(Rule::Forgotten)
     }
 
@@ -29,7 +29,7 @@ impl NodeCore {
     pub(in crate::core) fn on_item(&mut self, item: Item, now: Now) {
         let channel = &item.channel;
         let vnode = channel.vnode;
-        let ended = self.membership.view.ended(&channel.sid) || self.is_forgotten(&channel.sid, now);
+        let ended = self.membership.view().ended(&channel.sid) || self.is_forgotten(&channel.sid, now);
         let Some(home) = self.homes.map.get_mut(&vnode).filter(|h| h.epoch == channel.epoch && !ended) else {
             self.fx.count().void_records += 1;
             return;

@@ -1,4 +1,4 @@
-//! TODO-DOC
+//! Nodes tell who is in the rooms of a home, and changes of the lists are written (rule 29).
 
 use roost_proto::ids::{Sid, StreamId, UserId, VnodeId};
 use roost_proto::records::Here;
@@ -31,7 +31,7 @@ impl NodeCore {
 
     pub(super) fn sweep_members(&mut self, vnode: VnodeId, now: Now) {
         let Some(home) = self.homes.map.get_mut(&vnode) else { return };
-        home.rooms.forget(&self.membership.view, self.cfg.grace_ms, now);
+        home.rooms.forget(self.membership.view(), self.cfg.grace_ms, now);
         for (stream, user) in home.rooms.overdue(now) {
             self.list_member(vnode, &stream, &user, now);
         }

@@ -3,7 +3,9 @@
 pub(in crate::core) mod acks;
 pub(in crate::core) mod applying;
 pub(in crate::core) mod due;
+pub(in crate::core) mod explaining;
 pub(in crate::core) mod home;
+pub(in crate::core) mod inheriting;
 pub(in crate::core) mod items;
 pub(in crate::core) mod kept;
 pub(in crate::core) mod listing;
@@ -34,6 +36,7 @@ use crate::core::homes::kept::Kept;
 use crate::core::homes::outbox::Outbox;
 use crate::core::homes::remembered::Remembered;
 use crate::core::homes::writes::Writes;
+use crate::core::keys::Now;
 
 /// How often every user of every home is looked at: the precision of linger and grace, in milliseconds.
 pub(in crate::core) const SWEEP_MS: u64 = 250;
@@ -43,16 +46,16 @@ pub(in crate::core) const SWEEP_MS: u64 = 250;
 pub struct Homes {
     map: BTreeMap<VnodeId, Home>,
     /// What they have for the store.
-    pub(in crate::core) writes: Writes,
+    writes: Writes,
     /// The users of homes that ended here, until another's home knows them.
-    pub(in crate::core) remembered: BTreeMap<VnodeId, Remembered>,
+    remembered: BTreeMap<VnodeId, Remembered>,
     /// What was acknowledged and no home has written yet.
-    pub(in crate::core) kept: Kept,
+    kept: Kept,
     /// Outboxes of homes that ended with events not yet in the log.
-    pub(in crate::core) leftovers: BTreeMap<(VnodeId, Epoch), Outbox>,
+    leftovers: BTreeMap<(VnodeId, Epoch), Outbox>,
     swept_at: u64,
     /// Since when the log has not answered.
-    pub(in crate::core) no_log_since: Option<u64>,
+    no_log_since: Option<u64>,
 }
 
 impl Homes {
@@ -78,6 +81,45 @@ impl Homes {
 
     pub fn is_empty(&self) -> bool {
         self.map.is_empty()
+    }
+
+    /// The log answers, or does not.
+    pub fn log_answers(&mut self, answers: bool, now: Now) {
+        if answers {
+            self.no_log_since = None;
+        } else {
+            self.no_log_since.get_or_insert(now.mono);
+        }
+    }
+
+    /// Whether something is left of homes that ended that is not in the log yet.
+    pub fn has_leftovers(&self) -> bool {
+        !self.leftovers.is_empty()
+    }
+
+    /// Whether something was acknowledged that the home elsewhere has not heard.
+    pub fn has_unheard(&self) -> bool {
+        self.kept.has_unheard()
+    }
+
+    /// The outbox of a home that ended goes out under its old epoch.
+    pub fn leave(&mut self, vnode: VnodeId, epoch: Epoch, outbox: Outbox) {
+        self.leftovers.insert((vnode, epoch), outbox);
+    }
+
+    /// What an earlier home here knew of its users.
+    pub fn take_remembered(&mut self, vnode: VnodeId) -> Option<Remembered> {
+        self.remembered.remove(&vnode)
+    }
+
+    /// A write goes out that is no home's own.
+    pub fn begin_write(&mut self, call: u64, bytes: usize) {
+        self.writes.begin(call, bytes);
+    }
+
+    /// Bytes under way to the store.
+    pub fn write_bytes(&self) -> usize {
+        self.writes.bytes()
     }
 
     pub fn vnodes(&self) -> Vec<VnodeId> {

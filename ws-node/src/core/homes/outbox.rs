@@ -12,9 +12,9 @@ const EMIT_AGAIN_MS: u64 = 200;
 /// A message in an outbox.
 #[derive(Debug)]
 pub struct InOutbox {
-    pub seq: Seq,
-    pub stream: StreamId,
-    pub from: String,
+    pub(super) seq: Seq,
+    pub(super) stream: StreamId,
+    pub(super) from: String,
 }
 
 /// See rule 12: emitted in order, forgotten by contiguous reports only.

@@ -1,4 +1,4 @@
-//! TODO-DOC
+//! Receipts that a home owes go to their senders' homes.
 
 use std::collections::BTreeMap;
 

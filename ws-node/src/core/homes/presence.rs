@@ -14,20 +14,20 @@ use crate::core::keys::{Now, SessionKey};
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct UserPresence {
     /// What the store has.
-    pub stored: Option<RosterEntry>,
-    pub chosen: ChosenStatus,
+    pub(super) stored: Option<RosterEntry>,
+    pub(super) chosen: ChosenStatus,
     /// What the store kept of the user while offline: who comes back invisible still looks like that.
-    pub seen: Option<Seen>,
-    pub sessions: u32,
+    pub(super) seen: Option<Seen>,
+    pub(super) sessions: u32,
     /// When to publish offline if nobody comes back, and why.
-    pub due: Option<(u64, StatusCause)>,
+    pub(super) due: Option<(u64, StatusCause)>,
     /// A write about this user is queued or in flight.
-    pub pending: bool,
+    pub(super) pending: bool,
     /// Who is told when what was chosen is kept: by the next write about this user, or now if it is so already.
-    pub waiting: Vec<(SessionKey, MessageId)>,
+    pub(super) waiting: Vec<(SessionKey, MessageId)>,
     /// What the store had before it lost its data, of somebody whom others were shown. It is put back, so that it
     /// can end: the store publishes no end of what it does not have.
-    pub lost: Option<RosterEntry>,
+    pub(super) lost: Option<RosterEntry>,
 }
 
 impl UserPresence {

@@ -1,4 +1,4 @@
-//! TODO-DOC
+//! What an earlier home knew of its users is passed on to the next, which may lack it.
 
 use roost_backend::store::RosterEntry;
 use roost_proto::events::StatusCause;
@@ -31,12 +31,12 @@ impl NodeCore {
 
     /// Another's home is ready. Under the same data it got the roster; under others it is told whom it may lack.
     pub(in crate::core) fn pass_on_remembered(&mut self, vnode: VnodeId, now: Now) {
-        let newest = self.membership.epochs[vnode.index()];
+        let newest = self.membership.epoch_of(vnode);
         let elsewhere =
-            self.membership.view.rows.get(&vnode).filter(|r| r.ready && r.sid != self.membership.sid);
+            self.membership.view().rows.get(&vnode).filter(|r| r.ready && r.sid != *self.membership.sid());
         let Some(row) = elsewhere.filter(|row| row.epoch >= newest).cloned() else { return };
         let Some(remembered) = self.homes.remembered.get_mut(&vnode) else { return };
-        let same = remembered.data_set == self.membership.view.data_set;
+        let same = remembered.data_set == self.membership.view().data_set;
         remembered.members.retain(|_, m| m.shown().is_some() && !(same && m.stored.is_some()));
         if remembered.members.is_empty() {
             self.homes.remembered.remove(&vnode);
@@ -52,7 +52,7 @@ impl NodeCore {
         };
         let users: Vec<_> = remembered.members.iter().filter_map(shown).collect();
         for users in users.chunks(USERS_PER_RECORD) {
-            let (sid, users) = (self.membership.sid.clone(), users.to_vec());
+            let (sid, users) = (self.membership.sid().clone(), users.to_vec());
             let recall = Record::Recall(Recall { vnode, epoch: row.epoch, sid, users });
             self.transport(&row.node(), vnode, recall, Token::Other);
         }

@@ -12,8 +12,8 @@ use crate::core::homes::presence::UserPresence;
 #[derive(Debug)]
 pub(in crate::core) struct Remembered {
     /// The store's data that knows them too.
-    pub(in crate::core) data_set: DataSet,
-    pub members: BTreeMap<UserId, UserPresence>,
+    pub(super) data_set: DataSet,
+    pub(super) members: BTreeMap<UserId, UserPresence>,
     /// The home that is told.
     pub(super) told: Epoch,
     pub(super) tell_at: u64,

@@ -1,4 +1,4 @@
-//! TODO-DOC
+//! What one sender has got through to a home, and what it is to be told (rules 9, 14, 15).
 
 use std::collections::VecDeque;
 
@@ -9,12 +9,12 @@ use roost_proto::records::{ChannelId, Confirm, ItemResult};
 /// What one sender has got through.
 #[derive(Debug, Default)]
 pub struct Sender {
-    pub chan: u64,
-    pub round: u32,
+    pub(super) chan: u64,
+    pub(super) round: u32,
     /// The highest number taken.
-    pub last: u64,
+    pub(super) last: u64,
     /// The highest number seen: more than `last` when something was dropped or lost (rule 14).
-    pub seen: u64,
+    pub(super) seen: u64,
     /// Results of `kept_from`, `kept_from + 1`, …, until the sender knows them.
     kept_from: u64,
     results: VecDeque<Option<ItemResult>>,
@@ -22,9 +22,9 @@ pub struct Sender {
     confirmed: u64,
     /// Tell again what is kept; ask for what is missing.
     answer: bool,
-    pub ask: bool,
+    pub(super) ask: bool,
     /// Something was dropped for want of room: asked for when there is some.
-    pub dropped: bool,
+    pub(super) dropped: bool,
     /// The missing number last asked for because of a gap: once, the next time by a probe.
     asked: u64,
     /// The number last found missing by a probe, the unreadable records counted then, and how often in a row

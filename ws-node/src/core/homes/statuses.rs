@@ -1,4 +1,4 @@
-//! TODO-DOC
+//! Users come, go and choose what they show; the difference to the store is written (rules 29, 30).
 
 use std::collections::BTreeMap;
 
@@ -13,7 +13,7 @@ use crate::core::homes::presence::UserPresence;
 use crate::core::homes::work::{Held, Work};
 use crate::core::keys::{Now, SessionKey};
 use crate::core::node::NodeCore;
-use crate::core::sessions::session::State;
+use crate::core::sessions::session::Session;
 
 impl NodeCore {
     /// Queues the write that makes the store say what is true of `user`, if it does not. A write under way may lack
@@ -49,9 +49,8 @@ impl NodeCore {
 
     /// Whether a session of `user` is here that was not counted yet.
     fn is_coming(&self, vnode: VnodeId, user: &UserId) -> bool {
-        let sessions = self.sessions.by_vnode.get(&vnode).and_then(|s| s.get(&StreamId::inbox(user)));
-        let mut sessions = sessions.into_iter().flatten().filter_map(|key| self.sessions.get(key));
-        sessions.any(|s| !s.counted && !matches!(s.state, State::Moved { .. }))
+        let sessions = self.sessions.of(vnode, &StreamId::inbox(user)).iter();
+        sessions.filter_map(|key| self.sessions.get(key)).any(Session::is_coming)
     }
 
     /// Told when all that is known here is in the log (rule 13).
@@ -147,11 +146,11 @@ impl NodeCore {
     pub(in crate::core) fn on_status(&mut self, session: SessionKey, command: SetStatus, now: Now) {
         let SetStatus { id, status } = command;
         let Some(s) = self.sessions.get_mut(&session) else { return };
-        if let Err(wait) = s.bucket.take(now.mono) {
+        if let Err(wait) = s.take_turn(now) {
             self.refuse(session, id.as_str(), "too many commands", wait);
             return;
         }
-        let (vnode, user) = (s.vnode, s.user.clone());
+        let (vnode, user) = (s.vnode(), s.user().clone());
         self.count_waiters(session);
         let home =
             self.homes.map.get_mut(&vnode).filter(|h| h.serving(now) && h.queue.len() < self.cfg.queue_max);

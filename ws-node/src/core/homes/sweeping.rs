@@ -1,4 +1,4 @@
-//! TODO-DOC
+//! What a home does because time went by.
 
 use roost_backend::store::{AppendOp, Closes, Ticket, TicketId};
 use roost_proto::ids::{MessageId, StreamId, UserId, VnodeId};
@@ -58,7 +58,7 @@ impl NodeCore {
             home.suspended = suspended;
             let over = home.lease_until + self.cfg.grace_ms;
             if sweep {
-                let view = &self.membership.view;
+                let view = self.membership.view();
                 home.senders.retain(|sid, _| !view.ended(sid));
             }
             let cut_off = self.homes.no_log_since.is_some_and(|at| now.mono >= at + self.cfg.grace_ms);

@@ -1,4 +1,4 @@
-//! TODO-DOC
+//! Events go out to the log, and what its reports allow to be told is told (rules 12, 13).
 
 use roost_backend::log::{Lane, Outgoing};
 use roost_backend::store::*;

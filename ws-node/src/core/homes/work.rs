@@ -1,4 +1,4 @@
-//! TODO-DOC
+//! What a home does in its next write, the write in flight, and what is told when the log has it.
 
 use roost_backend::store::{AppendOp, MemberOp, Op, Place, Write};
 use roost_proto::frames::ReplyOk;
@@ -48,19 +48,19 @@ impl Work {
 /// The write in flight, kept until it is answered for certain.
 #[derive(Debug)]
 pub struct WriteInFlight {
-    pub id: u64,
-    pub work: Vec<Work>,
+    pub(super) id: u64,
+    pub(super) work: Vec<Work>,
     /// When it was first sent, on the monotonic clock: since then its data has not answered.
-    pub since: u64,
+    pub(super) since: u64,
     /// Acks come first in the write, so that an opening behind them sees them; nobody waits for their results.
-    pub acks: usize,
+    pub(super) acks: usize,
     /// With it all is written that was acknowledged before.
     pub(super) says_all: bool,
-    pub write: Write,
-    pub sent_us: u64,
+    pub(super) write: Write,
+    pub(super) sent_us: u64,
     /// When to try again after an unknown outcome.
-    pub again_at: Option<u64>,
-    pub tries: u32,
+    pub(super) again_at: Option<u64>,
+    pub(super) tries: u32,
 }
 
 /// What is told when the log has everything up to a seq.

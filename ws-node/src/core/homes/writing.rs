@@ -1,4 +1,4 @@
-//! The vnodes that live here: items come in, writes go out, answers and reports come back (rules 8–15, 18).
+//! Writes go out, one of a vnode at a time, and their answers come back (rules 10, 18).
 
 use roost_backend::store::*;
 use roost_proto::ids::VnodeId;

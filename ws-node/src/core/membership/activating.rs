@@ -1,4 +1,4 @@
-//! TODO-DOC
+//! A granted vnode becomes a home: activated, its inheritance out, ready (rule 17).
 
 use roost_backend::store::*;
 use roost_proto::events::StatusCause;
@@ -12,6 +12,7 @@ use crate::core::effects::Token;
 use crate::core::events::Maybe;
 use crate::core::homes::due::HomeDue;
 use crate::core::homes::home::{Home, Phase};
+use crate::core::homes::inheriting::Heir;
 use crate::core::homes::members::HomeRooms;
 use crate::core::homes::outbox::Outbox;
 use crate::core::homes::presence::UserPresence;
@@ -28,7 +29,7 @@ const ACTIVATE_AGAIN_MS: u64 = 10_500;
 impl NodeCore {
     pub(in crate::core) fn activate(&mut self, vnode: VnodeId, now: Now) {
         let Some(home) = self.homes.get_mut(&vnode) else { return };
-        home.asked_at = Some(now.mono);
+        home.asked(Some(now.mono));
         if self.make_open_write(vnode, now) {
             return;
         }
@@ -37,7 +38,7 @@ impl NodeCore {
         self.fx.push(Action::Ask(Ask::Activate(Activate {
             data_set: self.membership.view.data_set.clone(),
             vnode,
-            epoch: home.epoch,
+            epoch: home.epoch(),
             sid: self.membership.sid.clone(),
             prove: claim.is_some_and(|c| c.prove),
             held: claim.and_then(|c| c.held(now)),
@@ -52,9 +53,9 @@ impl NodeCore {
         answer: Maybe<ActivateAnswer>,
         now: Now,
     ) {
-        let waiting = |h: &&mut Home| h.epoch == epoch && h.phase == Phase::Activating;
+        let waiting = |h: &&mut Home| h.epoch() == epoch && h.phase() == Phase::Activating;
         let Some(home) = self.homes.get_mut(&vnode).filter(waiting) else { return };
-        home.asked_at = None;
+        home.asked(None);
         match answer {
             None => {}
             Some(ActivateAnswer::NewData(data_set)) => self.new_data_set(data_set, now),
@@ -71,58 +72,12 @@ impl NodeCore {
     }
 
     fn inherit(&mut self, vnode: VnodeId, activated: Activated, now: Now) {
-        let remembered = self.homes.remembered.remove(&vnode);
+        let remembered = self.homes.take_remembered(vnode);
         let Some(home) = self.homes.get_mut(&vnode) else { return };
-        let claim = self.membership.claims.remove(&vnode);
-        home.phase = Phase::Inheriting;
-        home.generation = activated.generation;
-        home.seq = activated.seq;
-        home.data_set = self.membership.view.data_set.clone();
-        home.set_clock(activated.clock_ms, now);
-        let inherited = if self.cfg.on(Rule::InheritFirst) { activated.outbox } else { Vec::new() };
-        home.outbox = Outbox::inherited(activated.seq, inherited);
-        if self.cfg.on(Rule::DueInherited) {
-            home.due = HomeDue::inherited(activated.due);
-            home.receipts = HomeReceipts::inherited(activated.wanted, activated.owed);
-            home.tickets = HomeTickets::inherited(activated.tickets);
-        }
-        // A repeated activation finds this sid in the head: then the row tells who was before.
-        let before = claim.and_then(|c| c.previous);
-        let alone = activated.previous.as_ref() == Some(&self.membership.sid);
-        home.previous = activated.previous.filter(|p| *p != self.membership.sid).or(before);
-        if home.generation == home.epoch {
-            self.fx.count().generations_begun += 1;
-        }
-        // What this node itself knows about its users goes before what the roster says: after a loss of data the
-        // roster is written again from here (rule 18).
-        let grace = now.mono + self.cfg.grace_ms;
-        let begun = home.generation == home.epoch;
-        home.rooms = HomeRooms::inherited(activated.rooms, begun, grace);
-        // Another had it in between, under other data, and may have ended before it was told whom the store lost.
-        let data_set = &home.data_set;
-        let untold = |r: &Remembered| !begun && !alone && r.data_set != *data_set;
-        let recalls = remembered.as_ref().is_some_and(untold);
-        let remembered = remembered.filter(|_| begun || alone || recalls);
-        let mut members = remembered.map(|r| r.members).unwrap_or_default();
-        for member in members.values_mut() {
-            if begun || recalls {
-                member.lost = member.stored.take().filter(UserPresence::is_shown).or(member.lost.take());
-            }
-            // Its sessions are counted again as they are opened again.
-            let due = member.due.filter(|_| member.sessions == 0).unwrap_or((grace, StatusCause::Lost));
-            (member.stored, member.pending, member.sessions, member.due) = (None, false, 0, Some(due));
-        }
-        for (user, entry) in activated.roster {
-            match members.get_mut(&user) {
-                Some(member) if !recalls => member.stored = Some(entry),
-                _ => drop(members.insert(user, UserPresence::inherited(entry, grace))),
-            }
-        }
-        home.members = members;
-        // What came while the head was not raised yet was not taken: ask for it.
-        for sender in home.senders.values_mut() {
-            sender.ask = sender.seen > sender.last;
-        }
+        let before = self.membership.claims.remove(&vnode).and_then(|claim| claim.previous);
+        let (sid, data_set) = (&self.membership.sid, self.membership.view.data_set.clone());
+        home.inherit(activated, Heir { sid, before, data_set, remembered }, &self.cfg, now);
+        self.fx.count().generations_begun += u64::from(home.generation() == home.epoch());
         self.fx.count().takeovers += 1;
         self.emit(vnode, now);
         self.fx.touch(vnode);
@@ -131,11 +86,11 @@ impl NodeCore {
     /// The inherited outbox is out: clients may come.
     pub(in crate::core) fn ask_ready(&mut self, vnode: VnodeId, now: Now) {
         let Some(home) = self.homes.get_mut(&vnode) else { return };
-        let quiet = home.outbox.is_empty();
-        let asked = home.asked_at.is_some_and(|at| now.mono < at + ASK_AGAIN_MS);
-        if home.phase == Phase::Inheriting && quiet && !asked && home.leased(now) {
-            home.asked_at = Some(now.mono);
-            let rows = vec![(vnode, home.epoch)];
+        let quiet = home.is_out();
+        let asked = home.asked_at().is_some_and(|at| now.mono < at + ASK_AGAIN_MS);
+        if home.phase() == Phase::Inheriting && quiet && !asked && home.leased(now) {
+            home.asked(Some(now.mono));
+            let rows = vec![(vnode, home.epoch())];
             let data_set = self.membership.view.data_set.clone();
             self.fx.push(Action::Ask(Ask::Ready(OwnRows {
                 data_set,
@@ -152,22 +107,12 @@ impl NodeCore {
         answer: Maybe<bool>,
         now: Now,
     ) {
-        let waiting = |h: &&mut Home| h.epoch == epoch && h.phase == Phase::Inheriting;
+        let waiting = |h: &&mut Home| h.epoch() == epoch && h.phase() == Phase::Inheriting;
         let Some(home) = self.homes.get_mut(&vnode).filter(waiting) else { return };
-        home.asked_at = None;
+        home.asked(None);
         match answer {
             Some(true) => {
-                home.phase = Phase::Ready;
-                // Only now may those come back whom the last home had: the inherited outbox may have waited for
-                // the log longer than the grace.
-                let grace = now.mono + self.cfg.grace_ms;
-                for (at, cause) in home.members.values_mut().filter_map(|m| m.due.as_mut()) {
-                    if *cause == StatusCause::Lost {
-                        *at = grace;
-                    }
-                }
-                home.rooms.ready(grace);
-                home.due.ready(grace);
+                home.ready(now.mono + self.cfg.grace_ms);
                 self.membership
                     .view
                     .rows
@@ -186,12 +131,12 @@ impl NodeCore {
     /// Rule 22: a predecessor cut off from the store alone learns it from the log.
     fn tell_predecessor(&mut self, vnode: VnodeId, _now: Now) {
         let Some(home) = self.homes.get(&vnode) else { return };
-        let Some(node) = home.previous.as_ref().map(Sid::node).filter(|n| *n != self.cfg.node) else {
+        let Some(node) = home.previous().map(Sid::node).filter(|n| *n != self.cfg.node) else {
             return;
         };
         let took = Took {
             vnode,
-            epoch: home.epoch,
+            epoch: home.epoch(),
             node: self.cfg.node.clone(),
             sid: self.membership.sid.clone(),
             url: self.cfg.url.clone(),
@@ -202,13 +147,13 @@ impl NodeCore {
     /// Requests about homes that got no answer are made again.
     pub(in crate::core) fn ask_again(&mut self, vnode: VnodeId, now: Now) {
         let Some(home) = self.homes.get(&vnode) else { return };
-        let overdue = home.asked_at.is_none_or(|at| now.mono >= at + ASK_AGAIN_MS);
-        match home.phase {
+        let overdue = home.asked_at().is_none_or(|at| now.mono >= at + ASK_AGAIN_MS);
+        match home.phase() {
             Phase::Activating if !home.leased(now) => self.claim_again(vnode, false, now),
-            Phase::Activating if home.asked_at.is_none_or(|at| now.mono >= at + ACTIVATE_AGAIN_MS) => {
+            Phase::Activating if home.asked_at().is_none_or(|at| now.mono >= at + ACTIVATE_AGAIN_MS) => {
                 self.activate(vnode, now);
             }
-            Phase::Releasing if overdue => self.on_released(vnode, home.epoch, now),
+            Phase::Releasing if overdue => self.on_released(vnode, home.epoch(), now),
             Phase::Inheriting => self.ask_ready(vnode, now),
             Phase::Stopping if !home.leased(now) => self.end_home(vnode, now),
             Phase::Activating | Phase::Releasing | Phase::Stopping | Phase::Ready => {}

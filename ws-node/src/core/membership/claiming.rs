@@ -1,5 +1,4 @@
-//! Who owns what, from this node's side: register, claim, activate, set ready, renew, hand over
-//! (rules 16–23).
+//! A vnode on its way to this node.
 
 use roost_proto::ids::{Epoch, Seq, Sid};
 

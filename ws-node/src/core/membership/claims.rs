@@ -1,4 +1,4 @@
-//! TODO-DOC
+//! Vnodes are claimed, claimed anew, and lost (rules 16, 18).
 
 use std::collections::BTreeSet;
 
@@ -28,15 +28,15 @@ impl NodeCore {
 
     pub(super) fn reclaim(&mut self, vnode: VnodeId, prove: bool, now: Now) {
         let Some(home) = self.homes.get(&vnode) else { return };
-        let (phase, held_until) = (home.phase, home.lease_until);
+        let (phase, held_until) = (home.phase(), home.lease_until());
         let activated = matches!(phase, Phase::Inheriting | Phase::Ready);
         if !activated && phase != Phase::Activating {
             return self.end_home(vnode, now);
         }
-        let held = (activated && home.leased(now)).then_some((home.epoch, home.seq));
+        let held = (activated && home.leased(now)).then_some((home.epoch(), home.stands_at().1));
         // What was answered `lost` or `rewound` proves nothing anyway.
-        let open = home.call.as_ref().filter(|_| !prove && self.cfg.on(Rule::OpenWriteFirst));
-        let open = open.map(|call| OpenWrite::new(&call.write));
+        let open = home.open_write().filter(|_| !prove && self.cfg.on(Rule::OpenWriteFirst));
+        let open = open.map(OpenWrite::new);
         self.take_home(vnode, now);
         if activated {
             let floor = self.membership.epochs[vnode.index()];
@@ -51,8 +51,8 @@ impl NodeCore {
 
     /// However a home ends: what is found later must not be less (rule 17).
     pub(super) fn note_left(&mut self, vnode: VnodeId, home: &Home) {
-        if home.generation != Epoch(0) && self.cfg.on(Rule::LeftSeq) {
-            self.membership.left.insert(vnode, (home.generation, home.seq));
+        if home.generation() != Epoch(0) && self.cfg.on(Rule::LeftSeq) {
+            self.membership.left.insert(vnode, home.stands_at());
         }
     }
 
@@ -64,9 +64,9 @@ impl NodeCore {
         self.refuse_waiting(waiting);
         self.keep_said(vnode, home.take_said());
         self.remember(&mut home);
-        let outbox = std::mem::take(&mut home.outbox);
+        let outbox = home.take_outbox();
         if !outbox.is_empty() {
-            self.homes.leftovers.insert((vnode, home.epoch), outbox);
+            self.homes.leave(vnode, home.epoch(), outbox);
             self.emit_leftovers(now);
         }
         if self.membership.view.rows.get(&vnode).is_some_and(|r| r.sid == self.membership.sid) {
@@ -86,7 +86,7 @@ impl NodeCore {
         if self.membership.registration != Registration::Yes {
             return;
         }
-        let activating = self.homes.values().filter(|h| h.phase == Phase::Activating).count();
+        let activating = self.homes.values().filter(|h| h.phase() == Phase::Activating).count();
         let mut room = self.cfg.claims_max.saturating_sub(
             activating + self.membership.claims.values().filter(|c| c.asked.is_some()).count(),
         );

@@ -11,7 +11,7 @@ use crate::core::homes::home::{Home, Phase};
 use crate::core::keys::{Now, SessionKey};
 use crate::core::membership::Registration;
 use crate::core::node::NodeCore;
-use crate::core::sessions::session::State;
+use crate::core::sessions::session::Session;
 
 /// As many homes are stopped as have sessions that can go within this time, in milliseconds: it bounds how long a
 /// message waits for a session that moves.
@@ -25,9 +25,9 @@ impl NodeCore {
             return;
         }
         let leaving = |home: &Home| {
-            let target = self.membership.view.assignment.targets.get(&home.vnode)?;
-            let goes = home.phase == Phase::Ready && *target != self.cfg.node && self.is_up(target);
-            goes.then(|| (home.vnode, target.clone()))
+            let target = self.membership.view.assignment.targets.get(&home.vnode())?;
+            let goes = home.phase() == Phase::Ready && *target != self.cfg.node && self.is_up(target);
+            goes.then(|| (home.vnode(), target.clone()))
         };
         let stopping: Vec<_> = self.homes.values().filter_map(leaving).collect();
         if stopping.is_empty() {
@@ -38,9 +38,8 @@ impl NodeCore {
             // The sessions of what was handed over before go first: a session waits from when its home stops.
             let first = waiting.entry(target.clone()).or_default();
             let ahead = *first * 1000 / self.sends_per_s(&target);
-            if ahead + self.sessions.pace.behind(&target, now.mono) <= HANDOVER_AHEAD_MS {
-                *first +=
-                    self.sessions.by_vnode.get(&vnode).map_or(0, |s| s.values().map(Vec::len).sum()) as u64;
+            if ahead + self.sessions.behind(&target, now) <= HANDOVER_AHEAD_MS {
+                *first += self.sessions.at(vnode).count() as u64;
                 self.fx.count().handoffs += 1;
                 self.stop_home(vnode, now);
             }
@@ -51,15 +50,13 @@ impl NodeCore {
     /// gone already, and they are not told to move yet.
     fn sessions_adrift(&self) -> BTreeMap<NodeId, u64> {
         let mut adrift = BTreeMap::new();
-        for (vnode, streams) in &self.sessions.by_vnode {
-            let Some(target) = self.membership.view.assignment.targets.get(vnode) else { continue };
-            if self.homes.get(vnode).is_some_and(|home| home.phase == Phase::Ready) {
+        for vnode in self.sessions.vnodes() {
+            let Some(target) = self.membership.view.assignment.targets.get(&vnode) else { continue };
+            if self.homes.get(&vnode).is_some_and(|home| home.phase() == Phase::Ready) {
                 continue;
             }
-            let waits = |key: &&SessionKey| {
-                self.sessions.get(key).is_some_and(|s| matches!(s.state, State::Adrift { .. }))
-            };
-            let waiting = streams.values().flatten().filter(waits).count();
+            let waits = |key: &SessionKey| self.sessions.get(key).is_some_and(Session::is_adrift);
+            let waiting = self.sessions.at(vnode).filter(waits).count();
             *adrift.entry(target.clone()).or_default() += waiting as u64;
         }
         adrift
@@ -71,8 +68,7 @@ impl NodeCore {
 
     fn stop_home(&mut self, vnode: VnodeId, now: Now) {
         if let Some(home) = self.homes.get_mut(&vnode) {
-            home.phase = Phase::Stopping;
-            let waiting = home.drop_work();
+            let waiting = home.stop();
             self.refuse_waiting(waiting);
             self.hold_sessions(vnode, now);
             self.fx.touch(vnode);
@@ -82,29 +78,22 @@ impl NodeCore {
     /// A stopping home with nothing in flight and nothing left for the log gives its row up.
     pub(in crate::core) fn release_if_done(&mut self, vnode: VnodeId, now: Now) {
         let Some(home) = self.homes.get_mut(&vnode) else { return };
-        let done = home.call.is_none()
-            && home.outbox.is_empty()
-            && home.held.is_empty()
-            && home.all_acks_are_taken();
-        // Without a lease nothing is written any more, and nothing is asked.
-        let looked = home.looked || !home.leased(now);
-        if home.phase == Phase::Stopping && done && looked && home.trimmed >= home.outbox.reported() {
+        if home.is_done(now) {
             self.give_row_up(vnode, now);
         }
     }
 
     fn give_row_up(&mut self, vnode: VnodeId, now: Now) {
         let Some(home) = self.homes.get_mut(&vnode) else { return };
-        home.phase = Phase::Releasing;
-        home.asked_at = Some(now.mono);
-        let rows = vec![(vnode, home.epoch)];
+        home.release(now);
+        let rows = vec![(vnode, home.epoch())];
         let data_set = self.membership.view.data_set.clone();
         self.fx.push(Action::Ask(Ask::Release(OwnRows { data_set, sid: self.membership.sid.clone(), rows })));
     }
 
     /// Whatever the answer was, the row counts as given up (rule 16).
     pub(in crate::core) fn on_released(&mut self, vnode: VnodeId, epoch: Epoch, now: Now) {
-        if self.homes.get(&vnode).is_some_and(|h| h.epoch == epoch && h.phase == Phase::Releasing) {
+        if self.homes.get(&vnode).is_some_and(|h| h.epoch() == epoch && h.phase() == Phase::Releasing) {
             if let Some(mut home) = self.homes.remove(&vnode) {
                 self.note_left(vnode, &home);
                 self.remember(&mut home);
@@ -137,7 +126,7 @@ impl NodeCore {
         self.membership.state = NodeState::Draining;
         self.membership.claims.clear();
         for vnode in self.homes.vnodes() {
-            match self.homes.get(&vnode).map(|home| home.phase) {
+            match self.homes.get(&vnode).map(Home::phase) {
                 Some(Phase::Ready | Phase::Inheriting) => self.stop_home(vnode, now),
                 Some(Phase::Activating) => self.give_row_up(vnode, now),
                 Some(Phase::Stopping | Phase::Releasing) | None => {}

@@ -11,7 +11,7 @@ pub(in crate::core) mod view;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use roost_backend::store::{NodeState, Table};
+use roost_backend::store::{NodeState, Row, Table};
 use roost_proto::ids::{Epoch, NodeId, Seq, Sid, VnodeId};
 
 use crate::core::config::CoreConfig;
@@ -36,26 +36,26 @@ pub(in crate::core) enum Registration {
 /// See the module's text.
 #[derive(Debug)]
 pub struct Membership {
-    pub(in crate::core) sid: Sid,
-    pub(in crate::core) registration: Registration,
+    sid: Sid,
+    registration: Registration,
     /// This sid was registered once: a later one of this node is a successor, not a clock ahead.
     registered_before: bool,
     /// When that was last heard: what is asked from then on is asked for this sid, under this data set.
     registered_at: u64,
-    pub(in crate::core) state: NodeState,
+    state: NodeState,
     /// The table as last read, corrected by what this node knows better.
-    pub(in crate::core) view: Table,
-    pub(in crate::core) view_at: u64,
+    view: Table,
+    view_at: u64,
     /// Not before then is the table asked for out of turn.
     refresh_at: u64,
     /// The highest epoch seen of each vnode.
-    pub(in crate::core) epochs: Vec<Epoch>,
+    epochs: Vec<Epoch>,
     /// Where this process left vnodes that it had: generation and seq (rule 17).
     left: BTreeMap<VnodeId, (Epoch, Seq)>,
     /// For each node the others that have something to hand over to it.
-    pub(in crate::core) givers: BTreeMap<NodeId, BTreeSet<NodeId>>,
+    givers: BTreeMap<NodeId, BTreeSet<NodeId>>,
     /// Vnodes being claimed.
-    pub(super) claims: BTreeMap<VnodeId, Claiming>,
+    claims: BTreeMap<VnodeId, Claiming>,
     /// By the wall clock, which goes on while the machine sleeps: when this node last heard that it is registered.
     renewed_at: u64,
     renewing: Option<u64>,
@@ -72,6 +72,45 @@ impl Membership {
 
     pub fn sid(&self) -> &Sid {
         &self.sid
+    }
+
+    pub fn is_registered(&self) -> bool {
+        self.registration == Registration::Yes
+    }
+
+    pub fn is_draining(&self) -> bool {
+        self.state == NodeState::Draining
+    }
+
+    /// The table as it is known.
+    pub fn view(&self) -> &Table {
+        &self.view
+    }
+
+    /// Since the table was read, in milliseconds.
+    pub fn view_age_ms(&self, now: Now) -> u64 {
+        now.mono.saturating_sub(self.view_at)
+    }
+
+    /// The highest epoch seen of a vnode.
+    pub fn epoch_of(&self, vnode: VnodeId) -> Epoch {
+        self.epochs[vnode.index()]
+    }
+
+    /// The row of a vnode that has a ready home at another node, or at another life of this one.
+    pub fn ready_elsewhere(&self, vnode: VnodeId) -> Option<&Row> {
+        let elsewhere = |row: &&Row| row.ready && row.sid != self.sid && !self.view.ended(&row.sid);
+        self.view.rows.get(&vnode).filter(elsewhere)
+    }
+
+    /// Whether a vnode has a ready home, here or elsewhere.
+    pub fn has_ready_home(&self, vnode: VnodeId) -> bool {
+        self.view.rows.get(&vnode).is_some_and(|row| row.ready && !self.view.ended(&row.sid))
+    }
+
+    /// How many others have something to hand over to a node.
+    pub fn givers_to(&self, node: &NodeId) -> u64 {
+        self.givers.get(node).map_or(0, BTreeSet::len) as u64
     }
 
     /// Of a node that knows nothing yet.

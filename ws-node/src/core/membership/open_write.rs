@@ -1,4 +1,4 @@
-//! What goes before a generation may go on: a write of unknown outcome, made again as it was (rule 18).
+//! A write that is made again, unchanged, before anything else is written.
 
 use roost_backend::store::Write;
 

@@ -1,4 +1,4 @@
-//! TODO-DOC
+//! A write of unknown outcome is made again before the generation may go on (rule 18).
 
 use roost_backend::store::WriteAnswer;
 use roost_proto::ids::VnodeId;
@@ -28,14 +28,14 @@ impl NodeCore {
         let call = self.fx.next_call();
         open.call = Some(call);
         self.fx.count().writes += 1;
-        self.homes.writes.begin(call, open.write.size());
+        self.homes.begin_write(call, open.write.size());
         self.fx.push(Action::Ask(Ask::Write { call, write: open.write.clone() }));
         true
     }
 
     fn look_at_next_tick(&mut self, vnode: VnodeId) {
         if let Some(home) = self.homes.get_mut(&vnode) {
-            home.asked_at = None;
+            home.asked(None);
         }
     }
 
@@ -66,7 +66,7 @@ impl NodeCore {
             Some(WriteAnswer::Deposed) => claim.open = None,
             Some(WriteAnswer::Lost | WriteAnswer::Rewound) => (claim.open, claim.prove) = (None, true),
         }
-        if self.homes.get(&vnode).is_some_and(|home| home.phase == Phase::Activating) {
+        if self.homes.get(&vnode).is_some_and(|home| home.phase() == Phase::Activating) {
             self.activate(vnode, now);
         }
         true

@@ -1,4 +1,4 @@
-//! TODO-DOC
+//! A node's life in the table: it registers, renews, and ends (rules 19, 21, 23).
 
 use roost_backend::store::*;
 use roost_proto::ids::{Epoch, Sid, VnodeId};
@@ -66,8 +66,8 @@ impl NodeCore {
         Load {
             sessions: self.sessions.len() as u64,
             messages_per_s: self.membership.rate,
-            accepts_per_s: self.sessions.accepting.per_s(),
-            at_home: self.sessions.values().filter(|session| session.counted).count() as u64,
+            accepts_per_s: self.sessions.accepts_per_s(),
+            at_home: self.sessions.values().filter(|session| session.is_counted()).count() as u64,
             // Known to whoever reads the topic.
             lag: 0,
         }
@@ -101,10 +101,10 @@ impl NodeCore {
         let appended = self.fx.counters().appended;
         self.membership.rate = (appended - self.membership.rate_mark.1) as f64 * 1000.0 / elapsed as f64;
         self.membership.rate_mark = (now.mono, appended);
-        self.sessions.accepting.beat();
+        self.sessions.beat();
         self.membership.renewing = Some(now.mono);
-        let kept = |h: &&Home| h.phase != Phase::Releasing && !h.is_silent(&self.cfg, now);
-        let rows = self.homes.values().filter(kept).map(|h| (h.vnode, h.epoch)).collect();
+        let kept = |h: &&Home| h.phase() != Phase::Releasing && !h.is_silent(&self.cfg, now);
+        let rows = self.homes.values().filter(kept).map(|h| (h.vnode(), h.epoch())).collect();
         let renew = Renew {
             data_set: self.membership.view.data_set.clone(),
             sid: self.membership.sid.clone(),
@@ -130,20 +130,21 @@ impl NodeCore {
                     (self.membership.registered_at.max(sent), now.wall);
                 let mut lost = false;
                 for ((vnode, epoch), kept) in rows.iter().zip(kept) {
-                    let Some(home) = self.homes.get_mut(vnode).filter(|h| h.epoch == *epoch) else {
+                    let Some(home) = self.homes.get_mut(vnode).filter(|h| h.epoch() == *epoch) else {
                         continue;
                     };
                     if kept {
-                        home.lease_until = home.lease_until.max(sent + self.cfg.lease_ttl_ms);
+                        home.extend_lease(sent + self.cfg.lease_ttl_ms);
                         self.fx.touch(*vnode);
-                    } else if home.phase != Phase::Releasing {
+                    } else if home.phase() != Phase::Releasing {
                         lost = true;
                         self.reclaim(*vnode, false, now);
                     }
                 }
-                let over =
-                    |h: &&Home| h.phase != Phase::Releasing && h.is_silent(&self.cfg, now) && !h.leased(now);
-                let silent: Vec<_> = self.homes.values().filter(over).map(|h| h.vnode).collect();
+                let over = |h: &&Home| {
+                    h.phase() != Phase::Releasing && h.is_silent(&self.cfg, now) && !h.leased(now)
+                };
+                let silent: Vec<_> = self.homes.values().filter(over).map(Home::vnode).collect();
                 for vnode in silent {
                     lost = true;
                     self.reclaim(vnode, false, now);

@@ -23,7 +23,7 @@ impl NodeCore {
             return;
         }
         self.saw_epoch(took.vnode, took.epoch);
-        if self.homes.get(&took.vnode).is_some_and(|h| h.epoch < took.epoch) {
+        if self.homes.get(&took.vnode).is_some_and(|h| h.epoch() < took.epoch) {
             self.end_home(took.vnode, now);
         }
         let known = self.membership.view.nodes.get(&took.node).is_some_and(|n| n.sid == took.sid);
@@ -54,7 +54,7 @@ impl NodeCore {
             let mine = self
                 .homes
                 .get(&vnode)
-                .is_some_and(|h| h.epoch == row.epoch && row.sid == self.membership.sid);
+                .is_some_and(|h| h.epoch() == row.epoch && row.sid == self.membership.sid);
             let newer = table.rows.get(&vnode).is_some_and(|new| new.epoch >= row.epoch);
             // What this node has just claimed is not in a table read before that.
             if !newer && (mine || table.rows.contains_key(&vnode)) {
@@ -94,7 +94,7 @@ impl NodeCore {
     /// went back. Normally they expire, but the store's clock may have stepped.
     fn give_up_strays(&mut self, table: &Table) {
         let stray = |(vnode, row): (&VnodeId, &Row)| {
-            let known = self.homes.get(vnode).is_some_and(|h| h.epoch >= row.epoch)
+            let known = self.homes.get(vnode).is_some_and(|h| h.epoch() >= row.epoch)
                 || self.membership.claims.get(vnode).is_some_and(|c| c.asked.is_some());
             (row.sid == self.membership.sid && !known).then_some((*vnode, row.epoch))
         };
@@ -119,10 +119,10 @@ impl NodeCore {
             self.membership
                 .view
                 .rows
-                .get(&h.vnode)
-                .is_some_and(|r| r.epoch > h.epoch && r.sid != self.membership.sid)
+                .get(&h.vnode())
+                .is_some_and(|r| r.epoch > h.epoch() && r.sid != self.membership.sid)
         };
-        let ended: Vec<_> = self.homes.values().filter(over).map(|h| h.vnode).collect();
+        let ended: Vec<_> = self.homes.values().filter(over).map(Home::vnode).collect();
         for vnode in ended {
             self.end_home(vnode, now);
         }

@@ -1,4 +1,4 @@
-//! TODO-DOC
+//! Pages of results are read and handed out to the inboxes of their clients, in order for each client.
 
 use std::collections::BTreeMap;
 

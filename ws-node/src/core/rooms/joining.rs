@@ -20,7 +20,7 @@ impl NodeCore {
     /// Whether the session may join, read and publish to a room.
     pub(in crate::core) fn may(&self, key: SessionKey, room: &RoomId) -> Result<(), ErrorBody> {
         let Some(session) = self.sessions.get(&key) else { return Ok(()) };
-        let named = session.rights.rooms.as_ref();
+        let named = session.rights().rooms.as_ref();
         let allowed = named.map_or(self.cfg.open_rooms, |patterns| matches_any(patterns, room.as_str()));
         if allowed || self.cfg.auto_join.contains(room) {
             return Ok(());
@@ -49,28 +49,26 @@ impl NodeCore {
     /// The rooms of `connect`, and those that everyone joins.
     pub(in crate::core) fn arrive(&mut self, key: SessionKey, now: Now) {
         let Some(session) = self.sessions.get_mut(&key) else { return };
-        if session.arrival.until.is_some() || session.welcomed {
+        if session.seats().arrival.until.is_some() || session.is_welcomed() {
             return;
         }
-        let mut rooms = std::mem::take(&mut session.wanted);
+        let mut rooms = std::mem::take(&mut session.seats_mut().wanted);
         for room in &self.cfg.auto_join {
             if !rooms.iter().any(|r| r.room == *room) {
                 rooms.push(RoomAt { room: room.clone(), cursor: None, presence: false, info: None });
             }
         }
         let until = now.mono + ARRIVAL_MS;
-        session.arrival = Arrival { until: Some(until), ..Arrival::default() };
+        session.seats_mut().arrival = Arrival { until: Some(until), ..Arrival::default() };
         // A slow room is told in `welcome`; it must not cost the connection.
-        if let State::Waiting { until: closes } = &mut session.state {
-            *closes = (*closes).max(until + 1000);
-        }
+        session.wait_until(until + 1000);
         for at in rooms {
             let room = at.room.clone();
             let joined = self.join(key, at, How::Welcome, until, now);
             let Some(session) = self.sessions.get_mut(&key) else { return };
             match joined {
-                Ok(()) => drop(session.arrival.pending.insert(StreamId::of_room(&room))),
-                Err(error) => session.arrival.told.push(RoomWelcome::refused(room, error)),
+                Ok(()) => drop(session.seats_mut().arrival.pending.insert(StreamId::of_room(&room))),
+                Err(error) => session.seats_mut().arrival.told.push(RoomWelcome::refused(room, error)),
             }
         }
     }
@@ -83,17 +81,19 @@ impl NodeCore {
         let stream = StreamId::of_room(&at.room);
         let vnode = self.vnode_of(&stream);
         let Some(session) = self.sessions.get_mut(&key) else { return Ok(()) };
-        if session.rooms.len() >= ROOMS_PER_SESSION_MAX && !session.rooms.contains_key(&stream) {
+        if session.seats().rooms.len() >= ROOMS_PER_SESSION_MAX
+            && !session.seats().rooms.contains_key(&stream)
+        {
             return Err(ErrorBody::new(ErrorCode::TooLarge, "too many rooms in this session"));
         }
-        let user = session.user.clone();
+        let user = session.user().clone();
         // What waits of an earlier time here is older than what the answer says.
-        session.signals.drop_waiting(|latest| latest.is_of(&stream));
+        session.drop_latest(|latest| latest.is_of(&stream));
         let again = if let How::Reply(id) = &how { Some(id.clone()) } else { None };
         let opening = Some(Opening { how, shown: at.cursor, until });
         let listener = Listener { reader: Reader::default(), opening, presence: at.presence };
         // A second join is a new beginning: the client says where it is.
-        let before = session.rooms.insert(stream.clone(), listener);
+        let before = session.seats_mut().rooms.insert(stream.clone(), listener);
         self.overtaken(
             key,
             before.and_then(|b| b.opening),
@@ -124,7 +124,7 @@ impl NodeCore {
         now: Now,
     ) -> Result<(), ErrorBody> {
         let stream = StreamId::of_room(&command.room);
-        let there = self.sessions.get_mut(&key).and_then(|s| s.rooms.remove(&stream));
+        let there = self.sessions.get_mut(&key).and_then(|s| s.seats_mut().rooms.remove(&stream));
         let Some(listener) = there else {
             return Err(ErrorBody::new(ErrorCode::NotFound, "this session is not in the room"));
         };
@@ -147,13 +147,13 @@ impl NodeCore {
         if by != Some(&id) {
             self.reply_error(key, id.as_str(), ErrorBody::new(ErrorCode::Conflict, why));
         } else if let Some(session) = self.sessions.get_mut(&key) {
-            session.unanswered = session.unanswered.saturating_sub(1);
+            session.answered();
         }
     }
 
     /// A session is not in a room any more; `left` if it said so.
     pub(in crate::core) fn leave(&mut self, key: SessionKey, stream: &StreamId, left: bool, now: Now) {
-        let Some(user) = self.sessions.get(&key).map(|s| s.user.clone()) else { return };
+        let Some(user) = self.sessions.get(&key).map(|s| s.user().clone()) else { return };
         self.forget_listener(key, stream, &user, left, now);
     }
 
@@ -171,8 +171,8 @@ impl NodeCore {
         room.waiting.go(key);
         room.locals.go(key, user, left);
         if let Some(session) = self.sessions.get_mut(&key) {
-            session.starved.remove(stream);
-            session.signals.drop_waiting(|latest| latest.is_of(stream));
+            session.is_fed(stream);
+            session.drop_latest(|latest| latest.is_of(stream));
         }
         self.rooms.look.remove(&(stream.clone(), key));
         self.rooms.not_located(key, stream);
@@ -182,8 +182,8 @@ impl NodeCore {
 
     /// A connection is gone, and with it its places in rooms.
     pub(in crate::core) fn leave_all(&mut self, key: SessionKey, session: &Session, now: Now) {
-        for stream in session.rooms.keys() {
-            self.forget_listener(key, stream, &session.user, false, now);
+        for stream in session.seats().rooms.keys() {
+            self.forget_listener(key, stream, session.user(), false, now);
         }
     }
 
@@ -228,12 +228,12 @@ impl NodeCore {
 
     /// The session's token allows less now.
     pub(in crate::core) fn leave_forbidden(&mut self, key: SessionKey, now: Now) {
-        let rooms = self.sessions.get(&key).map(|s| s.rooms.keys().cloned().collect::<Vec<_>>());
+        let rooms = self.sessions.get(&key).map(|s| s.seats().rooms.keys().cloned().collect::<Vec<_>>());
         for stream in rooms.unwrap_or_default() {
             if stream.room().is_some_and(|room| self.may(key, &room).is_ok()) {
                 continue;
             }
-            let there = self.sessions.get_mut(&key).and_then(|s| s.rooms.remove(&stream));
+            let there = self.sessions.get_mut(&key).and_then(|s| s.seats_mut().rooms.remove(&stream));
             if let Some(Opening { how: How::Reply(id), .. }) = there.and_then(|l| l.opening) {
                 let why = "the token does not allow this room";
                 self.reply_error(key, id.as_str(), ErrorBody::new(ErrorCode::Forbidden, why));

@@ -11,7 +11,7 @@ use crate::core::config::Rule;
 use crate::core::events::Maybe;
 use crate::core::keys::{Now, SessionKey};
 use crate::core::node::NodeCore;
-use crate::core::rooms::{COMPARE_MS, How, Opening};
+use crate::core::rooms::{COMPARE_MS, How, Opening, Seats};
 use crate::core::sessions::delivery::READ_MAX;
 use crate::core::sessions::reader::Taken;
 use crate::core::sessions::reads::{Begun, READ_BYTES_MAX, Want};
@@ -107,13 +107,15 @@ impl NodeCore {
     fn place_again(&mut self, key: SessionKey, stream: &StreamId) {
         let Some(room) = self.rooms.get_mut(stream) else { return };
         let Some(session) = self.sessions.get_mut(&key) else { return };
-        let Some(listener) = session.rooms.get_mut(stream).filter(|l| l.opening.is_none()) else { return };
-        listener.reader.reading = false;
+        let welcomed = session.is_welcomed();
+        let Seats { rooms, arrival, .. } = session.seats_mut();
+        let Some(listener) = rooms.get_mut(stream).filter(|l| l.opening.is_none()) else { return };
+        listener.reader.stop();
         let shown = Some(listener.reader.place());
-        let (how, until) = match session.arrival.until {
+        let (how, until) = match arrival.until {
             // What `welcome` was to say of this room does not hold any more.
-            Some(until) if !session.welcomed => {
-                session.arrival.take_back(stream);
+            Some(until) if !welcomed => {
+                arrival.take_back(stream);
                 (How::Welcome, until)
             }
             _ => (How::Again, u64::MAX),
@@ -124,7 +126,7 @@ impl NodeCore {
 
     /// The session may be fed now.
     pub(in crate::core) fn feed_rooms(&mut self, key: SessionKey) {
-        let rooms = self.sessions.get(&key).map(|s| s.rooms.keys().cloned().collect::<Vec<_>>());
+        let rooms = self.sessions.get(&key).map(|s| s.seats().rooms.keys().cloned().collect::<Vec<_>>());
         for stream in rooms.unwrap_or_default() {
             self.feed_listener(key, &stream);
         }
@@ -241,9 +243,9 @@ impl NodeCore {
         let Some(room) = self.rooms.get_mut(stream).filter(|room| tail > room.tail) else { return };
         room.tail = tail;
         for key in room.listeners.iter().copied().collect::<Vec<_>>() {
-            let listener = self.sessions.get_mut(&key).and_then(|s| s.rooms.get_mut(stream));
+            let listener = self.sessions.get_mut(&key).and_then(|s| s.seats_mut().rooms.get_mut(stream));
             if let Some(listener) = listener {
-                listener.reader.tail = listener.reader.tail.max(tail);
+                listener.reader.reaches(tail);
             }
             self.feed_listener(key, stream);
         }

@@ -15,7 +15,7 @@ pub(in crate::core) mod replicating;
 use std::collections::{BTreeMap, BTreeSet};
 
 use roost_backend::store::LiveChannel;
-use roost_proto::frames::RoomWelcome;
+use roost_proto::frames::{RoomAt, RoomWelcome};
 use roost_proto::ids::{Cursor, MessageId, StreamId, VnodeId};
 
 use crate::core::channels::asker::Question;
@@ -194,9 +194,9 @@ pub(super) struct Opening {
 pub struct Arrival {
     /// Not yet known.
     pending: BTreeSet<StreamId>,
-    pub told: Vec<RoomWelcome>,
+    told: Vec<RoomWelcome>,
     /// When those that are still pending are given up; none before the session's home is here.
-    pub until: Option<u64>,
+    until: Option<u64>,
 }
 
 impl Arrival {
@@ -204,9 +204,36 @@ impl Arrival {
         self.told.retain(|told| StreamId::of_room(&told.room) != *stream);
         self.pending.insert(stream.clone());
     }
+}
 
+/// A session's places in rooms.
+#[derive(Debug, Default)]
+pub struct Seats {
+    rooms: BTreeMap<StreamId, Listener>,
+    /// Rooms of `connect`, until they are joined, and what became of them.
+    wanted: Vec<RoomAt>,
+    arrival: Arrival,
+    /// Whether others may see that its user is there, as a home here said last; none before it is known.
+    shows: Option<bool>,
+}
+
+impl Seats {
+    /// For a `connect` with these rooms.
+    pub fn of(wanted: Vec<RoomAt>) -> Self {
+        Self { wanted, ..Self::default() }
+    }
+
+    pub fn has(&self, stream: &StreamId) -> bool {
+        self.rooms.contains_key(stream)
+    }
+
+    pub fn listener_mut(&mut self, stream: &StreamId) -> Option<&mut Listener> {
+        self.rooms.get_mut(stream)
+    }
+
+    /// What became of the rooms of `connect` is known of all of them.
     pub fn is_complete(&self) -> bool {
-        self.pending.is_empty()
+        self.arrival.pending.is_empty()
     }
 }
 

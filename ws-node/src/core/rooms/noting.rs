@@ -1,4 +1,4 @@
-//! TODO-DOC
+//! A room's home is told who is here.
 
 use roost_proto::frames::ChosenStatus;
 use roost_proto::ids::{StreamId, UserId, VnodeId};
@@ -13,21 +13,21 @@ impl NodeCore {
     /// Whether the others may see the user of a session, as far as that is known: its home says so, here or the last.
     pub(in crate::core) fn shows(&self, key: SessionKey) -> Option<bool> {
         let session = self.sessions.get(&key)?;
-        let member = self.homes.get(&session.vnode).and_then(|home| home.members.get(&session.user));
-        member.map(|member| member.chosen != ChosenStatus::Invisible).or(session.shows)
+        let chosen = self.homes.get(&session.vnode()).and_then(|home| home.chosen(session.user()));
+        chosen.map(|chosen| chosen != ChosenStatus::Invisible).or(session.seats().shows)
     }
 
     /// What a user chose became known, or is another: in rooms the user shows, or hides.
     pub(in crate::core) fn show_in_rooms(&mut self, vnode: VnodeId, user: &UserId, now: Now) {
         let stream = StreamId::inbox(user);
-        for key in
-            self.sessions.by_vnode.get(&vnode).and_then(|s| s.get(&stream)).cloned().unwrap_or_default()
-        {
+        for key in self.sessions.of(vnode, &stream).to_vec() {
             let shows = self.shows(key);
-            let Some(session) = self.sessions.get_mut(&key).filter(|s| s.shows != shows) else { continue };
-            session.shows = shows;
+            let Some(session) = self.sessions.get_mut(&key).filter(|s| s.seats().shows != shows) else {
+                continue;
+            };
+            session.seats_mut().shows = shows;
             let rooms: Vec<_> =
-                session.rooms.iter().filter(|(_, l)| l.presence).map(|(s, _)| s.clone()).collect();
+                session.seats().rooms.iter().filter(|(_, l)| l.presence).map(|(s, _)| s.clone()).collect();
             for room in rooms {
                 if let (Some(room), Some(shows)) = (self.rooms.get_mut(&room), shows) {
                     room.locals.show(user, shows);

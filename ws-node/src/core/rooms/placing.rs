@@ -135,7 +135,9 @@ impl NodeCore {
         let (ready, others) = (room.copy.is_some(), !room.waiting.is_empty());
         let mut locating = std::collections::BTreeSet::new();
         for key in asked {
-            let Some(listener) = self.sessions.get(&key).and_then(|s| s.rooms.get(stream)) else { continue };
+            let Some(listener) = self.sessions.get(&key).and_then(|s| s.seats().rooms.get(stream)) else {
+                continue;
+            };
             let Some(opening) = &listener.opening else { continue };
             let reachable = |c: &Cursor| {
                 c.generation == tail.generation && c.offset <= tail.offset && c.offset.0 + 1 >= first.0
@@ -189,7 +191,7 @@ impl NodeCore {
 
     /// Nothing can be said yet, for want of the log for example: asked again until the time is up.
     fn wait_on(&mut self, key: SessionKey, stream: &StreamId) {
-        let there = self.sessions.get(&key).and_then(|s| s.rooms.get(stream));
+        let there = self.sessions.get(&key).and_then(|s| s.seats().rooms.get(stream));
         if there.is_some_and(|listener| listener.opening.is_some())
             && let Some(room) = self.rooms.get_mut(stream)
         {
@@ -213,13 +215,13 @@ impl NodeCore {
         }
         let known = room.tail;
         let Some(session) = self.sessions.get_mut(&key) else { return };
-        let Some(listener) = session.rooms.get_mut(stream) else { return };
+        let Some(listener) = session.seats_mut().rooms.get_mut(stream) else { return };
         let Some(opening) = listener.opening.take() else { return };
-        let reader = Reader { generation: tail.generation, sent: from, tail: known, ..Reader::default() };
+        let reader = Reader::at(Cursor::new(tail.generation, from), known);
         listener.reader = reader;
         // `welcome` lists them when it is said.
         let listed = listener.presence && matches!(opening.how, How::Reply(_));
-        let open = session.credit.is_open();
+        let open = session.takes_answers();
         let mut room_for = if open { MEMBERS_BYTES_MAX } else { 0 };
         let copy = room.copy.as_ref().filter(|_| listed).map(|copy| copy.reply(&mut room_for));
         let ReplyOk { members, member_count, .. } = copy.unwrap_or_default();
@@ -233,9 +235,9 @@ impl NodeCore {
             }
             How::Reply(id) => self.reply_ok(key, id.as_str(), ReplyOk::from(joined)),
             How::Welcome => {
-                session.arrival.pending.remove(stream);
+                session.seats_mut().arrival.pending.remove(stream);
                 let room = stream.room().expect("only streams of rooms come here");
-                session.arrival.told.push(RoomWelcome::joined(room, joined));
+                session.seats_mut().arrival.told.push(RoomWelcome::joined(room, joined));
                 self.place(key, now);
             }
             How::Again if !joined.recovered => {
@@ -254,7 +256,7 @@ impl NodeCore {
         for stream in streams {
             let Some(room) = self.rooms.get(&stream) else { continue };
             let late = |key: &&SessionKey| {
-                let listener = self.sessions.get(key).and_then(|s| s.rooms.get(&stream));
+                let listener = self.sessions.get(key).and_then(|s| s.seats().rooms.get(&stream));
                 listener.and_then(|l| l.opening.as_ref()).is_some_and(|o| now.mono >= o.until)
             };
             let late: Vec<_> = room.waiting.keys().filter(|key| late(&key)).collect();
@@ -267,17 +269,17 @@ impl NodeCore {
 
     fn give_up(&mut self, key: SessionKey, stream: &StreamId, now: Now) {
         let Some(session) = self.sessions.get_mut(&key) else { return };
-        let how = session.rooms.remove(stream).and_then(|l| l.opening).map(|o| o.how);
+        let how = session.seats_mut().rooms.remove(stream).and_then(|l| l.opening).map(|o| o.how);
         self.leave(key, stream, false, now);
         match how {
             Some(How::Reply(id)) => self.reply_unavailable(key, id.as_str()),
             Some(How::Welcome) => {
                 let Some(session) = self.sessions.get_mut(&key) else { return };
-                session.arrival.pending.remove(stream);
+                session.seats_mut().arrival.pending.remove(stream);
                 let room = stream.room().expect("only streams of rooms come here");
                 let error =
                     ErrorBody::new(ErrorCode::Unavailable, "the room's home does not answer: join again");
-                session.arrival.told.push(RoomWelcome::refused(room, error));
+                session.seats_mut().arrival.told.push(RoomWelcome::refused(room, error));
                 self.place(key, now);
             }
             Some(How::Again) | None => {}

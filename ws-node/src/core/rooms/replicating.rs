@@ -1,4 +1,4 @@
-//! TODO-DOC
+//! The copy of a room's members is fetched, kept up by notes, and told (rule 29).
 
 use roost_proto::Json;
 use roost_proto::frames::{Change, InfoOf, Member, ReplyOk, RoomWelcome, ServerFrame};
@@ -24,11 +24,11 @@ impl NodeCore {
     /// What `welcome` says of the rooms, with their members as of now.
     pub(in crate::core) fn take_arrival(&mut self, key: SessionKey) -> Vec<RoomWelcome> {
         let Some(session) = self.sessions.get_mut(&key) else { return Vec::new() };
-        let mut told = std::mem::take(&mut session.arrival.told);
+        let mut told = std::mem::take(&mut session.seats_mut().arrival.told);
         let mut bytes = MEMBERS_BYTES_MAX;
         for room in &mut told {
             let stream = StreamId::of_room(&room.room);
-            let presence = session.rooms.get(&stream).is_some_and(|l| l.presence);
+            let presence = session.seats().rooms.get(&stream).is_some_and(|l| l.presence);
             if let Some(copy) = self.rooms.get(&stream).and_then(|r| r.copy.as_ref()).filter(|_| presence) {
                 let ReplyOk { members, member_count, .. } = copy.reply(&mut bytes);
                 (room.members, room.member_count) = (members, member_count);
@@ -200,8 +200,8 @@ impl NodeCore {
         let latest = Latest::Member(stream.clone(), user);
         for key in room.presence.iter().copied().collect::<Vec<_>>() {
             // Who is not welcomed yet gets the list as of then.
-            let session = self.sessions.get(&key).filter(|s| s.welcomed);
-            let listener = session.and_then(|s| s.rooms.get(stream));
+            let session = self.sessions.get(&key).filter(|s| s.is_welcomed());
+            let listener = session.and_then(|s| s.seats().rooms.get(stream));
             if listener.is_some_and(Listener::follows_members) {
                 self.hand_latest(key, &latest, &frame);
             }

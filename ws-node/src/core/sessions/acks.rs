@@ -1,4 +1,4 @@
-//! TODO-DOC
+//! What a session acknowledges reaches its home, and how far its user has read the user's other sessions.
 
 use roost_proto::frames::{Read, ServerFrame};
 use roost_proto::ids::{Cursor, StreamId, VnodeId};

@@ -1,4 +1,4 @@
-//! TODO-DOC
+//! Sessions come and go, within what their user may have.
 
 use roost_proto::codes::CloseCode;
 use roost_proto::ids::{DeviceId, Offset, SessionId, StreamId, VnodeId};
@@ -8,6 +8,7 @@ use roost_service::ratelimit::Bucket;
 use crate::core::events::Connecting;
 use crate::core::keys::{Now, SessionKey};
 use crate::core::node::NodeCore;
+use crate::core::rooms::Seats;
 use crate::core::said::SaidUpTo;
 use crate::core::sessions::credit::Credit;
 use crate::core::sessions::limit::leaving;
@@ -42,7 +43,6 @@ impl NodeCore {
             early: Default::default(),
             verdict: (Verdict::NotRecovered, Offset(0)),
             counted: false,
-            shows: None,
             inbox: Reader::default(),
             read: None,
             said: SaidUpTo::default(),
@@ -54,10 +54,8 @@ impl NodeCore {
                 waiting: Default::default(),
                 waiting_bytes: 0,
             },
-            rooms: Default::default(),
+            seats: Seats::of(rooms),
             watches: Default::default(),
-            wanted: rooms,
-            arrival: Default::default(),
             starved: Default::default(),
             unanswered: 0,
             blocked: Default::default(),

@@ -7,6 +7,7 @@ pub(in crate::core) mod commands;
 pub(in crate::core) mod connecting;
 pub(in crate::core) mod credit;
 pub(in crate::core) mod delivery;
+pub(in crate::core) mod explaining;
 pub(in crate::core) mod history;
 pub(in crate::core) mod limit;
 pub(in crate::core) mod moving;
@@ -25,10 +26,10 @@ pub(in crate::core) mod socket;
 
 use std::collections::BTreeMap;
 
-use roost_proto::ids::{StreamId, VnodeId};
+use roost_proto::ids::{NodeId, StreamId, VnodeId};
 
 use crate::core::config::CoreConfig;
-use crate::core::keys::SessionKey;
+use crate::core::keys::{Now, SessionKey};
 use crate::core::sessions::budget::Budget;
 use crate::core::sessions::pace::{Accepting, Pace};
 use crate::core::sessions::reads::{Reads, Want};
@@ -40,13 +41,13 @@ use crate::core::sessions::socket::{Seat, Socket};
 pub struct Sessions {
     map: BTreeMap<SessionKey, Session>,
     /// Those of each vnode, by the inbox they read.
-    pub(in crate::core) by_vnode: BTreeMap<VnodeId, BTreeMap<StreamId, Vec<SessionKey>>>,
+    by_vnode: BTreeMap<VnodeId, BTreeMap<StreamId, Vec<SessionKey>>>,
     /// Bytes on their way to sockets.
-    pub(in crate::core) budget: Budget,
-    pub(in crate::core) reads: Reads,
+    budget: Budget,
+    reads: Reads,
     /// Newcomers this node takes, and sessions it sends to others.
-    pub(in crate::core) accepting: Accepting,
-    pub(in crate::core) pace: Pace,
+    accepting: Accepting,
+    pace: Pace,
 }
 
 impl Sessions {
@@ -77,10 +78,50 @@ impl Sessions {
         self.map.len()
     }
 
+    /// Those who read an inbox.
+    pub fn of(&self, vnode: VnodeId, inbox: &StreamId) -> &[SessionKey] {
+        self.by_vnode.get(&vnode).and_then(|streams| streams.get(inbox)).map_or(&[], Vec::as_slice)
+    }
+
+    /// Those whose users are at home at a vnode.
+    pub fn at(&self, vnode: VnodeId) -> impl Iterator<Item = SessionKey> {
+        self.by_vnode.get(&vnode).into_iter().flat_map(|streams| streams.values().flatten().copied())
+    }
+
+    /// The vnodes at which somebody's user is at home.
+    pub fn vnodes(&self) -> impl Iterator<Item = VnodeId> {
+        self.by_vnode.keys().copied()
+    }
+
+    /// How long what was promised to a node so far takes it, in milliseconds.
+    pub fn behind(&self, node: &NodeId, now: Now) -> u64 {
+        self.pace.behind(node, now.mono)
+    }
+
+    /// Newcomers a second that this node takes.
+    pub fn accepts_per_s(&self) -> u64 {
+        self.accepting.per_s()
+    }
+
+    /// A beat: the rate of newcomers is set anew.
+    pub fn beat(&mut self) {
+        self.accepting.beat();
+    }
+
+    /// Bytes under way from the store for sessions.
+    pub fn read_bytes(&self) -> usize {
+        self.reads.bytes()
+    }
+
+    /// And to sockets, beyond what each has for itself.
+    pub fn socket_bytes(&self) -> usize {
+        self.budget.bytes()
+    }
+
     /// A session in a room that it has a place in, or waits for one.
     pub fn seat(&mut self, key: SessionKey, stream: &StreamId) -> Option<Seat<'_>> {
         let session = self.map.get_mut(&key)?;
-        let listener = session.rooms.get_mut(stream)?;
+        let listener = session.seats.listener_mut(stream)?;
         let (user, credit, budget) = (&session.user, &mut session.credit, &mut self.budget);
         Some(Seat { listener, socket: Socket { key, user, credit, budget }, welcomed: session.welcomed })
     }

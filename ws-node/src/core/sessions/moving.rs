@@ -1,4 +1,4 @@
-//! Sessions come, are placed at their home, told to move, and go (rules 25–27).
+//! Sessions are placed at their home, wait for it, and are told to move (rules 22, 27).
 
 use std::collections::BTreeSet;
 
@@ -32,27 +32,23 @@ impl NodeCore {
             // The rooms first: what is read of the inbox gets old while they are waited for.
             self.arrive(key, now);
             let full = self.cfg.queue_max;
-            let room = |h: &&mut Home| h.queue.len() < full;
+            let room = |h: &&mut Home| h.queue_len() < full;
             let Some(home) = self.homes.get_mut(&vnode).filter(room) else { return };
             let Some(session) = self.sessions.map.get_mut(&key) else { return };
-            if session.arrival.is_complete() {
+            if session.seats.is_complete() {
                 let (user, device) = (session.user.clone(), session.device.clone());
                 session.state = State::Opening { until: now.mono + CONNECT_WAIT_MS };
                 session.opening_since = now.mono;
-                home.queue.push_back(Work::Open { session: key, user, device });
+                home.open(key, user, device);
                 self.fx.touch(vnode);
             }
             return;
         }
         // A client that was sent here by newer knowledge waits until this node has it too.
-        let stale = session.epoch.is_some_and(|e| e > self.membership.epochs[vnode.index()]);
-        let ready = |r: &&Row| {
-            r.ready && r.sid != self.membership.sid && !self.membership.view.ended(&r.sid) && !stale
-        };
-        let row = self.membership.view.rows.get(&vnode).filter(ready);
-        let there = row.and_then(|r| {
-            self.membership.view.nodes.get(&r.node()).map(|n| (r.node(), n.url.clone(), r.epoch))
-        });
+        let stale = session.epoch.is_some_and(|e| e > self.membership.epoch_of(vnode));
+        let row = self.membership.ready_elsewhere(vnode).filter(|_| !stale);
+        let view = self.membership.view();
+        let there = row.and_then(|r| view.nodes.get(&r.node()).map(|n| (r.node(), n.url.clone(), r.epoch)));
         match there {
             Some((node, url, epoch)) if !self.homes.contains_key(&vnode) => {
                 self.tell_moved(key, &node, &url, epoch, now);
@@ -162,9 +158,9 @@ impl NodeCore {
     /// Sessions a second that this node may send to another: its part of what the other takes, of all that hand over
     /// to it now.
     pub(in crate::core) fn sends_per_s(&self, node: &NodeId) -> u64 {
-        let takes = self.membership.view.nodes.get(node).map_or(0, |row| row.load.accepts_per_s);
+        let takes = self.membership.view().nodes.get(node).map_or(0, |row| row.load.accepts_per_s);
         let takes = if takes == 0 { self.cfg.accepts_per_s } else { takes };
-        let others = self.membership.givers.get(node).map_or(0, BTreeSet::len) as u64;
+        let others = self.membership.givers_to(node);
         (takes / (others + 1)).max(1)
     }
 
@@ -180,9 +176,7 @@ impl NodeCore {
                 State::Moved { close_at } if now.mono >= close_at => {
                     closing.push((*key, CloseCode::Moved, "the user's home is elsewhere"));
                 }
-                State::Adrift { since }
-                    if now.mono >= since + grace && self.membership.state == NodeState::Draining =>
-                {
+                State::Adrift { since } if now.mono >= since + grace && self.membership.is_draining() => {
                     closing.push((*key, CloseCode::Draining, "this node gives everything away"));
                 }
                 State::Adrift { since } if now.mono >= since + grace => {

@@ -1,4 +1,4 @@
-//! TODO-DOC
+//! A session's place in its inbox is read, the log awaited, and welcome said (rules 25, 26).
 
 use roost_backend::store::Opened;
 use roost_proto::codes::CloseCode;
@@ -22,7 +22,7 @@ impl NodeCore {
     /// The session's place in its inbox was read, in order with everything else of the vnode.
     pub(in crate::core) fn opened(&mut self, vnode: VnodeId, key: SessionKey, opened: Opened, now: Now) {
         let Some(home) = self.homes.get_mut(&vnode) else { return };
-        let generation = home.generation;
+        let generation = home.generation();
         let Some(session) = self.sessions.map.get_mut(&key).filter(|s| s.is_opening()) else { return };
         let reachable = |offset: Offset| offset <= opened.tail && offset.0 + 1 >= opened.first.0;
         let verdict = if session.welcomed {
@@ -126,7 +126,7 @@ impl NodeCore {
     pub(in crate::core) fn begin(&mut self, key: SessionKey, through: Option<String>, now: Now) {
         let node = self.cfg.node.clone();
         let Some(session) = self.sessions.map.get_mut(&key) else { return };
-        if !session.welcomed && !session.arrival.is_complete() {
+        if !session.welcomed && !session.seats.is_complete() {
             // A room that was joined began a new generation in the meantime.
             session.state = State::Waiting { until: now.mono + CONNECT_WAIT_MS };
             return;
@@ -156,7 +156,7 @@ impl NodeCore {
                 user: session.user.clone(),
                 node,
                 vnode: session.vnode,
-                epoch: self.membership.epochs[session.vnode.index()],
+                epoch: self.membership.epoch_of(session.vnode),
                 ping_interval_ms: PING_INTERVAL_MS,
                 cursor,
                 recovered: verdict != Verdict::NotRecovered,

@@ -7,13 +7,13 @@ use roost_proto::ids::{Cursor, Epoch, Offset};
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Reader {
     /// The generation the client knows, and the last offset of it handed to the socket.
-    pub generation: Epoch,
-    pub sent: Offset,
+    pub(super) generation: Epoch,
+    pub(super) sent: Offset,
     /// The highest place known to be in the stream: of another generation until the client is told of that.
-    pub tail: Cursor,
-    pub reading: bool,
+    pub(super) tail: Cursor,
+    pub(super) reading: bool,
     /// A read failed, or the tail may be higher than known: read on the next occasion.
-    pub look: bool,
+    pub(super) look: bool,
 }
 
 impl Reader {
@@ -25,6 +25,21 @@ impl Reader {
     /// Whether something may be there that was not handed out.
     pub fn is_behind(&self) -> bool {
         self.tail > self.place() || self.look
+    }
+
+    /// At the beginning of what it is to be sent: after `place`, in a stream that reaches `tail` at least.
+    pub fn at(place: Cursor, tail: Cursor) -> Self {
+        Self { generation: place.generation, sent: place.offset, tail, ..Self::default() }
+    }
+
+    /// The stream is known to reach at least this far.
+    pub fn reaches(&mut self, tail: Cursor) {
+        self.tail = self.tail.max(tail);
+    }
+
+    /// What is being read for it is of no use any more.
+    pub fn stop(&mut self) {
+        self.reading = false;
     }
 
     /// What is at this place came; true if it is the next and `hand` took it.

@@ -1,4 +1,4 @@
-//! TODO-DOC
+//! Reads begin when sessions have their turn.
 
 use crate::core::keys::Now;
 use crate::core::node::NodeCore;

@@ -1,4 +1,4 @@
-//! TODO-DOC
+//! Replies to clients. A session that is gone gets none.
 
 use std::borrow::Cow;
 

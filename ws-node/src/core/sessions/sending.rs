@@ -104,30 +104,30 @@ impl NodeCore {
     ) -> Result<(), (Cause, &'static str, u64)> {
         let full = |why| Err((Cause::Full, why, RETRY_AFTER_MS));
         let session = self.sessions.map.get(&key).expect("the caller looked it up");
-        if self.cfg.on(Rule::RefusalBlocks) && session.blocked.waits(&item.key) {
+        if self.cfg.on(Rule::RefusalBlocks) && session.blocked.waits(item.key()) {
             return full("an earlier message to this stream was refused: repeat that one first");
         }
         if session.unanswered >= self.cfg.unanswered_max {
             return full("too many commands without an answer");
         }
-        if !self.has_place(vnode, &item.by, item.load.bytes) {
+        if !self.has_place(vnode, item.by(), item.load().bytes) {
             return full("too much is queued for this receiver's home");
         }
-        if let By::User(user) = &item.by {
-            if !self.channels.shares.has_room(user, item.load.bytes) {
+        if let By::User(user) = item.by() {
+            if !self.channels.shares().has_room(user, item.load().bytes) {
                 return full("too many bytes without an answer");
             }
-            if item.load.events > 0 && !self.events_have_room(vnode, user) {
+            if item.load().events > 0 && !self.events_have_room(vnode, user) {
                 return full("too many events wait for a result");
             }
         }
         let session = self.sessions.map.get_mut(&key).expect("looked up above");
         session.bucket.take(now.mono).map_err(|wait| (Cause::Full, "too many commands", wait))?;
-        let By::User(user) = &item.by else { return Ok(()) };
-        let bytes = item.load.bytes;
+        let By::User(user) = item.by() else { return Ok(()) };
+        let bytes = item.load().bytes;
         self.channels
-            .shares
-            .take(user, &item.key.0, bytes, now.mono)
+            .shares_mut()
+            .take(user, &item.key().0, bytes, now.mono)
             .map_err(|(why, wait)| (Cause::Quota, why, wait))
     }
 
@@ -147,9 +147,9 @@ impl NodeCore {
 
     /// Whether one more event of this client may wait for a result: those on their way to its home count.
     fn events_have_room(&self, vnode: VnodeId, client: &UserId) -> bool {
-        let coming = self.channels.shares.load(client).events;
+        let coming = self.channels.shares().load(client).events;
         match self.homes.get(&vnode) {
-            Some(home) => home.tickets.has_room(client, coming),
+            Some(home) => home.has_room_for_event(client, coming),
             // How many wait there is not known.
             None => coming < TICKETS_ELSEWHERE_MAX,
         }

@@ -1,20 +1,21 @@
 //! One connection: a cursor into its user's inbox, and what it still owes or is owed (rule 25).
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeSet, VecDeque};
 
-use roost_proto::frames::RoomAt;
 use roost_proto::ids::{Cursor, DeviceId, Epoch, Offset, SessionId, StreamId, UserId, VnodeId};
 use roost_service::ratelimit::Bucket;
 
 use crate::core::command::Command;
+use crate::core::keys::Now;
+use crate::core::message::ItemKey;
 use crate::core::rights::Rights;
-use crate::core::rooms::{Arrival, Listener};
+use crate::core::rooms::Seats;
 use crate::core::said::{SaidUpTo, Who};
-use crate::core::sessions::blocked::Blocked;
+use crate::core::sessions::blocked::{Blocked, Cause};
 use crate::core::sessions::credit::Credit;
 use crate::core::sessions::reader::Reader;
 use crate::core::sessions::reads::Wants;
-use crate::core::sessions::signals::Signals;
+use crate::core::sessions::signals::{Latest, Signals};
 use crate::core::watching::Watches;
 
 /// How far a session has come.
@@ -59,56 +60,136 @@ pub enum Verdict {
 
 #[derive(Debug)]
 pub struct Session {
-    pub user: UserId,
-    pub stream: StreamId,
-    pub vnode: VnodeId,
-    pub id: SessionId,
-    pub device: Option<DeviceId>,
+    pub(super) user: UserId,
+    pub(super) stream: StreamId,
+    pub(super) vnode: VnodeId,
+    pub(super) id: SessionId,
+    pub(super) device: Option<DeviceId>,
     /// Of the token it showed last.
-    pub rights: Rights,
+    pub(super) rights: Rights,
     /// What `connect` showed.
-    pub cursor: Option<Cursor>,
-    pub epoch: Option<Epoch>,
-    pub state: State,
-    pub welcomed: bool,
+    pub(super) cursor: Option<Cursor>,
+    pub(super) epoch: Option<Epoch>,
+    pub(super) state: State,
+    pub(super) welcomed: bool,
     /// When its home last began to open it.
-    pub opening_since: u64,
+    pub(super) opening_since: u64,
     /// Commands that came before `welcome`: done after it, in order.
-    pub early: VecDeque<Command>,
+    pub(super) early: VecDeque<Command>,
     /// Taken when the place was read, with the tail as of then.
-    pub verdict: (Verdict, Offset),
+    pub(super) verdict: (Verdict, Offset),
     /// Counted among the sessions of its user at home.
-    pub counted: bool,
-    /// Whether others may see in rooms that its user is there, as a home here said last; none before it is known.
-    pub shows: Option<bool>,
-    pub inbox: Reader,
+    pub(super) counted: bool,
+    pub(super) inbox: Reader,
     /// Up to where its user has read, as far as it was told or said so.
-    pub read: Option<Cursor>,
+    pub(super) read: Option<Cursor>,
     /// What it acknowledged, and said was read, over this connection: a home that is claimed anew hears it again.
-    pub said: SaidUpTo,
+    pub(super) said: SaidUpTo,
     /// Messages that may be handed to the socket.
-    pub credit: Credit,
+    pub(super) credit: Credit,
     /// What is to be read for it.
-    pub wants: Wants,
-    pub signals: Signals,
-    pub rooms: BTreeMap<StreamId, Listener>,
-    pub watches: Watches,
-    /// Rooms of `connect`, until they are joined, and what became of them.
-    pub wanted: Vec<RoomAt>,
-    pub arrival: Arrival,
+    pub(super) wants: Wants,
+    pub(super) signals: Signals,
+    pub(super) seats: Seats,
+    pub(super) watches: Watches,
     /// Rooms with more for it than it has credit.
-    pub starved: BTreeSet<StreamId>,
+    pub(super) starved: BTreeSet<StreamId>,
     /// Commands that wait for their reply.
-    pub unanswered: usize,
+    pub(super) unanswered: usize,
     /// What was refused or told `unknown`: later sends wait for its repeat (rule 1).
-    pub blocked: Blocked,
-    pub bucket: Bucket,
+    pub(super) blocked: Blocked,
+    pub(super) bucket: Bucket,
 }
 
 impl Session {
     /// Who says what it says.
     pub fn who(&self, quiet: bool) -> Who {
         Who { user: self.user.clone(), device: self.device.clone(), quiet }
+    }
+
+    pub fn user(&self) -> &UserId {
+        &self.user
+    }
+
+    /// Where its user is at home.
+    pub fn vnode(&self) -> VnodeId {
+        self.vnode
+    }
+
+    pub fn rights(&self) -> &Rights {
+        &self.rights
+    }
+
+    pub fn seats(&self) -> &Seats {
+        &self.seats
+    }
+
+    pub fn seats_mut(&mut self) -> &mut Seats {
+        &mut self.seats
+    }
+
+    pub fn watches(&self) -> &Watches {
+        &self.watches
+    }
+
+    pub fn watches_mut(&mut self) -> &mut Watches {
+        &mut self.watches
+    }
+
+    /// The first frame was said: it may be told of anything else.
+    pub fn is_welcomed(&self) -> bool {
+        self.welcomed
+    }
+
+    /// Among the sessions of its user at home.
+    pub fn is_counted(&self) -> bool {
+        self.counted
+    }
+
+    /// It will be counted, unless it goes before.
+    pub fn is_coming(&self) -> bool {
+        !self.counted && !matches!(self.state, State::Moved { .. })
+    }
+
+    pub fn is_adrift(&self) -> bool {
+        matches!(self.state, State::Adrift { .. })
+    }
+
+    /// Whether an answer on credit may go whose size is not known yet.
+    pub fn takes_answers(&self) -> bool {
+        self.credit.is_open()
+    }
+
+    /// A newcomer is not given up before.
+    pub fn wait_until(&mut self, at: u64) {
+        if let State::Waiting { until } = &mut self.state {
+            *until = (*until).max(at);
+        }
+    }
+
+    /// One command less waits for its reply.
+    pub fn answered(&mut self) {
+        self.unanswered = self.unanswered.saturating_sub(1);
+    }
+
+    /// What it sends later to the same stream waits for the repeat of this.
+    pub fn block(&mut self, item: &ItemKey, arrival: u64, cause: Cause) {
+        self.blocked.insert(item, arrival, cause);
+    }
+
+    /// Takes one of the commands that it may say; otherwise how long to wait, in milliseconds.
+    pub fn take_turn(&mut self, now: Now) -> Result<(), u64> {
+        self.bucket.take(now.mono)
+    }
+
+    /// What waits of this is not told any more.
+    pub fn drop_latest(&mut self, of: impl Fn(&Latest) -> bool) {
+        self.signals.drop_waiting(of);
+    }
+
+    /// It lacks nothing of a room any more.
+    pub fn is_fed(&mut self, stream: &StreamId) {
+        self.starved.remove(stream);
     }
 
     pub fn is_opening(&self) -> bool {

@@ -1,4 +1,5 @@
-//! TODO-DOC
+//! Signals: latest wins, lost without harm, never in the log. A signal goes straight from its sender's node to every
+//! node with listeners; a session that does not read gets, when it reads again, the last one of each sender and kind.
 
 use bytes::Bytes;
 use roost_backend::store::LiveChannel;
@@ -29,7 +30,7 @@ impl NodeCore {
         // Nobody waits for an answer: what is too much or not allowed is dropped, and counted.
         let spent = session.signals.bucket.take(now.mono).is_err();
         let stream = signal.room.as_ref().map(StreamId::of_room);
-        let inside = stream.as_ref().is_none_or(|stream| session.rooms.contains_key(stream));
+        let inside = stream.as_ref().is_none_or(|stream| session.seats.has(stream));
         let bytes = signal.data.get().len();
         let weighs = |shares: &mut Shares| shares.signals(&session.user, bytes, now.mono);
         let reserved = signal.to.as_ref().is_some_and(UserId::is_reserved);
@@ -37,7 +38,7 @@ impl NodeCore {
             || !inside
             || reserved
             || signal.kind.len() > KIND_BYTES_MAX
-            || !weighs(&mut self.channels.shares)
+            || !weighs(self.channels.shares_mut())
         {
             self.fx.count().signals_dropped += 1;
             return;
@@ -50,8 +51,12 @@ impl NodeCore {
         let channel = match (stream, &to) {
             (Some(stream), None) => LiveChannel::Room { vnode: self.vnode_of(&stream), stream },
             (None, Some(to)) => {
-                let home =
-                    self.membership.view.rows.get(&self.vnode_of(&StreamId::inbox(to))).map(|row| row.node());
+                let home = self
+                    .membership
+                    .view()
+                    .rows
+                    .get(&self.vnode_of(&StreamId::inbox(to)))
+                    .map(|row| row.node());
                 match home {
                     Some(node) if node == self.cfg.node => return self.signal_user(to, &id, &kind, &frame),
                     Some(node) => LiveChannel::Node(node),

@@ -1,7 +1,4 @@
-//! Signals: latest wins, lost without harm, never in the log.
-//!
-//! A signal goes straight from its sender's node to every node with listeners. A session that does not read gets,
-//! when it reads again, the last one of each sender and kind.
+//! Signals that wait for a session that does not read: the latest of each key.
 
 use std::collections::BTreeMap;
 
@@ -35,12 +32,12 @@ impl Latest {
 #[derive(Debug)]
 pub struct Signals {
     /// What it may send.
-    pub bucket: Bucket,
+    pub(super) bucket: Bucket,
     /// What may be handed to the socket.
-    pub credit: Credit,
+    pub(super) credit: Credit,
     /// The latest of each key that did not fit, and their bytes.
-    pub waiting: BTreeMap<Latest, Bytes>,
-    pub waiting_bytes: usize,
+    pub(super) waiting: BTreeMap<Latest, Bytes>,
+    pub(super) waiting_bytes: usize,
 }
 
 impl Signals {

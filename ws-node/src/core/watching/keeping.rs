@@ -1,4 +1,4 @@
-//! TODO-DOC
+//! The copies for watched vnodes are followed, read and kept up; what differs is told (rule 30).
 
 use std::collections::BTreeSet;
 
@@ -80,7 +80,7 @@ impl NodeCore {
             let Some(copy) = self.watching.vnodes.get_mut(&vnode) else { return };
             for key in copy.is_found(&presence.user) {
                 if let Some(session) = self.sessions.get_mut(&key) {
-                    session.watches.not_missing(&presence.user);
+                    session.watches_mut().not_missing(&presence.user);
                 }
                 waiting.insert(key);
             }
@@ -167,7 +167,7 @@ impl NodeCore {
         self.give_up_watches(now);
         let grace = self.cfg.grace_ms + COMPARE_MS;
         for vnode in self.watching.vnodes.keys().copied().collect::<Vec<_>>() {
-            let ready = self.has_ready_home(vnode);
+            let ready = self.membership.has_ready_home(vnode);
             let Some(copy) = self.watching.vnodes.get_mut(&vnode) else { continue };
             if copy.idle_since.is_some_and(|since| now.mono >= since + IDLE_MS) {
                 self.close_copy(vnode);
@@ -215,14 +215,7 @@ impl NodeCore {
     /// Whether nobody is there who would notice a change, as far as this node knows.
     pub(super) fn is_stale(&self, vnode: VnodeId, now: Now) -> bool {
         let held = self.watching.vnodes.get(&vnode).is_some_and(|copy| copy.hold.is_some());
-        held || !self.has_ready_home(vnode) || now.mono > self.membership.view_at + self.cfg.lease_ttl_ms
-    }
-
-    fn has_ready_home(&self, vnode: VnodeId) -> bool {
-        self.membership
-            .view
-            .rows
-            .get(&vnode)
-            .is_some_and(|row| row.ready && !self.membership.view.ended(&row.sid))
+        held || !self.membership.has_ready_home(vnode)
+            || self.membership.view_age_ms(now) > self.cfg.lease_ttl_ms
     }
 }

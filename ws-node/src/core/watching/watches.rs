@@ -1,4 +1,4 @@
-//! TODO-DOC
+//! Sessions watch users, are answered, and watch them no more.
 
 use std::collections::BTreeSet;
 
@@ -26,17 +26,17 @@ impl NodeCore {
         command.users.retain(|user| users.insert(user.clone()));
         let Some(session) = self.sessions.get_mut(&key) else { return Ok(()) };
         if let Some(user) =
-            users.iter().find(|user| !session.rights.may_watch(user, self.cfg.watch_needs_claim))
+            users.iter().find(|user| !session.rights().may_watch(user, self.cfg.watch_needs_claim))
         {
             let why = format!("the token does not allow to watch '{user}'");
             return Err(ErrorBody::new(ErrorCode::Forbidden, why));
         }
-        let new = users.iter().filter(|user| !session.watches.users.contains(*user)).count();
-        if session.watches.users.len() + new > max {
+        let new = users.iter().filter(|user| !session.watches().users.contains(*user)).count();
+        if session.watches().users.len() + new > max {
             let why = format!("a session may watch {max} users");
             return Err(ErrorBody::new(ErrorCode::TooLarge, why));
         }
-        session.watches.users.extend(users.iter().cloned());
+        session.watches_mut().users.extend(users.iter().cloned());
         let (mut missing, mut vnodes) = (BTreeSet::new(), BTreeSet::new());
         for user in users {
             let vnode = self.vnode_of(&StreamId::inbox(&user));
@@ -47,7 +47,12 @@ impl NodeCore {
         }
         if let Some(session) = self.sessions.get_mut(&key) {
             let until = now.mono + UNKNOWN_AFTER_MS;
-            session.watches.asking.push(WatchAsked { id: command.id, users: command.users, missing, until });
+            session.watches_mut().asking.push(WatchAsked {
+                id: command.id,
+                users: command.users,
+                missing,
+                until,
+            });
         }
         self.watching.watchers.insert(key);
         self.watching.waiting.insert(key);
@@ -62,11 +67,11 @@ impl NodeCore {
     pub(super) fn answer_watches(&mut self, key: SessionKey, now: Now) {
         let Some(session) = self.sessions.get_mut(&key) else { return };
         let (ready, rest): (Vec<_>, Vec<_>) =
-            std::mem::take(&mut session.watches.asking).into_iter().partition(|a| a.missing.is_empty());
+            std::mem::take(&mut session.watches_mut().asking).into_iter().partition(|a| a.missing.is_empty());
         if rest.is_empty() {
             self.watching.waiting.remove(&key);
         }
-        session.watches.asking = rest;
+        session.watches_mut().asking = rest;
         for WatchAsked { id, users, .. } in ready {
             let shown = users.into_iter().filter_map(|user| self.give(key, &user, now)).collect();
             let ok = ReplyOk { users: Some(shown), ..ReplyOk::default() };
@@ -78,11 +83,11 @@ impl NodeCore {
     fn give(&mut self, key: SessionKey, user: &UserId, now: Now) -> Option<Presence> {
         let vnode = self.vnode_of(&StreamId::inbox(user));
         let stale = self.is_stale(vnode, now);
-        let session = self.sessions.get_mut(&key).filter(|s| s.watches.users.contains(user))?;
+        let session = self.sessions.get_mut(&key).filter(|s| s.watches().users.contains(user))?;
         // Without credit the answer says so, and nothing is given.
-        let given = session.credit.is_open();
+        let given = session.takes_answers();
         if given {
-            session.signals.drop_one(&Latest::Presence(user.clone()));
+            session.drop_latest(|latest| matches!(latest, Latest::Presence(of) if of == user));
         }
         let shown = self.watching.vnodes.get_mut(&vnode)?.give(user, key, given)?;
         Some(Presence { stale, ..shown })
@@ -102,13 +107,13 @@ impl NodeCore {
     fn unwatch(&mut self, key: SessionKey, users: &[UserId], now: Now) {
         for user in users {
             let Some(session) = self.sessions.get_mut(&key) else { return };
-            if session.watches.users.remove(user) {
-                session.watches.not_missing(user);
-                session.signals.drop_one(&Latest::Presence(user.clone()));
+            if session.watches_mut().users.remove(user) {
+                session.watches_mut().not_missing(user);
+                session.drop_latest(|latest| matches!(latest, Latest::Presence(of) if of == user));
                 self.forget_watcher(key, user, now);
             }
         }
-        if self.sessions.get(&key).is_some_and(|s| s.watches.users.is_empty()) {
+        if self.sessions.get(&key).is_some_and(|s| s.watches().users.is_empty()) {
             self.watching.watchers.remove(&key);
         }
         self.answer_watches(key, now);
@@ -116,7 +121,7 @@ impl NodeCore {
 
     /// A connection is gone, and with it what it watched.
     pub(in crate::core) fn unwatch_all(&mut self, key: SessionKey, session: &Session, now: Now) {
-        for user in &session.watches.users {
+        for user in &session.watches().users {
             self.forget_watcher(key, user, now);
         }
         self.watching.watchers.remove(&key);
@@ -126,8 +131,8 @@ impl NodeCore {
     /// The session's token allows less now.
     pub(in crate::core) fn unwatch_forbidden(&mut self, key: SessionKey, now: Now) {
         let Some(session) = self.sessions.get(&key) else { return };
-        let forbidden = |user: &&UserId| !session.rights.may_watch(user, self.cfg.watch_needs_claim);
-        let users: Vec<_> = session.watches.users.iter().filter(forbidden).cloned().collect();
+        let forbidden = |user: &&UserId| !session.rights().may_watch(user, self.cfg.watch_needs_claim);
+        let users: Vec<_> = session.watches().users.iter().filter(forbidden).cloned().collect();
         self.unwatch(key, &users, now);
     }
 
@@ -135,9 +140,10 @@ impl NodeCore {
     pub(super) fn give_up_watches(&mut self, now: Now) {
         for key in self.watching.waiting.iter().copied().collect::<Vec<_>>() {
             let Some(session) = self.sessions.get_mut(&key) else { continue };
-            let (late, rest): (Vec<_>, Vec<_>) =
-                std::mem::take(&mut session.watches.asking).into_iter().partition(|a| now.mono >= a.until);
-            session.watches.asking = rest;
+            let (late, rest): (Vec<_>, Vec<_>) = std::mem::take(&mut session.watches_mut().asking)
+                .into_iter()
+                .partition(|a| now.mono >= a.until);
+            session.watches_mut().asking = rest;
             for asking in late {
                 self.reply_unavailable(key, asking.id.as_str());
             }

@@ -1,0 +1,86 @@
+//! What a home begins with: what the store has of its vnode, and what this process itself knows of its users (rules 17, 18).
+
+use roost_backend::store::{Activated, DataSet, RosterEntry};
+use roost_proto::events::StatusCause;
+use roost_proto::ids::{Sid, UserId};
+
+use crate::core::config::{CoreConfig, Rule};
+use crate::core::homes::due::HomeDue;
+use crate::core::homes::home::{Home, Phase};
+use crate::core::homes::members::HomeRooms;
+use crate::core::homes::outbox::Outbox;
+use crate::core::homes::presence::UserPresence;
+use crate::core::homes::receipts::HomeReceipts;
+use crate::core::homes::remembered::Remembered;
+use crate::core::homes::tickets::HomeTickets;
+use crate::core::keys::Now;
+
+/// Who takes a vnode over.
+#[derive(Debug)]
+pub struct Heir<'a> {
+    pub sid: &'a Sid,
+    /// Whose row was there before, as far as that is known.
+    pub before: Option<Sid>,
+    pub data_set: DataSet,
+    /// What an earlier home here knew of its users.
+    pub remembered: Option<Remembered>,
+}
+
+impl Home {
+    pub fn inherit(&mut self, activated: Activated, heir: Heir<'_>, cfg: &CoreConfig, now: Now) {
+        let Heir { sid, before, data_set, remembered } = heir;
+        self.phase = Phase::Inheriting;
+        (self.generation, self.seq, self.data_set) = (activated.generation, activated.seq, data_set);
+        self.set_clock(activated.clock_ms, now);
+        let inherited = if cfg.on(Rule::InheritFirst) { activated.outbox } else { Vec::new() };
+        self.outbox = Outbox::inherited(activated.seq, inherited);
+        if cfg.on(Rule::DueInherited) {
+            self.due = HomeDue::inherited(activated.due);
+            self.receipts = HomeReceipts::inherited(activated.wanted, activated.owed);
+            self.tickets = HomeTickets::inherited(activated.tickets);
+        }
+        // A repeated activation finds this sid in the head: then the row tells who was before.
+        let alone = activated.previous.as_ref() == Some(sid);
+        self.previous = activated.previous.filter(|previous| previous != sid).or(before);
+        let grace = now.mono + cfg.grace_ms;
+        let begun = self.generation == self.epoch;
+        self.rooms = HomeRooms::inherited(activated.rooms, begun, grace);
+        self.inherit_users(activated.roster, remembered, alone, grace);
+        // What came while the head was not raised yet was not taken: ask for it.
+        for sender in self.senders.values_mut() {
+            sender.ask = sender.seen > sender.last;
+        }
+    }
+
+    /// What this node itself knows about its users goes before what the roster says: after a loss of data the roster is
+    /// written again from here (rule 18).
+    fn inherit_users(
+        &mut self,
+        roster: Vec<(UserId, RosterEntry)>,
+        remembered: Option<Remembered>,
+        alone: bool,
+        grace: u64,
+    ) {
+        let begun = self.generation == self.epoch;
+        // Another had it in between, under other data, and may have ended before it was told whom the store lost.
+        let untold = |r: &Remembered| !begun && !alone && r.data_set != self.data_set;
+        let recalls = remembered.as_ref().is_some_and(untold);
+        let remembered = remembered.filter(|_| begun || alone || recalls);
+        let mut members = remembered.map(|r| r.members).unwrap_or_default();
+        for member in members.values_mut() {
+            if begun || recalls {
+                member.lost = member.stored.take().filter(UserPresence::is_shown).or(member.lost.take());
+            }
+            // Its sessions are counted again as they are opened again.
+            let due = member.due.filter(|_| member.sessions == 0).unwrap_or((grace, StatusCause::Lost));
+            (member.stored, member.pending, member.sessions, member.due) = (None, false, 0, Some(due));
+        }
+        for (user, entry) in roster {
+            match members.get_mut(&user) {
+                Some(member) if !recalls => member.stored = Some(entry),
+                _ => drop(members.insert(user, UserPresence::inherited(entry, grace))),
+            }
+        }
+        self.members = members;
+    }
+}
