@@ -1,6 +1,5 @@
 //! Why something is where it is: what this node knows of one user or one message, for people.
 
-use roost_backend::store::Op;
 use roost_proto::frames::ChosenStatus;
 use roost_proto::ids::*;
 use serde::Serialize;

@@ -1,6 +1,6 @@
 //! The core of one node: what happens goes to its owners, and what they want done comes back.
 
-use roost_backend::store::{LiveChannel, NodeState};
+use roost_backend::store::LiveChannel;
 use roost_proto::ids::{NodeId, Sid, StreamId, VnodeId};
 use roost_proto::records::Record;
 
@@ -16,7 +16,7 @@ use crate::core::events::Event;
 use crate::core::homes::Homes;
 use crate::core::homes::home::Home;
 use crate::core::keys::Now;
-use crate::core::membership::{Membership, Registration};
+use crate::core::membership::Membership;
 use crate::core::results::Results;
 use crate::core::rooms::Rooms;
 use crate::core::sessions::Sessions;

@@ -7,7 +7,6 @@ use roost_proto::records::{Append, ItemBody};
 use crate::core::channels::asker::Asker;
 use crate::core::channels::channel::By;
 use crate::core::keys::Now;
-use crate::core::membership::Registration;
 use crate::core::message::key_of;
 use crate::core::node::NodeCore;
 

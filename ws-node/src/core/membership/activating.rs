@@ -1,24 +1,15 @@
 //! A granted vnode becomes a home: activated, its inheritance out, ready (rule 17).
 
 use roost_backend::store::*;
-use roost_proto::events::StatusCause;
 use roost_proto::ids::{Epoch, Sid, VnodeId};
 use roost_proto::records::{Record, Took};
 
 use crate::core::actions::Action;
 use crate::core::ask::Ask;
-use crate::core::config::Rule;
 use crate::core::effects::Token;
 use crate::core::events::Maybe;
-use crate::core::homes::due::HomeDue;
 use crate::core::homes::home::{Home, Phase};
 use crate::core::homes::inheriting::Heir;
-use crate::core::homes::members::HomeRooms;
-use crate::core::homes::outbox::Outbox;
-use crate::core::homes::presence::UserPresence;
-use crate::core::homes::receipts::HomeReceipts;
-use crate::core::homes::remembered::Remembered;
-use crate::core::homes::tickets::HomeTickets;
 use crate::core::keys::Now;
 use crate::core::membership::ASK_AGAIN_MS;
 use crate::core::node::NodeCore;

@@ -11,7 +11,7 @@ use crate::core::keys::{Now, SessionKey};
 use crate::core::node::NodeCore;
 use crate::core::rooms::{Arrival, How, Listener, MembersAsked, Opening, Room};
 use crate::core::sessions::reader::Reader;
-use crate::core::sessions::session::{Session, State};
+use crate::core::sessions::session::Session;
 
 /// How long `welcome` waits for the rooms of `connect`, in milliseconds: less than `connect` waits for its inbox.
 const ARRIVAL_MS: u64 = 4000;

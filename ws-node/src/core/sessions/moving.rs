@@ -1,15 +1,11 @@
 //! Sessions are placed at their home, wait for it, and are told to move (rules 22, 27).
 
-use std::collections::BTreeSet;
-
-use roost_backend::store::{NodeState, Row};
 use roost_proto::codes::CloseCode;
 use roost_proto::frames::{Moved, ServerFrame};
 use roost_proto::ids::{Epoch, NodeId, VnodeId};
 
 use crate::core::homes::SWEEP_MS;
 use crate::core::homes::home::Home;
-use crate::core::homes::work::Work;
 use crate::core::keys::{Now, SessionKey};
 use crate::core::node::NodeCore;
 use crate::core::sessions::session::{Session, State};

@@ -183,6 +183,11 @@ impl Session {
     }
 
     /// What waits of this is not told any more.
+    pub fn drop_one(&mut self, latest: &Latest) {
+        self.signals.drop_one(latest);
+    }
+
+    /// The same of many.
     pub fn drop_latest(&mut self, of: impl Fn(&Latest) -> bool) {
         self.signals.drop_waiting(of);
     }

@@ -87,7 +87,7 @@ impl NodeCore {
         // Without credit the answer says so, and nothing is given.
         let given = session.takes_answers();
         if given {
-            session.drop_latest(|latest| matches!(latest, Latest::Presence(of) if of == user));
+            session.drop_one(&Latest::Presence(user.clone()));
         }
         let shown = self.watching.vnodes.get_mut(&vnode)?.give(user, key, given)?;
         Some(Presence { stale, ..shown })
@@ -109,7 +109,7 @@ impl NodeCore {
             let Some(session) = self.sessions.get_mut(&key) else { return };
             if session.watches_mut().users.remove(user) {
                 session.watches_mut().not_missing(user);
-                session.drop_latest(|latest| matches!(latest, Latest::Presence(of) if of == user));
+                session.drop_one(&Latest::Presence(user.clone()));
                 self.forget_watcher(key, user, now);
             }
         }
