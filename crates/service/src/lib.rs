@@ -33,6 +33,6 @@ pub use proxies::{ClientAddr, TrustedProxies};
 pub use ratelimit::{Bucket, Rates};
 pub use secret::Secret;
 pub use shutdown::{Signals, open, run_main};
-pub use tasks::{TaskEnded, Tasks};
+pub use tasks::{Jobs, TaskEnded, Tasks};
 pub use tokens::{TokenError, Verifier};
 pub use turns::{Turn, Turns};

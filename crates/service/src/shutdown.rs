@@ -11,8 +11,9 @@ use anyhow::Context;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
+use crate::TaskEnded;
 use crate::config::{ConfigError, environment};
-use crate::panics;
+use crate::panics::{self, EXIT_BUG};
 
 /// Wrong configuration: `EX_USAGE` of `sysexits.h`, so that a supervisor can tell it from a crash and not loop.
 pub const EXIT_CONFIG: u8 = 64;
@@ -68,9 +69,10 @@ pub fn open(name: &str, addr: SocketAddr) -> anyhow::Result<TcpListener> {
 }
 
 /// Runs a program's `main` on a runtime of its own and turns its end into an exit code: 0, [`EXIT_CONFIG`] with
-/// exactly one line on standard error, or 1 with the chain of causes.
+/// exactly one line on standard error, [`EXIT_BUG`] after a [`TaskEnded`], which is logged, or 1 with the chain of
+/// causes.
 ///
-/// A [`ConfigError`] is found wherever it is in that chain; an error type that wraps one as
+/// A [`ConfigError`] or [`TaskEnded`] is found wherever it is in that chain; an error type that wraps one as
 /// `#[error(transparent)]` hides it.
 pub fn run_main<F, Fut>(name: &str, main: F) -> ExitCode
 where
@@ -106,6 +108,15 @@ fn report(name: &str, failure: &anyhow::Error) -> u8 {
     if let Some(wrong) = failure.chain().find_map(|cause| cause.downcast_ref::<ConfigError>()) {
         tell(format_args!("{name}: {}", wrong.clone().as_written(&environment())));
         return EXIT_CONFIG;
+    }
+    if failure.chain().any(|cause| cause.is::<TaskEnded>()) {
+        // Where panics are told, too.
+        if tracing::dispatcher::has_been_set() {
+            tracing::error!(why = format!("{failure:#}"), ends = "the process", "a bug");
+        } else {
+            tell(format_args!("{name}: a bug: {failure:#}"));
+        }
+        return EXIT_BUG;
     }
     tell(format_args!("{name}: {failure:#}"));
     EXIT_FAILURE

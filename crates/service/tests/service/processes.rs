@@ -6,7 +6,7 @@ use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
-use roost_service::{ConfigError, HttpLimits, Panicked, Signals, guarded, shutdown};
+use roost_service::{ConfigError, HttpLimits, Panicked, Signals, Tasks, guarded, shutdown};
 
 use crate::support::{PATIENCE, read_answer, start};
 
@@ -83,6 +83,11 @@ fn child() {
                 assert_eq!(ended, Err::<(), _>(Panicked));
                 Ok(())
             }),
+            "task broken" | "task ended" => shutdown::run("demo", || async move {
+                let mut tasks = Tasks::default();
+                tasks.spawn("inbox", async move { assert_eq!(role, "task ended") });
+                Err(anyhow::Error::from(tasks.join().await).context("the server"))
+            }),
             other => panic!("{other}"),
         }
         .into(),
@@ -111,6 +116,19 @@ fn a_bug_ends_the_process_unless_it_is_a_requests() {
         assert_eq!(ended.status.code(), Some(code), "{role}");
         let told = String::from_utf8(ended.stderr).unwrap();
         assert!(told.starts_with("a bug at ") && told.contains(said), "{told}");
+    }
+}
+
+#[test]
+fn a_task_that_ends_or_panics_ends_the_process_and_is_named() {
+    for (role, said) in [
+        ("task broken", " in the task 'inbox': assertion"),
+        ("task ended", "demo: a bug: the server: the task 'inbox' ended by itself\n"),
+    ] {
+        let ended = output(role);
+        assert_eq!(ended.status.code(), Some(70), "{role}");
+        let told = String::from_utf8(ended.stderr).unwrap();
+        assert!(told.contains(said), "{told}");
     }
 }
 
