@@ -41,7 +41,7 @@ async fn run() -> anyhow::Result<()> {
     // From the first moment: another archiver may be at the schema for minutes, and whoever asks must not take this one
     // for dead.
     let starting = Starting::serve(admin)?;
-    let mut archiver = tokio::select! {
+    let archiver = tokio::select! {
         started = start(&settings, starting, public) => started?,
         signal = &mut leaving => {
             tracing::info!(signal, "leaving before it began");
@@ -51,15 +51,13 @@ async fn run() -> anyhow::Result<()> {
     archiver.registry().register(Box::new(ProcessCollector::for_self()))?;
     tracing::info!(addr = %archiver.addr(), admin = %archiver.admin_addr(), "serving");
 
-    let ended = tokio::select! {
-        signal = &mut leaving => {
-            tracing::info!(signal, "leaving");
-            Ok(())
-        }
-        ended = archiver.join() => Err(ended),
-    };
+    tokio::select! {
+        signal = &mut leaving => tracing::info!(signal, "leaving"),
+        // In order it would need the part that is gone (decision 17).
+        bug = archiver.join() => return Err(bug.into()),
+    }
     archiver.shutdown(settings.common.shutdown_grace).await;
-    Ok(ended?)
+    Ok(())
 }
 
 /// Reaches the database and the log.

@@ -107,8 +107,12 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
     say!("archiver      http://{}   metrics http://{}/metrics", archiver.addr(), archiver.admin_addr());
     greet(&coordinator, &cluster).await;
 
-    let signal = signals.first().await;
-    tracing::info!(signal, "leaving");
+    tokio::select! {
+        signal = signals.first() => tracing::info!(signal, "leaving"),
+        bug = coordinator.join() => return Err(anyhow::Error::from(bug).context("the coordinator")),
+        bug = archiver.join() => return Err(anyhow::Error::from(bug).context("the archiver")),
+        bug = cluster.join() => return Err(bug),
+    }
     note!("stopping");
     cluster.shutdown(grace).await?;
     coordinator.shutdown(Duration::from_secs(2)).await;

@@ -29,7 +29,7 @@ async fn main() -> anyhow::Result<()> {
         Verifier::new(KeySource::from_secret(&Secret::new("nobody has a token here"))?, None, None);
     let mut config = CoordinatorConfig::new(VNODES.into(), LEASE_TTL_MS, verifier);
     config.requests = RequestLimits::NONE;
-    let mut coordinator = Coordinator::bind(config, store, public, admin).await?;
+    let coordinator = Coordinator::bind(config, store, public, admin).await?;
     println!("http://{}/route?userId=alice", coordinator.addr());
     Err(coordinator.join().await.into())
 }

@@ -39,22 +39,20 @@ async fn run() -> anyhow::Result<()> {
         .await
         .map_err(|error| blamed(&settings, error).context("Redis"))?;
     let bound = Coordinator::bind(settings.coordinator.clone(), Arc::new(store), public, admin).await;
-    let mut coordinator = bound.map_err(|error| match error {
+    let coordinator = bound.map_err(|error| match error {
         BindError::Store(error) => blamed(&settings, error).context("the ring"),
         other => other.into(),
     })?;
     coordinator.registry().register(Box::new(ProcessCollector::for_self()))?;
     tracing::info!(addr = %coordinator.addr(), admin = %coordinator.admin_addr(), "serving");
 
-    let ended = tokio::select! {
-        signal = signals.first() => {
-            tracing::info!(signal, "leaving");
-            Ok(())
-        }
-        ended = coordinator.join() => Err(ended),
-    };
+    tokio::select! {
+        signal = signals.first() => tracing::info!(signal, "leaving"),
+        // In order it would need the part that is gone (decision 17).
+        bug = coordinator.join() => return Err(bug.into()),
+    }
     coordinator.shutdown(settings.common.shutdown_grace).await;
-    Ok(ended?)
+    Ok(())
 }
 
 /// As an error of configuration if it is one, so that the exit code says so.

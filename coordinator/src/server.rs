@@ -145,7 +145,7 @@ impl Coordinator {
     }
 
     /// Waits until a part of it ends, which none should. Cancel safe.
-    pub async fn join(&mut self) -> TaskEnded {
+    pub async fn join(&self) -> TaskEnded {
         self.tasks.join().await
     }
 

@@ -10,6 +10,7 @@ use roost_coordinator::{BindError, Coordinator, CoordinatorConfig};
 use roost_proto::frames::ChosenStatus;
 use roost_proto::ids::{Seq, UserId, VnodeId};
 use roost_proto::time::rfc3339;
+use roost_service::TaskEnded;
 use serde_json::{Value, json};
 use std::sync::Arc;
 use std::time::Duration;
@@ -316,6 +317,15 @@ async fn a_shutdown_closes_the_ports_and_a_drop_does_too() {
         // Nobody holds the store any more: no task goes on.
         until("every task has ended", async || Arc::strong_count(&store) == 1).await;
     }
+}
+
+/// Decision 17: a coordinator of which a part is gone says so. The task that reads the table panics.
+#[tokio::test]
+async fn a_coordinator_of_which_a_part_is_broken_says_which() {
+    let (store, coordinator, _) = cluster(LONG_TTL).await;
+    store.break_table();
+    let bug = tokio::time::timeout(SOON, coordinator.join()).await.expect("it is noticed");
+    assert_eq!(bug, TaskEnded::Panicked("view"));
 }
 
 #[tokio::test]

@@ -1,6 +1,7 @@
 //! Whole-cluster tests of Roost: what they share.
 
 pub mod archive;
+pub mod broken;
 pub mod chaos;
 pub mod chat;
 pub mod cluster;

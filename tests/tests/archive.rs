@@ -3,6 +3,8 @@
 //! Each test opens with the promise it is about and how it is provoked. On services it is skipped, and says so, where
 //! they are missing; `ROOST_REQUIRE_SERVICES=1` makes that a failure.
 
+#[path = "archive/bugs.rs"]
+mod bugs;
 #[path = "archive/events.rs"]
 mod events;
 #[path = "archive/faults.rs"]

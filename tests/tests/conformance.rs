@@ -118,6 +118,7 @@ roost_tests::on_each_backend! {
     elasticity::what_a_node_leaves_behind_that_is_gone_is_removed,
     elasticity::explain_says_where_a_message_and_a_user_are_and_why,
     elasticity::the_age_of_the_canary_tells_whether_messages_get_through,
+    elasticity::a_node_of_which_a_part_is_broken_says_which_and_the_others_take_over,
     elasticity::the_users_of_a_dead_node_are_asked_to_come_one_after_the_other,
     rooms::what_is_published_reaches_everyone_on_every_node_in_one_order,
     rooms::who_comes_back_gets_what_was_published_meanwhile,

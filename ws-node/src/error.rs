@@ -2,6 +2,7 @@
 
 use roost_backend::log::LogError;
 use roost_backend::store::StoreError;
+use roost_service::TaskEnded;
 
 /// Why a node could not start. Nothing was registered.
 #[derive(Debug, thiserror::Error)]
@@ -30,6 +31,7 @@ pub enum Ended {
          start it again"
     )]
     Forgotten,
-    #[error("the node's task ended: a bug")]
-    Failed,
+    /// What is left of the node can neither serve nor hand over (decision 17).
+    #[error("a part of the node is gone")]
+    Bug(#[source] TaskEnded),
 }

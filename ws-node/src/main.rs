@@ -10,7 +10,7 @@ use roost_backend::redis::RedisStore;
 use roost_service::about::{KAFKA_BROKERS, REDIS_URL};
 use roost_service::config::environment;
 use roost_service::{About, Signals, Variable, open, telemetry};
-use roost_ws_node::{Backends, BindError, Ports, Server, Settings};
+use roost_ws_node::{Backends, BindError, Ended, Ports, Server, Settings};
 
 const ABOUT: About = About {
     name: "ws-node",
@@ -55,7 +55,11 @@ async fn run() -> anyhow::Result<()> {
             tracing::info!(signal, "leaving");
             Ok(())
         }
-        ended = server.join() => Err(ended),
+        ended = server.join() => match ended {
+            // In order it would need the part that is gone (decision 17).
+            bug @ Ended::Bug(_) => return Err(bug.into()),
+            ended => Err(ended),
+        },
     };
     server.shutdown(settings.common.shutdown_grace).await;
     Ok(ended?)

@@ -16,11 +16,10 @@ use roost_proto::frames::Reply;
 use roost_proto::ids::{Sid, UserId};
 use roost_proto::reading::fault;
 use roost_proto::records::Record;
-use roost_service::{Health, boot_ms};
+use roost_service::{Health, Jobs, boot_ms};
 use tokio::sync::{Notify, Semaphore, mpsc, oneshot, watch};
 use tokio::time::{MissedTickBehavior, timeout};
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
 
 use crate::core::ApiCommand;
 use crate::core::TicketShown;
@@ -125,7 +124,9 @@ pub struct Parts {
     pub lag: Arc<AtomicU64>,
     pub lease_ttl_ms: u64,
     pub status: watch::Sender<Status>,
-    pub tasks: TaskTracker,
+    /// Questions to the store and the log.
+    pub tasks: Jobs,
+    pub readings: Jobs,
     pub stop: CancellationToken,
 }
 
@@ -146,9 +147,9 @@ pub struct Node {
 impl Node {
     pub fn new(parts: Parts) -> Self {
         let (log, events) = (Arc::clone(&parts.log), parts.events.clone());
-        let (tasks, stop) = (parts.tasks.clone(), parts.stop.clone());
+        let (jobs, stop) = (parts.readings.clone(), parts.stop.clone());
         Self {
-            readings: Readings::new(log, events, parts.metrics.results_lag(), tasks, stop),
+            readings: Readings::new(log, events, parts.metrics.results_lag(), jobs, stop),
             parts,
             sessions: HashMap::new(),
             calls: HashMap::new(),

@@ -7,10 +7,10 @@ use std::time::Duration;
 use prometheus::IntGaugeVec;
 use roost_backend::log::{Log, LogError, LogReader, Position};
 use roost_proto::results::CLIENT_RESULTS;
+use roost_service::Jobs;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::{CancellationToken, DropGuard};
-use tokio_util::task::TaskTracker;
 
 use crate::core::Event;
 use crate::node::{Input, RETRY};
@@ -27,7 +27,7 @@ pub struct Readings {
     log: Arc<dyn Log>,
     events: mpsc::Sender<Input>,
     lag: IntGaugeVec,
-    tasks: TaskTracker,
+    jobs: Jobs,
     stop: CancellationToken,
     /// By partition: which reading it is, up to where it is done with, and what ends it.
     under_way: HashMap<u32, (u64, watch::Sender<u64>, DropGuard)>,
@@ -38,10 +38,10 @@ impl Readings {
         log: Arc<dyn Log>,
         events: mpsc::Sender<Input>,
         lag: IntGaugeVec,
-        tasks: TaskTracker,
+        jobs: Jobs,
         stop: CancellationToken,
     ) -> Self {
-        Self { log, events, lag, tasks, stop, under_way: HashMap::new() }
+        Self { log, events, lag, jobs, stop, under_way: HashMap::new() }
     }
 
     pub fn begin(&mut self, partition: u32, ask: u64) {
@@ -50,7 +50,7 @@ impl Readings {
         let (log, events) = (Arc::clone(&self.log), self.events.clone());
         let reading = Reading { log, events, partition, ask, is_done, lag: self.lag.clone(), place: None };
         let stopped = stop.clone();
-        self.tasks.spawn(async move {
+        self.jobs.spawn(async move {
             tokio::select! {
                 () = stopped.cancelled() => {}
                 () = reading.run() => {}

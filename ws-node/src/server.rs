@@ -15,7 +15,7 @@ use roost_proto::ids::NodeId;
 use roost_proto::limits::UNANSWERED_MAX;
 use roost_proto::results::{CLIENT_RESULTS, DEAD_LETTERS};
 use roost_service::http::serve;
-use roost_service::{Health, HttpLimits, HttpMetrics, admin, reply};
+use roost_service::{Health, HttpLimits, HttpMetrics, TaskEnded, Tasks, admin, reply};
 use socket2::SockRef;
 use tokio::net::TcpListener;
 use tokio::sync::{Notify, Semaphore, mpsc, watch};
@@ -80,8 +80,9 @@ pub struct Server {
     registry: Registry,
     health: Health,
     producers: [Arc<dyn Producer>; 2],
+    /// Of the connections that were upgraded: each ends by itself, and a panic of it is its own.
     sockets: TaskTracker,
-    tasks: TaskTracker,
+    tasks: Tasks,
     /// Cancelled when the process is asked to end.
     stopping: CancellationToken,
     accepting: CancellationToken,
@@ -131,10 +132,11 @@ impl Server {
         let registry = Registry::new();
         let metrics = Metrics::register(&registry)?;
         let health = Health::new(&["redis", "kafka", "node"]);
-        let stop = CancellationToken::new();
+        let tasks = Tasks::default();
+        let stop = tasks.stop();
         let (events, inputs) = mpsc::channel(EVENTS_MAX);
         let (status_out, status) = watch::channel(Status::default());
-        let server = Self {
+        let mut server = Self {
             node: config.core.node.clone(),
             addr,
             admin_addr,
@@ -146,7 +148,7 @@ impl Server {
             health,
             producers: [Arc::clone(&transport), Arc::clone(&outbox)],
             sockets: TaskTracker::new(),
-            tasks: TaskTracker::new(),
+            tasks,
             stopping: CancellationToken::new(),
             accepting: CancellationToken::new(),
             closing: CancellationToken::new(),
@@ -176,23 +178,27 @@ impl Server {
             lag: Arc::clone(&lag),
             lease_ttl_ms: config.core.lease_ttl_ms,
             status: status_out,
-            tasks: server.tasks.clone(),
+            // A node has thousands of questions under way, and begins and leaves readings as its share of the results
+            // changes: neither is a part that must not end.
+            tasks: server.tasks.jobs("question"),
+            readings: server.tasks.jobs("results"),
             stop: server.leaving.clone(),
         };
-        server.tasks.spawn(Node::new(parts).run(inputs, report_queue));
+        server.tasks.spawn("node", Node::new(parts).run(inputs, report_queue));
         server.spawn_watchers(reader, refresh, lag, &config)?;
         let (store, stop) = (Arc::clone(&server.backends.store), server.stop.clone());
-        server.tasks.spawn(live::shout(store, shouted, stop.clone()));
+        server.tasks.spawn("publish", live::shout(store, shouted, stop.clone()));
         let (ear, events) = (Arc::clone(&subscriber), server.events.clone());
-        server.tasks.spawn(live::follow(ear, wishes, events, stop));
+        server.tasks.spawn("follow", live::follow(ear, wishes, events, stop));
         let own = LiveChannel::Node(server.node.clone());
-        server.tasks.spawn(live::hear(subscriber, own, hear, server.events.clone(), server.stop.clone()));
+        let (events, stop) = (server.events.clone(), server.stop.clone());
+        server.tasks.spawn("hear", live::hear(subscriber, own, hear, events, stop));
         server.spawn_http(&config, ports)?;
         Ok(server)
     }
 
     fn spawn_watchers(
-        &self,
+        &mut self,
         reader: Box<dyn roost_backend::log::LogReader>,
         refresh: Arc<Notify>,
         lag: Arc<AtomicU64>,
@@ -203,40 +209,20 @@ impl Server {
             let janitor = Janitor::new(self.node.clone(), config.core.lease_ttl_ms);
             let removed = janitor::topics_removed(&self.registry)?;
             let (store, log) = (Arc::clone(&self.backends.store), Arc::clone(&self.backends.log));
-            self.tasks.spawn(janitor::run(janitor, tables, store, log, removed, self.stop.clone()));
+            let stop = self.stop.clone();
+            self.tasks.spawn("janitor", janitor::run(janitor, tables, store, log, removed, stop));
         }
         let (events, health, stop) = (self.events.clone(), self.health.clone(), self.stop.clone());
         let (store, log) = (Arc::clone(&self.backends.store), Arc::clone(&self.backends.log));
-        self.tasks.spawn(node::read_inbox(reader, events.clone(), lag, stop.clone()));
-        self.tasks.spawn(node::watch_table(
-            store,
-            events.clone(),
-            refresh,
-            names,
-            health.clone(),
-            stop.clone(),
-        ));
-        self.tasks.spawn(node::watch_log(log, events, health.clone(), stop.clone()));
-        let mut status = self.status.clone();
-        self.tasks.spawn(async move {
-            loop {
-                let gauges = status.borrow_and_update().gauges;
-                let node = match (gauges.registered, gauges.assigned) {
-                    (false, _) => Err("not registered yet".into()),
-                    (true, false) => Err("no vnodes were ever assigned: is a coordinator running?".into()),
-                    (true, true) => Ok(()),
-                };
-                health.set("node", node);
-                tokio::select! {
-                    () = stop.cancelled() => return,
-                    changed = status.changed() => if changed.is_err() { return },
-                }
-            }
-        });
+        self.tasks.spawn("inbox", node::read_inbox(reader, events.clone(), lag, stop.clone()));
+        let watching = node::watch_table(store, events.clone(), refresh, names, health.clone(), stop.clone());
+        self.tasks.spawn("table", watching);
+        self.tasks.spawn("log", node::watch_log(log, events, health.clone(), stop.clone()));
+        self.tasks.spawn("health", tell_health(self.status.clone(), health, stop));
         Ok(())
     }
 
-    fn spawn_http(&self, config: &WsNodeConfig, ports: Ports) -> Result<(), BindError> {
+    fn spawn_http(&mut self, config: &WsNodeConfig, ports: Ports) -> Result<(), BindError> {
         let shared = Arc::new(Shared {
             events: self.events.clone(),
             verifier: config.verifier.clone(),
@@ -263,7 +249,7 @@ impl Server {
             config.core.archive_url.clone(),
             ApiMetrics::register(&self.registry)?,
             Arc::clone(&self.backends.log),
-            self.tasks.clone(),
+            self.tasks.tracker().clone(),
         ));
         let public = upgrade::route(shared).or(api::routes(Arc::clone(&api))).recover(reply::recover);
         let operator = operate::routes(Operator {
@@ -280,22 +266,24 @@ impl Server {
         let admin_routes = admin_routes.or(operator).or(api::routes(api)).recover(reply::recover);
         let public_metrics = HttpMetrics::register(&self.registry, "public")?;
         let admin_metrics = HttpMetrics::register(&self.registry, "admin")?;
-        self.tasks.spawn(serve(
+        let public = serve(
             ports.public,
             warp::service(public),
             config.http.clone(),
             public_metrics,
             self.accepting.clone(),
-            &self.tasks,
-        ));
-        self.tasks.spawn(serve(
+            self.tasks.tracker(),
+        );
+        self.tasks.spawn("public", public);
+        let admin = serve(
             ports.admin,
             warp::service(admin_routes),
             HttpLimits { connections_max: ADMIN_CONNECTIONS_MAX, ..HttpLimits::admin() },
             admin_metrics,
             self.stop.clone(),
-            &self.tasks,
-        ));
+            self.tasks.tracker(),
+        );
+        self.tasks.spawn("admin", admin);
         Ok(())
     }
 
@@ -328,10 +316,22 @@ impl Server {
         self.status.borrow().clone()
     }
 
-    /// Waits until the node ends by itself.
+    /// Waits until the node ends by itself, or a part of it does. Cancel safe.
     pub async fn join(&mut self) -> Ended {
-        let ended = self.status.wait_for(|s| s.ended.is_some()).await;
-        ended.ok().and_then(|status| status.ended.clone()).unwrap_or(Ended::Failed)
+        let ended = async {
+            let status = self.status.wait_for(|s| s.ended.is_some()).await;
+            status.ok().and_then(|status| status.ended.clone())
+        };
+        tokio::select! {
+            Some(ended) = ended => ended,
+            // Also when the node's task is gone, which would have said why.
+            bug = self.tasks.join() => Ended::Bug(bug),
+        }
+    }
+
+    /// The task that ended though nobody asked for it, if one has.
+    pub fn failed(&self) -> Option<TaskEnded> {
+        self.tasks.failed()
     }
 
     /// Stops in order, within `grace`: not ready → vnodes handed over while sessions are told where to go → no more
@@ -366,8 +366,7 @@ impl Server {
         self.leaving.cancel();
         self.deregister().await;
         self.stop.cancel();
-        self.tasks.close();
-        let _ = timeout(FLUSH_TIMEOUT, self.tasks.wait()).await;
+        let _ = timeout(FLUSH_TIMEOUT, std::mem::take(&mut self.tasks).finish()).await;
     }
 
     /// How long sessions may take to go: after its end by itself the node has nothing to tell them, so they are closed.
@@ -409,6 +408,23 @@ impl Server {
         };
         if let Ok(Err(error)) = timeout(FLUSH_TIMEOUT, removed).await {
             tracing::warn!(%error, "the node's row stays behind");
+        }
+    }
+}
+
+/// Says in `/readyz` whether the node has its place in the cluster.
+async fn tell_health(mut status: watch::Receiver<Status>, health: Health, stop: CancellationToken) {
+    loop {
+        let gauges = status.borrow_and_update().gauges;
+        let node = match (gauges.registered, gauges.assigned) {
+            (false, _) => Err("not registered yet".into()),
+            (true, false) => Err("no vnodes were ever assigned: is a coordinator running?".into()),
+            (true, true) => Ok(()),
+        };
+        health.set("node", node);
+        tokio::select! {
+            () = stop.cancelled() => return,
+            changed = status.changed() => if changed.is_err() { return },
         }
     }
 }

@@ -21,6 +21,8 @@ use crate::token;
 const TOKEN_TTL_S: u64 = 3_600;
 /// A node that was killed lets go of its ports within moments.
 const PORTS_FREE_WITHIN: Duration = Duration::from_secs(5);
+/// How often it is looked whether all parts of all nodes run: nodes come and go, and nobody waits for the answer.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 /// What all nodes are started with, and those there are.
 pub struct Cluster {
@@ -69,6 +71,19 @@ impl Cluster {
                 Err(_) if Instant::now() < deadline => sleep(Duration::from_millis(50)).await,
                 done => return done,
             }
+        }
+    }
+
+    /// Waits until a part of one of them ends, which none should.
+    pub async fn join(&self) -> anyhow::Error {
+        loop {
+            let nodes = self.nodes.lock().await;
+            let failed = |node: &Server| Some((node.node().clone(), node.failed()?));
+            if let Some((name, bug)) = nodes.values().flatten().find_map(failed) {
+                return anyhow::Error::from(bug).context(name.to_string());
+            }
+            drop(nodes);
+            sleep(LOOK_EVERY).await;
         }
     }
 

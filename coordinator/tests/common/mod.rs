@@ -28,6 +28,7 @@ pub const SOON: Duration = Duration::from_secs(20);
 pub struct TestStore {
     inner: Arc<EmbeddedStore>,
     down: AtomicBool,
+    broken: AtomicBool,
     lead_lag_ms: AtomicU64,
 }
 
@@ -48,11 +49,17 @@ impl TestStore {
     fn with_clock(lease_ttl_ms: u64, clock: impl Fn() -> u64 + Send + Sync + 'static) -> Arc<Self> {
         let config = StoreConfig { lease_ttl_ms, ..StoreConfig::default() };
         let inner = Arc::new(EmbeddedStore::memory(config, Arc::new(clock)));
-        Arc::new(Self { inner, down: AtomicBool::new(false), lead_lag_ms: AtomicU64::new(0) })
+        let (down, broken) = (AtomicBool::new(false), AtomicBool::new(false));
+        Arc::new(Self { inner, down, broken, lead_lag_ms: AtomicU64::new(0) })
     }
 
     pub fn cut(&self, down: bool) {
         self.down.store(down, Ordering::Relaxed);
+    }
+
+    /// From now on whoever reads the table panics.
+    pub fn break_table(&self) {
+        self.broken.store(true, Ordering::Relaxed);
     }
 
     /// A lead takes so long on its way, even if nobody waits for it any more.
@@ -89,6 +96,7 @@ macro_rules! delegate {
                 arrives.await.expect("the embedded store does not panic")
             }
             async fn table(&self) -> Result<Table, StoreError> {
+                assert!(!self.broken.load(Ordering::Relaxed), "broken on purpose");
                 self.up()?.table().await
             }
             fn hints(&self) -> watch::Receiver<u64> {

@@ -1,9 +1,13 @@
 //! What operators do to a running cluster, and how it protects itself while nodes come and go.
 
 use roost_proto::claims::Role;
+use roost_service::TaskEnded;
+use roost_tests::broken::Broken;
 use roost_tests::cluster::{Backend, Cluster, Setup, eventually, token_of};
-use roost_tests::wire::{Answer, request};
+use roost_tests::wire::{Answer, LIMIT, request};
+use roost_ws_node::Ended;
 use serde_json::{Value, json};
+use tokio::time::timeout;
 
 use crate::gate::Gate;
 use crate::operations::{metrics, value_of};
@@ -51,6 +55,24 @@ pub async fn what_a_node_leaves_behind_that_is_gone_is_removed(backend: Backend)
         (value_of(&text, "roost_topics_removed_total") == Some(2.0)).then_some(())
     })
     .await;
+    cluster.settled().await;
+}
+
+/// Decision 17: a node of which a part is gone does not stay, ready and deaf; it ends as if it had been killed.
+/// The reader of its own topic panics.
+pub async fn a_node_of_which_a_part_is_broken_says_which_and_the_others_take_over(backend: Backend) {
+    let broken = Broken::new("ws-1");
+    let log = broken.clone();
+    let Some(mut cluster) = Setup::new(backend, 2).log(move |under| log.before(under)).start().await else {
+        return;
+    };
+    let mut server = cluster.take(0);
+    assert_eq!(server.failed(), None);
+    broken.now();
+    let ended = timeout(LIMIT, server.join()).await.expect("it is noticed");
+    assert_eq!(ended, Ended::Bug(TaskEnded::Panicked("inbox")));
+    // As the program does.
+    drop(server);
     cluster.settled().await;
 }
 
