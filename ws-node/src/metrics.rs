@@ -1,8 +1,6 @@
-//! What Prometheus sees of one node. Counters are those of the core, told once a tick.
+//! What Prometheus sees of one node. Counters and gauges are those of the core, told once a tick: a row of a table each.
 
-use prometheus::{
-    Gauge, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
-};
+use prometheus::{Gauge, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGaugeVec, Opts, Registry};
 
 use crate::core::Counters;
 use crate::core::{Gauges, Observation};
@@ -13,44 +11,135 @@ pub const BUCKETS: &[f64] = &[
     0.0005, 0.001, 0.002, 0.003, 0.005, 0.0075, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 20.0,
 ];
 
+/// A name, the label that tells its counters apart, and what they are. The help names every value of the label.
+type Family = (&'static str, &'static str, &'static str);
+
+const MESSAGES: &str = "roost_messages_total";
+const EVENTS: &str = "roost_events_total";
+const VNODES: &str = "roost_vnode_changes_total";
+const WRITES: &str = "roost_store_writes_total";
+const SIGNALS: &str = "roost_signals_total";
+const PRESENCE: &str = "roost_presence_total";
+const CHANNELS: &str = "roost_channel_events_total";
+const SESSIONS: &str = "roost_session_events_total";
+const DROPPED: &str = "dropped";
+
+const FAMILIES: [Family; 8] = [
+    (MESSAGES, "kind", "Messages by what was done with them"),
+    (EVENTS, "kind", "Events of clients"),
+    (VNODES, "change", "Changes of ownership"),
+    (WRITES, "outcome", "Writes to vnodes by outcome"),
+    (SIGNALS, "outcome", "Signals by outcome"),
+    (PRESENCE, "kind", "Presence of watched users"),
+    (CHANNELS, "event", "Between nodes"),
+    (SESSIONS, "event", "Sessions"),
+];
+
+/// A family, a value of its label, what that means where the word does not say, and what is counted under it.
+type Row = (&'static str, &'static str, &'static str, Count);
+type Count = fn(&Counters) -> u64;
+
+const ROWS: [Row; 43] = [
+    (MESSAGES, "sent", "", |c| c.sends),
+    (MESSAGES, "refused", "", |c| c.refused),
+    (MESSAGES, "appended", "", |c| c.appended),
+    (MESSAGES, "duplicate", "", |c| c.duplicates),
+    (MESSAGES, "conflict", "", |c| c.conflicts),
+    (MESSAGES, "delivered", "", |c| c.delivered),
+    (MESSAGES, "replayed", "", |c| c.replayed),
+    (MESSAGES, "found_by_tail", "a publication whose live copy was lost", |c| c.found_by_tail),
+    (MESSAGES, "status_event", "", |c| c.status_events),
+    (MESSAGES, "undelivered", "not acknowledged in time", |c| c.undelivered),
+    (MESSAGES, "receipt", "confirmed by its receiver's home", |c| c.receipts),
+    (
+        MESSAGES,
+        "ack_not_kept",
+        "acknowledgements that no home could hear, and for which there was no room",
+        |c| c.acks_not_kept,
+    ),
+    (EVENTS, "sent", "to the processors", |c| c.events),
+    (EVENTS, "timeout", "no result in time", |c| c.events_timed_out),
+    (EVENTS, "result", "confirmed by its client's home", |c| c.results),
+    (EVENTS, "result_conflict", "its id was used before with another body", |c| c.results_conflicting),
+    (EVENTS, "result_refused", "its client is unknown", |c| c.results_refused),
+    (EVENTS, "result_malformed", "", |c| c.results_malformed),
+    (VNODES, "claim", "", |c| c.claims),
+    (VNODES, "takeover", "", |c| c.takeovers),
+    (VNODES, "handoff", "", |c| c.handoffs),
+    (VNODES, "suspension", "", |c| c.suspensions),
+    (VNODES, "generation", "", |c| c.generations_begun),
+    (WRITES, "sent", "", |c| c.writes),
+    (WRITES, "unknown", "", |c| c.writes_unknown),
+    (WRITES, "fenced", "refused because another owns it", |c| c.writes_fenced),
+    (SIGNALS, "sent", "", |c| c.signals),
+    (SIGNALS, DROPPED, "", |c| c.signals_dropped),
+    (PRESENCE, "told", "frames to watchers", |c| c.presence_told),
+    (PRESENCE, "found", "changes that were read because their publication was lost", |c| c.presence_found),
+    (CHANNELS, "confirm", "", |c| c.confirms),
+    (CHANNELS, "ask", "", |c| c.asks),
+    (CHANNELS, "probe", "", |c| c.probes),
+    (CHANNELS, "void", "", |c| c.void_records),
+    (CHANNELS, "undecodable", "", |c| c.undecodable),
+    (CHANNELS, "moved", "", |c| c.moved),
+    (CHANNELS, "reply_ok", "", |c| c.replies_ok),
+    (CHANNELS, "reply_unknown", "", |c| c.replies_unknown),
+    (SESSIONS, "refused", "too many of the user", |c| c.sessions_refused),
+    (SESSIONS, "replaced", "gave way to a newer one", |c| c.sessions_replaced),
+    (SESSIONS, "disconnected", "by the server API", |c| c.sessions_disconnected),
+    (SESSIONS, "refreshed", "a new token", |c| c.refreshed),
+    (SESSIONS, "refresh_refused", "", |c| c.refreshes_refused),
+];
+
+fn help(family: &str, what: &str) -> String {
+    let rows = ROWS.iter().filter(|row| row.0 == family).map(|(_, label, meaning, _)| match *meaning {
+        "" => (*label).to_owned(),
+        meaning => format!("{label} ({meaning})"),
+    });
+    format!("{what}: {}", rows.collect::<Vec<_>>().join(", "))
+}
+
+/// A gauge's name, its help, and its value.
+type Level = (&'static str, &'static str, Gauged);
+type Gauged = fn(&Gauges) -> f64;
+
+const LEVELS: [Level; 13] = [
+    ("roost_ws_connections", "Sessions connected to this node", |g| g.sessions as f64),
+    ("roost_rooms", "Rooms with sessions of this node in them", |g| g.rooms as f64),
+    ("roost_room_listeners", "Sessions in rooms, each once per room", |g| g.listeners as f64),
+    ("roost_watched_users", "Users whose presence sessions of this node watch", |g| g.watched as f64),
+    ("roost_watchers", "Sessions that watch somebody's presence", |g| g.watchers as f64),
+    ("roost_vnodes_owned", "Vnodes whose lease this node has", |g| g.owned as f64),
+    ("roost_vnodes_ready", "Vnodes this node serves", |g| g.ready as f64),
+    ("roost_outbox_depth", "Events appended and not yet in the log", |g| g.outbox as f64),
+    ("roost_channel_depth", "Items not yet confirmed by their home", |g| g.channel_items as f64),
+    ("roost_view_age_seconds", "Time since the table was read", |g| seconds(g.view_age_ms)),
+    (
+        "roost_canary_age_seconds",
+        "Since the last message of this node's own was sent that was confirmed by its home and the log",
+        |g| seconds(g.canary_age_ms),
+    ),
+    ("roost_canary_round_trip_seconds", "How long that one took", |g| seconds(g.canary_took_ms.unwrap_or(0))),
+    ("roost_accepts_per_second", "Newcomers this node takes per second at most", |g| g.accepts_per_s as f64),
+];
+
+fn seconds(ms: u64) -> f64 {
+    ms as f64 / 1000.0
+}
+
 pub struct Metrics {
     last: Counters,
     last_commands: u64,
-    connections: IntGauge,
-    rooms: IntGauge,
-    listeners: IntGauge,
-    watched: IntGauge,
-    watchers: IntGauge,
-    owned: IntGauge,
-    ready: IntGauge,
+    counts: Vec<(IntCounter, Count)>,
+    levels: Vec<(Gauge, Gauged)>,
     lease_age: Gauge,
-    outbox: IntGauge,
-    channel: IntGauge,
-    lag: IntGauge,
-    view_age: Gauge,
-    canary_age: Gauge,
-    canary_took: Gauge,
-    accepts: IntGauge,
+    lag: Gauge,
     under_way: IntGaugeVec,
-    messages: IntCounterVec,
-    vnodes: IntCounterVec,
-    writes: IntCounterVec,
-    channel_events: IntCounterVec,
-    signals: IntCounterVec,
-    presence: IntCounterVec,
-    session_events: IntCounterVec,
-    events: IntCounterVec,
+    signals_dropped: IntCounter,
     results_lag: IntGaugeVec,
     redis: IntCounter,
     append: Histogram,
     delivery: Histogram,
     reply: Histogram,
-}
-
-fn int_gauge(registry: &Registry, name: &str, help: &str) -> prometheus::Result<IntGauge> {
-    let gauge = IntGauge::new(name, help)?;
-    registry.register(Box::new(gauge.clone()))?;
-    Ok(gauge)
 }
 
 fn gauge(registry: &Registry, name: &str, help: &str) -> prometheus::Result<Gauge> {
@@ -59,10 +148,16 @@ fn gauge(registry: &Registry, name: &str, help: &str) -> prometheus::Result<Gaug
     Ok(gauge)
 }
 
-fn counters(registry: &Registry, name: &str, help: &str, label: &str) -> prometheus::Result<IntCounterVec> {
-    let counters = IntCounterVec::new(Opts::new(name, help), &[label])?;
-    registry.register(Box::new(counters.clone()))?;
-    Ok(counters)
+fn gauges(registry: &Registry, name: &str, help: &str, label: &str) -> prometheus::Result<IntGaugeVec> {
+    let gauges = IntGaugeVec::new(Opts::new(name, help), &[label])?;
+    registry.register(Box::new(gauges.clone()))?;
+    Ok(gauges)
+}
+
+fn counter(registry: &Registry, name: &str, help: &str) -> prometheus::Result<IntCounter> {
+    let counter = IntCounter::new(name, help)?;
+    registry.register(Box::new(counter.clone()))?;
+    Ok(counter)
 }
 
 fn histogram(registry: &Registry, name: &str, help: &str) -> prometheus::Result<Histogram> {
@@ -73,107 +168,45 @@ fn histogram(registry: &Registry, name: &str, help: &str) -> prometheus::Result<
 
 /// Counts sockets of pages that are not allowed.
 pub fn origins_refused(registry: &Registry) -> prometheus::Result<IntCounter> {
-    let counter =
-        IntCounter::new("roost_origins_refused_total", "Sockets refused for the page they came from")?;
-    registry.register(Box::new(counter.clone()))?;
-    Ok(counter)
+    counter(registry, "roost_origins_refused_total", "Sockets refused for the page they came from")
 }
-
-/// A label, and what was counted under it before and by now.
-type Counted = (&'static str, u64, u64);
 
 impl Metrics {
     pub fn register(r: &Registry) -> prometheus::Result<Self> {
-        let redis = IntCounter::new("roost_redis_commands_total", "Commands and scripts sent to the store")?;
-        r.register(Box::new(redis.clone()))?;
-        let lag = Opts::new("roost_results_lag", "Records of client_results that are not handed out yet");
-        let results_lag = IntGaugeVec::new(lag, &["partition"])?;
-        r.register(Box::new(results_lag.clone()))?;
+        let (mut counts, mut signals_dropped) = (Vec::new(), None);
+        for (name, key, what) in FAMILIES {
+            let family = IntCounterVec::new(Opts::new(name, help(name, what)), &[key])?;
+            r.register(Box::new(family.clone()))?;
+            for (_, label, _, count) in ROWS.iter().filter(|row| row.0 == name) {
+                counts.push((family.with_label_values(&[label]), *count));
+            }
+            if name == SIGNALS {
+                signals_dropped = Some(family.with_label_values(&[DROPPED]));
+            }
+        }
+        let levels = LEVELS.iter().map(|(name, help, level)| Ok((gauge(r, name, help)?, *level)));
         Ok(Self {
             last: Counters::default(),
             last_commands: 0,
-            connections: int_gauge(r, "roost_ws_connections", "Sessions connected to this node")?,
-            rooms: int_gauge(r, "roost_rooms", "Rooms with sessions of this node in them")?,
-            listeners: int_gauge(r, "roost_room_listeners", "Sessions in rooms, each once per room")?,
-            watched: int_gauge(r, "roost_watched_users", "Users whose presence sessions of this node watch")?,
-            watchers: int_gauge(r, "roost_watchers", "Sessions that watch somebody's presence")?,
-            owned: int_gauge(r, "roost_vnodes_owned", "Vnodes whose lease this node has")?,
-            ready: int_gauge(r, "roost_vnodes_ready", "Vnodes this node serves")?,
+            counts,
+            levels: levels.collect::<prometheus::Result<_>>()?,
             lease_age: gauge(r, "roost_lease_age_seconds", "Time since the oldest lease was renewed")?,
-            outbox: int_gauge(r, "roost_outbox_depth", "Events appended and not yet in the log")?,
-            channel: int_gauge(r, "roost_channel_depth", "Items not yet confirmed by their home")?,
-            lag: int_gauge(r, "roost_kafka_consumer_lag", "Records of this node's topic not read yet")?,
-            view_age: gauge(r, "roost_view_age_seconds", "Time since the table was read")?,
-            canary_age: gauge(
+            lag: gauge(r, "roost_kafka_consumer_lag", "Records of this node's topic not read yet")?,
+            under_way: gauges(
                 r,
-                "roost_canary_age_seconds",
-                "Since the last message of this node's own was sent that was confirmed by its home and the log",
+                "roost_bytes_under_way",
+                "Bytes under way: to the store in writes, from it in reads, and to sockets beyond what each has for \
+                 itself",
+                "what",
             )?,
-            canary_took: gauge(r, "roost_canary_round_trip_seconds", "How long that one took")?,
-            under_way: {
-                let help = "Bytes under way: to the store in writes, from it in reads, and to sockets beyond what each \
-                            has for itself";
-                let gauges = IntGaugeVec::new(Opts::new("roost_bytes_under_way", help), &["what"])?;
-                r.register(Box::new(gauges.clone()))?;
-                gauges
-            },
-            accepts: int_gauge(
+            signals_dropped: signals_dropped.expect("the table has it"),
+            results_lag: gauges(
                 r,
-                "roost_accepts_per_second",
-                "Newcomers this node takes per second at most",
+                "roost_results_lag",
+                "Records of client_results that are not handed out yet",
+                "partition",
             )?,
-            messages: counters(
-                r,
-                "roost_messages_total",
-                "Messages by what was done with them: sent, refused, appended, duplicate, conflict, delivered, \
-                 replayed, found_by_tail (a publication whose live copy was lost), status_event, undelivered (not \
-                 acknowledged in time), receipt (confirmed by its receiver's home), ack_not_kept (acknowledgements \
-                 that no home could hear, and for which there was no room)",
-                "kind",
-            )?,
-            vnodes: counters(
-                r,
-                "roost_vnode_changes_total",
-                "Changes of ownership: claim, takeover, handoff, suspension, generation",
-                "change",
-            )?,
-            writes: counters(
-                r,
-                "roost_store_writes_total",
-                "Writes to vnodes by outcome: sent, unknown, fenced (refused because another owns it)",
-                "outcome",
-            )?,
-            channel_events: counters(
-                r,
-                "roost_channel_events_total",
-                "Between nodes: confirm, ask, probe, void, undecodable, moved, reply_ok, reply_unknown",
-                "event",
-            )?,
-            signals: counters(r, "roost_signals_total", "Signals by outcome: sent, dropped", "outcome")?,
-            presence: counters(
-                r,
-                "roost_presence_total",
-                "Presence of watched users: told (frames to watchers), found (changes that were read because their \
-                 publication was lost)",
-                "kind",
-            )?,
-            session_events: counters(
-                r,
-                "roost_session_events_total",
-                "Sessions: refused (too many of the user), replaced (gave way to a newer one), disconnected (by the \
-                 server API), refreshed (a new token), refresh_refused",
-                "event",
-            )?,
-            events: counters(
-                r,
-                "roost_events_total",
-                "Events of clients: sent (to the processors), timeout (no result in time), result (confirmed by its \
-                 client's home), result_conflict (its id was used before with another body), result_refused (its \
-                 client is unknown), result_malformed",
-                "kind",
-            )?,
-            results_lag,
-            redis,
+            redis: counter(r, "roost_redis_commands_total", "Commands and scripts sent to the store")?,
             append: histogram(r, "roost_append_seconds", "A write of one batch: sent until answered")?,
             delivery: histogram(
                 r,
@@ -204,30 +237,20 @@ impl Metrics {
 
     /// One that the core had sent was not published.
     pub fn signal_dropped(&self) {
-        self.signals.with_label_values(&["dropped"]).inc();
+        self.signals_dropped.inc();
     }
 
     pub fn lag(&self, records: u64) {
-        self.lag.set(records as i64);
+        self.lag.set(records as f64);
     }
 
     /// Brings everything up to what the core says.
     pub fn update(&mut self, now: Counters, gauges: Gauges, lease_ttl_ms: u64, commands: u64) {
-        self.connections.set(gauges.sessions as i64);
-        self.rooms.set(gauges.rooms as i64);
-        self.listeners.set(gauges.listeners as i64);
-        self.watched.set(gauges.watched as i64);
-        self.watchers.set(gauges.watchers as i64);
-        self.owned.set(gauges.owned as i64);
-        self.ready.set(gauges.ready as i64);
+        for (gauge, level) in &self.levels {
+            gauge.set(level(&gauges));
+        }
         let age = gauges.lease_left_ms.map_or(0, |left| lease_ttl_ms.saturating_sub(left));
-        self.lease_age.set(age as f64 / 1000.0);
-        self.outbox.set(gauges.outbox as i64);
-        self.channel.set(gauges.channel_items as i64);
-        self.view_age.set(gauges.view_age_ms as f64 / 1000.0);
-        self.canary_age.set(gauges.canary_age_ms as f64 / 1000.0);
-        self.canary_took.set(gauges.canary_took_ms.unwrap_or(0) as f64 / 1000.0);
-        self.accepts.set(gauges.accepts_per_s as i64);
+        self.lease_age.set(seconds(age));
         let under_way =
             [("writes", gauges.write_bytes), ("reads", gauges.read_bytes), ("sockets", gauges.socket_bytes)];
         for (what, bytes) in under_way {
@@ -236,95 +259,36 @@ impl Metrics {
         self.redis.inc_by(commands - self.last_commands);
         self.last_commands = commands;
         let last = std::mem::replace(&mut self.last, now);
-        let counted: [(_, &[Counted]); 8] = [
-            (
-                &self.messages,
-                &[
-                    ("sent", last.sends, now.sends),
-                    ("refused", last.refused, now.refused),
-                    ("appended", last.appended, now.appended),
-                    ("duplicate", last.duplicates, now.duplicates),
-                    ("conflict", last.conflicts, now.conflicts),
-                    ("delivered", last.delivered, now.delivered),
-                    ("replayed", last.replayed, now.replayed),
-                    ("found_by_tail", last.found_by_tail, now.found_by_tail),
-                    ("status_event", last.status_events, now.status_events),
-                    ("undelivered", last.undelivered, now.undelivered),
-                    ("receipt", last.receipts, now.receipts),
-                    ("ack_not_kept", last.acks_not_kept, now.acks_not_kept),
-                ],
-            ),
-            (
-                &self.events,
-                &[
-                    ("sent", last.events, now.events),
-                    ("timeout", last.events_timed_out, now.events_timed_out),
-                    ("result", last.results, now.results),
-                    ("result_conflict", last.results_conflicting, now.results_conflicting),
-                    ("result_refused", last.results_refused, now.results_refused),
-                    ("result_malformed", last.results_malformed, now.results_malformed),
-                ],
-            ),
-            (
-                &self.vnodes,
-                &[
-                    ("claim", last.claims, now.claims),
-                    ("takeover", last.takeovers, now.takeovers),
-                    ("handoff", last.handoffs, now.handoffs),
-                    ("suspension", last.suspensions, now.suspensions),
-                    ("generation", last.generations_begun, now.generations_begun),
-                ],
-            ),
-            (
-                &self.writes,
-                &[
-                    ("sent", last.writes, now.writes),
-                    ("unknown", last.writes_unknown, now.writes_unknown),
-                    ("fenced", last.writes_fenced, now.writes_fenced),
-                ],
-            ),
-            (
-                &self.signals,
-                &[
-                    ("sent", last.signals, now.signals),
-                    ("dropped", last.signals_dropped, now.signals_dropped),
-                ],
-            ),
-            (
-                &self.presence,
-                &[
-                    ("told", last.presence_told, now.presence_told),
-                    ("found", last.presence_found, now.presence_found),
-                ],
-            ),
-            (
-                &self.channel_events,
-                &[
-                    ("confirm", last.confirms, now.confirms),
-                    ("ask", last.asks, now.asks),
-                    ("probe", last.probes, now.probes),
-                    ("void", last.void_records, now.void_records),
-                    ("undecodable", last.undecodable, now.undecodable),
-                    ("moved", last.moved, now.moved),
-                    ("reply_ok", last.replies_ok, now.replies_ok),
-                    ("reply_unknown", last.replies_unknown, now.replies_unknown),
-                ],
-            ),
-            (
-                &self.session_events,
-                &[
-                    ("refused", last.sessions_refused, now.sessions_refused),
-                    ("replaced", last.sessions_replaced, now.sessions_replaced),
-                    ("disconnected", last.sessions_disconnected, now.sessions_disconnected),
-                    ("refreshed", last.refreshed, now.refreshed),
-                    ("refresh_refused", last.refreshes_refused, now.refreshes_refused),
-                ],
-            ),
-        ];
-        for (family, counts) in counted {
-            for (label, before, after) in counts {
-                family.with_label_values(&[label]).inc_by(after - before);
-            }
+        for (counter, count) in &self.counts {
+            counter.inc_by(count(&now) - count(&last));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use prometheus::TextEncoder;
+
+    use super::*;
+
+    #[test]
+    fn what_the_core_counts_is_shown_under_its_label_and_every_label_is_explained() {
+        let registry = Registry::new();
+        let mut metrics = Metrics::register(&registry).unwrap();
+        let mut counters = Counters { presence_told: 5, signals_dropped: 1, ..Counters::default() };
+        metrics.update(counters, Gauges::default(), 0, 0);
+        counters.presence_told = 7;
+        metrics.update(counters, Gauges { sessions: 3, ..Gauges::default() }, 0, 0);
+        metrics.signal_dropped();
+        let text = TextEncoder::new().encode_to_string(&registry.gather()).unwrap();
+        for line in [
+            "# HELP roost_presence_total Presence of watched users: told (frames to watchers), found (changes that \
+             were read because their publication was lost)\n",
+            "roost_presence_total{kind=\"told\"} 7\n",
+            "roost_signals_total{outcome=\"dropped\"} 2\n",
+            "roost_ws_connections 3\n",
+        ] {
+            assert!(text.contains(line), "{line} is not in {text}");
         }
     }
 }
