@@ -1,5 +1,6 @@
-//! What a ws-node is told: by the environment for the program, by a struct for whoever embeds one.
+//! What a ws-node is told by the environment.
 
+mod node;
 mod sessions;
 mod shares;
 
@@ -14,60 +15,16 @@ use roost_ring::Pins;
 use roost_service::config::{
     Backends, Defaults, field, flag, http_url, number, optional, read, required, rooms,
 };
-use roost_service::tokens::Verifier;
-use roost_service::{CommonConfig, ConfigError, HttpLimits, Secret};
+use roost_service::{CommonConfig, ConfigError, Secret};
 use serde::Deserialize;
 
-pub use self::sessions::{Access, SessionSettings};
+pub use self::node::{Access, WsNodeConfig};
+pub use self::sessions::SessionSettings;
 pub use self::shares::ShareSettings;
-use crate::core::CoreConfig;
 use crate::error::BindError;
 
 /// How long records of `messages-*` are kept: transport, not storage.
 pub const MESSAGES_RETENTION_MS: u64 = 3_600_000;
-/// A stuck path shows within two of these, in milliseconds; 17,000 small messages a day and node.
-const CANARY_EVERY_MS: u64 = 5_000;
-
-/// The settings of one node.
-#[derive(Clone)]
-pub struct WsNodeConfig {
-    pub core: CoreConfig,
-    pub access: Access,
-    pub verifier: Verifier,
-    /// After so long what nodes left behind that are gone is removed; 0: never.
-    pub forget_after_s: u64,
-    /// Of the public listener.
-    pub http: HttpLimits,
-}
-
-impl WsNodeConfig {
-    /// With the defaults of the protocol; `pins` has been checked.
-    pub fn new(node: NodeId, vnodes: u32, pins: &Pins, verifier: Verifier) -> Self {
-        let core = CoreConfig {
-            vnodes,
-            partitions: PARTITIONS,
-            pins: pins.to_string(),
-            pinned: pins.vnodes().to_vec(),
-            random: rand::random(),
-            canary_every_ms: CANARY_EVERY_MS,
-            ..CoreConfig::new(node)
-        };
-        let http = HttpLimits::default();
-        Self { core, access: Access::default(), verifier, forget_after_s: 0, http }
-    }
-
-    /// Takes over what every program of a cluster is told alike.
-    pub fn take_common(&mut self, common: &CommonConfig) {
-        let (core, tuning) = (&mut self.core, &common.tuning);
-        core.lease_ttl_ms = tuning.lease_ttl_ms;
-        core.linger_ms = tuning.presence_linger_ms;
-        core.grace_ms = tuning.presence_grace_ms;
-        core.undelivered_after_ms = tuning.undelivered_after_ms;
-        core.event_timeout_ms = tuning.event_timeout_ms;
-        self.forget_after_s = tuning.forget_after_s;
-        self.http = common.http.clone();
-    }
-}
 
 /// What the program reads from the environment.
 pub struct Settings {

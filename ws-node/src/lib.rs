@@ -9,6 +9,7 @@ mod api;
 pub mod config;
 pub mod core;
 pub mod error;
+mod inputs;
 mod janitor;
 mod lifetime;
 mod live;

@@ -10,7 +10,7 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use crate::core::Event;
-use crate::node::{Input, RETRY, STORE_TIMEOUT};
+use crate::inputs::{Input, RETRY, STORE_TIMEOUT};
 
 /// Follows, or publications, sent together.
 const BATCH: usize = 64;

@@ -13,7 +13,7 @@ use roost_backend::log::{Lane, Log, LogReader, Producer, Report};
 use roost_backend::store::{LiveChannel, Store};
 use roost_proto::events::CHAT_EVENTS;
 use roost_proto::frames::Reply;
-use roost_proto::ids::{Sid, UserId};
+use roost_proto::ids::Sid;
 use roost_proto::reading::fault;
 use roost_proto::records::Record;
 use roost_service::{Health, Jobs, boot_ms};
@@ -21,27 +21,20 @@ use tokio::sync::{Notify, Semaphore, mpsc, oneshot, watch};
 use tokio::time::{MissedTickBehavior, timeout};
 use tokio_util::sync::CancellationToken;
 
-use crate::core::ApiCommand;
-use crate::core::TicketShown;
 use crate::core::{Action, Ask, Event, NodeCore};
-use crate::core::{CallKey, Connecting, Ending, Gauges, Now, SendQueue, SessionKey};
-use crate::core::{Explained, Query};
+use crate::core::{CallKey, Ending, Gauges, Now, SendQueue, SessionKey};
 use crate::error::Ended;
+use crate::inputs::{Input, Out, RETRY, STORE_TIMEOUT};
 use crate::janitor::Names;
 use crate::live::Wish;
 use crate::metrics::Metrics;
 use crate::results::Readings;
-use crate::socket::Out;
 use crate::wire;
 
-/// Events waiting for the core. A full queue makes sockets and readers wait, never drops.
-pub const EVENTS_MAX: usize = 16_384;
 /// Events taken at once before sockets get their turn.
 const BATCH: usize = 256;
 /// The core's clockwork: a fraction of every deadline it keeps.
 const TICK: Duration = Duration::from_millis(50);
-/// How long a call to the store may take; what is slower counts as unknown. The store's own limit is shorter.
-pub const STORE_TIMEOUT: Duration = Duration::from_millis(2300);
 /// How long the log may take to say where a partition ends.
 const LOG_TIMEOUT: Duration = Duration::from_secs(3);
 /// How often the table is read without a hint (core rule 20).
@@ -53,25 +46,8 @@ const HINT_PAUSE: Duration = Duration::from_millis(20);
 const ACTIVATE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Questions about presence asked of the store at once. How many reads of streams are under way is the core's to say.
 const READS_MAX: usize = 64;
-/// Pause after a failed read.
-pub const RETRY: Duration = Duration::from_millis(200);
 /// How often the log is asked whether it is there.
 const PING_EVERY: Duration = Duration::from_secs(2);
-
-/// What reaches the node's task.
-pub enum Input {
-    Core(Event),
-    /// A connection said `connect`: its frames go to `out` from now on.
-    Connect(Box<Connecting>, mpsc::Sender<Out>),
-    /// Somebody wants to know.
-    Explain(Query, oneshot::Sender<Explained>),
-    /// Commands of the server API, in order, and who waits for the answer to each.
-    Calls(Vec<(ApiCommand, oneshot::Sender<Reply>)>),
-    /// Which events of this client, or of anybody, wait for a result here? With how many there are.
-    Tickets(Option<UserId>, oneshot::Sender<(Vec<TicketShown>, usize)>),
-    /// Which vnodes have a ready home?
-    Ready(oneshot::Sender<Vec<bool>>),
-}
 
 /// The clocks of a node. The wall clock is read once, so a step of the system's clock moves nothing, and goes on with
 /// [`boot_ms`]: also while the machine sleeps.

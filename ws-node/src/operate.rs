@@ -23,7 +23,8 @@ use warp::reply::Response;
 
 use crate::core::Event;
 use crate::core::{Explained, Query};
-use crate::node::{Input, Status};
+use crate::inputs::Input;
+use crate::node::Status;
 use crate::socket;
 
 /// The node's task answers within a batch of events; the store within its own limit.

@@ -13,7 +13,7 @@ use tokio::time::{sleep, timeout};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::core::Event;
-use crate::node::{Input, RETRY};
+use crate::inputs::{Input, RETRY};
 
 /// For one question to the log; its own limits are shorter.
 const LIMIT: Duration = Duration::from_secs(10);

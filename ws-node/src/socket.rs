@@ -3,14 +3,13 @@
 //! What a session may do and what it is sent is decided by the core; here are the limits that need no knowledge
 //! of anything else: time to `connect`, pings, malformed frames, the token's end.
 
-use std::borrow::Cow;
 use std::collections::VecDeque;
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use bytes::{Buf, Bytes};
+use bytes::Buf;
 use futures_util::{FutureExt, SinkExt, StreamExt};
 use prometheus::IntCounter;
 use roost_proto::codes::CloseCode;
@@ -35,9 +34,9 @@ use crate::core::Event;
 use crate::core::Rights;
 use crate::core::Taken;
 use crate::core::{Command, OfConnection};
-use crate::core::{Connecting, SendQueue, SessionKey};
+use crate::core::{Connecting, SessionKey};
+use crate::inputs::{Input, Out};
 use crate::lifetime::Lifetime;
-use crate::node::Input;
 use crate::origin::Origins;
 use crate::silence::Silence;
 use crate::wire::Frames;
@@ -48,22 +47,6 @@ const WRITE_TIMEOUT: Duration = Duration::from_millis(PING_INTERVAL_MS + PONG_TI
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 /// Frames written together, as many as one call to the system takes.
 const WRITE_BATCH: usize = 64;
-
-/// What the node's task hands to a connection.
-#[derive(Debug)]
-pub enum Out {
-    /// As it goes over the wire; those on credit give it back when they are written.
-    Frame {
-        frame: Bytes,
-        lane: SendQueue,
-        /// As the core counts them.
-        bytes: usize,
-    },
-    Close {
-        code: CloseCode,
-        reason: Cow<'static, str>,
-    },
-}
 
 /// What all connections of a node share.
 pub struct Shared {

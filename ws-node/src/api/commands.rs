@@ -10,7 +10,7 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::value::RawValue;
 
-use super::bad;
+use super::access::bad;
 use crate::core::ApiCommand;
 
 /// Every command.

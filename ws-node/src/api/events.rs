@@ -18,11 +18,9 @@ use tokio_util::sync::CancellationToken;
 use warp::Reply;
 use warp::reply::Response;
 
-use super::{Api, Refused, ended};
-use crate::node::RETRY;
+use super::access::{Api, LOOKERS_MAX, Refused, ended};
+use crate::inputs::RETRY;
 
-/// Lookers at once.
-pub const LOOKERS_MAX: usize = 8;
 /// Pages that one has not read yet; then it is waited for.
 const PAGES_MAX: usize = 2;
 /// Who takes nothing for so long is gone.

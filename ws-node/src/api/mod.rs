@@ -3,6 +3,7 @@
 //! Commands go to the core and through the same channels as what sessions send ([`crate::core::calls`]); reads go
 //! to the store. The same routes are on the public port and on the admin port, where coordinators come.
 
+mod access;
 mod commands;
 mod events;
 mod reads;
@@ -11,112 +12,28 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::{HeaderMap, Method, StatusCode};
-use prometheus::{Histogram, HistogramOpts, IntCounterVec, Opts, Registry};
-use roost_backend::log::Log;
-use roost_backend::store::{Shown, Store};
-use roost_proto::claims::Role;
+use roost_backend::store::Shown;
 use roost_proto::frames::{Reply, ReplyOk};
 use roost_proto::limits::{BATCH_BYTES_MAX, FRAME_BYTES_MAX};
-use roost_proto::{Claims, ErrorBody, ErrorCode, UserId};
-use roost_service::admin::SID_HEADER;
-use roost_service::tokens::{self, Verifier};
-use roost_service::{Turn, Turns, body, cors, query, reply};
+use roost_proto::{ErrorBody, ErrorCode, UserId};
+use roost_service::{body, cors, query, reply};
 use serde::Serialize;
-use tokio::sync::{Semaphore, mpsc, oneshot, watch};
+use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout, timeout_at};
-use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
 use warp::filters::BoxedFilter;
 use warp::reply::Response;
 use warp::{Filter, Stream};
 
+pub use self::access::{Api, ApiMetrics};
+use self::access::{Refused, bad, ended};
 use self::commands::Asked;
 use crate::core::ApiCommand;
 use crate::core::TicketShown;
-use crate::metrics::BUCKETS;
-use crate::node::{Input, Status};
-use crate::socket;
+use crate::inputs::Input;
 
-/// Requests at once. At 5 ms each that is 25,000 a second; and of the largest bodies it is 128 MiB.
-const REQUESTS_MAX: usize = 128;
-/// Pages of streams read at once, 1 MiB each; as many again for the first of each service.
-const PAGES_MAX: usize = 4;
-/// When to come again if there are more, in milliseconds: some are done by then.
-const BUSY_RETRY_AFTER_MS: u64 = 250;
 /// The core answers every command within 20 s; this is for a core that has too much to do to say so.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(22);
 const METHODS: &str = "GET, POST, OPTIONS";
-
-/// What the routes work with.
-pub struct Api {
-    pub events: mpsc::Sender<Input>,
-    pub store: Arc<dyn Store>,
-    pub verifier: Verifier,
-    pub status: watch::Receiver<Status>,
-    /// Cancelled when the node takes nothing new.
-    pub closing: CancellationToken,
-    pub vnodes: u32,
-    /// Where clients find an archiver.
-    pub archive_url: Option<String>,
-    pub metrics: ApiMetrics,
-    pub log: Arc<dyn Log>,
-    pub tasks: TaskTracker,
-    turns: Turns,
-    pages: Turns,
-    lookers: Arc<Semaphore>,
-}
-
-/// What Prometheus sees of it.
-pub struct ApiMetrics {
-    requests: IntCounterVec,
-    seconds: Histogram,
-}
-
-impl ApiMetrics {
-    pub fn register(registry: &Registry) -> prometheus::Result<Self> {
-        let help = "Requests of the server API by their outcome: ok, or the code of the error";
-        let requests = IntCounterVec::new(Opts::new("roost_api_requests_total", help), &["outcome"])?;
-        registry.register(Box::new(requests.clone()))?;
-        let help = "A request of the server API: its head read until it was answered";
-        let options = HistogramOpts::new("roost_api_seconds", help).buckets(BUCKETS.to_vec());
-        let seconds = Histogram::with_opts(options)?;
-        registry.register(Box::new(seconds.clone()))?;
-        Ok(Self { requests, seconds })
-    }
-}
-
-impl Api {
-    pub fn new(
-        events: mpsc::Sender<Input>,
-        store: Arc<dyn Store>,
-        verifier: Verifier,
-        status: watch::Receiver<Status>,
-        closing: CancellationToken,
-        vnodes: u32,
-        archive_url: Option<String>,
-        metrics: ApiMetrics,
-        log: Arc<dyn Log>,
-        tasks: TaskTracker,
-    ) -> Self {
-        let turns = Turns::new(REQUESTS_MAX);
-        let lookers = Arc::new(Semaphore::new(events::LOOKERS_MAX));
-        Self {
-            events,
-            store,
-            verifier,
-            status,
-            closing,
-            vnodes,
-            archive_url,
-            metrics,
-            log,
-            tasks,
-            turns,
-            pages: Turns::new(PAGES_MAX),
-            lookers,
-        }
-    }
-}
 
 /// `/api/<command>`: all methods, so that a page of any origin is told what was wrong.
 pub fn routes(api: Arc<Api>) -> BoxedFilter<(Response,)> {
@@ -164,34 +81,6 @@ enum Answer {
     Batch { results: Vec<Outcome<ReplyOk>> },
     Presence { users: Vec<Shown> },
     Tickets { tickets: Vec<TicketShown>, count: usize },
-}
-
-/// An error, and its HTTP status where that is not the one of its code.
-struct Refused {
-    status: Option<StatusCode>,
-    error: ErrorBody,
-}
-
-impl Refused {
-    /// What it counts as, and how it is said.
-    fn answer(self) -> (&'static str, Response) {
-        let error = self.error;
-        let response = match self.status {
-            Some(status) => reply::error_with_status(status, &error),
-            None => reply::error(&error),
-        };
-        (error.code.as_str(), response)
-    }
-}
-
-impl From<ErrorBody> for Refused {
-    fn from(error: ErrorBody) -> Self {
-        Self { status: None, error }
-    }
-}
-
-fn bad(why: impl std::fmt::Display) -> ErrorBody {
-    ErrorBody::new(ErrorCode::BadRequest, why.to_string())
 }
 
 impl Api {
@@ -259,33 +148,6 @@ impl Api {
         Ok(results.collect())
     }
 
-    fn authorize(&self, headers: &HeaderMap) -> Result<Claims, Refused> {
-        // A coordinator says whom it means: admin addresses are often the same on every host.
-        let sid = self.status.borrow().sid.clone();
-        if headers.get(SID_HEADER).is_some_and(|meant| sid.is_none_or(|sid| meant != sid.as_str())) {
-            let error = ErrorBody::new(ErrorCode::Unavailable, "another node answers at this admin address");
-            return Err(Refused { status: Some(StatusCode::MISDIRECTED_REQUEST), error });
-        }
-        let token = tokens::from_authorization(headers);
-        let token =
-            token.ok_or_else(|| ErrorBody::new(ErrorCode::Unauthorized, "a service token is needed"))?;
-        let claims = self.verifier.verify(token, socket::wall_s()).map_err(|e| e.body())?;
-        if claims.role != Role::Service {
-            return Err(ErrorBody::new(ErrorCode::Forbidden, "only a service token may do this").into());
-        }
-        Ok(claims)
-    }
-
-    fn turn(&self, claims: &Claims) -> Result<Turn, ErrorBody> {
-        if self.closing.is_cancelled() {
-            return Err(ended());
-        }
-        self.turns.take(&claims.sub).ok_or_else(|| {
-            let error = ErrorBody::new(ErrorCode::RateLimited, "too many requests of the server API at once");
-            error.retry_after(BUSY_RETRY_AFTER_MS)
-        })
-    }
-
     /// Has the core do all of them, in order, and waits for every answer.
     async fn carry_out(&self, calls: Vec<ApiCommand>) -> Result<Vec<Result<ReplyOk, ErrorBody>>, ErrorBody> {
         let deadline = Instant::now() + ANSWER_TIMEOUT;
@@ -313,11 +175,6 @@ impl Api {
         }
         Ok(results)
     }
-}
-
-fn ended() -> ErrorBody {
-    let why = "the node is ending, or has too much to do";
-    ErrorBody::new(ErrorCode::Unavailable, why).retry_after(BUSY_RETRY_AFTER_MS)
 }
 
 #[cfg(test)]

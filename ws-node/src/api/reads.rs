@@ -10,10 +10,10 @@ use roost_proto::{ErrorBody, ErrorCode, StreamId, UserId};
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 
-use super::{Api, ended};
+use super::access::{Api, ended};
 use crate::core::TicketShown;
 use crate::core::history;
-use crate::node::Input;
+use crate::inputs::Input;
 
 /// For a whole request: 500 users are two commands for each of their vnodes, in one round trip.
 const READ_TIMEOUT: Duration = Duration::from_secs(5);

@@ -5,24 +5,9 @@ use roost_service::ConfigError;
 use roost_service::config::{field, flag, number, one_of, optional, read};
 use serde::Deserialize;
 
-use super::WsNodeConfig;
+use super::node::{Access, WsNodeConfig};
 use crate::core::SessionPolicy;
 use crate::origin::Origins;
-
-/// What a connection needs to know beyond its token.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Access {
-    /// Pages that may connect; none: all.
-    pub origins: Option<Origins>,
-    /// A session is told this long before its token ends, in milliseconds.
-    pub token_expiring_ms: u64,
-}
-
-impl Default for Access {
-    fn default() -> Self {
-        Self { origins: None, token_expiring_ms: TOKEN_EXPIRING_MS }
-    }
-}
 
 /// The variables about sessions: those of a ws-node, and of `roost dev`.
 #[derive(Debug, Clone)]

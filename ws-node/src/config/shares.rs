@@ -4,7 +4,7 @@ use roost_service::ConfigError;
 use roost_service::config::{field, number, read};
 use serde::Deserialize;
 
-use super::WsNodeConfig;
+use super::node::WsNodeConfig;
 use crate::core::ShareConfig;
 
 /// The variables about shares: those of a ws-node, and of `roost dev`.

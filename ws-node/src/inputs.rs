@@ -1,0 +1,51 @@
+//! What crosses between the node's task and the others: what reaches it, what it hands to connections, and how long
+//! those wait that ask the back ends for it.
+
+use std::borrow::Cow;
+use std::time::Duration;
+
+use bytes::Bytes;
+use roost_proto::codes::CloseCode;
+use roost_proto::frames::Reply;
+use roost_proto::ids::UserId;
+use tokio::sync::{mpsc, oneshot};
+
+use crate::core::{ApiCommand, Connecting, Event, Explained, Query, SendQueue, TicketShown};
+
+/// Events waiting for the core. A full queue makes sockets and readers wait, never drops.
+pub const EVENTS_MAX: usize = 16_384;
+/// How long a call to the store may take; what is slower counts as unknown. The store's own limit is shorter.
+pub const STORE_TIMEOUT: Duration = Duration::from_millis(2300);
+/// Pause after a failed read.
+pub const RETRY: Duration = Duration::from_millis(200);
+
+/// What reaches the node's task.
+pub enum Input {
+    Core(Event),
+    /// A connection said `connect`: its frames go to `out` from now on.
+    Connect(Box<Connecting>, mpsc::Sender<Out>),
+    /// Somebody wants to know.
+    Explain(Query, oneshot::Sender<Explained>),
+    /// Commands of the server API, in order, and who waits for the answer to each.
+    Calls(Vec<(ApiCommand, oneshot::Sender<Reply>)>),
+    /// Which events of this client, or of anybody, wait for a result here? With how many there are.
+    Tickets(Option<UserId>, oneshot::Sender<(Vec<TicketShown>, usize)>),
+    /// Which vnodes have a ready home?
+    Ready(oneshot::Sender<Vec<bool>>),
+}
+
+/// What the node's task hands to a connection.
+#[derive(Debug)]
+pub enum Out {
+    /// As it goes over the wire; those on credit give it back when they are written.
+    Frame {
+        frame: Bytes,
+        lane: SendQueue,
+        /// As the core counts them.
+        bytes: usize,
+    },
+    Close {
+        code: CloseCode,
+        reason: Cow<'static, str>,
+    },
+}
