@@ -20,13 +20,10 @@ use redis::{AsyncConnectionConfig, ConnectionInfo, ErrorKind, IntoConnectionInfo
 use tokio::time::{Instant, timeout};
 
 use super::keys::{self, Channels};
-use super::reply::Fields;
+use super::reply::{Fields, RESPONSE_TIMEOUT};
 use super::rights::{denies, refused_at_start};
 use crate::store::{DataSet, StoreError};
 
-/// A lease lives 6 s and is renewed every second: after a renewal that got no answer in 2 s there is still time
-/// for a new connection (2 s at worst) and another try.
-pub const RESPONSE_TIMEOUT: Duration = Duration::from_secs(2);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 /// All of making a connection: TCP, authentication, and the data-set check, which is two commands.
 pub const DIAL_TIMEOUT: Duration = Duration::from_secs(2);

@@ -1,6 +1,7 @@
 //! What Redis answers, taken apart.
 
 use std::fmt::Debug;
+use std::time::Duration;
 
 use bytes::Bytes;
 use redis::{ErrorKind, RedisError, Value};
@@ -8,8 +9,11 @@ use roost_proto::ids::{Cursor, Epoch, Offset, UserId};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
-use super::link::RESPONSE_TIMEOUT;
 use crate::store::StoreError;
+
+/// A lease lives 6 s and is renewed every second: after a renewal that got no answer in 2 s there is still time
+/// for a new connection (2 s at worst) and another try.
+pub const RESPONSE_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Turns the client's error into the store's. What passes by itself is `Unreachable`, whoever says it.
 pub fn failed(error: &RedisError) -> StoreError {
