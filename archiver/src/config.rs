@@ -12,7 +12,7 @@ use roost_service::tokens::Verifier;
 use roost_service::{CommonConfig, ConfigError, HttpLimits, Secret};
 use serde::Deserialize;
 
-use crate::server::BindError;
+use crate::error::BindError;
 
 const DATABASE_HINT: &str = "postgres://user:password@host:5432/database; without PostgreSQL run `roost dev`";
 /// The longest pause while the database is away, in milliseconds: it finds a hundred archivers gently.

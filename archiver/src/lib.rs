@@ -6,6 +6,7 @@
 //! through all the same, and the history stands still.
 
 pub mod config;
+mod error;
 mod follow;
 mod gather;
 mod metrics;
@@ -15,4 +16,5 @@ mod share;
 mod watch;
 
 pub use config::{ArchiverConfig, Settings};
-pub use server::{Archiver, BindError, Starting};
+pub use error::BindError;
+pub use server::{Archiver, Starting};

@@ -1,6 +1,7 @@
 //! What the public port answers: `/history`, `/events`, `/presence/history`, `/presence/at`, and the dead letters
 //! (`docs/PROTOCOL.md`, HTTP).
 
+mod api;
 mod asked;
 mod dead_letters;
 mod events;
@@ -11,95 +12,27 @@ mod query;
 mod rights;
 mod shares;
 
-use std::ops::Deref;
 use std::sync::Arc;
-use std::time::Duration;
 
 use bytes::Bytes;
-use roost_backend::archive::{Archive, ArchiveError, QUESTIONS_MAX};
 use roost_proto::{Claims, ErrorBody, ErrorCode};
 use roost_service::query as query_of;
 use roost_service::{cors, guarded, reply};
-use serde::Serialize;
 use serde_json::value::RawValue;
-use tokio::sync::{OwnedMutexGuard, Semaphore, SemaphorePermit};
-use tokio::time::{Instant, timeout_at};
-use tokio_util::task::TaskTracker;
+use tokio::time::Instant;
 use warp::Filter;
 use warp::filters::BoxedFilter;
 use warp::http::header::{CONTENT_TYPE, HeaderValue};
 use warp::http::{HeaderMap, Method};
 use warp::reply::Response;
 
-use crate::config::ArchiverConfig;
-use crate::metrics::Metrics;
-use query::Query;
-use rights::Reader;
-use shares::{Place, Shares, exceeded};
+pub(crate) use self::api::Api;
+use self::api::bad;
+use self::query::Query;
+use self::rights::Reader;
+use self::shares::Place;
 
 const METHODS: &str = "GET, POST, OPTIONS";
-/// When to come again while the database is away, or too many ask.
-const AWAY_RETRY_AFTER_MS: u64 = 2_000;
-
-/// For a turn to ask: the next few of a burst wait, and nobody else.
-const TURN_LIMIT: Duration = Duration::from_secs(1);
-
-/// What all routes share.
-pub(crate) struct Api {
-    config: ArchiverConfig,
-    archive: Arc<dyn Archive>,
-    metrics: Metrics,
-    /// Of all users; each has one of them at most.
-    turns: Semaphore,
-    shares: Shares,
-    /// Questions under way, also those that nobody waits for any more.
-    questions: TaskTracker,
-}
-
-/// The archive, for as long as it is somebody's turn to ask it.
-struct Turn<'a> {
-    archive: &'a dyn Archive,
-    _own: OwnedMutexGuard<()>,
-    _turn: SemaphorePermit<'a>,
-}
-
-impl<'a> Deref for Turn<'a> {
-    type Target = dyn Archive + 'a;
-
-    fn deref(&self) -> &Self::Target {
-        self.archive
-    }
-}
-
-impl Api {
-    /// A shutdown waits for `questions`.
-    pub(crate) fn new(
-        config: ArchiverConfig,
-        archive: Arc<dyn Archive>,
-        metrics: Metrics,
-        questions: TaskTracker,
-    ) -> Self {
-        let turns = Semaphore::new(QUESTIONS_MAX);
-        Self { config, archive, metrics, turns, shares: Shares::default(), questions }
-    }
-
-    /// The archive, when it is the caller's turn: the first of its user's, and then one of all.
-    ///
-    /// # Errors
-    /// `rate_limited` while the same user asks, `unavailable` while too many others do.
-    async fn archive(&self, place: &Place) -> Result<Turn<'_>, ErrorBody> {
-        let until = Instant::now() + TURN_LIMIT;
-        let own = timeout_at(until, place.asks()).await.map_err(|_| exceeded())?;
-        match timeout_at(until, self.turns.acquire()).await {
-            Ok(Ok(turn)) => Ok(Turn { archive: &*self.archive, _own: own, _turn: turn }),
-            _ => {
-                let body = ErrorBody::new(ErrorCode::Unavailable, "too many ask the archive at the moment");
-                Err(body.retry_after(AWAY_RETRY_AFTER_MS))
-            }
-        }
-    }
-}
-
 /// A good answer. It keeps the place of its request until the system has taken it or the client has gone: what clients
 /// do not read is bounded for each user.
 struct Held {
@@ -119,26 +52,6 @@ impl Held {
         response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
         response
     }
-}
-
-/// As text, so that frames stay as they are to the byte.
-type Answer = Result<Box<RawValue>, ErrorBody>;
-
-fn told(body: &impl Serialize) -> Answer {
-    serde_json::value::to_raw_value(body).map_err(|error| {
-        tracing::error!(%error, "an answer could not be written as JSON");
-        ErrorBody::new(ErrorCode::Internal, "the answer could not be written")
-    })
-}
-
-fn bad(why: impl std::fmt::Display) -> ErrorBody {
-    ErrorBody::new(ErrorCode::BadRequest, why.to_string())
-}
-
-fn away(error: &ArchiveError) -> ErrorBody {
-    tracing::debug!(%error, "a question could not be answered");
-    let body = ErrorBody::new(ErrorCode::Unavailable, "the archive cannot be read at the moment");
-    body.retry_after(AWAY_RETRY_AFTER_MS)
 }
 
 /// All of them; nothing is rejected.
@@ -257,57 +170,14 @@ async fn change<B: warp::Buf>(
 mod tests {
     use std::sync::Weak;
 
-    use futures_util::future::join_all;
-    use prometheus::Registry;
-    use roost_backend::embedded::EmbeddedArchive;
     use roost_proto::UserId;
-    use roost_service::Secret;
-    use roost_service::tokens::{KeySource, Verifier};
 
+    use super::shares::Shares;
     use super::*;
-
-    fn api() -> Api {
-        let keys = KeySource::from_secret(&Secret::new("a secret of thirty-two characters")).unwrap();
-        let config = ArchiverConfig::new(Verifier::new(keys, None, None));
-        let archive = Arc::new(EmbeddedArchive::memory(Arc::new(|| 0)).unwrap());
-        let metrics = Metrics::register(&Registry::new()).unwrap();
-        Api::new(config, archive, metrics, TaskTracker::new())
-    }
-
-    fn place(api: &Api, user: &str) -> Place {
-        api.shares.place(&UserId::new(user).unwrap()).unwrap()
-    }
-
-    #[tokio::test]
-    async fn who_asks_while_too_many_do_is_told_when_to_come_again() {
-        let api = api();
-        let others: Vec<_> = (0..QUESTIONS_MAX).map(|n| place(&api, &format!("user-{n}"))).collect();
-        let turns = join_all(others.iter().map(|place| api.archive(place))).await;
-        assert!(turns.iter().all(Result::is_ok));
-        let alice = place(&api, "alice");
-        let refused = api.archive(&alice).await.err().unwrap();
-        assert_eq!(refused.code, ErrorCode::Unavailable);
-        assert_eq!(refused.retry_after_ms, Some(AWAY_RETRY_AFTER_MS));
-        drop(turns);
-        assert!(api.archive(&alice).await.is_ok());
-    }
-
-    #[tokio::test]
-    async fn a_user_asks_one_question_at_a_time_and_takes_one_turn_of_all() {
-        let api = api();
-        let (first, second, bob) = (place(&api, "alice"), place(&api, "alice"), place(&api, "bob"));
-        let asking = api.archive(&first).await.unwrap();
-        let refused = api.archive(&second).await.err().unwrap();
-        assert_eq!(refused.code, ErrorCode::RateLimited);
-        assert_eq!(api.turns.available_permits(), QUESTIONS_MAX - 1);
-        assert!(api.archive(&bob).await.is_ok());
-        drop(asking);
-        assert!(api.archive(&second).await.is_ok());
-    }
 
     #[test]
     fn an_answer_that_is_not_taken_keeps_its_place() {
-        let place = Arc::new(place(&api(), "alice"));
+        let place = Arc::new(Shares::default().place(&UserId::new("alice").unwrap()).unwrap());
         let kept: Weak<Place> = Arc::downgrade(&place);
         let response = Held { text: "{}".into(), _place: place }.response();
         assert!(kept.upgrade().is_some());

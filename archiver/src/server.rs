@@ -1,13 +1,12 @@
 //! One archiver: its ports, its tasks, and how they end.
 
-use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use prometheus::Registry;
 use roost_backend::archive::Archive;
-use roost_backend::log::{Log, LogError, TopicSpec};
+use roost_backend::log::{Log, TopicSpec};
 use roost_proto::events::{CHAT_EVENTS, CLIENT_EVENTS, UNDELIVERED_EVENTS, USER_STATUS_EVENTS};
 use roost_proto::results::{CLIENT_RESULTS, DEAD_LETTERS};
 use roost_service::{Health, HttpMetrics, TaskEnded, Tasks, serve};
@@ -15,6 +14,7 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 
 use crate::config::ArchiverConfig;
+use crate::error::BindError;
 use crate::follow::{Follower, Progress};
 use crate::metrics::Metrics;
 use crate::routes::{Api, routes};
@@ -23,21 +23,6 @@ use crate::watch::{CHECKS, Watch, Watched, trim};
 /// What is archived.
 const TOPICS: [&str; 6] =
     [CHAT_EVENTS, USER_STATUS_EVENTS, UNDELIVERED_EVENTS, CLIENT_EVENTS, CLIENT_RESULTS, DEAD_LETTERS];
-
-/// Why an archiver cannot start.
-#[derive(Debug, thiserror::Error)]
-pub enum BindError {
-    #[error("the topic {topic}")]
-    Log {
-        topic: String,
-        #[source]
-        source: LogError,
-    },
-    #[error("a listener has no address")]
-    Listener(#[from] io::Error),
-    #[error("the metrics cannot be registered")]
-    Metrics(#[from] prometheus::Error),
-}
 
 /// The admin port of an archiver that is still reaching its database and its log: it lives, and is not ready.
 #[derive(Debug)]

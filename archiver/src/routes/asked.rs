@@ -7,7 +7,7 @@ use roost_backend::archive::{AT_MAX_MS, Asked, Moment, Place};
 use roost_proto::ids::{Epoch, Seq};
 use roost_proto::{ErrorBody, UserId};
 
-use super::bad;
+use super::api::bad;
 use super::query::{Query, moment, required};
 use super::rights::Reader;
 

@@ -9,10 +9,10 @@ use roost_service::body;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
+use super::api::{Answer, Api, away, bad, told};
 use super::page::Page;
 use super::query::Query;
 use super::rights::Reader;
-use super::{Answer, Api, away, bad, told};
 
 /// Dead letters in one request: each is a transaction of its own.
 const IDS_MAX: usize = 100;

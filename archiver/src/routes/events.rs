@@ -4,11 +4,11 @@ use roost_backend::archive::Answered;
 use roost_proto::{Json, MessageId, UserId};
 use serde::Serialize;
 
+use super::api::{Answer, Api, away, told};
 use super::asked::{asked, mark};
 use super::page::Page;
 use super::query::Query;
 use super::rights::Reader;
-use super::{Answer, Api, away, told};
 
 #[derive(Serialize)]
 struct Events {

@@ -5,10 +5,10 @@ use roost_proto::history::Before;
 use roost_proto::{Json, StreamId};
 use serde::Serialize;
 
+use super::api::{Answer, Api, away, told};
 use super::page::Page;
 use super::query::{Query, required};
 use super::rights::Reader;
-use super::{Answer, Api, away, told};
 
 #[derive(Serialize)]
 struct History {

@@ -5,11 +5,11 @@ use roost_proto::events::StatusEvent;
 use roost_proto::time::rfc3339;
 use serde_json::{Value, json};
 
+use super::api::{Answer, Api, away, bad, told};
 use super::asked::{asked, mark, user};
 use super::page::Page;
 use super::query::{Query, moment};
 use super::rights::Reader;
-use super::{Answer, Api, away, bad, told};
 
 /// Some hundred bytes; pages of them are bounded by their number.
 fn shown(event: &StatusEvent) -> Value {

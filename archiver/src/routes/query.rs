@@ -11,7 +11,7 @@ use roost_proto::{ErrorBody, ErrorCode};
 use roost_service::query;
 use serde::Deserialize;
 
-use super::{away, bad};
+use super::api::{away, bad};
 
 /// When to come again while the archive is not as far as it was asked to be: it is a fraction of a second behind.
 const BEHIND_RETRY_AFTER_MS: u64 = 500;
