@@ -316,7 +316,7 @@ impl World {
             match &event {
                 Event::Readied { vnode, answer: Some(true), .. } => self.heard_ready(pid, *vnode),
                 Event::Closed { session } => self.saw_closed(pid, *session),
-                Event::Command { session, command: Command::Ack { cursor, .. } } => {
+                Event::Command { session, command: Command::Ack(cursor) | Command::Read(cursor) } => {
                     self.saw_ack(pid, *session, *cursor);
                 }
                 _ => {}

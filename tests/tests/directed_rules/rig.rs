@@ -370,11 +370,11 @@ impl Rig {
     }
 
     pub fn ack(&mut self, session: u64, cursor: Cursor) {
-        self.command(session, Command::Ack { cursor, read: false });
+        self.command(session, Command::Ack(cursor));
     }
 
     pub fn read(&mut self, session: u64, cursor: Cursor) {
-        self.command(session, Command::Ack { cursor, read: true });
+        self.command(session, Command::Read(cursor));
     }
 
     pub fn choose(&mut self, session: u64, status: ChosenStatus, id: &str) {

@@ -23,11 +23,10 @@ pub enum Command {
     History(History),
     /// Another token: what it allows, or why it is not taken.
     Refresh(MessageId, Result<Rights, ErrorBody>),
-    /// The device has everything up to there; `read`: its user has read it.
-    Ack {
-        cursor: Cursor,
-        read: bool,
-    },
+    /// The device has everything up to there.
+    Ack(Cursor),
+    /// And its user has read it.
+    Read(Cursor),
     Signal(Signal),
 }
 
@@ -63,8 +62,8 @@ impl Command {
                 let rights = verify(&refresh.token);
                 Self::Refresh(refresh.id, rights)
             }
-            ClientFrame::Ack(ack) => Self::Ack { cursor: ack.cursor, read: false },
-            ClientFrame::Read(read) => Self::Ack { cursor: read.cursor, read: true },
+            ClientFrame::Ack(ack) => Self::Ack(ack.cursor),
+            ClientFrame::Read(read) => Self::Read(read.cursor),
             ClientFrame::Signal(signal) => Self::Signal(signal),
             ClientFrame::Connect(_) => return Err(OfConnection::Connect),
             ClientFrame::Ping(_) => return Err(OfConnection::Ping),

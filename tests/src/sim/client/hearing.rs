@@ -161,7 +161,7 @@ impl World {
             if read {
                 self.clients[user].has_read(Some(at));
             }
-            let command = Command::Ack { cursor: at, read };
+            let command = if read { Command::Read(at) } else { Command::Ack(at) };
             let event = Event::Command { session: SessionKey(c.key), command };
             self.tell_core(user, c.pid, self.now + 2, event);
         }

@@ -17,7 +17,7 @@ use crate::core::homes::presence::UserPresence;
 use crate::core::homes::receipts::{Became, HomeReceipts};
 use crate::core::homes::sender::Sender;
 use crate::core::homes::tickets::HomeTickets;
-use crate::core::homes::work::{Held, Work, WriteInFlight};
+use crate::core::homes::work::{Held, OfItem, Work, WriteInFlight};
 use crate::core::keys::{Now, SessionKey};
 use crate::core::said::{SaidUpTo, Who};
 
@@ -339,11 +339,11 @@ impl Home {
 
     /// Takes an item: its operation goes with the next write.
     pub fn work_on(&mut self, item: &Item, op: Op, now: Now) {
-        let (sid, chan, n) = (item.channel.sid.clone(), item.channel.chan, item.n);
+        let of = OfItem { sid: item.channel.sid.clone(), chan: item.channel.chan, n: item.n };
         if let Some(sender) = self.sender(&item.channel) {
-            sender.take(n, None);
+            sender.take(of.n, None);
             self.queued_bytes += op.size();
-            self.queue.push_back(Work::Item { sid, chan, n, op, arrived_us: now.us });
+            self.queue.push_back(Work::Item { item: of, op, arrived_us: now.us });
         }
     }
 

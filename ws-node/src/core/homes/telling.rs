@@ -9,7 +9,7 @@ use roost_proto::records::Record;
 use crate::core::actions::Action;
 use crate::core::effects::Token;
 use crate::core::homes::outbox::Outbox;
-use crate::core::homes::work::Held;
+use crate::core::homes::work::{Held, OfItem};
 use crate::core::keys::Now;
 use crate::core::node::NodeCore;
 
@@ -80,7 +80,7 @@ impl NodeCore {
         }
         for held in home.release_held(&self.cfg) {
             match held {
-                Held::Result { sid, chan, n, result } => {
+                Held::Result { item: OfItem { sid, chan, n }, result } => {
                     let sender = self.homes.map.get_mut(&vnode).and_then(|h| h.senders.get_mut(&sid));
                     if let Some(sender) = sender.filter(|s| s.chan == chan) {
                         sender.set(n, result);

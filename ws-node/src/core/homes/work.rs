@@ -1,20 +1,26 @@
 //! What a home does in its next write, the write in flight, and what is told when the log has it.
 
-use roost_backend::store::{AppendOp, MemberOp, Op, Place, Write};
+use roost_backend::store::{AppendOp, MemberOp, Op, OpResult, Place, Write};
 use roost_proto::frames::ReplyOk;
 use roost_proto::ids::{DeviceId, MessageId, Sid, UserId};
 use roost_proto::records::ItemResult;
 
 use crate::core::keys::SessionKey;
 
+/// The item of a channel whose sender waits for the result.
+#[derive(Debug, Clone)]
+pub struct OfItem {
+    pub(super) sid: Sid,
+    pub(super) chan: u64,
+    pub(super) n: u64,
+}
+
 /// Something to be done in the next write.
 #[derive(Debug)]
 pub enum Work {
     /// An item of a channel, with the op it becomes.
     Item {
-        sid: Sid,
-        chan: u64,
-        n: u64,
+        item: OfItem,
         op: Op,
         arrived_us: u64,
     },
@@ -39,6 +45,18 @@ pub enum Work {
 }
 
 impl Work {
+    /// How many events it put into the outbox.
+    pub(super) fn emits(&self, result: &OpResult) -> u64 {
+        match (self, result) {
+            (Self::Presence { op, .. }, OpResult::Presence { changed: true }) => {
+                u64::from(op.event.is_some())
+            }
+            (_, OpResult::Appended { .. } | OpResult::Accepted) => 1,
+            (_, OpResult::Undelivered { message: Some(_) }) => 1,
+            _ => 0,
+        }
+    }
+
     /// Who waits for a reply to it.
     pub(super) fn replies(self) -> Vec<(SessionKey, MessageId)> {
         if let Self::Presence { replies, .. } = self { replies } else { Vec::new() }
@@ -66,7 +84,7 @@ pub struct WriteInFlight {
 /// What is told when the log has everything up to a seq.
 #[derive(Debug)]
 pub enum Held {
-    Result { sid: Sid, chan: u64, n: u64, result: ItemResult },
+    Result { item: OfItem, result: ItemResult },
     Opened { session: SessionKey },
     Reply { session: SessionKey, id: MessageId, ok: ReplyOk },
 }

@@ -36,7 +36,8 @@ impl NodeCore {
             }
             Command::Status(status) => self.on_status(key, status, now),
             Command::Refresh(id, token) => self.on_refresh(key, &id, token, now),
-            Command::Ack { cursor, read } => self.on_ack(key, cursor, read, now),
+            Command::Ack(cursor) => self.on_ack(key, cursor, false, now),
+            Command::Read(cursor) => self.on_ack(key, cursor, true, now),
             Command::Signal(signal) => self.on_signal(key, signal, now),
         }
     }
@@ -62,7 +63,7 @@ impl NodeCore {
         let max = self.cfg.unanswered_max;
         let Some(session) = self.sessions.map.get_mut(&key) else { return };
         match command {
-            Command::Ack { .. } => {}
+            Command::Ack(_) | Command::Read(_) => {}
             Command::Signal(_) => self.fx.count().signals_dropped += 1,
             command if session.early.len() < max => session.early.push_back(command),
             _ => self.close(key, CloseCode::Overload, "too many commands before welcome"),
