@@ -36,36 +36,33 @@ const fn wall(what: &'static str, ceiling: usize, goal: usize, count: fn(&House)
 
 /// What, ceiling, goal. A circle that nobody has set a goal for has its ceiling for one.
 const WALLS: &[Wall] = &[
-    wall("fields of NodeCore", 47, 12, House::fields),
-    wall("variants of what happens to the core", 40, 31, House::inputs),
-    wall("variants of what the core wants done", 28, 16, House::actions),
-    wall("owners in NodeCore with a field that all of the core may touch", 5, 0, House::open_owners),
-    wall("files of the largest circle in the core", 35, 4, |house| {
+    wall("fields of NodeCore", 11, 12, House::fields),
+    wall("variants of what happens to the core", 31, 31, House::inputs),
+    wall("variants of what the core wants done", 16, 16, House::actions),
+    wall("owners in NodeCore with a field that all of the core may touch", 0, 0, House::open_owners),
+    wall("files of the largest circle in the core", 0, 4, |house| {
         house.circle("ws-node/src", "ws-node/src/core/")
     }),
-    wall("files of the largest circle in ws-node without the core", 4, 4, |house| {
+    wall("files of the largest circle in ws-node without the core", 0, 0, |house| {
         house.circle_without("ws-node/src", "ws-node/src/core/")
     }),
     wall("files of the largest circle in coordinator", 5, 5, |house| house.circle("coordinator/src", "")),
-    wall("files of the largest circle in archiver", 10, 0, |house| house.circle("archiver/src", "")),
+    wall("files of the largest circle in archiver", 0, 0, |house| house.circle("archiver/src", "")),
     wall("files of the largest circle in cli", 2, 2, |house| house.circle("cli/src", "")),
     wall("files of the largest circle in proto", 0, 0, |house| house.circle("crates/proto/src", "")),
     wall("files of the largest circle in ring", 0, 0, |house| house.circle("crates/ring/src", "")),
-    wall("files of the largest circle in backend", 10, 10, |house| house.circle("crates/backend/src", "")),
+    wall("files of the largest circle in backend", 8, 8, |house| house.circle("crates/backend/src", "")),
     wall("files of the largest circle in service", 3, 3, |house| house.circle("crates/service/src", "")),
     wall("files of the largest circle in the Rust SDK", 4, 4, |house| {
         house.circle("client-sdk/rust/src", "")
     }),
-    wall("places in which a command of a client is spelled, at most", 6, 4, |house| house.commands().most()),
-    wall("places in which a question to the store is spelled, at most", 13, 5, |house| {
+    wall("places in which a command of a client is spelled, at most", 4, 4, |house| house.commands().most()),
+    wall("places in which a question to the store is spelled, at most", 5, 5, |house| {
         house.questions().most()
     }),
-    wall("places in which half of the questions to the store are spelled", 9, 5, |house| {
-        house.questions().half()
-    }),
-    wall("functions of more than 70 lines", 8, 2, House::long_functions),
+    wall("functions of more than 70 lines", 1, 2, House::long_functions),
     // The one that may stay is about what was written by the same program.
-    wall("`unreachable!`", 3, 1, House::unreachable),
+    wall("`unreachable!`", 2, 1, House::unreachable),
 ];
 
 impl Wall {

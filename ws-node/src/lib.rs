@@ -17,6 +17,7 @@ mod metrics;
 mod node;
 mod operate;
 mod origin;
+mod questions;
 mod results;
 pub mod server;
 mod silence;

@@ -17,7 +17,7 @@ use roost_proto::ids::Sid;
 use roost_proto::reading::fault;
 use roost_proto::records::Record;
 use roost_service::{Health, Jobs, boot_ms};
-use tokio::sync::{Notify, Semaphore, mpsc, oneshot, watch};
+use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::time::{MissedTickBehavior, timeout};
 use tokio_util::sync::CancellationToken;
 
@@ -28,6 +28,7 @@ use crate::inputs::{Input, Out, RETRY, STORE_TIMEOUT};
 use crate::janitor::Names;
 use crate::live::Wish;
 use crate::metrics::Metrics;
+use crate::questions::Questions;
 use crate::results::Readings;
 use crate::wire;
 
@@ -41,11 +42,6 @@ const LOG_TIMEOUT: Duration = Duration::from_secs(3);
 const TABLE_EVERY: Duration = Duration::from_secs(1);
 /// Between two reads for the sake of hints: many come together when many vnodes move, and one read serves them.
 const HINT_PAUSE: Duration = Duration::from_millis(20);
-/// How long an activation may take: what is taken over may be hundreds of megabytes, in pieces that each have the
-/// store's own limit.
-const ACTIVATE_TIMEOUT: Duration = Duration::from_secs(10);
-/// Questions about presence asked of the store at once. How many reads of streams are under way is the core's to say.
-const READS_MAX: usize = 64;
 /// How often the log is asked whether it is there.
 const PING_EVERY: Duration = Duration::from_secs(2);
 
@@ -113,7 +109,7 @@ pub struct Node {
     /// Who waits for the answers to commands of the server API; each is answered within 20 s.
     calls: HashMap<CallKey, oneshot::Sender<Reply>>,
     next_call: u64,
-    reads: Arc<Semaphore>,
+    questions: Arc<Questions>,
     /// Of `client_results`.
     readings: Readings,
     /// Events that arose here, handled before the queue.
@@ -124,13 +120,14 @@ impl Node {
     pub fn new(parts: Parts) -> Self {
         let (log, events) = (Arc::clone(&parts.log), parts.events.clone());
         let (jobs, stop) = (parts.readings.clone(), parts.stop.clone());
+        let questions = Questions::new(Arc::clone(&parts.store), Arc::clone(&parts.lag));
         Self {
             readings: Readings::new(log, events, parts.metrics.results_lag(), jobs, stop),
             parts,
             sessions: HashMap::new(),
             calls: HashMap::new(),
             next_call: 0,
-            reads: Arc::new(Semaphore::new(READS_MAX)),
+            questions: Arc::new(questions),
             own: VecDeque::new(),
         }
     }
@@ -235,33 +232,11 @@ impl Node {
     }
 
     /// Asks the store in a task of its own; the answer, or that there is none, comes back as an event.
-    fn ask(&self, mut ask: Ask) {
-        if let Ask::Renew { renew, .. } = &mut ask {
-            renew.load.lag = self.parts.lag.load(Ordering::Relaxed);
-        }
-        let limit = if matches!(ask, Ask::Activate(_)) { ACTIVATE_TIMEOUT } else { STORE_TIMEOUT };
-        // What may be much at once has its turn.
-        let turns = matches!(ask, Ask::Presence { .. }).then(|| Arc::clone(&self.reads));
-        let (store, events) = (Arc::clone(&self.parts.store), self.parts.events.clone());
+    fn ask(&self, ask: Ask) {
+        let (questions, events) = (Arc::clone(&self.questions), self.parts.events.clone());
         self.parts.tasks.spawn(async move {
-            let unanswered = ask.unanswered();
-            let answered = timeout(limit, async move {
-                let _turn = match turns {
-                    Some(turns) => turns.acquire_owned().await.ok(),
-                    None => None,
-                };
-                ask.put(&*store).await
-            });
-            let event = match answered.await {
-                Ok(Ok(event)) => event,
-                Ok(Err(error)) => {
-                    tracing::debug!(%error, ?unanswered, "the store did not answer");
-                    unanswered
-                }
-                Err(_) => unanswered,
-            };
             // Fails only when the node has ended.
-            let _ = events.send(Input::Core(event)).await;
+            let _ = events.send(Input::Core(questions.put(ask).await)).await;
         });
     }
 

@@ -361,7 +361,7 @@ fn is_all_appends(request: &Request) -> bool {
 fn unanswered(request: &Request) -> Option<Told> {
     let event = match request {
         Request::Table(_) | Request::Deregister(_) | Request::Resign(_) => return None,
-        Request::Ask(ask) => ask.unanswered(),
+        Request::Ask(ask) => unanswered_ask(ask),
         Request::Lead(_) => return Some(LeaderEvent::Led(None).into()),
         Request::Revoke(r, _) => {
             return Some(LeaderEvent::Revoked { sid: r.sid.clone(), done: None }.into());
@@ -372,4 +372,36 @@ fn unanswered(request: &Request) -> Option<Told> {
         }
     };
     Some(event.into())
+}
+
+/// What a core is told when no answer comes: the question may take effect all the same, even later.
+fn unanswered_ask(ask: &Ask) -> Event {
+    match ask {
+        Ask::Register(_) => Event::Registered(None),
+        Ask::Claim { claim, sent } => Event::Claimed { vnode: claim.vnode, sent: *sent, answer: None },
+        Ask::Activate(a) => Event::Activated { vnode: a.vnode, epoch: a.epoch, answer: None },
+        Ask::Ready(own) => {
+            let (vnode, epoch) = own.rows[0];
+            Event::Readied { vnode, epoch, answer: None }
+        }
+        Ask::Release(own) => {
+            let (vnode, epoch) = own.rows[0];
+            Event::Released { vnode, epoch }
+        }
+        Ask::Renew { renew, sent } => Event::Renewed { sent: *sent, rows: renew.rows.clone(), answer: None },
+        Ask::Write { call, write } => Event::Written { vnode: write.fence.vnode, call: *call, answer: None },
+        Ask::Read { ask, session, stream, generation, after, .. } => {
+            let (stream, generation, after) = (stream.clone(), *generation, *after);
+            Event::Read { ask: *ask, session: *session, stream, generation, after, answer: None }
+        }
+        Ask::Page { ask, session, id, stream, before, .. } => {
+            let (id, stream, before) = (id.clone(), stream.clone(), *before);
+            Event::Paged { ask: *ask, session: *session, id, stream, before, answer: None }
+        }
+        Ask::Standings(rooms) => Event::Standings { rooms: rooms.clone(), answer: None },
+        Ask::Presence { vnode, users, ask } => {
+            Event::PresenceRead { vnode: *vnode, users: users.clone(), ask: *ask, answer: None }
+        }
+        Ask::PresenceStandings(vnodes) => Event::PresenceStandings { vnodes: vnodes.clone(), answer: None },
+    }
 }

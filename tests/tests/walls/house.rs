@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use super::source::Crate;
-use super::spelled::{self, Mention};
+use super::spelled;
 use super::{circles, imports, shape};
 
 const NODE: &str = "ws-node/src";
@@ -25,10 +25,6 @@ pub const PRODUCT: &[&str] = &[
     "client-sdk/rust/src",
 ];
 
-/// The simulation carries out what the core wants, as the node does: what it spells is spelled once more.
-const TESTS: &str = "tests/src";
-const SIMULATION: &str = "tests/src/sim/";
-
 /// As CONTRIBUTING.md has it.
 const FUNCTION_LINES_MAX: usize = 70;
 
@@ -45,23 +41,23 @@ const OTHER_NAMES: &[(&str, &str, &str)] = &[
     ("Input", "Read", "Ack"),
 ];
 
-/// What is asked of the store; `Request` is the simulation's.
-const QUESTION_ENUMS: &[&str] = &["Action", "Ask", "Request"];
+/// What is asked of the store.
+const QUESTION_ENUMS: &[&str] = &["Ask"];
 const ANSWER_ENUMS: &[&str] = &["Event", "Input"];
-/// The names of each question, and that of its answer.
-const QUESTIONS: &[(&[&str], &str)] = &[
-    (&["Register"], "Registered"),
-    (&["Claim"], "Claimed"),
-    (&["Activate"], "Activated"),
-    (&["Ready"], "Readied"),
-    (&["Release"], "Released"),
-    (&["Renew"], "Renewed"),
-    (&["Write"], "Written"),
-    (&["Read"], "Read"),
-    (&["Page"], "Paged"),
-    (&["Standings"], "Standings"),
-    (&["ReadPresence", "Presence"], "PresenceRead"),
-    (&["PresenceStandings"], "PresenceStandings"),
+/// The name of each question, and that of its answer.
+const QUESTIONS: &[(&str, &str)] = &[
+    ("Register", "Registered"),
+    ("Claim", "Claimed"),
+    ("Activate", "Activated"),
+    ("Ready", "Readied"),
+    ("Release", "Released"),
+    ("Renew", "Renewed"),
+    ("Write", "Written"),
+    ("Read", "Read"),
+    ("Page", "Paged"),
+    ("Standings", "Standings"),
+    ("Presence", "PresenceRead"),
+    ("PresenceStandings", "PresenceStandings"),
 ];
 
 /// A number, and what somebody looks at who wants it smaller.
@@ -76,14 +72,13 @@ impl Count {
     }
 }
 
-/// The sources of the product, and those of the tests' library.
+/// The sources of the product.
 pub struct House(BTreeMap<&'static str, Crate>);
 
 impl House {
     pub fn read() -> Self {
         let root = root();
-        let all = PRODUCT.iter().chain([&TESTS]);
-        Self(all.map(|source| (*source, Crate::read(&root, source))).collect())
+        Self(PRODUCT.iter().map(|source| (*source, Crate::read(&root, source))).collect())
     }
 
     pub fn fields(&self) -> Count {
@@ -145,24 +140,17 @@ impl House {
         Spelled::new(spelled.collect())
     }
 
-    /// Where each question to the store and its answer is spelled, in the node and in the simulation.
+    /// Where each question to the store and its answer is spelled in the node: defined, put, and asked.
     pub fn questions(&self) -> Spelled {
-        let mentions = self.mentions_of_questions();
-        let spelled = QUESTIONS.iter().map(|(names, answer)| {
-            let asked = names.iter().flat_map(|name| QUESTION_ENUMS.iter().map(move |of| (*of, *name)));
+        let enums: Vec<_> = QUESTION_ENUMS.iter().chain(ANSWER_ENUMS).copied().collect();
+        let mentions = spelled::mentions(&self.0[NODE], &enums);
+        let spelled = QUESTIONS.iter().map(|(name, answer)| {
+            let asked = QUESTION_ENUMS.iter().map(|of| (*of, *name));
             let answered = ANSWER_ENUMS.iter().map(|of| (*of, *answer));
             let names_of_both: Vec<_> = asked.chain(answered).collect();
-            (names[0].to_owned(), spelled::places(&mentions, &names_of_both))
+            ((*name).to_owned(), spelled::places(&mentions, &names_of_both))
         });
         Spelled::new(spelled.collect())
-    }
-
-    fn mentions_of_questions(&self) -> Vec<Mention> {
-        let enums: Vec<_> = QUESTION_ENUMS.iter().chain(ANSWER_ENUMS).copied().collect();
-        let mut mentions = spelled::mentions(&self.0[NODE], &enums);
-        let tests = spelled::mentions(&self.0[TESTS], &enums);
-        mentions.extend(tests.into_iter().filter(|mention| mention.file.starts_with(SIMULATION)));
-        mentions
     }
 
     /// Every file that was read.
@@ -199,12 +187,6 @@ impl Spelled {
 
     pub fn most(self) -> Count {
         self.at(0)
-    }
-
-    /// The median. The simulation has a closer look at some questions; what is usual is seen from the others.
-    pub fn half(self) -> Count {
-        let half = self.0.len() / 2;
-        self.at(half)
     }
 
     fn at(self, index: usize) -> Count {

@@ -112,11 +112,6 @@ impl Homes {
         self.remembered.remove(&vnode)
     }
 
-    /// A write goes out that is no home's own.
-    pub fn begin_write(&mut self, call: u64, bytes: usize) {
-        self.writes.begin(call, bytes);
-    }
-
     /// Bytes under way to the store.
     pub fn write_bytes(&self) -> usize {
         self.writes.bytes()

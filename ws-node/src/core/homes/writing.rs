@@ -41,10 +41,14 @@ impl NodeCore {
         let (call, sid) = (self.fx.next_call(), self.membership.sid().clone());
         let Some(home) = self.homes.map.get_mut(&vnode) else { return };
         if let Some(write) = home.next_write(&sid, &self.cfg, now, call) {
-            self.fx.count().writes += 1;
-            self.homes.writes.begin(call, write.size());
-            self.fx.push(Action::Ask(Ask::Write { call, write: Box::new(write) }));
+            self.put_write(call, Box::new(write));
         }
+    }
+
+    pub(in crate::core) fn put_write(&mut self, call: u64, write: Box<Write>) {
+        self.fx.count().writes += 1;
+        self.homes.writes.begin(call, write.size());
+        self.fx.push(Action::Ask(Ask::Write { call, write }));
     }
 
     /// The answer to a write (rule 18).

@@ -86,9 +86,13 @@ impl NodeCore {
     fn give_row_up(&mut self, vnode: VnodeId, now: Now) {
         let Some(home) = self.homes.get_mut(&vnode) else { return };
         home.release(now);
-        let rows = vec![(vnode, home.epoch())];
-        let data_set = self.membership.view.data_set.clone();
-        self.fx.push(Action::Ask(Ask::Release(OwnRows { data_set, sid: self.membership.sid.clone(), rows })));
+        let epoch = home.epoch();
+        self.release_row(vnode, epoch);
+    }
+
+    pub(super) fn release_row(&mut self, vnode: VnodeId, epoch: Epoch) {
+        let (data_set, sid) = (self.membership.view.data_set.clone(), self.membership.sid.clone());
+        self.fx.push(Action::Ask(Ask::Release(OwnRows { data_set, sid, rows: vec![(vnode, epoch)] })));
     }
 
     /// Whatever the answer was, the row counts as given up (rule 16).

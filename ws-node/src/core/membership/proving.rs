@@ -3,8 +3,6 @@
 use roost_backend::store::WriteAnswer;
 use roost_proto::ids::VnodeId;
 
-use crate::core::actions::Action;
-use crate::core::ask::Ask;
 use crate::core::events::Maybe;
 use crate::core::homes::home::Phase;
 use crate::core::keys::Now;
@@ -27,9 +25,8 @@ impl NodeCore {
         }
         let call = self.fx.next_call();
         open.call = Some(call);
-        self.fx.count().writes += 1;
-        self.homes.begin_write(call, open.write.size());
-        self.fx.push(Action::Ask(Ask::Write { call, write: open.write.clone() }));
+        let write = open.write.clone();
+        self.put_write(call, write);
         true
     }
 

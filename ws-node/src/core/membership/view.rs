@@ -7,7 +7,6 @@ use roost_proto::ids::{Epoch, NodeId, VnodeId};
 use roost_proto::records::Took;
 
 use crate::core::actions::Action;
-use crate::core::ask::Ask;
 use crate::core::homes::home::Home;
 use crate::core::keys::Now;
 use crate::core::node::NodeCore;
@@ -99,10 +98,9 @@ impl NodeCore {
             (row.sid == self.membership.sid && !known).then_some((*vnode, row.epoch))
         };
         let rows: Vec<_> = table.rows.iter().filter_map(stray).collect();
-        for row in rows {
-            self.membership.view.rows.remove(&row.0);
-            let (data_set, sid) = (table.data_set.clone(), self.membership.sid.clone());
-            self.fx.push(Action::Ask(Ask::Release(OwnRows { data_set, sid, rows: vec![row] })));
+        for (vnode, epoch) in rows {
+            self.membership.view.rows.remove(&vnode);
+            self.release_row(vnode, epoch);
         }
     }
 

@@ -161,10 +161,8 @@ impl NodeCore {
             return Begun::Not;
         }
         let limit = Limit { entries: READ_MAX, bytes: bytes.min(READ_BYTES_MAX) };
-        let Some(ask) = self.sessions.begin_read(key, limit.bytes) else { return Begun::Not };
-        let (vnode, generation, after) = (room.vnode, place.generation, place.offset);
-        self.fx.push(Action::Ask(Ask::Read { ask, session: None, vnode, stream, generation, after, limit }));
-        Begun::Yes
+        let vnode = room.vnode;
+        self.ask_window(key, None, (vnode, stream), place, limit)
     }
 
     pub(in crate::core) fn on_room_read(

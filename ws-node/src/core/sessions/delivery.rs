@@ -7,7 +7,6 @@ use roost_proto::codes::CloseCode;
 use roost_proto::ids::{Cursor, Epoch, Offset, StreamId, UserId, VnodeId};
 
 use crate::core::actions::{Action, Observation, SendQueue};
-use crate::core::ask::Ask;
 use crate::core::events::Maybe;
 use crate::core::keys::{Now, SessionKey};
 use crate::core::node::NodeCore;
@@ -116,16 +115,8 @@ impl NodeCore {
         };
         let limit = Limit { entries: session.credit.frames().min(READ_MAX), bytes: room.min(READ_BYTES_MAX) };
         let place = session.inbox.read();
-        self.fx.push(Action::Ask(Ask::Read {
-            ask: self.sessions.reads.begin(key, &session.user, limit.bytes),
-            session: Some(key),
-            vnode: session.vnode,
-            stream: session.stream.clone(),
-            generation: place.generation,
-            after: place.offset,
-            limit,
-        }));
-        Begun::Yes
+        let (vnode, stream) = (session.vnode, session.stream.clone());
+        self.ask_window(key, Some(key), (vnode, stream), place, limit)
     }
 
     pub(in crate::core) fn on_read(

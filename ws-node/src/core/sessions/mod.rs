@@ -134,12 +134,6 @@ impl Sessions {
         }
     }
 
-    /// A read is begun for the session; the number under which it is answered.
-    pub fn begin_read(&mut self, key: SessionKey, bytes: usize) -> Option<u64> {
-        let session = self.map.get(&key)?;
-        Some(self.reads.begin(key, &session.user, bytes))
-    }
-
     /// It is fed with the room when its socket has taken something.
     pub fn starve(&mut self, key: SessionKey, stream: &StreamId) {
         if let Some(session) = self.map.get_mut(&key) {

@@ -1,6 +1,11 @@
 //! Reads begin when sessions have their turn.
 
-use crate::core::keys::Now;
+use roost_backend::store::Limit;
+use roost_proto::ids::{Cursor, StreamId, VnodeId};
+
+use crate::core::actions::Action;
+use crate::core::ask::Ask;
+use crate::core::keys::{Now, SessionKey};
 use crate::core::node::NodeCore;
 use crate::core::sessions::reads::{Begun, Want};
 
@@ -26,6 +31,22 @@ impl NodeCore {
                 }
             }
         }
+    }
+
+    /// Asks for what comes after a place, on the account of `key`: for that session, or for all that stand there.
+    pub(in crate::core) fn ask_window(
+        &mut self,
+        key: SessionKey,
+        session: Option<SessionKey>,
+        (vnode, stream): (VnodeId, StreamId),
+        place: Cursor,
+        limit: Limit,
+    ) -> Begun {
+        let Some(user) = self.sessions.map.get(&key).map(|session| &session.user) else { return Begun::Not };
+        let ask = self.sessions.reads.begin(key, user, limit.bytes);
+        let (generation, after) = (place.generation, place.offset);
+        self.fx.push(Action::Ask(Ask::Read { ask, session, vnode, stream, generation, after, limit }));
+        Begun::Yes
     }
 
     /// A read was answered, or will not be.
