@@ -9,7 +9,7 @@ use serde_json::value::RawValue;
 use crate::Json;
 use crate::codes::ErrorBody;
 use crate::events::{Message, Status};
-use crate::history::{Before, History};
+use crate::history::History;
 use crate::ids::{Cursor, DeviceId, Epoch, MessageId, NodeId, RoomId, SessionId, StreamId, UserId, VnodeId};
 use crate::reading::{bad_request, read, scan};
 
@@ -487,68 +487,18 @@ pub struct Joined {
 #[cfg_attr(feature = "schema", schemars(extend("oneOf" = [{"required": ["ok"]}, {"required": ["error"]}])))]
 pub struct Reply {
     pub id: Option<String>,
+    /// Which of these it is depends on the command.
+    // See `answers`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub ok: Option<ReplyOk>,
+    #[cfg_attr(feature = "schema", schemars(with = "crate::answers::AnyAnswer"))]
+    pub ok: Option<Json>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<ErrorBody>,
 }
 
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
-pub struct ReplyOk {
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[cfg_attr(feature = "schema", schemars(extend("format" = "date-time")))]
-    pub at: Option<String>,
-    /// To `publish`: where the message is.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub cursor: Option<Cursor>,
-    /// To `join`: with `cursor`, where the session begins.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub recovered: Option<bool>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub replayed: Option<u64>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub through: Option<String>,
-    /// To `join` with presence, and `members`: who is in the room, unless there are too many.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub members: Option<Vec<InfoOf>>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub member_count: Option<usize>,
-    /// To `watch`: what the users show now, in the order asked.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub users: Option<Vec<Presence>>,
-    /// To `history`: `message` frames, newest first.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[cfg_attr(feature = "schema", schemars(with = "Option<Vec<crate::schema::MessageFrame>>"))]
-    pub messages: Option<Vec<Json>>,
-    /// With `messages`: there are more in the hot window, and this asks for them.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub before: Option<Before>,
-    /// With `messages`: the hot window ends here, the stream does not.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    pub older: bool,
-    /// With `older`: where an archiver has what comes next.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub next: Option<String>,
-}
-
-impl From<Joined> for ReplyOk {
-    fn from(joined: Joined) -> Self {
-        Self {
-            cursor: Some(joined.cursor),
-            recovered: Some(joined.recovered),
-            replayed: Some(joined.replayed),
-            through: joined.through,
-            members: joined.members,
-            member_count: joined.member_count,
-            ..Self::default()
-        }
-    }
-}
-
 impl Reply {
-    pub fn ok(id: impl Into<String>, ok: ReplyOk) -> Self {
-        Self { id: Some(id.into()), ok: Some(ok), error: None }
+    pub fn ok(id: impl Into<String>, ok: &impl Serialize) -> Self {
+        Self { id: Some(id.into()), ok: Some(Json::of(ok)), error: None }
     }
 
     pub fn error(id: Option<String>, error: ErrorBody) -> Self {

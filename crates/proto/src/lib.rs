@@ -3,6 +3,7 @@
 //! This crate alone defines bytes. It does no I/O, keeps no state and knows no back end; the contract in words
 //! is `docs/PROTOCOL.md`.
 
+pub mod answers;
 pub mod claims;
 pub mod codes;
 pub mod events;
