@@ -106,7 +106,7 @@ impl Watcher {
     }
 }
 
-pub async fn run(cluster: &Cluster) -> Result<()> {
+pub(crate) async fn run(cluster: &Cluster) -> Result<()> {
     let run = format!("watch-{:08x}", rand::random::<u32>());
     let users: Vec<UserId> =
         (0..USERS).map(|i| UserId::new(format!("{run}-{i}"))).collect::<Result<_, _>>()?;

@@ -30,7 +30,7 @@ use crate::out::{note, say};
 use crate::{place, token};
 
 #[derive(clap::Args)]
-pub struct Args {
+pub(crate) struct Args {
     /// How many ws-nodes
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u16).range(1..=16))]
     nodes: u16,
@@ -70,7 +70,7 @@ impl Row {
 /// Time for everything to be ready before it is worth a warning.
 const READY_WITHIN: Duration = Duration::from_secs(20);
 
-pub async fn run(args: Args) -> anyhow::Result<()> {
+pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
     let secret = place::secret_or_made()?;
     let mut vars = environment();
     let keys = ["JWT_SECRET", "JWT_SECRET_FILE", "JWT_PUBLIC_KEY", "JWT_PUBLIC_KEY_FILE", "JWT_JWKS_URL"];

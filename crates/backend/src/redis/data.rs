@@ -21,7 +21,7 @@ use crate::store::*;
 /// steps an hour forward (architecture §7): both slices, and that hour.
 const IDS_EXPIRE_MS: u64 = 2 * IDS_KEPT_MS + 3_600_000;
 
-pub struct DataScripts {
+pub(super) struct DataScripts {
     activate: Script,
     inherit: Script,
     window: Script,
@@ -29,7 +29,7 @@ pub struct DataScripts {
 }
 
 impl DataScripts {
-    pub fn new(channels: &Channels) -> Self {
+    pub(super) fn new(channels: &Channels) -> Self {
         Self {
             activate: channels.script(&[LIFE, include_str!("activate.lua")]),
             inherit: Script::new(include_str!("inherit.lua")),

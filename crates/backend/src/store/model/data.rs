@@ -57,7 +57,7 @@ pub(super) struct Known {
 
 impl Known {
     /// To whoever says it again.
-    pub fn answer(self, hash: u64) -> OpResult {
+    pub(super) fn answer(self, hash: u64) -> OpResult {
         if self.hash == hash {
             OpResult::Duplicate { offset: self.offset, at: self.at }
         } else {
