@@ -16,9 +16,11 @@ use roost_service::Secret;
 use roost_service::tokens::{KeySource, Verifier, sign};
 use roost_ws_node::{Backends, Ports, Server, WsNodeConfig};
 use tokio::net::TcpListener;
+use tokio::time::timeout;
 
 const SECRET: &str = "the secret of a benchmark is no secret at all";
 pub(crate) const VNODES: u32 = 256;
+const READY_WITHIN: Duration = Duration::from_secs(60);
 
 pub(crate) struct Cluster {
     pub backends: Backends,
@@ -70,11 +72,8 @@ impl Cluster {
             servers.push(Server::bind(config, backends.clone(), ports).await?);
         }
         let cluster = Self { backends, coordinator, servers, http: reqwest::Client::new(), run };
-        let deadline = tokio::time::Instant::now() + Duration::from_secs(60);
-        while cluster.coordinator.view().load().ready_vnodes() < VNODES as usize {
-            anyhow::ensure!(tokio::time::Instant::now() < deadline, "the cluster does not get ready");
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        }
+        let ready = timeout(READY_WITHIN, cluster.coordinator.view().all_ready()).await;
+        ready.context("the cluster does not get ready")?;
         Ok(cluster)
     }
 

@@ -24,6 +24,7 @@ use roost_service::{CommonConfig, Secret, Signals, telemetry};
 use roost_ws_node::{Backends, SessionSettings, ShareSettings};
 use tokio::net::TcpListener;
 use tokio::sync::Mutex;
+use tokio::time::timeout;
 
 use self::cluster::Cluster;
 use crate::out::{note, say};
@@ -175,17 +176,11 @@ async fn archiver(cluster: &Cluster) -> anyhow::Result<Archiver> {
 
 /// Until every vnode has a ready home.
 async fn wait_ready(coordinator: &Coordinator) {
-    let deadline = tokio::time::Instant::now() + READY_WITHIN;
-    loop {
-        let snapshot = coordinator.view().load();
-        let ready = snapshot.table.rows.values().filter(|row| row.ready).count();
-        if ready >= snapshot.table.vnodes as usize {
-            return;
-        }
-        if tokio::time::Instant::now() > deadline {
-            return tracing::warn!(ready, of = snapshot.table.vnodes, "not every vnode has a home yet");
-        }
-        tokio::time::sleep(Duration::from_millis(20)).await;
+    let view = coordinator.view();
+    if timeout(READY_WITHIN, view.all_ready()).await.is_err() {
+        let snapshot = view.load();
+        let (ready, of) = (snapshot.ready_vnodes(), snapshot.table.vnodes);
+        tracing::warn!(ready, of, "not every vnode has a home yet");
     }
 }
 
