@@ -26,6 +26,7 @@ const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
 /// A confirmed send: it is in the recipient's stream and in the canonical log.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Sent {
+    /// The id of the message, given or made.
     pub id: MessageId,
     /// When it was appended (RFC 3339, UTC); a repeat of the same id gets the same.
     pub at: String,

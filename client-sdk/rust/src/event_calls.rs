@@ -29,7 +29,9 @@ pub struct EventResult {
     pub kind: String,
     /// What it is the result of.
     pub event_id: MessageId,
+    /// If the processor gave one, as a text.
     pub status: Option<String>,
+    /// If the processor gave any.
     pub data: Option<Json>,
     /// All of it, what is not named here included.
     pub record: Json,

@@ -46,6 +46,7 @@ pub struct Joined {
 /// A confirmed publish: it is in the room's stream and in the canonical log.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Published {
+    /// The id of the message, given or made.
     pub id: MessageId,
     /// When it was appended (RFC 3339, UTC); a repeat of the same id gets the same.
     pub at: String,

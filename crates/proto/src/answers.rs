@@ -26,8 +26,10 @@ pub struct Accepted {
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[cfg_attr(feature = "schema", schemars(extend("oneOf" = [{"required": ["members"]}, {"required": ["member_count"]}])))]
 pub struct Listed {
+    /// Each user once.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub members: Option<Vec<InfoOf>>,
+    /// Only if they are not listed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub member_count: Option<usize>,
 }

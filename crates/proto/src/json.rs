@@ -32,6 +32,7 @@ impl Json {
         Self(RawValue::from_string(text).expect("frames are JSON"))
     }
 
+    /// The text.
     pub fn get(&self) -> &str {
         self.0.get()
     }
