@@ -1,11 +1,11 @@
 //! What commands are answered: the `ok` of a [`Reply`](crate::frames::Reply), one type for each answer.
 //!
-//! `join` is answered with [`Joined`]; `leave`, `unwatch`, `status` and `refresh` with nothing, [`Empty`](crate::frames::Empty).
+//! `join` is answered with [`Joined`](crate::frames::Joined); `leave`, `unwatch`, `status` and `refresh` with nothing, [`Empty`](crate::frames::Empty).
 
 use serde::{Deserialize, Serialize};
 
 use crate::Json;
-use crate::frames::{InfoOf, Joined, Presence};
+use crate::frames::{InfoOf, Presence};
 use crate::history::Before;
 use crate::ids::Cursor;
 
@@ -67,7 +67,7 @@ pub struct Paged {
 #[expect(dead_code, reason = "nobody makes one: a reader knows what it asked")]
 pub(crate) enum AnyAnswer {
     Accepted(Accepted),
-    Joined(Joined),
+    Joined(crate::frames::Joined),
     Listed(Listed),
     Watched(Watched),
     Paged(Paged),

@@ -1,6 +1,6 @@
 //! The store: who owns what, and the hot end of every stream.
 //!
-//! [`types`] are the questions and answers, [`model`] is what they mean, as plain state: the embedded store is
+//! `types` are the questions and answers, [`model`] is what they mean, as plain state: the embedded store is
 //! the model behind a lock, the simulation drives the model directly, and the Redis scripts are its twin, held
 //! to it by the contract suite.
 
