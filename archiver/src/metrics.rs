@@ -18,7 +18,7 @@ const REQUEST_BUCKETS: [f64; 8] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.1, 0.5, 
 
 /// The counters of one archiver; cheap to clone.
 #[derive(Debug, Clone)]
-pub struct Metrics {
+pub(crate) struct Metrics {
     records: IntCounterVec,
     lost: IntCounterVec,
     batches: HistogramVec,
@@ -50,7 +50,7 @@ impl Metrics {
     ///
     /// # Errors
     /// If the registry has them already.
-    pub fn register(registry: &Registry) -> prometheus::Result<Self> {
+    pub(crate) fn register(registry: &Registry) -> prometheus::Result<Self> {
         let labels = &["topic"];
         let help = "Records archived, by what became of them: row, duplicate, alias, skipped, dead";
         let records = IntCounterVec::new(Opts::new("roost_archive_records_total", help), &["topic", "as"])?;

@@ -10,30 +10,30 @@ use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async_with_conf
 
 use crate::cluster::Cluster;
 
-pub type Socket = WebSocketStream<MaybeTlsStream<TcpStream>>;
+pub(crate) type Socket = WebSocketStream<MaybeTlsStream<TcpStream>>;
 
 /// Some frames. tungstenite clears its buffer before every read, 128 KiB if not told: that would be most of what a
 /// reader costs here.
 const READ_BUFFER_BYTES: usize = 8 * 1024;
 
-pub async fn open(url: &str) -> Result<Socket> {
+pub(crate) async fn open(url: &str) -> Result<Socket> {
     let config = WebSocketConfig::default().read_buffer_size(READ_BUFFER_BYTES);
     let (socket, _) = connect_async_with_config(url, Some(config), true).await?;
     Ok(socket)
 }
 
-pub struct Client {
+pub(crate) struct Client {
     socket: Socket,
     prefix: String,
 }
 
 impl Client {
-    pub async fn connect(cluster: &Cluster, user: &str) -> Result<Self> {
+    pub(crate) async fn connect(cluster: &Cluster, user: &str) -> Result<Self> {
         Self::connect_to(&cluster.route(user).await?, cluster.token(user)).await
     }
 
     /// To a home that is known.
-    pub async fn connect_to(url: &str, token: String) -> Result<Self> {
+    pub(crate) async fn connect_to(url: &str, token: String) -> Result<Self> {
         let mut socket = open(url).await?;
         socket.send(Message::text(format!(r#"{{"type":"connect","token":"{token}"}}"#))).await?;
         let prefix = format!("{:016x}", rand::random::<u64>());
@@ -43,7 +43,7 @@ impl Client {
     }
 
     /// The socket of a user who is in `room` from the beginning.
-    pub async fn join(cluster: &Cluster, user: String, room: &str) -> Result<Socket> {
+    pub(crate) async fn join(cluster: &Cluster, user: String, room: &str) -> Result<Socket> {
         let mut socket = open(&cluster.route(&user).await?).await?;
         let token = cluster.token(&user);
         let connect = format!(r#"{{"type":"connect","token":"{token}","rooms":[{{"room":"{room}"}}]}}"#);
@@ -53,13 +53,13 @@ impl Client {
         Ok(client.socket)
     }
 
-    pub async fn publish(&mut self, room: &str, n: u64, data: &str) -> Result<()> {
+    pub(crate) async fn publish(&mut self, room: &str, n: u64, data: &str) -> Result<()> {
         let id = &self.prefix;
         let frame = format!(r#"{{"type":"publish","id":"{id}-{n}","room":"{room}","data":{data}}}"#);
         Ok(self.socket.send(Message::text(frame)).await?)
     }
 
-    pub async fn send(&mut self, to: &str, n: usize) -> Result<()> {
+    pub(crate) async fn send(&mut self, to: &str, n: usize) -> Result<()> {
         let (id, pad) = (&self.prefix, "x".repeat(200));
         let frame =
             format!(r#"{{"type":"send","id":"{id}-{n}","to":"{to}","data":{{"n":{n},"pad":"{pad}"}}}}"#);
@@ -67,7 +67,7 @@ impl Client {
     }
 
     /// Sends a command and reads its reply.
-    pub async fn ask(&mut self, frame: String) -> Result<ServerFrame> {
+    pub(crate) async fn ask(&mut self, frame: String) -> Result<ServerFrame> {
         self.socket.send(Message::text(frame)).await?;
         loop {
             let message = self.socket.next().await.context("the connection ended")??;
@@ -78,12 +78,12 @@ impl Client {
         }
     }
 
-    pub fn into_socket(self) -> Socket {
+    pub(crate) fn into_socket(self) -> Socket {
         self.socket
     }
 
     /// Reads to the next frame of this type; an error reply ends the measurement.
-    pub async fn until(&mut self, kind: &str) -> Result<()> {
+    pub(crate) async fn until(&mut self, kind: &str) -> Result<()> {
         let head = format!(r#"{{"type":"{kind}""#);
         loop {
             let message = self.socket.next().await.context("the connection ended")??;

@@ -16,11 +16,13 @@ use roost_service::Secret;
 use roost_service::tokens::{KeySource, Verifier, sign};
 use roost_ws_node::{Backends, Ports, Server, WsNodeConfig};
 use tokio::net::TcpListener;
+use tokio::time::timeout;
 
 const SECRET: &str = "the secret of a benchmark is no secret at all";
-pub const VNODES: u32 = 256;
+pub(crate) const VNODES: u32 = 256;
+const READY_WITHIN: Duration = Duration::from_secs(60);
 
-pub struct Cluster {
+pub(crate) struct Cluster {
     pub backends: Backends,
     coordinator: Coordinator,
     servers: Vec<Server>,
@@ -33,13 +35,13 @@ fn wall_ms() -> u64 {
 }
 
 impl Cluster {
-    pub async fn embedded() -> Result<Self> {
+    pub(crate) async fn embedded() -> Result<Self> {
         let store = EmbeddedStore::memory(StoreConfig::default(), Arc::new(wall_ms));
         let log = EmbeddedLog::memory()?;
         Self::start(Backends { store: Arc::new(store), log: Arc::new(log) }).await
     }
 
-    pub async fn services(brokers: &str, redis: &str) -> Result<Self> {
+    pub(crate) async fn services(brokers: &str, redis: &str) -> Result<Self> {
         let store = RedisStore::connect(redis, StoreConfig::default()).await?;
         let log =
             KafkaLog::connect(KafkaConfig { brokers: brokers.to_owned(), ..KafkaConfig::default() }).await?;
@@ -70,11 +72,8 @@ impl Cluster {
             servers.push(Server::bind(config, backends.clone(), ports).await?);
         }
         let cluster = Self { backends, coordinator, servers, http: reqwest::Client::new(), run };
-        let deadline = tokio::time::Instant::now() + Duration::from_secs(60);
-        while cluster.coordinator.view().load().ready_vnodes() < VNODES as usize {
-            anyhow::ensure!(tokio::time::Instant::now() < deadline, "the cluster does not get ready");
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        }
+        let ready = timeout(READY_WITHIN, cluster.coordinator.view().all_ready()).await;
+        ready.context("the cluster does not get ready")?;
         Ok(cluster)
     }
 
@@ -84,13 +83,13 @@ impl Cluster {
         Ok(serde_json::from_str(&text)?)
     }
 
-    pub async fn route(&self, user: &str) -> Result<String> {
+    pub(crate) async fn route(&self, user: &str) -> Result<String> {
         let home = self.home(user).await?;
         Ok(home["url"].as_str().context("a url")?.to_owned())
     }
 
     /// Two users who are at home on different nodes; another two for another `i`.
-    pub async fn pair(&self, i: usize) -> Result<(String, String)> {
+    pub(crate) async fn pair(&self, i: usize) -> Result<(String, String)> {
         let from = format!("from-{:x}-{i}", self.run);
         let home = self.home(&from).await?["node"].clone();
         for n in 0.. {
@@ -102,13 +101,13 @@ impl Cluster {
         unreachable!("there are three nodes")
     }
 
-    pub fn token(&self, user: &str) -> String {
+    pub(crate) fn token(&self, user: &str) -> String {
         let sub = UserId::new(user).expect("names made here are valid");
         let exp = wall_ms() / 1000 + 3600;
         sign(&Secret::new(SECRET), &Claims { sub, exp, role: Role::User, rooms: None, watch: None })
     }
 
-    pub async fn stop(self) {
+    pub(crate) async fn stop(self) {
         for server in self.servers {
             server.shutdown(Duration::from_secs(4)).await;
         }

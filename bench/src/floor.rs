@@ -17,7 +17,7 @@ const SAMPLES: usize = 1000;
 const LIMIT: Duration = Duration::from_secs(10);
 
 /// Medians in microseconds.
-pub struct Floor {
+pub(crate) struct Floor {
     pub read: u64,
     pub report: u64,
     pub write: u64,
@@ -25,12 +25,12 @@ pub struct Floor {
 
 impl Floor {
     /// Item to its home, write, event to the log, confirm back.
-    pub fn message(&self) -> u64 {
+    pub(crate) fn message(&self) -> u64 {
         self.read + self.write + self.report + self.read
     }
 }
 
-pub async fn measure(cluster: &Cluster) -> Result<Floor> {
+pub(crate) async fn measure(cluster: &Cluster) -> Result<Floor> {
     let topic = format!("messages-floor-{:08x}", rand::random::<u32>());
     let log = &cluster.backends.log;
     log.ensure_topic(&topic, TopicSpec::kept_for(3_600_000, 1)).await?;

@@ -188,7 +188,7 @@ fn median<T: Copy + PartialOrd>(mut all: Vec<T>) -> T {
     all[all.len() / 2]
 }
 
-pub async fn run(cluster: &Cluster) -> Result<()> {
+pub(crate) async fn run(cluster: &Cluster) -> Result<()> {
     let mut ratios: [[Vec<f64>; 2]; WINDOWS.len()] = Default::default();
     let (mut process, mut kernel) = (Vec::new(), Vec::new());
     for round in 1..=ROUNDS {

@@ -11,6 +11,7 @@ use futures_util::{StreamExt, TryStreamExt, stream};
 use rand::seq::index::sample;
 use roost_backend::store::shown_of;
 use roost_proto::UserId;
+use roost_proto::answers::Watched;
 use roost_proto::events::Status;
 use roost_proto::frames::ServerFrame;
 use tokio::task::JoinHandle;
@@ -84,7 +85,7 @@ impl Watcher {
         let mut client = Client::connect(cluster, &name).await?;
         let frame = serde_json::json!({"type": "watch", "id": "watch", "users": users});
         let ServerFrame::Reply(reply) = client.ask(frame.to_string()).await? else { unreachable!("a reply") };
-        let shown = reply.ok.and_then(|ok| ok.users).context("not watched")?;
+        let shown = reply.ok.and_then(|ok| ok.read::<Watched>().ok()).context("not watched")?.users;
         let picture: Picture =
             Arc::new(Mutex::new(shown.into_iter().map(|shown| (shown.user, shown.status)).collect()));
         let (mut socket, known) = (client.into_socket(), Arc::clone(&picture));
@@ -105,7 +106,7 @@ impl Watcher {
     }
 }
 
-pub async fn run(cluster: &Cluster) -> Result<()> {
+pub(crate) async fn run(cluster: &Cluster) -> Result<()> {
     let run = format!("watch-{:08x}", rand::random::<u32>());
     let users: Vec<UserId> =
         (0..USERS).map(|i| UserId::new(format!("{run}-{i}"))).collect::<Result<_, _>>()?;

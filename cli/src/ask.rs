@@ -29,7 +29,7 @@ const SILENCE: Duration = Duration::from_secs(30);
 
 /// Which coordinator.
 #[derive(clap::Args)]
-pub struct Coordinator {
+pub(crate) struct Coordinator {
     /// A coordinator
     #[arg(long, env = "ROOST_URL", default_value = "http://127.0.0.1:7300")]
     url: String,
@@ -37,7 +37,7 @@ pub struct Coordinator {
 
 /// Which archiver.
 #[derive(clap::Args)]
-pub struct Archiver {
+pub(crate) struct Archiver {
     /// An archiver
     #[arg(long = "archive-url", env = "ARCHIVE_URL", default_value = "http://127.0.0.1:7310")]
     url: String,
@@ -95,35 +95,49 @@ async fn answered(
 
 impl Archiver {
     /// The JSON of a good answer to an operator.
-    pub async fn operate(&self, method: Method, path: &str, body: Option<&Value>) -> anyhow::Result<Value> {
+    pub(crate) async fn operate(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<&Value>,
+    ) -> anyhow::Result<Value> {
         good(ask(&self.url, method, path, Some(&service_token()?), body).await?)
     }
 }
 
 impl Coordinator {
     /// The status and the JSON of an answer, whatever it is.
-    pub async fn ask(&self, method: Method, path: &str, token: Option<&str>) -> anyhow::Result<(u16, Value)> {
+    pub(crate) async fn ask(
+        &self,
+        method: Method,
+        path: &str,
+        token: Option<&str>,
+    ) -> anyhow::Result<(u16, Value)> {
         ask(&self.url, method, path, token, NOTHING).await
     }
 
     /// The JSON of a good answer.
-    pub async fn get(&self, path: &str) -> anyhow::Result<Value> {
+    pub(crate) async fn get(&self, path: &str) -> anyhow::Result<Value> {
         good(ask(&self.url, Method::GET, path, None, NOTHING).await?)
     }
 
     /// The same, as an operator.
-    pub async fn operate<T: DeserializeOwned>(&self, method: Method, path: &str) -> anyhow::Result<T> {
+    pub(crate) async fn operate<T: DeserializeOwned>(&self, method: Method, path: &str) -> anyhow::Result<T> {
         good(ask(&self.url, method, path, Some(&service_token()?), NOTHING).await?)
     }
 
     /// Has the server API do something.
-    pub async fn command(&self, command: &str, body: &(impl Serialize + Sync)) -> anyhow::Result<Value> {
+    pub(crate) async fn command(
+        &self,
+        command: &str,
+        body: &(impl Serialize + Sync),
+    ) -> anyhow::Result<Value> {
         let (token, path) = (service_token()?, format!("/api/{command}"));
         good(ask(&self.url, Method::POST, &path, Some(&token), Some(body)).await?)
     }
 
     /// The nodes that are up, by name.
-    pub async fn nodes(&self) -> anyhow::Result<Vec<(String, Node)>> {
+    pub(crate) async fn nodes(&self) -> anyhow::Result<Vec<(String, Node)>> {
         let nodes = self.get("/nodes").await?;
         let up = |node: &Value| {
             let url = node["url"].as_str()?.replacen("ws", "http", 1);
@@ -135,7 +149,7 @@ impl Coordinator {
     }
 
     /// `/ring` and `/nodes`, and the number of vnodes.
-    pub async fn tables(&self) -> anyhow::Result<(Value, Value, u32)> {
+    pub(crate) async fn tables(&self) -> anyhow::Result<(Value, Value, u32)> {
         let (ring, nodes) = (self.get("/ring").await?, self.get("/nodes").await?);
         let vnodes = u32::try_from(ring["vnodes"].as_u64().unwrap_or(0))?;
         if vnodes == 0 {
@@ -146,18 +160,18 @@ impl Coordinator {
 }
 
 /// A node's public address.
-pub struct Node {
+pub(crate) struct Node {
     url: String,
 }
 
 impl Node {
     /// The JSON of a good answer to an operator.
-    pub async fn operate(&self, method: Method, path: &str) -> anyhow::Result<Value> {
+    pub(crate) async fn operate(&self, method: Method, path: &str) -> anyhow::Result<Value> {
         good(ask(&self.url, method, path, Some(&service_token()?), NOTHING).await?)
     }
 
     /// An answer that goes on until it is dropped.
-    pub async fn stream(&self, path: &str) -> anyhow::Result<reqwest::Response> {
+    pub(crate) async fn stream(&self, path: &str) -> anyhow::Result<reqwest::Response> {
         let url = format!("{}{path}", self.url);
         let client = reqwest::Client::builder().read_timeout(SILENCE).build()?;
         let response = answered(&url, client.get(&url).bearer_auth(service_token()?).send()).await?;

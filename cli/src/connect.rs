@@ -16,13 +16,13 @@ use crate::out::note;
 /// A coordinator that is just being started has so long; with what a process takes to begin it is below three seconds.
 const NOBODY_THERE: Duration = Duration::from_millis(2_500);
 /// For commands that have no limit of their own.
-pub const CONNECT_LIMIT: Duration = Duration::from_secs(30);
+pub(crate) const CONNECT_LIMIT: Duration = Duration::from_secs(30);
 
 /// Waits until there is a connection, and says meanwhile what is in the way.
 ///
 /// # Errors
 /// As [`in_vain`].
-pub async fn connected(client: &Client, limit: Duration) -> anyhow::Result<()> {
+pub(crate) async fn connected(client: &Client, limit: Duration) -> anyhow::Result<()> {
     tokio::select! {
         // In this order: what is said last is not said twice.
         biased;
@@ -35,7 +35,7 @@ pub async fn connected(client: &Client, limit: Duration) -> anyhow::Result<()> {
 /// Why it is not worth trying any longer; never for a client that was connected.
 ///
 /// No coordinator is at the address for [`NOBODY_THERE`], or there is no connection within `limit`, or there never can be.
-pub async fn in_vain(client: &Client, limit: Duration) -> anyhow::Error {
+pub(crate) async fn in_vain(client: &Client, limit: Duration) -> anyhow::Error {
     let connected = tokio::select! {
         connected = client.connected(limit) => connected,
         trouble = nobody_there(client) => return anyhow!("not connected: {trouble}"),

@@ -8,7 +8,7 @@ use crate::ask::Archiver;
 use crate::out::{note, say};
 
 #[derive(clap::Args)]
-pub struct Args {
+pub(crate) struct Args {
     #[command(subcommand)]
     command: Command,
 }
@@ -42,7 +42,7 @@ enum Command {
     },
 }
 
-pub async fn run(args: Args) -> anyhow::Result<()> {
+pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
     match args.command {
         Command::List { limit, before, archiver } => list(limit, before, &archiver).await,
         Command::Replay { ids, archiver } => change("replay", &ids, &archiver).await,

@@ -24,13 +24,14 @@ use roost_service::{CommonConfig, Secret, Signals, telemetry};
 use roost_ws_node::{Backends, SessionSettings, ShareSettings};
 use tokio::net::TcpListener;
 use tokio::sync::Mutex;
+use tokio::time::timeout;
 
 use self::cluster::Cluster;
 use crate::out::{note, say};
 use crate::{place, token};
 
 #[derive(clap::Args)]
-pub struct Args {
+pub(crate) struct Args {
     /// How many ws-nodes
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u16).range(1..=16))]
     nodes: u16,
@@ -70,7 +71,7 @@ impl Row {
 /// Time for everything to be ready before it is worth a warning.
 const READY_WITHIN: Duration = Duration::from_secs(20);
 
-pub async fn run(args: Args) -> anyhow::Result<()> {
+pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
     let secret = place::secret_or_made()?;
     let mut vars = environment();
     let keys = ["JWT_SECRET", "JWT_SECRET_FILE", "JWT_PUBLIC_KEY", "JWT_PUBLIC_KEY_FILE", "JWT_JWKS_URL"];
@@ -175,17 +176,11 @@ async fn archiver(cluster: &Cluster) -> anyhow::Result<Archiver> {
 
 /// Until every vnode has a ready home.
 async fn wait_ready(coordinator: &Coordinator) {
-    let deadline = tokio::time::Instant::now() + READY_WITHIN;
-    loop {
-        let snapshot = coordinator.view().load();
-        let ready = snapshot.table.rows.values().filter(|row| row.ready).count();
-        if ready >= snapshot.table.vnodes as usize {
-            return;
-        }
-        if tokio::time::Instant::now() > deadline {
-            return tracing::warn!(ready, of = snapshot.table.vnodes, "not every vnode has a home yet");
-        }
-        tokio::time::sleep(Duration::from_millis(20)).await;
+    let view = coordinator.view();
+    if timeout(READY_WITHIN, view.all_ready()).await.is_err() {
+        let snapshot = view.load();
+        let (ready, of) = (snapshot.ready_vnodes(), snapshot.table.vnodes);
+        tracing::warn!(ready, of, "not every vnode has a home yet");
     }
 }
 

@@ -12,7 +12,7 @@ use crate::ask::Coordinator;
 use crate::out::say;
 
 #[derive(clap::Args)]
-pub struct Args {
+pub(crate) struct Args {
     node: NodeId,
     /// Let it take vnodes again
     #[arg(long)]
@@ -26,7 +26,7 @@ pub struct Args {
 
 const LOOK_EVERY: Duration = Duration::from_millis(250);
 
-pub async fn run(args: Args) -> anyhow::Result<()> {
+pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
     let method = if args.undo { Method::DELETE } else { Method::POST };
     args.coordinator.operate::<Value>(method, &format!("/api/nodes/{}/drain", args.node)).await?;
     if args.undo {

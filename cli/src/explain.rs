@@ -11,7 +11,7 @@ use crate::ask::Coordinator;
 use crate::out::say;
 
 #[derive(clap::Args)]
-pub struct Args {
+pub(crate) struct Args {
     /// A message id, or a user; what is no message that anybody knows is taken for a user
     what: String,
     /// The receiver of the message: it is looked for in the inbox too
@@ -24,7 +24,7 @@ pub struct Args {
     coordinator: Coordinator,
 }
 
-pub async fn run(args: Args) -> anyhow::Result<()> {
+pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
     let message = match MessageId::new(&args.what) {
         Ok(id) => Some(explained(&args, "id", id.as_str()).await?),
         Err(error) if args.to.is_some() => bail!("{}: {error}", args.what),

@@ -20,7 +20,7 @@ use tokio::time::timeout;
 use crate::out::say;
 
 #[derive(clap::Args)]
-pub struct Args {
+pub(crate) struct Args {
     node: NodeId,
 }
 
@@ -44,7 +44,7 @@ async fn seen(store: &RedisStore, node: &NodeId) -> anyhow::Result<Option<(Sid, 
     Ok(Some((row.sid.clone(), row.beat)))
 }
 
-pub async fn run(args: &Args) -> anyhow::Result<()> {
+pub(crate) async fn run(args: &Args) -> anyhow::Result<()> {
     let mut vars = environment();
     vars.retain(|(name, _)| name != "NODE_ID");
     vars.push(("NODE_ID".into(), args.node.to_string()));

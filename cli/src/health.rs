@@ -7,12 +7,12 @@ use anyhow::{Context, bail};
 use crate::out::say;
 
 #[derive(clap::Args)]
-pub struct Args {
+pub(crate) struct Args {
     /// For example http://127.0.0.1:7401/readyz
     url: String,
 }
 
-pub async fn run(args: &Args) -> anyhow::Result<()> {
+pub(crate) async fn run(args: &Args) -> anyhow::Result<()> {
     let client = reqwest::Client::builder().timeout(Duration::from_secs(3)).build()?;
     let response = client.get(&args.url).send().await.with_context(|| format!("asking {}", args.url))?;
     let status = response.status();

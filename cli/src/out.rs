@@ -22,17 +22,17 @@ macro_rules! note {
 
 pub(crate) use {note, say};
 
-pub fn line(text: Arguments<'_>) {
+pub(crate) fn line(text: Arguments<'_>) {
     written(writeln!(io::stdout(), "{text}"));
 }
 
 /// That nobody reads remarks is no reason to leave what is under way: the exit code tells how it went.
-pub fn remark(text: Arguments<'_>) {
+pub(crate) fn remark(text: Arguments<'_>) {
     let _ = writeln!(io::stderr(), "{text}");
 }
 
 /// Bytes as they are, on standard output.
-pub fn bytes(bytes: &[u8]) {
+pub(crate) fn bytes(bytes: &[u8]) {
     let mut out = io::stdout();
     written(out.write_all(bytes).and_then(|()| out.flush()));
 }

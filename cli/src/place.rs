@@ -12,7 +12,7 @@ use roost_service::Secret;
 const SECRET_BYTES: usize = 32;
 
 /// `ROOST_DATA_DIR`, else `.roost` here.
-pub fn data_dir() -> PathBuf {
+pub(crate) fn data_dir() -> PathBuf {
     std::env::var_os("ROOST_DATA_DIR")
         .filter(|d| !d.is_empty())
         .map_or_else(|| ".roost".into(), PathBuf::from)
@@ -23,7 +23,7 @@ fn secret_file() -> PathBuf {
 }
 
 /// `JWT_SECRET` (or the file `JWT_SECRET_FILE` names), else the one kept in the data directory.
-pub fn secret() -> anyhow::Result<Option<Secret>> {
+pub(crate) fn secret() -> anyhow::Result<Option<Secret>> {
     if let Some(secret) = std::env::var("JWT_SECRET").ok().filter(|s| !s.is_empty()) {
         return Ok(Some(Secret::new(secret)));
     }
@@ -40,7 +40,7 @@ pub fn secret() -> anyhow::Result<Option<Secret>> {
 }
 
 /// The secret, made and kept if there is none yet. The file is for its owner alone.
-pub fn secret_or_made() -> anyhow::Result<Secret> {
+pub(crate) fn secret_or_made() -> anyhow::Result<Secret> {
     if let Some(secret) = secret()? {
         return Ok(secret);
     }

@@ -18,7 +18,7 @@ const IN_FLIGHT: u64 = 8;
 const RANGES_SHOWN: usize = 12;
 
 #[derive(clap::Args)]
-pub struct Args {
+pub(crate) struct Args {
     /// As if this node had come, with a weight if it is not 1: ws-4 or ws-4:2; may be given several times
     #[arg(long, value_name = "NODE[:WEIGHT]")]
     with: Vec<String>,
@@ -110,7 +110,7 @@ impl Cluster {
     }
 }
 
-pub async fn run(args: Args) -> anyhow::Result<()> {
+pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
     let (ring, nodes, vnodes) = args.coordinator.tables().await?;
     let mut cluster = Cluster::read(&ring, &nodes, vnodes)?;
     cluster.change(&args)?;

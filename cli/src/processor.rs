@@ -15,7 +15,7 @@ use crate::out::{self, note, say};
 use crate::talk::data;
 
 #[derive(clap::Args)]
-pub struct EventsArgs {
+pub(crate) struct EventsArgs {
     #[command(subcommand)]
     command: EventsCommand,
 }
@@ -33,7 +33,7 @@ enum EventsCommand {
 }
 
 #[derive(clap::Args)]
-pub struct ResultsArgs {
+pub(crate) struct ResultsArgs {
     #[command(subcommand)]
     command: ResultsCommand,
 }
@@ -60,14 +60,14 @@ enum ResultsCommand {
 }
 
 #[derive(clap::Args)]
-pub struct TicketsArgs {
+pub(crate) struct TicketsArgs {
     /// Only those of one client
     user: Option<UserId>,
     #[command(flatten)]
     coordinator: Coordinator,
 }
 
-pub async fn events(args: EventsArgs) -> anyhow::Result<()> {
+pub(crate) async fn events(args: EventsArgs) -> anyhow::Result<()> {
     let EventsCommand::Tail { count, coordinator } = args.command;
     let nodes = coordinator.nodes().await?;
     let (_, node) = nodes.first().context("no node is up")?;
@@ -93,7 +93,7 @@ pub async fn events(args: EventsArgs) -> anyhow::Result<()> {
     Ok(())
 }
 
-pub async fn results(args: ResultsArgs) -> anyhow::Result<()> {
+pub(crate) async fn results(args: ResultsArgs) -> anyhow::Result<()> {
     let ResultsCommand::Send { client, event, data: text, kind, status, id, coordinator } = args.command;
     let data = (text != "null").then(|| data(&text));
     let result = Answer { kind, client_id: client, event_id: event, status, data, result_id: id };
@@ -116,7 +116,7 @@ struct Answer {
 }
 
 /// The oldest first.
-pub async fn tickets(args: TicketsArgs) -> anyhow::Result<()> {
+pub(crate) async fn tickets(args: TicketsArgs) -> anyhow::Result<()> {
     let whose =
         args.user.as_ref().map(|user| format!("?userId={}", encoded(user.as_str()))).unwrap_or_default();
     let (mut tickets, mut count) = (Vec::new(), 0);

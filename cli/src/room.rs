@@ -21,7 +21,7 @@ const LEAVE_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Who asks, and whom.
 #[derive(clap::Args)]
-pub struct As {
+pub(crate) struct As {
     /// The user who does it
     #[arg(long, default_value = "cli", visible_alias = "from")]
     user: UserId,
@@ -34,7 +34,7 @@ pub struct As {
 }
 
 #[derive(clap::Args)]
-pub struct JoinArgs {
+pub(crate) struct JoinArgs {
     room: RoomId,
     /// Be shown as a member, and show the others
     #[arg(long)]
@@ -53,7 +53,7 @@ pub struct JoinArgs {
 }
 
 #[derive(clap::Args)]
-pub struct PublishArgs {
+pub(crate) struct PublishArgs {
     room: RoomId,
     /// The message: JSON, or a text that becomes {"text": …}
     data: String,
@@ -65,14 +65,14 @@ pub struct PublishArgs {
 }
 
 #[derive(clap::Args)]
-pub struct MembersArgs {
+pub(crate) struct MembersArgs {
     room: RoomId,
     #[command(flatten)]
     by: As,
 }
 
 #[derive(clap::Args)]
-pub struct SignalArgs {
+pub(crate) struct SignalArgs {
     /// What it is: cursor, typing, reaction, …
     kind: String,
     /// JSON, or a text that becomes {"text": …}
@@ -88,12 +88,12 @@ pub struct SignalArgs {
 }
 
 impl As {
-    pub fn builder(&self) -> anyhow::Result<Builder> {
+    pub(crate) fn builder(&self) -> anyhow::Result<Builder> {
         Ok(Client::builder(&self.url).token(token::at_hand(&self.user)?).send_timeout(self.limit()))
     }
 
     /// How long to try.
-    pub fn limit(&self) -> Duration {
+    pub(crate) fn limit(&self) -> Duration {
         Duration::from_secs(self.timeout)
     }
 
@@ -106,7 +106,7 @@ impl As {
     }
 }
 
-pub async fn publish(args: PublishArgs) -> anyhow::Result<()> {
+pub(crate) async fn publish(args: PublishArgs) -> anyhow::Result<()> {
     let (client, data) = (args.by.client().await?, talk::data(&args.data));
     let published = match args.id {
         Some(id) => client.publish_with_id(id, args.room.as_str(), data).await,
@@ -121,7 +121,7 @@ pub async fn publish(args: PublishArgs) -> anyhow::Result<()> {
     Ok(())
 }
 
-pub async fn members(args: MembersArgs) -> anyhow::Result<()> {
+pub(crate) async fn members(args: MembersArgs) -> anyhow::Result<()> {
     let client = args.by.client().await?;
     let members = client.members(args.room.as_str()).await;
     client.close().await;
@@ -133,7 +133,7 @@ pub async fn members(args: MembersArgs) -> anyhow::Result<()> {
     Ok(())
 }
 
-pub async fn signal(args: SignalArgs) -> anyhow::Result<()> {
+pub(crate) async fn signal(args: SignalArgs) -> anyhow::Result<()> {
     let (client, data) = (args.by.client().await?, talk::data(&args.data));
     let signalled = async {
         if let Some(room) = &args.room {
@@ -151,7 +151,7 @@ pub async fn signal(args: SignalArgs) -> anyhow::Result<()> {
     signalled.context("not signalled")
 }
 
-pub async fn join(args: JoinArgs) -> anyhow::Result<()> {
+pub(crate) async fn join(args: JoinArgs) -> anyhow::Result<()> {
     let (client, mut events) = args.by.builder()?.connect().await?;
     let (joining, room) = (client.clone(), args.room.clone());
     let (presence, from_start) = (args.presence, args.from_start);

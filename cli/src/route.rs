@@ -10,13 +10,13 @@ use crate::ask::Coordinator;
 use crate::out::say;
 
 #[derive(clap::Args)]
-pub struct Args {
+pub(crate) struct Args {
     user: UserId,
     #[command(flatten)]
     coordinator: Coordinator,
 }
 
-pub async fn run(args: Args) -> anyhow::Result<()> {
+pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
     let (ring, nodes, vnodes) = args.coordinator.tables().await?;
     let hash = xxhash_rust::xxh3::xxh3_64(args.user.as_str().as_bytes());
     let vnode = roost_ring::vnode_of_user(&args.user, vnodes);

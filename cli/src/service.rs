@@ -10,7 +10,7 @@ use crate::ask::Coordinator;
 use crate::out::{note, say};
 
 #[derive(clap::Args)]
-pub struct DisconnectArgs {
+pub(crate) struct DisconnectArgs {
     user: UserId,
     /// What its clients are told
     #[arg(long)]
@@ -20,7 +20,7 @@ pub struct DisconnectArgs {
 }
 
 #[derive(clap::Args)]
-pub struct HistoryArgs {
+pub(crate) struct HistoryArgs {
     /// Such as user:bob or room:lobby
     stream: StreamId,
     /// Messages at most
@@ -33,7 +33,7 @@ pub struct HistoryArgs {
     coordinator: Coordinator,
 }
 
-pub async fn disconnect(args: DisconnectArgs) -> anyhow::Result<()> {
+pub(crate) async fn disconnect(args: DisconnectArgs) -> anyhow::Result<()> {
     let mut body = json!({"user": args.user});
     if let Some(reason) = args.reason {
         body["reason"] = json!(reason);
@@ -66,7 +66,7 @@ struct Kept {
 }
 
 /// Oldest first, as it is read.
-pub async fn history(args: HistoryArgs) -> anyhow::Result<()> {
+pub(crate) async fn history(args: HistoryArgs) -> anyhow::Result<()> {
     let mut path = format!("/api/history?stream={}&limit={}", encoded(args.stream.as_str()), args.limit);
     if let Some(before) = &args.before {
         path.push_str(&format!("&before={}", encoded(before)));

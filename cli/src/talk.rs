@@ -13,7 +13,7 @@ use crate::out::{note, say};
 use crate::token;
 
 #[derive(clap::Args)]
-pub struct SendArgs {
+pub(crate) struct SendArgs {
     /// The receiver
     to: UserId,
     /// The message: JSON, or a text that becomes {"text": …}
@@ -36,7 +36,7 @@ pub struct SendArgs {
 }
 
 #[derive(clap::Args)]
-pub struct EventArgs {
+pub(crate) struct EventArgs {
     /// What it says: JSON, or a text that becomes {"text": …}
     data: String,
     /// Whose event it is
@@ -54,7 +54,7 @@ pub struct EventArgs {
 }
 
 #[derive(clap::Args)]
-pub struct ListenArgs {
+pub(crate) struct ListenArgs {
     user: UserId,
     /// The device whose place is kept: what was missed since it last listened comes first
     #[arg(long, default_value = "cli")]
@@ -70,7 +70,7 @@ pub struct ListenArgs {
     read: bool,
 }
 
-pub async fn send(args: SendArgs) -> anyhow::Result<()> {
+pub(crate) async fn send(args: SendArgs) -> anyhow::Result<()> {
     let data = data(&args.data);
     let limit = Duration::from_secs(args.timeout);
     let builder = Client::builder(&args.url).token(token::at_hand(&args.from)?).send_timeout(limit);
@@ -94,7 +94,7 @@ pub async fn send(args: SendArgs) -> anyhow::Result<()> {
     Ok(())
 }
 
-pub async fn event(args: EventArgs) -> anyhow::Result<()> {
+pub(crate) async fn event(args: EventArgs) -> anyhow::Result<()> {
     let limit = Duration::from_secs(args.timeout);
     let builder = Client::builder(&args.url).token(token::at_hand(&args.user)?).event_timeout(limit);
     // Who takes no events is not kept waiting by them.
@@ -123,7 +123,7 @@ async fn delivered(events: &mut Events, id: &MessageId) -> Option<String> {
 }
 
 /// JSON as it is, to the byte; anything else as a text. A number is what somebody typed.
-pub fn data(text: &str) -> Box<RawValue> {
+pub(crate) fn data(text: &str) -> Box<RawValue> {
     let json = RawValue::from_string(text.trim().to_owned()).ok();
     let number = |json: &RawValue| json.get().starts_with(|c: char| c == '-' || c.is_ascii_digit());
     json.filter(|json| !number(json)).unwrap_or_else(|| {
@@ -133,7 +133,7 @@ pub fn data(text: &str) -> Box<RawValue> {
 }
 
 /// What happens beside what was asked for.
-pub fn tell(event: &Event) {
+pub(crate) fn tell(event: &Event) {
     match event {
         Event::State { current, reason, .. } => {
             note!("# {current:?} {}", reason.as_deref().unwrap_or_default());
@@ -144,7 +144,7 @@ pub fn tell(event: &Event) {
     }
 }
 
-pub async fn listen(args: ListenArgs) -> anyhow::Result<()> {
+pub(crate) async fn listen(args: ListenArgs) -> anyhow::Result<()> {
     let user = args.user.clone();
     let token = move || std::future::ready(token::at_hand(&user));
     let builder = Client::builder(&args.url).token_fn(token).device(&args.device);

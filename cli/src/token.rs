@@ -11,7 +11,7 @@ use crate::out::say;
 use crate::place;
 
 #[derive(clap::Args)]
-pub struct Args {
+pub(crate) struct Args {
     /// The user the token is for
     user: UserId,
     /// How long it is good for, in seconds
@@ -26,7 +26,13 @@ pub struct Args {
 }
 
 /// A token for `user` that is good for `ttl_s` seconds.
-pub fn make(secret: &Secret, user: &UserId, ttl_s: u64, role: Role, rooms: Option<Vec<String>>) -> String {
+pub(crate) fn make(
+    secret: &Secret,
+    user: &UserId,
+    ttl_s: u64,
+    role: Role,
+    rooms: Option<Vec<String>>,
+) -> String {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
     let claims = Claims { sub: user.clone(), exp: now.saturating_add(ttl_s), role, rooms, watch: None };
     let var = |name| std::env::var(name).ok().filter(|v: &String| !v.is_empty());
@@ -34,7 +40,7 @@ pub fn make(secret: &Secret, user: &UserId, ttl_s: u64, role: Role, rooms: Optio
 }
 
 /// `ROOST_TOKEN`, else one made for `user` with the secret at hand.
-pub fn at_hand(user: &UserId) -> anyhow::Result<String> {
+pub(crate) fn at_hand(user: &UserId) -> anyhow::Result<String> {
     if let Some(token) = std::env::var("ROOST_TOKEN").ok().filter(|t| !t.is_empty()) {
         return Ok(token);
     }
@@ -42,10 +48,10 @@ pub fn at_hand(user: &UserId) -> anyhow::Result<String> {
     Ok(make(&secret, user, 3600, Role::User, None))
 }
 
-pub const NO_SECRET: &str = "no secret to sign with: set JWT_SECRET (or JWT_SECRET_FILE), or run `roost dev` here first, \
+pub(crate) const NO_SECRET: &str = "no secret to sign with: set JWT_SECRET (or JWT_SECRET_FILE), or run `roost dev` here first, \
                          which keeps one in its data directory";
 
-pub fn run(args: &Args) -> anyhow::Result<()> {
+pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     let secret = place::secret()?.context(NO_SECRET)?;
     let role = if args.service { Role::Service } else { Role::User };
     let rooms = (!args.room.is_empty()).then(|| args.room.clone());

@@ -10,7 +10,7 @@ use crate::out::say;
 use crate::{connect, room, talk};
 
 #[derive(clap::Args)]
-pub struct Args {
+pub(crate) struct Args {
     /// Whom to watch
     #[arg(required = true)]
     users: Vec<UserId>,
@@ -21,7 +21,7 @@ pub struct Args {
     by: room::As,
 }
 
-pub async fn run(args: Args) -> anyhow::Result<()> {
+pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
     let (client, mut events) = args.by.builder()?.connect().await?;
     let (watcher, users) = (client.clone(), args.users);
     // In a task of its own: answers come over the same socket as the events, which say the same.

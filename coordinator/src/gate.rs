@@ -76,13 +76,13 @@ impl Asker {
     ///
     /// # Errors
     /// `unauthorized` for one that is not accepted.
-    pub fn claims(&self) -> Result<Option<&Claims>, ErrorBody> {
+    pub(crate) fn claims(&self) -> Result<Option<&Claims>, ErrorBody> {
         self.claims.as_ref().map(|claims| claims.as_ref().map_err(TokenError::body)).transpose()
     }
 
     /// # Errors
     /// `unauthorized` without a good token, `forbidden` for one of another role.
-    pub fn is_service(&self) -> Result<&Claims, ErrorBody> {
+    pub(crate) fn is_service(&self) -> Result<&Claims, ErrorBody> {
         match self.claims()? {
             None => Err(ErrorBody::new(ErrorCode::Unauthorized, "a service token is needed")),
             Some(claims) if claims.role != Role::Service => {
@@ -103,7 +103,12 @@ pub(crate) struct Gate {
 }
 
 impl Gate {
-    pub fn new(verifier: Verifier, limits: RequestLimits, trusted: TrustedProxies, metrics: Metrics) -> Self {
+    pub(crate) fn new(
+        verifier: Verifier,
+        limits: RequestLimits,
+        trusted: TrustedProxies,
+        metrics: Metrics,
+    ) -> Self {
         Self {
             verifier,
             trusted,
@@ -117,7 +122,7 @@ impl Gate {
     ///
     /// # Errors
     /// `rate_limited`, with when to come again.
-    pub fn charge(&self, asker: &Asker, cost: u32) -> Result<(), ErrorBody> {
+    pub(crate) fn charge(&self, asker: &Asker, cost: u32) -> Result<(), ErrorBody> {
         if asker.may_do_everything() {
             return Ok(());
         }

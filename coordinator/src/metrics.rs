@@ -8,7 +8,7 @@ use crate::leader::RevokeCause;
 
 /// How a `/route` look-up ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Routed {
+pub(crate) enum Routed {
     Ok,
     BadRequest,
     /// The vnode has no ready home.
@@ -19,7 +19,7 @@ pub enum Routed {
 
 /// What became of a request of the server API.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Forwarded {
+pub(crate) enum Forwarded {
     /// A node answered, whatever it said.
     Answered,
     /// Refused here: no token, too many at once, a body that cannot be passed on.
@@ -32,14 +32,14 @@ pub enum Forwarded {
 
 /// Whose requests were too many.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Limited {
+pub(crate) enum Limited {
     Address,
     User,
 }
 
 /// The counters of one coordinator; cheap to clone.
 #[derive(Debug, Clone)]
-pub struct Metrics {
+pub(crate) struct Metrics {
     routes: [IntCounter; 4],
     presence: [IntCounter; 2],
     forwarded: [IntCounter; 4],
@@ -63,7 +63,7 @@ impl Metrics {
     ///
     /// # Errors
     /// If the registry has them already.
-    pub fn register(registry: &Registry) -> prometheus::Result<Self> {
+    pub(crate) fn register(registry: &Registry) -> prometheus::Result<Self> {
         let r = registry;
         let counter = |name, help| registered(r, IntCounter::new(name, help));
         let gauge = |name, help| registered(r, IntGauge::new(name, help));

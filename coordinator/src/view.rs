@@ -82,6 +82,14 @@ impl View {
         self.changed.subscribe()
     }
 
+    /// Waits until every vnode has a ready home, as far as is known here.
+    pub async fn all_ready(&self) {
+        let mut reads = self.subscribe();
+        while self.load().ready_vnodes() < self.vnodes as usize {
+            reads.changed().await.expect("the sender is in `self`");
+        }
+    }
+
     /// Reads again and again, until `stop`.
     pub async fn run(self: Arc<Self>, stop: CancellationToken) {
         let mut hints = self.store.hints();

@@ -79,6 +79,10 @@ fn what_is_wrong_is_refused_and_what_is_unknown_is_not() {
     let reply = json!({"type": "reply", "id": null, "error":
         {"code": "bad_request", "message": "expected ident", "retryable": false}});
     let published = json!({"type": "reply", "id": "p-1", "ok": {"at": "2026-11-21T11:09:40.321Z"}});
+    let joined = json!({"type": "reply", "id": "j-1", "ok":
+        {"cursor": {"generation": 1, "offset": 9}, "recovered": true, "replayed": 2}});
+    let page = json!({"type": "reply", "id": "h-1", "ok": {"messages": []}});
+    let done = json!({"type": "reply", "id": "s-1", "ok": {}});
     let member = json!({"type": "member", "room": "lobby", "user": "bob", "change": "join"});
     let gone = json!("left out");
     for (schemas, frame, field, wrong) in [
@@ -105,7 +109,10 @@ fn what_is_wrong_is_refused_and_what_is_unknown_is_not() {
         (&SERVER, &reply, "/error/code", &json!("no")),
         (&SERVER, &reply, "/error/retryable", &gone),
         (&SERVER, &published, "/ok/at", &json!("yesterday")),
-        (&SERVER, &published, "/ok/messages", &json!([{"type": "message"}])),
+        (&SERVER, &published, "/ok/cursor", &json!({"generation": 1})),
+        (&SERVER, &page, "/ok/messages", &json!([{"type": "message"}])),
+        (&SERVER, &joined, "/ok/recovered", &gone),
+        (&SERVER, &done, "/ok/users", &json!({})),
         (&SERVER, &member, "/change", &json!("stay")),
         (&SERVER, &member, "/user", &json!("")),
     ] {

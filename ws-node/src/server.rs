@@ -5,8 +5,9 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
+use bytes::Bytes;
 use prometheus::Registry;
-use roost_backend::log::{Lane, Log, Producer, TopicSpec};
+use roost_backend::log::{Lane, Log, LogReader, Producer, Report, TopicSpec};
 use roost_backend::store::{Deregister, LiveChannel, Store, Subscriber};
 use roost_proto::events::{
     CHAT_EVENTS, CLIENT_EVENTS, UNDELIVERED_EVENTS, USER_STATUS_EVENTS, messages_topic,
@@ -26,11 +27,11 @@ use warp::Filter;
 
 use crate::api::{self, Api, ApiMetrics};
 use crate::config::{MESSAGES_RETENTION_MS, WsNodeConfig};
-use crate::core::{Event, NodeCore};
+use crate::core::{CoreConfig, Event, NodeCore};
 use crate::error::{BindError, Ended};
 use crate::inputs::{EVENTS_MAX, Input};
 use crate::janitor::{self, Janitor, Names};
-use crate::live;
+use crate::live::{self, Wish};
 use crate::metrics::{self, Metrics};
 use crate::node::{self, Clock, Node, Parts, Status};
 use crate::operate::{self, Operator};
@@ -114,21 +115,10 @@ impl Server {
         let (addr, admin_addr) = (ports.public.local_addr()?, ports.admin.local_addr()?);
         // Connections inherit it (`tcp(7)`).
         SockRef::from(&ports.public).set_send_buffer_size(SEND_BUFFER_BYTES)?;
-        if config.core.url.is_empty() {
-            config.core.url = format!("ws://{addr}/socket");
-        }
-        if config.core.admin.is_empty() {
-            config.core.admin = admin_addr.to_string();
-        }
+        name_itself(&mut config.core, addr, admin_addr);
         backends.store.open_ring(config.core.vnodes).await.map_err(BindError::Store)?;
-        let own = messages_topic(&config.core.node);
-        ensure_topics(&*backends.log, &own, config.core.partitions).await?;
-        let failed = |source| BindError::Log { topic: own.clone(), source };
-        // Fixed before the node's sid is registered: nothing for this life is before it (core rule 8).
-        let reader = backends.log.read_from_end(&own).await.map_err(failed)?;
         let (reports, report_queue) = mpsc::channel(REPORTS_MAX);
-        let transport = backends.log.producer(Lane::Transport, reports.clone()).map_err(failed)?;
-        let outbox = backends.log.producer(Lane::Outbox, reports).map_err(failed)?;
+        let (reader, [transport, outbox]) = open_log(&*backends.log, &config.core, reports).await?;
 
         let registry = Registry::new();
         let metrics = Metrics::register(&registry)?;
@@ -159,8 +149,6 @@ impl Server {
         };
         let (follows, wishes) = mpsc::channel(EVENTS_MAX);
         let (shouts, shouted) = mpsc::channel(LIVE_MAX);
-        let (heard, hear) = mpsc::channel(LIVE_MAX);
-        let subscriber: Arc<dyn Subscriber> = server.backends.store.subscribe(heard).into();
         let clock = Clock::new();
         let lag = Arc::new(AtomicU64::new(0));
         let refresh = Arc::new(Notify::new());
@@ -187,20 +175,26 @@ impl Server {
         };
         server.tasks.spawn("node", Node::new(parts).run(inputs, report_queue));
         server.spawn_watchers(reader, refresh, lag, &config)?;
-        let (store, stop) = (Arc::clone(&server.backends.store), server.stop.clone());
-        server.tasks.spawn("publish", live::shout(store, shouted, stop.clone()));
-        let (ear, events) = (Arc::clone(&subscriber), server.events.clone());
-        server.tasks.spawn("follow", live::follow(ear, wishes, events, stop));
-        let own = LiveChannel::Node(server.node.clone());
-        let (events, stop) = (server.events.clone(), server.stop.clone());
-        server.tasks.spawn("hear", live::hear(subscriber, own, hear, events, stop));
+        server.spawn_live(shouted, wishes);
         server.spawn_http(&config, ports)?;
         Ok(server)
     }
 
+    /// What is published, and heard.
+    fn spawn_live(&mut self, shouted: mpsc::Receiver<(LiveChannel, Bytes)>, wishes: mpsc::Receiver<Wish>) {
+        let (heard, hear) = mpsc::channel(LIVE_MAX);
+        let subscriber: Arc<dyn Subscriber> = self.backends.store.subscribe(heard).into();
+        let (store, stop) = (Arc::clone(&self.backends.store), self.stop.clone());
+        self.tasks.spawn("publish", live::shout(store, shouted, stop.clone()));
+        let (ear, events) = (Arc::clone(&subscriber), self.events.clone());
+        self.tasks.spawn("follow", live::follow(ear, wishes, events.clone(), stop.clone()));
+        let own = LiveChannel::Node(self.node.clone());
+        self.tasks.spawn("hear", live::hear(subscriber, own, hear, events, stop));
+    }
+
     fn spawn_watchers(
         &mut self,
-        reader: Box<dyn roost_backend::log::LogReader>,
+        reader: Box<dyn LogReader>,
         refresh: Arc<Notify>,
         lag: Arc<AtomicU64>,
         config: &WsNodeConfig,
@@ -428,6 +422,31 @@ async fn tell_health(mut status: watch::Receiver<Status>, health: Health, stop: 
             changed = status.changed() => if changed.is_err() { return },
         }
     }
+}
+
+/// Where it is reached, unless that was said: at its own ports.
+fn name_itself(core: &mut CoreConfig, addr: SocketAddr, admin_addr: SocketAddr) {
+    if core.url.is_empty() {
+        core.url = format!("ws://{addr}/socket");
+    }
+    if core.admin.is_empty() {
+        core.admin = admin_addr.to_string();
+    }
+}
+
+/// A reader of the node's own topic, and the producers of both lanes.
+async fn open_log(
+    log: &dyn Log,
+    core: &CoreConfig,
+    reports: mpsc::Sender<Report>,
+) -> Result<(Box<dyn LogReader>, [Arc<dyn Producer>; 2]), BindError> {
+    let own = messages_topic(&core.node);
+    ensure_topics(log, &own, core.partitions).await?;
+    let failed = |source| BindError::Log { topic: own.clone(), source };
+    // Fixed before the node's sid is registered: nothing for this life is before it (core rule 8).
+    let reader = log.read_from_end(&own).await.map_err(failed)?;
+    let transport = log.producer(Lane::Transport, reports.clone()).map_err(failed)?;
+    Ok((reader, [transport, log.producer(Lane::Outbox, reports).map_err(failed)?]))
 }
 
 async fn ensure_topics(log: &dyn Log, own: &str, partitions: u32) -> Result<(), BindError> {

@@ -25,7 +25,7 @@ const PORTS_FREE_WITHIN: Duration = Duration::from_secs(5);
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 /// What all nodes are started with, and those there are.
-pub struct Cluster {
+pub(super) struct Cluster {
     pub common: CommonConfig,
     pub sessions: SessionSettings,
     pub shares: ShareSettings,
@@ -39,7 +39,7 @@ pub struct Cluster {
 
 impl Cluster {
     /// Starts the next node.
-    pub async fn start_next(&self) -> anyhow::Result<NodeId> {
+    pub(super) async fn start_next(&self) -> anyhow::Result<NodeId> {
         let mut nodes = self.nodes.lock().await;
         let i = next(&nodes);
         let server = self.start(i).await?;
@@ -88,7 +88,7 @@ impl Cluster {
     }
 
     /// Stops all of them at once, each in order.
-    pub async fn shutdown(&self, grace: Duration) -> anyhow::Result<()> {
+    pub(super) async fn shutdown(&self, grace: Duration) -> anyhow::Result<()> {
         let servers = std::mem::take(&mut *self.nodes.lock().await).into_values().flatten();
         let stops: Vec<_> = servers.map(|server| tokio::spawn(server.shutdown(grace))).collect();
         for stop in stops {

@@ -8,17 +8,17 @@ use std::process::{Child, ChildStdout, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 /// For whatever must happen: only a failing test, or a machine with a lot else to do, waits so long.
-pub const LIMIT: Duration = Duration::from_secs(60);
+pub(crate) const LIMIT: Duration = Duration::from_secs(60);
 
 /// The program with an environment of its own.
-pub fn roost(args: &[&str]) -> Command {
+pub(crate) fn roost(args: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_roost"));
     command.env_clear().args(args).stdin(Stdio::null());
     command
 }
 
 /// Waits for its end; one that does not end is killed.
-pub fn ended(mut child: Child, limit: Duration) -> Output {
+pub(crate) fn ended(mut child: Child, limit: Duration) -> Output {
     let since = Instant::now();
     while child.try_wait().expect("it can be waited for").is_none() {
         if since.elapsed() > limit {
@@ -31,16 +31,16 @@ pub fn ended(mut child: Child, limit: Duration) -> Output {
 }
 
 /// A directory of this run alone, gone with the test.
-pub struct Dir(pub PathBuf);
+pub(crate) struct Dir(pub PathBuf);
 
 impl Dir {
-    pub fn new(name: &str) -> Self {
+    pub(crate) fn new(name: &str) -> Self {
         let dir = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("{name} {}", std::process::id()));
         std::fs::create_dir_all(&dir).expect("a directory");
         Self(dir)
     }
 
-    pub fn path(&self) -> &str {
+    pub(crate) fn path(&self) -> &str {
         self.0.to_str().expect("a path of text")
     }
 }
@@ -52,7 +52,7 @@ impl Drop for Dir {
 }
 
 /// A `roost dev` of one node.
-pub struct Dev {
+pub(crate) struct Dev {
     child: Child,
     pub url: String,
     port: u16,
@@ -63,17 +63,17 @@ pub struct Dev {
 }
 
 impl Dev {
-    pub fn start(name: &str) -> Self {
+    pub(crate) fn start(name: &str) -> Self {
         Self::with(name, &[])
     }
 
     /// With these variables in its environment.
-    pub fn with(name: &str, vars: &[(&str, &str)]) -> Self {
+    pub(crate) fn with(name: &str, vars: &[(&str, &str)]) -> Self {
         Self::at(Dir::new(name), row(), vars)
     }
 
     /// Killed, and started again as it was.
-    pub fn restarted(mut self) -> Self {
+    pub(crate) fn restarted(mut self) -> Self {
         self.kill();
         let (dir, port) = (self.dir.take().expect("there until now"), self.port);
         drop(self);
@@ -96,7 +96,7 @@ impl Dev {
     }
 
     /// The program, as in another terminal that knows this cluster.
-    pub fn roost(&self, args: &[&str]) -> Command {
+    pub(crate) fn roost(&self, args: &[&str]) -> Command {
         let mut command = roost(args);
         let dir = self.dir.as_ref().expect("there until it is started again");
         command.env("ROOST_DATA_DIR", dir.path()).env("ROOST_URL", &self.url);

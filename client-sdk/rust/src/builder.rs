@@ -201,7 +201,7 @@ impl Builder {
     ///
     /// # Panics
     /// Outside a tokio runtime.
-    pub async fn connect(self) -> Result<(Client, Events), BuildError> {
+    pub async fn connect(mut self) -> Result<(Client, Events), BuildError> {
         if self.token.is_none() && self.token_fn.is_none() {
             return Err(BuildError::NoToken);
         }
@@ -209,7 +209,7 @@ impl Builder {
             token::check(token)?;
         }
         let device = self.device.as_ref().map(DeviceId::new).transpose()?;
-        let tokens = Tokens::new(self.token.clone(), self.token_fn, self.request_timeout);
+        let tokens = Tokens::new(self.token.clone(), self.token_fn.take(), self.request_timeout);
         let user = match &self.user {
             Some(user) => UserId::new(user)?,
             None => {
@@ -217,7 +217,7 @@ impl Builder {
                 user_of(&token).ok_or(BuildError::NoUser)?
             }
         };
-        let kept = self.cursors.map(|store| Keeper::new(store, &user, device.as_ref()));
+        let kept = self.cursors.take().map(|store| Keeper::new(store, &user, device.as_ref()));
         let cursor = match (self.cursor, &kept) {
             (None, Some(keeper)) => keeper.load().await.map_err(BuildError::Cursor)?,
             (given, _) => given,
@@ -239,12 +239,19 @@ impl Builder {
             timeout: self.request_timeout,
             frame_bytes_max: (2 * self.frame_bytes_max).max(READ_BYTES_MIN),
         };
+        let (shared, ends, events) = self.channels(user, cursor);
+        spawn(Driver::new(core, dialer, ends), kept, &shared);
+        Ok((Client::new(shared), events))
+    }
+
+    /// What the client, its driver and its events have in common.
+    fn channels(&self, user: UserId, cursor: Option<Cursor>) -> (Shared, Ends, Events) {
         let (orders, taken_orders) = mpsc::channel(ORDERS_MAX);
         let signals = Arc::default();
         let (items, taken_items) = mpsc::channel(self.events_max);
         let cursor = Arc::new(watch::Sender::new(cursor));
         let (state, trouble) = (watch::Sender::new(State::Disconnected), watch::Sender::new(None));
-        let (closing, tracker) = (CancellationToken::new(), TaskTracker::new());
+        let closing = CancellationToken::new();
         let shared = Shared {
             user,
             orders,
@@ -253,35 +260,30 @@ impl Builder {
             trouble: trouble.subscribe(),
             cursor: Arc::clone(&cursor),
             closing: closing.clone(),
-            tracker: tracker.clone(),
+            tracker: TaskTracker::new(),
             send_timeout_ms: ms(self.send_timeout),
             event_timeout_ms: ms(self.event_timeout),
             frame_bytes_max: self.frame_bytes_max,
         };
-        let ends = Ends {
-            orders: taken_orders,
-            signals,
-            items,
-            state,
-            trouble,
-            cursor: Arc::clone(&cursor),
-            closing,
-        };
-        let ended = CancellationToken::new();
-        if let Some(keeper) = kept {
-            tracker.spawn(keeper.run(cursor.subscribe(), ended.clone()));
-        }
-        // However it ends.
-        let ended = ended.drop_guard();
-        let driver = Driver::new(core, dialer, ends);
-        tracker.spawn(async move {
-            driver.run().await;
-            drop(ended);
-        });
-        tracker.close();
-        let events = Events { items: taken_items, cursor, acks: !self.manual_ack };
-        Ok((Client::new(shared), events))
+        let events = Events { items: taken_items, cursor: Arc::clone(&cursor), acks: !self.manual_ack };
+        let ends = Ends { orders: taken_orders, signals, items, state, trouble, cursor, closing };
+        (shared, ends, events)
     }
+}
+
+/// Starts the tasks of a client, which end with the driver.
+fn spawn(driver: Driver, kept: Option<Keeper>, shared: &Shared) {
+    let ended = CancellationToken::new();
+    if let Some(keeper) = kept {
+        shared.tracker.spawn(keeper.run(shared.cursor.subscribe(), ended.clone()));
+    }
+    // However it ends.
+    let ended = ended.drop_guard();
+    shared.tracker.spawn(async move {
+        driver.run().await;
+        drop(ended);
+    });
+    shared.tracker.close();
 }
 
 impl fmt::Debug for Builder {

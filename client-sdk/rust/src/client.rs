@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use roost_proto::answers::Accepted;
 use roost_proto::frames::{ChosenStatus, Send, SetStatus};
 use roost_proto::{ClientFrame, Cursor, MessageId, UserId};
 use serde::Serialize;
@@ -25,6 +26,7 @@ const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
 /// A confirmed send: it is in the recipient's stream and in the canonical log.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Sent {
+    /// The id of the message, given or made.
     pub id: MessageId,
     /// When it was appended (RFC 3339, UTC); a repeat of the same id gets the same.
     pub at: String,
@@ -119,8 +121,9 @@ impl Client {
         let data = serde_json::value::to_raw_value(&data).map_err(|e| SendError::Invalid(e.to_string()))?;
         let lane = Lane::To(to.clone());
         let text = self.encode(&ClientFrame::Send(Send { id: id.clone(), to, data, receipt }))?;
-        let Done { id, ok, .. } = self.order(Command::frame(id, lane, text)).await?;
-        Ok(Sent { id, at: ok.at.unwrap_or_default() })
+        let done = self.order(Command::frame(id, lane, text)).await?;
+        let Accepted { at, .. } = done.accepted();
+        Ok(Sent { id: done.id, at })
     }
 
     /// Chooses what others see of this user.

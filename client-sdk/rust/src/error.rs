@@ -14,6 +14,7 @@ pub struct NotAToken(pub(crate) &'static str);
 /// Why a [`Builder`](crate::Builder) did not make a client. Nothing was started.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
+#[allow(missing_docs, reason = "the variants say what is in them")]
 pub enum BuildError {
     /// The coordinator's address is not an `http://` URL (this build speaks no TLS).
     #[error("'{url}' is not a coordinator's address: {why}")]
@@ -44,6 +45,7 @@ pub enum BuildError {
 /// Why a send or another command was not confirmed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
+#[allow(missing_docs, reason = "the variants say what is in them")]
 pub enum SendError {
     /// As many sends as [`queue_max`](crate::Builder::queue_max) are waiting: nothing was kept of this one.
     #[error("{max} sends are waiting already")]
@@ -88,6 +90,7 @@ pub enum SendError {
 /// Why a client stopped for good ([`State::Failed`](crate::State::Failed)): only a new one can connect again.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
+#[allow(missing_docs, reason = "the variants say what is in them")]
 pub enum Failure {
     /// The token is not accepted, and a fresh one from the callback (if there is one) was not either.
     #[error("the token is not accepted: {0}")]
@@ -109,6 +112,7 @@ pub enum Failure {
 /// Why [`Client::connected`](crate::Client::connected) returned without a connection.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
+#[allow(missing_docs, reason = "the variants say what is in them")]
 pub enum ConnectError {
     /// The client stopped for good.
     #[error(transparent)]
@@ -126,6 +130,7 @@ pub enum ConnectError {
 #[error("{reason}")]
 #[non_exhaustive]
 pub struct ConnectTrouble {
+    /// What a program may decide by.
     pub cause: Cause,
     /// What was tried, such as `http://127.0.0.1:7300/route`, and what came of it.
     pub reason: String,
@@ -156,6 +161,7 @@ impl Cause {
 
 /// What a try to connect met, and what follows from it.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[allow(missing_docs, reason = "shown to simulations alone")]
 pub enum Trouble {
     /// Try again, not before `after_ms`.
     Retry { after_ms: u64, cause: Cause, why: String },
@@ -171,6 +177,7 @@ impl Trouble {
         Self::because(Cause::Node, why)
     }
 
+    /// With this cause, as soon as the backoff allows.
     pub fn because(cause: Cause, why: impl Into<String>) -> Self {
         Self::Retry { after_ms: 0, cause, why: why.into() }
     }

@@ -16,6 +16,7 @@ use crate::state::State;
 /// Something the application should know, in the order in which it happened.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
+#[allow(missing_docs, reason = "the variants say what is in them")]
 pub enum Event {
     /// The next message of the user's inbox, or of a room (its `stream` says which): of each stream every one once,
     /// in order. [`Message::receipt`] tells whether it is a receipt.
@@ -59,6 +60,7 @@ pub enum Event {
 pub struct Members {
     /// Each user once. `None` if there are more than 1,000.
     pub listed: Option<Vec<InfoOf>>,
+    /// All of them, listed or not.
     pub count: usize,
 }
 
@@ -73,7 +75,9 @@ impl Members {
 /// An event, and what taking it acknowledges. Without an event: a message that had been shown before.
 #[derive(Debug, Clone)]
 pub struct Item {
+    /// What happened.
     pub event: Option<Event>,
+    /// Acknowledged when it is taken.
     pub cursor: Option<Cursor>,
 }
 

@@ -29,7 +29,9 @@ pub struct EventResult {
     pub kind: String,
     /// What it is the result of.
     pub event_id: MessageId,
+    /// If the processor gave one, as a text.
     pub status: Option<String>,
+    /// If the processor gave any.
     pub data: Option<Json>,
     /// All of it, what is not named here included.
     pub record: Json,
@@ -109,9 +111,8 @@ impl Client {
         let asked = id.clone();
         let result = async move {
             let what = What::Event(text?);
-            let Done { result, .. } =
-                client.order(Command { id: id.clone(), lane: Lane::Events, what }).await?;
-            result.and_then(EventResult::parse).ok_or(SendError::NoResult { id })
+            let done = client.order(Command { id: id.clone(), lane: Lane::Events, what }).await?;
+            EventResult::parse(done.ok).ok_or(SendError::NoResult { id })
         };
         EventCall { id: asked, result: Box::pin(result) }
     }
@@ -131,7 +132,7 @@ impl Core {
             let result = if kind == TIMED_OUT {
                 Err(SendError::TimedOut { id })
             } else {
-                Ok(Done { id, ok: Default::default(), result: Some(record.clone()) })
+                Ok(Done { id, ok: record.clone() })
             };
             self.actions.push(Action::Answer(ticket, result));
         }

@@ -1,13 +1,14 @@
 //! What a [`Client`] reads again: pages of a stream, as far back as the hot window goes.
 
+use roost_proto::answers::Paged;
 use roost_proto::history::{Before, History};
-use roost_proto::{ClientFrame, ErrorBody, ErrorCode, Json, StreamId};
+use roost_proto::{ClientFrame, StreamId};
 
 use crate::Message;
 use crate::client::{Client, new_id};
 use crate::error::SendError;
 use crate::lanes::Lane;
-use crate::outbox::{Command, Done};
+use crate::outbox::{Command, read};
 
 /// A part of a stream.
 #[derive(Debug, Clone)]
@@ -37,13 +38,9 @@ impl Client {
         let (id, stream) = (new_id(), stream.clone());
         let lane = Lane::History(stream.clone());
         let text = self.encode(&ClientFrame::History(History { id: id.clone(), stream, before, limit }))?;
-        let Done { ok, .. } = self.order(Command::frame(id, lane, text)).await?;
-        let messages: Result<_, _> = ok.messages.iter().flatten().map(read).collect();
-        Ok(Page { messages: messages?, before: ok.before, older: ok.older })
+        let page: Paged = self.order(Command::frame(id, lane, text)).await?.read()?;
+        let messages: Result<_, _> = page.messages.iter().map(read).collect();
+        let messages = messages.map_err(SendError::Refused)?;
+        Ok(Page { messages, before: page.before, older: page.older })
     }
-}
-
-fn read(message: &Json) -> Result<Message, SendError> {
-    let wrong = |e| ErrorBody::new(ErrorCode::Internal, format!("a page with what is no message: {e}"));
-    serde_json::from_str(message.get()).map_err(|e| SendError::Refused(wrong(e)))
 }

@@ -85,10 +85,16 @@
 //!
 //! Inside: `core` (with `link`, `outbox`, `lanes`, `inbox`, `rooms`, `watching`, `place`, `signals`) decides and has no I/O; `driver` is the one task, and carries.
 
+#![warn(missing_docs)]
+// What `bare` shows is otherwise seen by nobody.
+#![cfg_attr(not(feature = "simulation"), allow(unreachable_pub))]
+
+#[allow(missing_docs, reason = "shown to simulations alone")]
 mod backoff;
 mod builder;
 mod client;
 mod connection;
+#[allow(missing_docs, reason = "shown to simulations alone")]
 mod core;
 #[cfg(test)]
 mod core_tests;
@@ -101,6 +107,7 @@ mod history;
 mod inbox;
 mod lanes;
 mod link;
+#[allow(missing_docs, reason = "shown to simulations alone")]
 mod outbox;
 #[cfg(test)]
 mod outbox_tests;
@@ -108,7 +115,9 @@ mod place;
 mod refresh;
 mod room_calls;
 mod rooms;
+#[allow(missing_docs, reason = "shown to simulations alone")]
 mod route;
+#[allow(missing_docs, reason = "shown to simulations alone")]
 mod signals;
 #[cfg(test)]
 mod simulation;

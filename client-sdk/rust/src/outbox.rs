@@ -5,9 +5,11 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use rand::rngs::StdRng;
-use roost_proto::frames::{Reply, ReplyOk, RoomAt};
+use roost_proto::answers::Accepted;
+use roost_proto::frames::{Reply, RoomAt};
 use roost_proto::limits::{DEDUP_WINDOW_MS, UNANSWERED_MAX, UNKNOWN_AFTER_MS};
 use roost_proto::{ErrorBody, ErrorCode, Json, MessageId, RoomId, UserId};
+use serde::de::DeserializeOwned;
 
 use crate::backoff::Backoff;
 use crate::error::SendError;
@@ -60,9 +62,26 @@ pub(crate) type Answer = (Ticket, Result<Done, SendError>);
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Done {
     pub id: MessageId,
-    pub ok: ReplyOk,
-    /// Of an event, the record of its result.
-    pub result: Option<Json>,
+    /// What it was answered; of an event, the record of its result.
+    pub ok: Json,
+}
+
+impl Done {
+    /// The command's answer.
+    pub(crate) fn read<T: DeserializeOwned>(&self) -> Result<T, SendError> {
+        read(&self.ok).map_err(SendError::Refused)
+    }
+
+    /// That of a message: it is accepted, whatever else can be read of it.
+    pub(crate) fn accepted(&self) -> Accepted {
+        self.ok.read().unwrap_or_default()
+    }
+}
+
+/// Reads an answer, or what is inside one.
+pub(crate) fn read<T: DeserializeOwned>(ok: &Json) -> Result<T, ErrorBody> {
+    let wrong = |fault| format!("an answer that cannot be read: {fault}");
+    ok.read().map_err(|fault| ErrorBody::new(ErrorCode::Internal, wrong(fault)))
 }
 
 /// A command with its final answer.
@@ -73,13 +92,13 @@ pub(crate) struct Answered {
     /// Nobody asked for it but the core.
     pub(crate) own: bool,
     pub(crate) waiters: Vec<Ticket>,
-    pub(crate) result: Result<ReplyOk, ErrorBody>,
+    pub(crate) result: Result<Json, ErrorBody>,
 }
 
 impl Answered {
     pub(crate) fn answers(self) -> Vec<Answer> {
         let Self { id, result, .. } = self;
-        let result = result.map(|ok| Done { id, ok, result: None }).map_err(SendError::Refused);
+        let result = result.map(|ok| Done { id, ok }).map_err(SendError::Refused);
         self.waiters.into_iter().map(|ticket| (ticket, result.clone())).collect()
     }
 }

@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use rand::SeedableRng;
 use rand::rngs::StdRng;
-use roost_proto::frames::{Reply, ReplyOk};
+use roost_proto::answers::Accepted;
+use roost_proto::frames::Reply;
 use roost_proto::limits::{DEDUP_WINDOW_MS, UNANSWERED_MAX};
 use roost_proto::{ErrorBody, ErrorCode, MessageId, UserId};
 
@@ -44,8 +45,8 @@ fn answers(answered: Option<Answered>) -> Vec<Answer> {
 }
 
 fn ok(outbox: &mut Outbox, id: &str, now: u64) -> Vec<Answer> {
-    let ok = ReplyOk { at: Some("then".into()), ..ReplyOk::default() };
-    answers(outbox.reply(Reply::ok(id, ok), now, &mut StdRng::seed_from_u64(1)))
+    let ok = Accepted { at: "then".into(), cursor: None };
+    answers(outbox.reply(Reply::ok(id, &ok), now, &mut StdRng::seed_from_u64(1)))
 }
 
 fn refuse(outbox: &mut Outbox, id: &str, code: ErrorCode, now: u64) -> Vec<Answer> {
@@ -79,7 +80,7 @@ fn an_unknown_outcome_is_repeated_under_the_same_id() {
     refuse(&mut o, "b1", ErrorCode::Unknown, 0);
     assert_eq!(written(&mut o, 800), "b1");
     let answers = ok(&mut o, "b1", 900);
-    assert_eq!(answers[0].1.as_ref().unwrap().ok.at.as_deref(), Some("then"));
+    assert_eq!(answers[0].1.as_ref().unwrap().ok.get(), r#"{"at":"then"}"#);
     assert!(ok(&mut o, "b1", 900).is_empty(), "a second answer is nobody's");
 }
 

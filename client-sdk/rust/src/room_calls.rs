@@ -1,6 +1,7 @@
 //! What a [`Client`] does in rooms.
 
-use roost_proto::frames::{InRoom, Join, Publish, RoomAt, Signal};
+use roost_proto::answers::{Accepted, Listed};
+use roost_proto::frames::{self, InRoom, Join, Publish, RoomAt, Signal};
 use roost_proto::limits::KIND_BYTES_MAX;
 use roost_proto::{ClientFrame, Cursor, Epoch, Json, MessageId, Offset, RoomId, UserId};
 use serde::Serialize;
@@ -10,7 +11,7 @@ use crate::client::{Client, new_id};
 use crate::error::SendError;
 use crate::event::Members;
 use crate::lanes::Lane;
-use crate::outbox::{Command, Done, What};
+use crate::outbox::{Command, What};
 use crate::signals::{Audience, Outgoing};
 
 /// How to be in a room.
@@ -45,6 +46,7 @@ pub struct Joined {
 /// A confirmed publish: it is in the room's stream and in the canonical log.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Published {
+    /// The id of the message, given or made.
     pub id: MessageId,
     /// When it was appended (RFC 3339, UTC); a repeat of the same id gets the same.
     pub at: String,
@@ -69,10 +71,9 @@ impl Client {
         let frame = Join::new(id.clone(), RoomAt { cursor: longest, ..at.clone() });
         self.encode(&ClientFrame::Join(frame))?;
         let room = at.room.clone();
-        let Done { ok, .. } = self.order(Command::within(id, &room, What::Join(at))).await?;
-        let members = Members::of(ok.members, ok.member_count);
-        let (cursor, recovered) = (ok.cursor.unwrap_or_default(), ok.recovered.unwrap_or(true));
-        Ok(Joined { cursor, recovered, through: ok.through, members })
+        let done = self.order(Command::within(id, &room, What::Join(at))).await?;
+        let frames::Joined { cursor, recovered, through, members, member_count, .. } = done.read()?;
+        Ok(Joined { cursor, recovered, through, members: Members::of(members, member_count) })
     }
 
     /// Leaves a room: from this call on nothing of it is shown. A join of the room that waits for its answer ends
@@ -111,8 +112,9 @@ impl Client {
         let (room, data) = (room_id(room)?, raw(&data)?);
         let lane = Lane::Room(room.clone());
         let text = self.encode(&ClientFrame::Publish(Publish { id: id.clone(), room, data }))?;
-        let Done { id, ok, .. } = self.order(Command::frame(id, lane, text)).await?;
-        Ok(Published { id, at: ok.at.unwrap_or_default(), cursor: ok.cursor })
+        let done = self.order(Command::frame(id, lane, text)).await?;
+        let Accepted { at, cursor } = done.accepted();
+        Ok(Published { id: done.id, at, cursor })
     }
 
     /// Asks who is in a room, in which this client need not be.
@@ -123,8 +125,8 @@ impl Client {
         let (id, room) = (new_id(), room_id(room)?);
         let lane = Lane::Within(room.clone());
         let text = self.encode(&ClientFrame::Members(InRoom { id: id.clone(), room }))?;
-        let Done { ok, .. } = self.order(Command::frame(id, lane, text)).await?;
-        Ok(Members::of(ok.members, ok.member_count).unwrap_or_default())
+        let Listed { members, member_count } = self.order(Command::frame(id, lane, text)).await?.read()?;
+        Ok(Members::of(members, member_count).unwrap_or_default())
     }
 
     /// Tells those who are in a room, if this client is in it: a cursor, typing, a reaction. Nothing is kept and

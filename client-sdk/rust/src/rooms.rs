@@ -5,15 +5,15 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use roost_proto::frames::{InRoom, Join, Joined, Member, OfUsers, ReplyOk, RoomAt, RoomWelcome, Signalled};
+use roost_proto::frames::{Empty, InRoom, Join, Joined, Member, OfUsers, RoomAt, RoomWelcome, Signalled};
 use roost_proto::limits::ROOMS_PER_SESSION_MAX;
-use roost_proto::{ClientFrame, ErrorBody, ErrorCode, MessageId, RoomId, StreamId};
+use roost_proto::{ClientFrame, ErrorBody, ErrorCode, Json, MessageId, RoomId, StreamId};
 
 use crate::core::{Action, Core};
 use crate::error::SendError;
 use crate::event::{Event, Members};
 use crate::lanes::Lane;
-use crate::outbox::{Answered, Command, Ticket, What};
+use crate::outbox::{Answered, Command, Ticket, What, read};
 use crate::place::{Missed, Place};
 
 /// A room that this client is in.
@@ -128,10 +128,10 @@ impl Core {
     pub(crate) fn answered(&mut self, mut answered: Answered) {
         let Answered { what, own, result, .. } = &mut answered;
         match (&*what, &mut *result) {
-            (What::Join(at), Ok(ok)) => {
-                let (at, ok, own) = (at.clone(), ok.clone(), *own);
-                *result = self.joined(at, own, ok);
-            }
+            (What::Join(at), Ok(ok)) => match read(ok) {
+                Ok(joined) => self.joined(at.clone(), *own, joined),
+                Err(error) => *result = Err(error),
+            },
             (What::Join(at), Err(error)) if *own => {
                 let (room, error) = (at.room.clone(), error.clone());
                 self.lose(room, error);
@@ -140,10 +140,13 @@ impl Core {
                 self.rooms.remove(room);
                 // It was not in the room: over this connection, or by a first copy of this command.
                 if outcome.as_ref().is_err_and(|e| e.code == ErrorCode::NotFound) {
-                    *outcome = Ok(ReplyOk::default());
+                    *outcome = Ok(Json::of(&Empty {}));
                 }
             }
-            (What::Watch(users), Ok(ok)) => self.watched(users, *own, ok),
+            (What::Watch(users), Ok(ok)) => match read(ok) {
+                Ok(watched) => self.watched(users, *own, watched),
+                Err(error) => *result = Err(error),
+            },
             (What::Watch(users), Err(error)) if *own => self.not_watched_again(users, error),
             (What::Unwatch(users), _) => self.unwatched(users),
             _ => {}
@@ -151,22 +154,16 @@ impl Core {
         self.answer(answered.answers());
     }
 
-    fn joined(&mut self, at: RoomAt, own: bool, ok: ReplyOk) -> Result<ReplyOk, ErrorBody> {
-        let (Some(cursor), Some(recovered)) = (ok.cursor, ok.recovered) else {
-            return Err(ErrorBody::new(ErrorCode::Internal, "an answer to 'join' that names no place"));
-        };
+    fn joined(&mut self, at: RoomAt, own: bool, joined: Joined) {
         let name = at.room.clone();
         self.rooms.declined.remove(&name);
         match self.rooms.rooms.get_mut(&name) {
             Some(room) if !own => room.at = RoomAt { cursor: None, ..at },
             Some(_) => {}
-            None if own => return Ok(ok),
+            None if own => return,
             None => drop(self.rooms.rooms.insert(name.clone(), Room::new(at, false))),
         }
-        let (replayed, through) = (ok.replayed.unwrap_or(0), ok.through.clone());
-        let (members, member_count) = (ok.members.clone(), ok.member_count);
-        self.placed(&name, Joined { cursor, recovered, replayed, through, members, member_count });
-        Ok(ok)
+        self.placed(&name, joined);
     }
 
     /// The client has its place in a room.

@@ -1,12 +1,13 @@
 //! What a [`Client`] does about the presence of others.
 
+use roost_proto::answers::Watched;
 use roost_proto::frames::{OfUsers, Presence};
 use roost_proto::{ClientFrame, MessageId, UserId};
 
 use crate::client::{Client, new_id};
 use crate::error::SendError;
 use crate::lanes::Lane;
-use crate::outbox::{Command, Done, What};
+use crate::outbox::{Command, What};
 
 impl Client {
     /// Watches users, and goes on over reconnects and moves until [`Client::unwatch`]. Returns what they show now, in
@@ -22,8 +23,8 @@ impl Client {
         users: impl IntoIterator<Item = U>,
     ) -> Result<Vec<Presence>, SendError> {
         let (id, users) = self.of_users(users, ClientFrame::Watch)?;
-        let Done { ok, .. } = self.order(Command { id, lane: Lane::Watch, what: What::Watch(users) }).await?;
-        Ok(ok.users.unwrap_or_default())
+        let done = self.order(Command { id, lane: Lane::Watch, what: What::Watch(users) }).await?;
+        Ok(done.read::<Watched>()?.users)
     }
 
     /// Ceases to watch users: from this call on nothing of them is told.

@@ -5,7 +5,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use roost_proto::frames::{OfUsers, Presence, ReplyOk};
+use roost_proto::answers::Watched;
+use roost_proto::frames::{OfUsers, Presence};
 use roost_proto::{ClientFrame, ErrorBody, MessageId, UserId};
 
 use crate::core::Core;
@@ -50,14 +51,14 @@ impl Core {
         }
     }
 
-    pub(crate) fn watched(&mut self, users: &[UserId], own: bool, ok: &ReplyOk) {
+    pub(crate) fn watched(&mut self, users: &[UserId], own: bool, watched: Watched) {
         if !own {
             for user in users.iter().filter(|user| !self.watching.declined.contains(*user)) {
                 self.watching.users.entry(user.clone()).or_default();
             }
         }
-        let told = ok.users.iter().flatten().filter(|presence| self.watching.takes(presence));
-        let told: Vec<_> = told.cloned().collect();
+        let told: Vec<_> =
+            watched.users.into_iter().filter(|presence| self.watching.takes(presence)).collect();
         if !told.is_empty() {
             self.deliver(Event::Presence(told), None);
         }

@@ -51,7 +51,7 @@ pub(crate) struct Forwarder {
 }
 
 impl Forwarder {
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let mut connector = HttpConnector::new();
         connector.set_nodelay(true);
         connector.set_connect_timeout(Some(CONNECT_TIMEOUT));

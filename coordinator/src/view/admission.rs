@@ -22,7 +22,7 @@ const ACCEPTS_PER_S: u64 = 500;
 
 /// What is expected of each vnode, and the delay of each node that follows from it.
 #[derive(Debug, Default, Clone)]
-pub struct Admission {
+pub(super) struct Admission {
     /// Sessions of each vnode, as far as those of its nodes tell.
     expected: Vec<f64>,
     /// Over which the newcomers of a node are spread, in milliseconds.
@@ -31,7 +31,7 @@ pub struct Admission {
 
 impl Admission {
     /// After another read of the table, `elapsed_ms` later.
-    pub fn next(&self, table: &Table, elapsed_ms: u64) -> Self {
+    pub(super) fn next(&self, table: &Table, elapsed_ms: u64) -> Self {
         let mut vnodes: BTreeMap<NodeId, Vec<VnodeId>> = BTreeMap::new();
         for (vnode, row) in table.rows.iter().filter(|(_, row)| !table.ended(&row.sid)) {
             vnodes.entry(row.node()).or_default().push(*vnode);
@@ -70,7 +70,7 @@ impl Admission {
 
     /// How long `user` should wait before it connects to `node`: each has a turn of its own, the same at every
     /// coordinator, and sooner as the others come in.
-    pub fn delay_ms(&self, node: &NodeId, user: &UserId) -> u64 {
+    pub(super) fn delay_ms(&self, node: &NodeId, user: &UserId) -> u64 {
         let Some(spread) = self.spread.get(node) else { return 0 };
         // Another seed than the ring's: the users of one node lie together there.
         let turn = xxh3_64_with_seed(user.as_str().as_bytes(), 1) as f64 / u64::MAX as f64;
@@ -78,7 +78,7 @@ impl Admission {
     }
 
     /// The longest delay of any node, in milliseconds.
-    pub fn longest_ms(&self) -> u64 {
+    pub(super) fn longest_ms(&self) -> u64 {
         self.spread.values().fold(0.0, |a: f64, b| a.max(*b)) as u64
     }
 }

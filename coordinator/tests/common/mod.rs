@@ -22,10 +22,10 @@ use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 /// A deadline for whatever should take a moment: only a failing test waits so long.
-pub const SOON: Duration = Duration::from_secs(20);
+pub(crate) const SOON: Duration = Duration::from_secs(20);
 
 /// The embedded store, which may be cut off.
-pub struct TestStore {
+pub(crate) struct TestStore {
     inner: Arc<EmbeddedStore>,
     down: AtomicBool,
     broken: AtomicBool,
@@ -36,12 +36,12 @@ const WALL_MS: u64 = 1_700_000_000_000;
 
 impl TestStore {
     /// Its clock stands still: no lease ends by itself.
-    pub fn new(lease_ttl_ms: u64) -> Arc<Self> {
+    pub(crate) fn new(lease_ttl_ms: u64) -> Arc<Self> {
         Self::with_clock(lease_ttl_ms, || WALL_MS)
     }
 
     /// Its clock follows Tokio's.
-    pub fn ticking(lease_ttl_ms: u64) -> Arc<Self> {
+    pub(crate) fn ticking(lease_ttl_ms: u64) -> Arc<Self> {
         let start = Instant::now();
         Self::with_clock(lease_ttl_ms, move || WALL_MS + start.elapsed().as_millis() as u64)
     }
@@ -53,7 +53,7 @@ impl TestStore {
         Arc::new(Self { inner, down, broken, lead_lag_ms: AtomicU64::new(0) })
     }
 
-    pub fn cut(&self, down: bool) {
+    pub(crate) fn cut(&self, down: bool) {
         self.down.store(down, Ordering::Relaxed);
     }
 
@@ -63,7 +63,7 @@ impl TestStore {
     }
 
     /// A lead takes so long on its way, even if nobody waits for it any more.
-    pub fn leads_take(&self, lag: Duration) {
+    pub(crate) fn leads_take(&self, lag: Duration) {
         self.lead_lag_ms.store(lag.as_millis() as u64, Ordering::Relaxed);
     }
 
@@ -176,7 +176,7 @@ delegate! {
 const SECRET: &str = "a secret of the tests, of more than 32 bytes";
 
 /// Of a coordinator that may be asked as often as a test likes.
-pub fn config(vnodes: u32, lease_ttl_ms: u64) -> CoordinatorConfig {
+pub(crate) fn config(vnodes: u32, lease_ttl_ms: u64) -> CoordinatorConfig {
     let keys = KeySource::from_secret(&Secret::new(SECRET)).unwrap();
     let verifier = Verifier::new(keys, None, None);
     let config = CoordinatorConfig::new(vnodes, lease_ttl_ms, verifier);
@@ -184,7 +184,7 @@ pub fn config(vnodes: u32, lease_ttl_ms: u64) -> CoordinatorConfig {
 }
 
 /// A token, perhaps with the claim `watch`.
-pub fn token(user: &str, role: Role, watch: Option<&[&str]>) -> String {
+pub(crate) fn token(user: &str, role: Role, watch: Option<&[&str]>) -> String {
     let watch = watch.map(|patterns| patterns.iter().map(ToString::to_string).collect());
     // The year 2100.
     sign(
@@ -193,52 +193,52 @@ pub fn token(user: &str, role: Role, watch: Option<&[&str]>) -> String {
     )
 }
 
-pub fn service() -> String {
+pub(crate) fn service() -> String {
     token("the-service", Role::Service, None)
 }
 
 /// A coordinator on ports of its own.
-pub async fn coordinator(store: &Arc<TestStore>, config: CoordinatorConfig) -> Coordinator {
+pub(crate) async fn coordinator(store: &Arc<TestStore>, config: CoordinatorConfig) -> Coordinator {
     let (public, admin) = (listener().await, listener().await);
     Coordinator::bind(config, Arc::clone(store) as Arc<dyn Store>, public, admin).await.unwrap()
 }
 
-pub async fn listener() -> TcpListener {
+pub(crate) async fn listener() -> TcpListener {
     TcpListener::bind("127.0.0.1:0").await.unwrap()
 }
 
-pub struct Reply {
+pub(crate) struct Reply {
     pub status: u16,
     pub headers: reqwest::header::HeaderMap,
     pub text: String,
 }
 
 impl Reply {
-    pub async fn of(response: reqwest::Response) -> Self {
+    pub(crate) async fn of(response: reqwest::Response) -> Self {
         let (status, headers) = (response.status().as_u16(), response.headers().clone());
         Self { status, headers, text: response.text().await.unwrap() }
     }
 
-    pub fn json(&self) -> Value {
+    pub(crate) fn json(&self) -> Value {
         serde_json::from_str(&self.text).unwrap_or_else(|e| panic!("{e}: {}", self.text))
     }
 
-    pub fn header(&self, name: &str) -> &str {
+    pub(crate) fn header(&self, name: &str) -> &str {
         self.headers.get(name).map_or("", |value| value.to_str().unwrap())
     }
 }
 
-pub async fn get(coordinator: &Coordinator, path: &str) -> Reply {
+pub(crate) async fn get(coordinator: &Coordinator, path: &str) -> Reply {
     fetch(format!("http://{}{path}", coordinator.addr())).await
 }
 
 /// The same with a token.
-pub async fn get_as(coordinator: &Coordinator, path: &str, token: &str) -> Reply {
+pub(crate) async fn get_as(coordinator: &Coordinator, path: &str, token: &str) -> Reply {
     let url = format!("http://{}{path}", coordinator.addr());
     Reply::of(reqwest::Client::new().get(url).bearer_auth(token).send().await.unwrap()).await
 }
 
-pub async fn get_admin(coordinator: &Coordinator, path: &str) -> Reply {
+pub(crate) async fn get_admin(coordinator: &Coordinator, path: &str) -> Reply {
     fetch(format!("http://{}{path}", coordinator.admin_addr())).await
 }
 
@@ -247,7 +247,7 @@ async fn fetch(url: String) -> Reply {
 }
 
 /// Waits until `done`, looking often, and says how long it took; a panic says what did not come.
-pub async fn until<F: Future<Output = bool>>(what: &str, mut done: impl FnMut() -> F) -> Duration {
+pub(crate) async fn until<F: Future<Output = bool>>(what: &str, mut done: impl FnMut() -> F) -> Duration {
     let start = Instant::now();
     while !done().await {
         assert!(start.elapsed() < SOON, "not within {SOON:?}: {what}");
@@ -257,7 +257,7 @@ pub async fn until<F: Future<Output = bool>>(what: &str, mut done: impl FnMut() 
 }
 
 /// A row for `name`, up and beating.
-pub fn node_row(name: &str) -> NodeRow {
+pub(crate) fn node_row(name: &str) -> NodeRow {
     let node = NodeId::new(name).unwrap();
     NodeRow {
         sid: Sid::new(&node, 1, 7),
@@ -273,7 +273,7 @@ pub fn node_row(name: &str) -> NodeRow {
 }
 
 /// Registers `row` and lets it claim `vnodes` as if pinned; those of `ready` are set ready.
-pub async fn own(store: &TestStore, row: &NodeRow, vnodes: &[u16], ready: bool) -> Vec<Epoch> {
+pub(crate) async fn own(store: &TestStore, row: &NodeRow, vnodes: &[u16], ready: bool) -> Vec<Epoch> {
     let data_set = store.table().await.unwrap().data_set;
     let register = Register { data_set: data_set.clone(), node: row.sid.node(), row: row.clone() };
     assert_eq!(store.register(&register).await.unwrap(), RegisterAnswer::Registered);
@@ -294,7 +294,7 @@ pub async fn own(store: &TestStore, row: &NodeRow, vnodes: &[u16], ready: bool) 
 }
 
 /// A node that renews, and claims whatever it is given, until dropped: then it is silent.
-pub struct LiveNode(JoinHandle<()>);
+pub(crate) struct LiveNode(JoinHandle<()>);
 
 impl Drop for LiveNode {
     fn drop(&mut self) {
@@ -303,7 +303,7 @@ impl Drop for LiveNode {
 }
 
 impl LiveNode {
-    pub fn start(store: Arc<TestStore>, row: NodeRow, every: Duration) -> Self {
+    pub(crate) fn start(store: Arc<TestStore>, row: NodeRow, every: Duration) -> Self {
         Self(tokio::spawn(async move {
             loop {
                 // A store that is cut off now is there again later.

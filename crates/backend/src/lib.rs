@@ -5,7 +5,10 @@
 //! ([`contract`]) runs them on every implementation. Only this crate names rdkafka, redis, PostgreSQL and
 //! SQLite.
 
+#![warn(missing_docs)]
+
 pub mod archive;
+#[allow(missing_docs, reason = "a promise's name is its sentence")]
 pub mod contract;
 pub mod embedded;
 pub mod kafka;

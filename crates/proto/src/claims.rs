@@ -8,6 +8,7 @@ use crate::ids::UserId;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Role {
+    /// Somebody who writes and reads: what a token without the claim means.
     #[default]
     User,
     /// A back end of the application: may use the server API.
@@ -39,9 +40,11 @@ pub fn may_watch(watch: Option<&[String]>, user: &UserId, needs_claim: bool) -> 
 /// The claims of a Roost token. `sub` and `exp` are required; the others only narrow or widen what is allowed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Claims {
+    /// Who the bearer is: all sessions under this name share one inbox.
     pub sub: UserId,
     /// Seconds since 1970.
     pub exp: u64,
+    /// Absent or null means a user.
     #[serde(default, deserialize_with = "crate::reading::or_default")]
     pub role: Role,
     /// Patterns (`team-*`) of rooms the user may join, read and publish to; absent means none.

@@ -12,6 +12,7 @@ macro_rules! error_codes {
             /// Every code: what the tables in docs and SDKs are made from.
             pub const ALL: &'static [ErrorCode] = &[$(ErrorCode::$variant,)*];
 
+            /// The wire form.
             pub fn as_str(self) -> &'static str {
                 match self { $(ErrorCode::$variant => $text,)* }
             }
@@ -23,6 +24,7 @@ macro_rules! error_codes {
             pub fn http_status(self) -> u16 {
                 match self { $(ErrorCode::$variant => $http,)* }
             }
+            /// A line for people, as the tables in the docs have it.
             pub fn meaning(self) -> &'static str {
                 match self { $(ErrorCode::$variant => $meaning,)* }
             }
@@ -65,18 +67,24 @@ impl<'de> Deserialize<'de> for ErrorCode {
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[error("{}: {message}", code.as_str())]
 pub struct ErrorBody {
+    /// What a program decides by; one of a later version is read as `internal`.
     pub code: ErrorCode,
+    /// For people: it changes between versions, and may quote what was written.
     pub message: String,
+    /// The same command under the same id may succeed later. Of the code, said for clients that do not know it.
     pub retryable: bool,
+    /// From now, in milliseconds; absent where the server does not know better than a client's own backoff.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retry_after_ms: Option<u64>,
 }
 
 impl ErrorBody {
+    /// The error of this code, as retryable as the code is.
     pub fn new(code: ErrorCode, message: impl Into<String>) -> Self {
         Self { code, message: message.into(), retryable: code.retryable(), retry_after_ms: None }
     }
 
+    /// Asks for patience until then.
     pub fn retry_after(mut self, ms: u64) -> Self {
         self.retry_after_ms = Some(ms);
         self
@@ -91,10 +99,13 @@ macro_rules! close_codes {
         pub enum CloseCode { $(#[doc = $meaning] $variant,)* }
 
         impl CloseCode {
+            /// Every code: what the tables in docs and SDKs are made from.
             pub const ALL: &'static [CloseCode] = &[$(CloseCode::$variant,)*];
+            /// The number in the close frame.
             pub fn code(self) -> u16 {
                 match self { $(CloseCode::$variant => $code,)* }
             }
+            /// A line for people, as the tables in the docs have it.
             pub fn meaning(self) -> &'static str {
                 match self { $(CloseCode::$variant => $meaning,)* }
             }

@@ -12,7 +12,9 @@ use crate::time::rfc3339;
 
 /// Topic names.
 pub const CHAT_EVENTS: &str = "chat_events";
+/// Has [`StatusEvent`]s.
 pub const USER_STATUS_EVENTS: &str = "user_status_events";
+/// Has [`ClientEvent`]s.
 pub const CLIENT_EVENTS: &str = "client_events";
 /// Has messages too, equal to the byte to those in `chat_events` (key: user).
 pub const UNDELIVERED_EVENTS: &str = "undelivered_events";
@@ -31,18 +33,27 @@ pub fn messages_topic(node: &crate::NodeId) -> String {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Message {
+    /// An inbox or a room.
     pub stream: StreamId,
+    /// With `offset` the place in the stream: an offset means nothing in another generation.
     pub generation: Epoch,
+    /// 1, 2, 3… without gaps within the generation.
     pub offset: Offset,
+    /// The sender's; unique among what this sender sent to the stream within the dedup window.
     pub id: MessageId,
+    /// `message`, `receipt` or `result`; others are reserved.
     pub kind: String,
+    /// A user's id, or a name with `#` for what no user sent.
     pub from: String,
+    /// When the home took it, by its clock (RFC 3339, UTC).
     #[cfg_attr(feature = "schema", schemars(extend("format" = "date-time")))]
     pub at: String,
+    /// As the sender wrote it, to the byte.
     pub data: Box<RawValue>,
 }
 
 impl Message {
+    /// Where it is in its stream.
     pub fn cursor(&self) -> Cursor {
         Cursor::new(self.generation, self.offset)
     }
@@ -61,8 +72,10 @@ pub const RECEIPT: &str = "receipt";
 #[serde(tag = "type", rename_all = "lowercase")]
 pub enum Receipt {
     /// A device has acknowledged them.
+    #[allow(missing_docs, reason = "the messages, and when that was")]
     Delivered { ids: Vec<MessageId>, at: String },
     /// The user has read them.
+    #[allow(missing_docs, reason = "the messages, and when that was")]
     Read { ids: Vec<MessageId>, at: String },
 }
 
@@ -111,8 +124,11 @@ pub fn sender_of(message: &[u8]) -> Option<String> {
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum Status {
+    /// Somebody is connected, or was until a moment ago.
     Online,
+    /// Connected, and says so.
     Away,
+    /// Not connected, or invisible: others cannot tell.
     Offline,
 }
 
@@ -133,14 +149,23 @@ pub enum StatusCause {
 /// A record of `user_status_events` (key: user), unique by `(vnode, epoch, seq)`.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct StatusEvent {
+    /// The user's.
     pub vnode: VnodeId,
+    /// Of the home that made the event.
     pub epoch: Epoch,
+    /// Grows with the vnode's events of one epoch, those of other topics included.
     pub seq: Seq,
+    /// Whose status it is.
     pub user: UserId,
+    /// The one that began.
     pub status: Status,
+    /// What made it begin.
     pub cause: StatusCause,
+    /// When the change was decided (RFC 3339, UTC).
     pub at: String,
+    /// When the status began (RFC 3339, UTC); before `at`, if it is told once more after a loss.
     pub since: String,
+    /// Of who is offline: when last visible (RFC 3339, UTC).
     pub last_seen: Option<String>,
 }
 
@@ -190,13 +215,19 @@ pub fn numbered_bytes(vnode: VnodeId, epoch: Epoch, seq: Seq, rest: &[u8]) -> By
 /// A record of `client_events` (key: client), unique by `(vnode, epoch, seq)`; its `type` is `event`.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct ClientEvent {
+    /// The client's.
     pub vnode: VnodeId,
+    /// Of the home that took the event.
     pub epoch: Epoch,
+    /// Grows with the vnode's events of one epoch, those of other topics included.
     pub seq: Seq,
+    /// Who asks.
     pub client_id: UserId,
     /// Comes a second time only after the store lost its data.
     pub event_id: MessageId,
+    /// When the home took it (RFC 3339, UTC).
     pub created_at: String,
+    /// As the client wrote it, to the byte.
     pub data: Box<RawValue>,
 }
 

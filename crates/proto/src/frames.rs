@@ -9,7 +9,7 @@ use serde_json::value::RawValue;
 use crate::Json;
 use crate::codes::ErrorBody;
 use crate::events::{Message, Status};
-use crate::history::{Before, History};
+use crate::history::History;
 use crate::ids::{Cursor, DeviceId, Epoch, MessageId, NodeId, RoomId, SessionId, StreamId, UserId, VnodeId};
 use crate::reading::{bad_request, read, scan};
 
@@ -20,13 +20,16 @@ pub const SUBPROTOCOL: &str = "roost.v1";
 #[derive(Debug, Clone, thiserror::Error)]
 #[error("{error}")]
 pub struct FrameError {
+    /// At most 128 characters of what stood there, which need not be a valid id.
     pub id: Option<String>,
+    /// Always `bad_request`.
     pub error: ErrorBody,
 }
 
 macro_rules! frames {
     ($(#[$doc:meta])* $name:ident { $($tag:literal => $variant:ident($body:ty),)* }) => {
         $(#[$doc])*
+        #[allow(missing_docs, reason = "a frame is described where its fields are")]
         #[derive(Debug, Clone, Serialize)]
         #[serde(tag = "type")]
         pub enum $name { $(#[serde(rename = $tag)] $variant($body),)* }
@@ -131,16 +134,21 @@ impl ClientFrame {
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Empty {}
 
+/// The first frame of a connection: who is there, and what it has.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Connect {
+    /// A JWT, unless the handshake had one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub token: Option<String>,
+    /// Names what acknowledges: with it the server remembers where the device was.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub device: Option<DeviceId>,
     /// The epoch that `/route` or `moved` named: makes a node with an older view refresh it (core rule 27).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub epoch: Option<Epoch>,
+    /// The last message of the inbox that the client has dealt with, as an `ack` says it; absent: what the device
+    /// acknowledged.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cursor: Option<Cursor>,
     /// Rooms to be in from the beginning.
@@ -153,7 +161,9 @@ pub struct Connect {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct RoomAt {
+    /// Its name, without `room:`.
     pub room: RoomId,
+    /// The last message of the room that the client has; absent: begin with what comes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cursor: Option<Cursor>,
     /// Be shown as a member, and be told of the others.
@@ -169,14 +179,19 @@ pub struct RoomAt {
     pub info: Option<Json>,
 }
 
+/// Comes into a room, or changes how a session is in it.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Join {
     // Not flattened: serde cannot keep the text of a value through that.
+    /// The client's: it is in the reply.
     pub id: MessageId,
+    /// Its name, without `room:`.
     pub room: RoomId,
+    /// As in the rooms of `connect`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cursor: Option<Cursor>,
+    /// As in the rooms of `connect`.
     #[serde(
         default,
         deserialize_with = "crate::reading::or_default",
@@ -184,6 +199,7 @@ pub struct Join {
     )]
     #[cfg_attr(feature = "schema", schemars(with = "Option<bool>"))]
     pub presence: bool,
+    /// As in the rooms of `connect`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub info: Option<Json>,
 }
@@ -195,6 +211,7 @@ impl Join {
         Self { id, room, cursor, presence, info }
     }
 
+    /// The id, and what the command says.
     pub fn into_parts(self) -> (MessageId, RoomAt) {
         let Self { id, room, cursor, presence, info } = self;
         (id, RoomAt { room, cursor, presence, info })
@@ -205,7 +222,9 @@ impl Join {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct InRoom {
+    /// The client's: it is in the reply.
     pub id: MessageId,
+    /// Its name, without `room:`.
     pub room: RoomId,
 }
 
@@ -213,7 +232,9 @@ pub struct InRoom {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct OfUsers {
+    /// The client's: it is in the reply.
     pub id: MessageId,
+    /// All of them, or none, if one may not be watched.
     pub users: Vec<UserId>,
 }
 
@@ -221,7 +242,9 @@ pub struct OfUsers {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Presence {
+    /// Whose presence it is.
     pub user: UserId,
+    /// Who is invisible is `offline` here.
     pub status: Status,
     /// When the status began; `None`: never seen, or longer ago than is kept.
     #[cfg_attr(feature = "schema", schemars(extend("format" = "date-time")))]
@@ -234,11 +257,15 @@ pub struct Presence {
     pub stale: bool,
 }
 
+/// A message to everyone in a room, now and later.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Publish {
+    /// The client's: a repeat under it within 15 minutes changes nothing, and gets the same answer.
     pub id: MessageId,
+    /// Its name, without `room:`.
     pub room: RoomId,
+    /// Any JSON; others get it as it was written.
     pub data: Box<RawValue>,
 }
 
@@ -247,12 +274,16 @@ pub struct Publish {
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[cfg_attr(feature = "schema", schemars(extend("oneOf" = [{"required": ["room"]}, {"required": ["to"]}])))]
 pub struct Signal {
+    /// Everyone who is in it; the sender has to be.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub room: Option<RoomId>,
+    /// Every connection of this user.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub to: Option<UserId>,
+    /// Of those of one sender and kind only the latest counts.
     #[cfg_attr(feature = "schema", schemars(length(max = crate::limits::KIND_BYTES_MAX)))]
     pub kind: String,
+    /// Any JSON; others get it as it was written.
     pub data: Box<RawValue>,
 }
 
@@ -260,10 +291,14 @@ pub struct Signal {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Signalled {
+    /// Absent: it is for this user.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub room: Option<RoomId>,
+    /// Who sent it.
     pub from: UserId,
+    /// As the sender called it.
     pub kind: String,
+    /// As the sender wrote it.
     pub data: Box<RawValue>,
 }
 
@@ -271,18 +306,25 @@ pub struct Signalled {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Member {
+    /// Where it happened.
     pub room: RoomId,
+    /// Who came or went, with whichever connection.
     pub user: UserId,
+    /// A `join` of somebody who is there is another `info`.
     pub change: Change,
+    /// Of who came: what the member says of itself.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub info: Option<Json>,
 }
 
+/// What a member did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum Change {
+    /// Came, or says something else of itself.
     Join,
+    /// Is there with no connection any more, or hides.
     Leave,
 }
 
@@ -290,7 +332,9 @@ pub enum Change {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct InfoOf {
+    /// Each once, however many connections it has.
     pub user: UserId,
+    /// What the member says of itself.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub info: Option<Json>,
 }
@@ -302,11 +346,15 @@ impl InfoOf {
     }
 }
 
+/// A message to a user's inbox.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Send {
+    /// The client's: a repeat under it within 15 minutes changes nothing, and gets the same answer.
     pub id: MessageId,
+    /// Whose inbox; oneself is allowed.
     pub to: UserId,
+    /// Any JSON; the receiver gets it as it was written.
     pub data: Box<RawValue>,
     /// Be told when it is delivered and when it is read.
     #[serde(
@@ -322,13 +370,17 @@ pub struct Send {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Event {
+    /// The client's: the result names it.
     pub id: MessageId,
+    /// Any JSON; processors get it as it was written.
     pub data: Box<RawValue>,
 }
 
+/// Everything of the inbox up to here has arrived on this device. It has no reply.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Ack {
+    /// Of a message that was shown; a smaller one than before changes nothing.
     pub cursor: Cursor,
 }
 
@@ -336,6 +388,7 @@ pub struct Ack {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Read {
+    /// A smaller one than before changes nothing.
     pub cursor: Cursor,
 }
 
@@ -344,9 +397,12 @@ pub struct Read {
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum ChosenStatus {
+    /// To be seen while connected.
     #[default]
     Online,
+    /// To be seen as away.
     Away,
+    /// To be seen as offline, and to see the others.
     Invisible,
 }
 
@@ -361,10 +417,13 @@ impl ChosenStatus {
     }
 }
 
+/// Chooses what others see.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct SetStatus {
+    /// The client's: it is in the reply.
     pub id: MessageId,
+    /// For all sessions of the user, until another is chosen.
     pub status: ChosenStatus,
 }
 
@@ -372,7 +431,9 @@ pub struct SetStatus {
 #[derive(Clone, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Refresh {
+    /// The client's: it is in the reply.
     pub id: MessageId,
+    /// A JWT; what it allows replaces what the last one did.
     pub token: String,
 }
 
@@ -387,20 +448,31 @@ impl std::fmt::Debug for Refresh {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct TokenExpiring {
+    /// Time left, in milliseconds.
     pub in_ms: u64,
 }
 
+/// The session has begun; what was missed follows.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Welcome {
+    /// Names this connection.
     pub session: SessionId,
+    /// As the token says.
     pub user: UserId,
+    /// Where the session is.
     pub node: NodeId,
+    /// The user's.
     pub vnode: VnodeId,
+    /// Of the home.
     pub epoch: Epoch,
+    /// How long the server waits for a frame of the client before it says `ping`, in milliseconds.
     pub ping_interval_ms: u64,
+    /// The end of the inbox at this moment; without `recovered` the session goes on after it.
     pub cursor: Cursor,
+    /// Nothing was missed: what the client lacks follows.
     pub recovered: bool,
+    /// How many messages follow up to `cursor`.
     pub replayed: u64,
     /// Up to where the user has read, if any device ever said so.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -408,6 +480,7 @@ pub struct Welcome {
     /// With `recovered:false`: the history must be read through this point.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub through: Option<String>,
+    /// Those of `connect` and those that everyone joins.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub rooms: Vec<RoomWelcome>,
 }
@@ -417,18 +490,25 @@ pub struct Welcome {
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[cfg_attr(feature = "schema", schemars(extend("oneOf" = [{"required": ["cursor", "recovered", "replayed"]}, {"required": ["error"]}])))]
 pub struct RoomWelcome {
+    /// Its name, without `room:`.
     pub room: RoomId,
     // Not flattened: serde cannot keep the text of a value (`info`) through that.
+    /// As in the reply to `join`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cursor: Option<Cursor>,
+    /// As in the reply to `join`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub recovered: Option<bool>,
+    /// As in the reply to `join`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub replayed: Option<u64>,
+    /// As in the reply to `join`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub through: Option<String>,
+    /// As in the reply to `join`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub members: Option<Vec<InfoOf>>,
+    /// As in the reply to `join`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub member_count: Option<usize>,
     /// It was not joined: `join` it again if this is retryable.
@@ -437,6 +517,7 @@ pub struct RoomWelcome {
 }
 
 impl RoomWelcome {
+    /// It was joined.
     pub fn joined(room: RoomId, joined: Joined) -> Self {
         let Joined { cursor, recovered, replayed, through, members, member_count } = joined;
         Self {
@@ -451,6 +532,7 @@ impl RoomWelcome {
         }
     }
 
+    /// It was not.
     pub fn refused(room: RoomId, error: ErrorBody) -> Self {
         Self {
             room,
@@ -469,14 +551,19 @@ impl RoomWelcome {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Joined {
+    /// The end of the room at this moment; without `recovered` the session goes on after it.
     pub cursor: Cursor,
+    /// Nothing was missed: what the client lacks follows.
     pub recovered: bool,
+    /// How many messages follow up to `cursor`.
     pub replayed: u64,
+    /// With `recovered:false`: the history must be read through this point.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub through: Option<String>,
     /// With presence: who is there, unless there are too many to be listed; then how many.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub members: Option<Vec<InfoOf>>,
+    /// Only if they are not listed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub member_count: Option<usize>,
 }
@@ -486,71 +573,25 @@ pub struct Joined {
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[cfg_attr(feature = "schema", schemars(extend("oneOf" = [{"required": ["ok"]}, {"required": ["error"]}])))]
 pub struct Reply {
+    /// Of the command, as it was written.
     pub id: Option<String>,
+    /// Which of these it is depends on the command.
+    // See `answers`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub ok: Option<ReplyOk>,
+    #[cfg_attr(feature = "schema", schemars(with = "crate::answers::AnyAnswer"))]
+    pub ok: Option<Json>,
+    /// The command was not done, or may not have been: the code says which.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<ErrorBody>,
 }
 
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
-pub struct ReplyOk {
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[cfg_attr(feature = "schema", schemars(extend("format" = "date-time")))]
-    pub at: Option<String>,
-    /// To `publish`: where the message is.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub cursor: Option<Cursor>,
-    /// To `join`: with `cursor`, where the session begins.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub recovered: Option<bool>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub replayed: Option<u64>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub through: Option<String>,
-    /// To `join` with presence, and `members`: who is in the room, unless there are too many.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub members: Option<Vec<InfoOf>>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub member_count: Option<usize>,
-    /// To `watch`: what the users show now, in the order asked.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub users: Option<Vec<Presence>>,
-    /// To `history`: `message` frames, newest first.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[cfg_attr(feature = "schema", schemars(with = "Option<Vec<crate::schema::MessageFrame>>"))]
-    pub messages: Option<Vec<Json>>,
-    /// With `messages`: there are more in the hot window, and this asks for them.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub before: Option<Before>,
-    /// With `messages`: the hot window ends here, the stream does not.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    pub older: bool,
-    /// With `older`: where an archiver has what comes next.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub next: Option<String>,
-}
-
-impl From<Joined> for ReplyOk {
-    fn from(joined: Joined) -> Self {
-        Self {
-            cursor: Some(joined.cursor),
-            recovered: Some(joined.recovered),
-            replayed: Some(joined.replayed),
-            through: joined.through,
-            members: joined.members,
-            member_count: joined.member_count,
-            ..Self::default()
-        }
-    }
-}
-
 impl Reply {
-    pub fn ok(id: impl Into<String>, ok: ReplyOk) -> Self {
-        Self { id: Some(id.into()), ok: Some(ok), error: None }
+    /// What a command is answered that was done, with the answer that is its own.
+    pub fn ok(id: impl Into<String>, ok: &impl Serialize) -> Self {
+        Self { id: Some(id.into()), ok: Some(Json::of(ok)), error: None }
     }
 
+    /// The answer to what was not done.
     pub fn error(id: Option<String>, error: ErrorBody) -> Self {
         Self { id, ok: None, error: Some(error) }
     }
@@ -560,8 +601,11 @@ impl Reply {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Reset {
+    /// The own inbox, or a room that the session is in.
     pub stream: StreamId,
+    /// The session goes on after this.
     pub cursor: Cursor,
+    /// The history must be read through this point.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub through: Option<String>,
 }
@@ -570,9 +614,13 @@ pub struct Reset {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Moved {
+    /// Where home is now.
     pub node: NodeId,
+    /// What to dial.
     pub url: String,
+    /// Of the new home, to be shown in `connect`.
     pub epoch: Epoch,
+    /// Time to wait before dialling, in milliseconds, at least: it spreads those who move together.
     pub after_ms: u64,
 }
 

@@ -11,11 +11,14 @@ use crate::ids::{Cursor, Epoch, MessageId, Offset, StreamId};
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct History {
+    /// The client's: it is in the reply.
     pub id: MessageId,
+    /// The own inbox, or a room that the token allows; for a service any.
     pub stream: StreamId,
     /// From an earlier page: what is older than that page. Without it the page begins with the newest.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub before: Option<Before>,
+    /// Fewer come where more would not fit into a frame; 50 if nothing is said.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "schema", schemars(range(min = 1, max = crate::limits::HISTORY_MAX)))]
     pub limit: Option<usize>,
@@ -50,7 +53,9 @@ impl FromStr for Before {
 /// (core rule 26). For clients it is an opaque text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Through {
+    /// Of `chat_events`.
     pub partition: u32,
+    /// The first that was not there yet.
     pub offset: u64,
 }
 

@@ -10,6 +10,7 @@ use crate::codes::{ErrorBody, ErrorCode};
 
 /// Why a text is not an id.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[allow(missing_docs, reason = "the texts of the errors say it")]
 pub enum IdError {
     #[error("{what} is empty")]
     Empty { what: &'static str },
@@ -55,6 +56,7 @@ macro_rules! text_id {
                 Ok(Self(Arc::from($s)))
             }
 
+            /// As it is on the wire.
             pub fn as_str(&self) -> &str {
                 &self.0
             }
@@ -170,6 +172,7 @@ impl StreamId {
         Self(Arc::from(format!("room:{room}")))
     }
 
+    /// Whether it is a room's and no inbox.
     pub fn is_room(&self) -> bool {
         self.0.starts_with("room:")
     }
@@ -207,6 +210,7 @@ impl Sid {
         Ok(Self(Arc::from(s)))
     }
 
+    /// As it is on the wire.
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -284,6 +288,7 @@ number!(
 );
 
 impl VnodeId {
+    /// Its place in a list of all vnodes.
     pub fn index(self) -> usize {
         usize::from(self.0)
     }
@@ -293,7 +298,9 @@ impl VnodeId {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default, Serialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Cursor {
+    /// Which life of the stream: a later one has a larger number.
     pub generation: Epoch,
+    /// 1, 2, 3… without gaps in each life; 0 is before the first.
     pub offset: Offset,
 }
 
@@ -310,6 +317,7 @@ impl<'de> Deserialize<'de> for Cursor {
 }
 
 impl Cursor {
+    /// The place of this pair.
     pub fn new(generation: Epoch, offset: Offset) -> Self {
         Self { generation, offset }
     }

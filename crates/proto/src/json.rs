@@ -3,8 +3,11 @@
 use std::fmt;
 
 use bytes::Bytes;
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
-use serde_json::value::RawValue;
+use serde_json::value::{RawValue, to_raw_value};
+
+use crate::reading;
 
 /// The text of one JSON value, as it was written; two are equal if their texts are.
 #[derive(Clone, Serialize, Deserialize)]
@@ -12,6 +15,14 @@ use serde_json::value::RawValue;
 pub struct Json(Box<RawValue>);
 
 impl Json {
+    /// The encoding of an object of ours.
+    ///
+    /// # Panics
+    /// If it cannot be encoded: a bug.
+    pub fn of(value: &impl Serialize) -> Self {
+        Self(to_raw_value(value).expect("plain fields always encode"))
+    }
+
     /// A frame of ours.
     ///
     /// # Panics
@@ -21,8 +32,17 @@ impl Json {
         Self(RawValue::from_string(text).expect("frames are JSON"))
     }
 
+    /// The text.
     pub fn get(&self) -> &str {
         self.0.get()
+    }
+
+    /// Reads an object; fields that `T` does not have are passed over.
+    ///
+    /// # Errors
+    /// What is wrong, with the name of the field.
+    pub fn read<T: DeserializeOwned>(&self) -> Result<T, String> {
+        reading::read(self.get())
     }
 }
 

@@ -3,6 +3,9 @@
 //! This crate alone defines bytes. It does no I/O, keeps no state and knows no back end; the contract in words
 //! is `docs/PROTOCOL.md`.
 
+#![warn(missing_docs)]
+
+pub mod answers;
 pub mod claims;
 pub mod codes;
 pub mod events;

@@ -6,6 +6,7 @@ pub const FRAME_BYTES_MAX: usize = 64 * 1024;
 pub const UNANSWERED_MAX: usize = 256;
 /// Commands per second a session may sustain, and the burst on top.
 pub const COMMANDS_PER_S: u32 = 50;
+/// See [`COMMANDS_PER_S`].
 pub const COMMANDS_BURST: u32 = 200;
 /// Sessions one user may have at once.
 pub const SESSIONS_PER_USER_MAX: usize = 16;
@@ -15,6 +16,7 @@ pub const ROOMS_PER_SESSION_MAX: usize = 200;
 pub const WATCHED_PER_SESSION_MAX: usize = 1000;
 /// Signals per second a session may sustain, and the burst on top; more are dropped.
 pub const SIGNALS_PER_S: u32 = 60;
+/// See [`SIGNALS_PER_S`].
 pub const SIGNALS_BURST: u32 = 120;
 /// Largest `info` of a member, in bytes: a thousand of them fit into one answer.
 pub const INFO_BYTES_MAX: usize = 1024;
@@ -28,12 +30,15 @@ pub const RESULTS_BYTES_MAX: usize = 512 * 1024;
 pub const MEMBERS_LISTED_MAX: usize = 1000;
 /// Time for the HTTP handshake, and for `connect` after it, in milliseconds.
 pub const HANDSHAKE_TIMEOUT_MS: u64 = 10_000;
+/// See [`HANDSHAKE_TIMEOUT_MS`].
 pub const CONNECT_TIMEOUT_MS: u64 = 5_000;
 /// Request headers: bytes in all, and how many.
 pub const HEADER_BYTES_MAX: usize = 16 * 1024;
+/// See [`HEADER_BYTES_MAX`].
 pub const HEADERS_MAX: usize = 64;
 /// Time between pings, and for the answer to one, in milliseconds.
 pub const PING_INTERVAL_MS: u64 = 25_000;
+/// See [`PING_INTERVAL_MS`].
 pub const PONG_TIMEOUT_MS: u64 = 10_000;
 /// Nesting of arrays and objects in a frame.
 pub const JSON_DEPTH_MAX: usize = 32;
@@ -59,9 +64,11 @@ pub const TOKEN_EXPIRING_MS: u64 = 60_000;
 /// Refreshes of one session that are looked at, per second and in a burst: a check of a signature costs more than
 /// any other frame, and a token lives for minutes.
 pub const REFRESHES_PER_S: u32 = 1;
+/// See [`REFRESHES_PER_S`].
 pub const REFRESHES_BURST: u32 = 5;
 /// Messages in one page of `history`, when nothing is said and at most.
 pub const HISTORY_DEFAULT: usize = 50;
+/// See [`HISTORY_DEFAULT`].
 pub const HISTORY_MAX: usize = 100;
 /// The most of one page of the archive, of messages or of changes of a status.
 pub const ARCHIVE_PAGE_MAX: usize = 500;

@@ -17,7 +17,9 @@ use crate::ids::{Cursor, Epoch, Offset, SessionId, StreamId, UserId};
 /// others see.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Serialize, Deserialize)]
 pub struct Version {
+    /// Of the home that counts.
     pub epoch: Epoch,
+    /// Grows under one epoch; 0: nothing yet.
     pub n: u64,
 }
 
@@ -27,21 +29,28 @@ pub struct Version {
 pub enum Note {
     /// The members of a room changed; `before` is the version that this follows.
     Member {
+        /// Who has another one missed something.
         before: Version,
+        /// The one that this makes.
         version: Version,
         /// How many there are now.
         count: usize,
+        /// Who came or went.
         user: UserId,
+        /// What it did.
         change: MemberChange,
     },
     /// What others see of users of a vnode changed; `before` is the version that this follows. Composed by the store
     /// ([`presence_note`]).
+    #[allow(missing_docs, reason = "said above")]
     Presence { before: Version, version: Version, users: Vec<Presence> },
     /// A signal: to everyone who listens, or to one user's sessions.
     Signal {
         /// Who sent it need not be told.
         session: SessionId,
+        /// Of those of one sender and kind only the latest counts.
         kind: String,
+        /// Absent: to everyone who listens.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         to: Option<UserId>,
         /// The frame for clients.
@@ -53,14 +62,18 @@ pub enum Note {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum MemberChange {
+    /// Came, or says something else of itself.
     Join {
+        /// What the member says of itself.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         info: Option<Json>,
     },
+    /// Is not there any more.
     Leave,
 }
 
 impl Note {
+    /// As it is published.
     pub fn to_json(&self) -> Vec<u8> {
         serde_json::to_vec(self).expect("notes always encode")
     }

@@ -14,20 +14,30 @@ use crate::live::Version;
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Record {
+    /// From a sender to the home.
     Item(Item),
+    /// From the home to the sender.
     Confirm(Confirm),
+    /// From a sender to the home.
     Probe(Probe),
+    /// From a new home to the last one.
     Took(Took),
+    /// From an earlier home to the new one, after a loss of data.
     Recall(Recall),
+    /// The answer to that.
     Recalled(Recalled),
+    /// To every node.
     Disconnect(Disconnect),
 }
 
 /// Which channel a record belongs to: what one sender (`sid`) has for one vnode under one epoch.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct ChannelId {
+    /// Whose home is meant.
     pub vnode: VnodeId,
+    /// Of that home: under another one the channel begins anew.
     pub epoch: Epoch,
+    /// Of the sender.
     pub sid: Sid,
     /// Grows with every renumbering by this sender.
     pub chan: u64,
@@ -38,6 +48,7 @@ pub struct ChannelId {
 /// One numbered item of a channel.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Item {
+    /// Whose number `n` is.
     #[serde(flatten)]
     pub channel: ChannelId,
     /// 1, 2, 3… within the channel.
@@ -52,16 +63,20 @@ pub struct Item {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum ItemBody {
+    /// A message.
     Append(Append),
     /// Where does this stream end?
     Tail {
+        /// Of the vnode that is asked.
         stream: StreamId,
     },
     /// Who is in a room at the sender.
     Here(Here),
+    /// Something for the processors.
     Event(Event),
     /// Who is in this room?
     Members {
+        /// The room's.
         stream: StreamId,
     },
     /// What users acknowledged while there was no home to hear it, or one that ended before it had written it.
@@ -71,11 +86,15 @@ pub enum ItemBody {
 /// What a user said of the inbox, on a device or on none.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Said {
+    /// Whose inbox.
     pub user: UserId,
+    /// Which acknowledged; of what was read it is not said.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub device: Option<DeviceId>,
+    /// Up to where that device has everything.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub acked: Option<Cursor>,
+    /// Up to where the user has read, on any device.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub read: Option<Cursor>,
     /// Said while invisible: nobody gets a receipt of it.
@@ -87,12 +106,15 @@ pub struct Said {
 /// many sessions it has.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Here {
+    /// The room's.
     pub stream: StreamId,
     /// Nobody else is here: what was said before is forgotten.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub anew: bool,
+    /// Or says something else of itself.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub came: Vec<InfoOf>,
+    /// With no session of this node there any more.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub went: Vec<Went>,
 }
@@ -100,6 +122,7 @@ pub struct Here {
 /// Somebody who is not in a room any more at the sending node.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Went {
+    /// Who went.
     pub user: UserId,
     /// Said so; others may only be on their way to another connection.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
@@ -112,10 +135,15 @@ pub struct Went {
 /// A message for a stream.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Append {
+    /// An inbox or a room.
     pub stream: StreamId,
+    /// A user's id, or a name with `#` for what no user sent.
     pub from: String,
+    /// The sender's: tells a repeat from another message.
     pub id: MessageId,
+    /// As in [`Message`](crate::events::Message).
     pub kind: String,
+    /// As the sender wrote it, to the byte.
     pub data: Box<RawValue>,
     /// The sender wants to know when it is delivered and read.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
@@ -128,8 +156,11 @@ pub struct Append {
 /// Something that a client has for the application's processors.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Event {
+    /// Who asks.
     pub client: UserId,
+    /// The client's: results name it.
     pub id: MessageId,
+    /// As the client wrote it, to the byte.
     pub data: Box<RawValue>,
 }
 
@@ -139,21 +170,27 @@ pub struct Event {
 pub enum ItemResult {
     /// Appended (now or before), at this time in milliseconds since 1970.
     Ok {
+        /// Of the first, if this is a repeat.
         at: u64,
         /// Of a publication in a room, unless it is a repeat.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         cursor: Option<Cursor>,
     },
     /// The end of a stream, and the first offset of it that is still in the hot window.
+    #[allow(missing_docs, reason = "said above")]
     Tail { tail: Cursor, first: Offset },
     /// The members of a room; of too many only their number. `partial`: some may not be known yet.
     Members {
+        /// Of the list.
         version: Version,
         /// What the home had listed in all rooms of the vnode: grows, where `version` goes with the room.
         as_of: Version,
+        /// The home has just begun and not heard of all nodes yet.
         #[serde(default, skip_serializing_if = "std::ops::Not::not")]
         partial: bool,
+        /// All of them, listed or not.
         count: usize,
+        /// Each user once.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         members: Option<Vec<InfoOf>>,
     },
@@ -186,9 +223,12 @@ impl ItemResult {
 /// The home's answer: the results of the items `from`, `from + 1`, …
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Confirm {
+    /// Whose items they are.
     #[serde(flatten)]
     pub channel: ChannelId,
+    /// The number of the first result.
     pub from: u64,
+    /// In the order of the numbers.
     pub results: Vec<ItemResult>,
     /// The first number the home lacks, if it lacks one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -201,9 +241,12 @@ pub struct Confirm {
 /// A sender that heard nothing asks whether the home has everything.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Probe {
+    /// Whose items they are.
     #[serde(flatten)]
     pub channel: ChannelId,
+    /// The lowest number that the sender still has.
     pub first: u64,
+    /// The highest that was sent.
     pub last: u64,
 }
 
@@ -211,30 +254,40 @@ pub struct Probe {
 /// again until it answers [`Recalled`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Recall {
+    /// Which vnode it is about.
     pub vnode: VnodeId,
+    /// Of the home that is told.
     pub epoch: Epoch,
+    /// Of the earlier home.
     pub sid: Sid,
+    /// As many as fit into a record.
     pub users: Vec<Shown>,
 }
 
 /// A user as the lost roster had it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Shown {
+    /// Who was there.
     pub user: UserId,
+    /// What it had chosen to show.
     pub chosen: ChosenStatus,
     /// Milliseconds since 1970.
     pub since: u64,
+    /// How many it had.
     pub sessions: u32,
+    /// In which what others saw of it was published.
     pub generation: Epoch,
 }
 
 /// Of these the new home's roster knows.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Recalled {
+    /// Which vnode it is about.
     pub vnode: VnodeId,
     /// Of the home that says so: what an earlier one had says nothing of a later one. Earlier versions do not name it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub epoch: Option<Epoch>,
+    /// Those that need not be told again.
     pub users: Vec<UserId>,
 }
 
@@ -242,16 +295,23 @@ pub struct Recalled {
 /// at both.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Disconnect {
+    /// Whose sessions end.
     pub user: UserId,
+    /// For the close frame; at most [`REASON_BYTES_MAX`](crate::limits::REASON_BYTES_MAX).
     pub reason: String,
 }
 
 /// A new owner tells its predecessor.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Took {
+    /// Which vnode it is about.
     pub vnode: VnodeId,
+    /// Of the new home.
     pub epoch: Epoch,
+    /// Where it is.
     pub node: NodeId,
+    /// Which life of that node.
     pub sid: Sid,
+    /// What clients dial there.
     pub url: String,
 }

@@ -12,6 +12,7 @@ use crate::time::rfc3339;
 
 /// Topic names.
 pub const CLIENT_RESULTS: &str = "client_results";
+/// Has [`Refused`] records.
 pub const DEAD_LETTERS: &str = "dead_letters";
 /// The kind of a message that is a result.
 pub const RESULT: &str = "result";
@@ -25,7 +26,9 @@ pub const TIMER: &str = "#timer";
 pub struct ClientResult {
     /// What the processor calls it.
     pub kind: String,
+    /// Whose inbox it is for.
     pub client_id: UserId,
+    /// What it is the result of.
     pub event_id: MessageId,
     /// That of the event, unless the record has its own: several results of one event need different ones.
     pub result_id: MessageId,
@@ -80,11 +83,15 @@ pub fn timed_out(client: &UserId, event: &MessageId, created_ms: u64) -> Box<Raw
 pub struct Refused {
     /// Where the original is.
     pub topic: String,
+    /// Of that topic.
     pub partition: u32,
+    /// In that partition.
     pub offset: u64,
     /// The original, as text.
     pub key: String,
+    /// What is not UTF-8 in it is replaced (U+FFFD).
     pub payload: String,
+    /// For people.
     pub reason: String,
 }
 

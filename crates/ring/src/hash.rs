@@ -12,6 +12,7 @@ pub const VNODES_MAX: u32 = 32_768;
 
 /// Why a ring cannot be built.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[allow(missing_docs, reason = "the text of the error says it")]
 pub enum RingError {
     #[error("{vnodes} vnodes: the number must be a power of two from 1 to {VNODES_MAX}")]
     Vnodes { vnodes: u32 },

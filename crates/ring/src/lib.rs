@@ -3,6 +3,8 @@
 //! Pure functions over values: no I/O, no clock, no randomness. This crate alone decides placement; leases,
 //! liveness and the pace over time belong to the coordinator and the nodes.
 
+#![warn(missing_docs)]
+
 pub mod hash;
 pub mod plan;
 pub mod ranges;

@@ -39,9 +39,11 @@ pub struct PlanInput<'a> {
 /// One vnode changes its owner.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Move {
+    /// Which.
     pub vnode: VnodeId,
     /// The living node that hands it over; `None` if nobody does: it had no owner, or a dead one.
     pub from: Option<NodeId>,
+    /// A living node of weight > 0.
     pub to: NodeId,
 }
 

@@ -18,6 +18,7 @@ pub enum Pins {
 
 /// Why a text is not an `ASSIGNED_VNODES`.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[allow(missing_docs, reason = "the texts of the errors say it")]
 pub enum PinsError {
     #[error("nothing is assigned: write 'auto', or vnodes such as '0-341,500'")]
     Empty,

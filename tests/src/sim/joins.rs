@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use roost_proto::frames::{RoomAt, ServerFrame};
+use roost_proto::frames::{Joined, RoomAt, ServerFrame};
 use roost_proto::ids::{Cursor, StreamId};
 use roost_ws_node::core::Command;
 use roost_ws_node::core::Event;
@@ -64,8 +64,10 @@ impl Joins {
             }
             ServerFrame::Reply(reply) => {
                 let Some(asked) = self.asked(connection, reply.id.clone()) else { return Vec::new() };
-                let Some(at) = reply.ok.as_ref().and_then(|ok| ok.cursor) else { return Vec::new() };
-                return self.answered(connection, &asked.0, asked.1, at).into_iter().collect();
+                let Some(at) = reply.ok.as_ref().and_then(|ok| ok.read::<Joined>().ok()) else {
+                    return Vec::new();
+                };
+                return self.answered(connection, &asked.0, asked.1, at.cursor).into_iter().collect();
             }
             ServerFrame::Welcome(w) => {
                 let mut wrong = Vec::new();

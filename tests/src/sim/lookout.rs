@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use roost_backend::store::{Op, Write};
+use roost_proto::answers::Watched;
 use roost_proto::frames::{OfUsers, Presence, Reply};
 use roost_proto::ids::{MessageId, UserId};
 use roost_ws_node::core::Command;
@@ -133,7 +134,7 @@ impl World {
         let Some(asked) = lookout.asked.take_if(|asked| current && asked.id == id) else { return true };
         match (&reply.ok, &reply.error) {
             (Some(ok), _) if asked.watch => {
-                let shown = ok.users.clone().unwrap_or_default();
+                let shown = ok.read::<Watched>().unwrap_or_default().users;
                 let named: Vec<_> = shown.iter().map(|presence| presence.user.clone()).collect();
                 if named != asked.users {
                     let text = format!("P6: {id} of {:?} was answered about {named:?}", asked.users);

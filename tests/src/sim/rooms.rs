@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use roost_proto::events::Message;
 use roost_proto::frames::{
-    Change, ChosenStatus, InRoom, InfoOf, Join, Member, Publish, Reply, RoomAt, RoomWelcome,
+    Change, ChosenStatus, InRoom, InfoOf, Join, Joined, Member, Publish, Reply, RoomAt, RoomWelcome,
 };
 use roost_proto::ids::{Cursor, Epoch, MessageId, Offset, RoomId, StreamId, UserId, VnodeId};
 use roost_ws_node::core::Command;
@@ -257,13 +257,13 @@ impl World {
             return true;
         };
         seats[r].asked = None;
-        match (&reply.ok, &reply.error) {
+        let joined = reply.ok.as_ref().and_then(|ok| ok.read::<Joined>().ok());
+        match (joined, &reply.error) {
             // Too much on its way to the socket for the list: it comes again.
-            (Some(ok), _) if ok.members.is_none() && ok.member_count.is_some() => {}
-            (Some(ok), _) if seats[r].wanted => {
-                let verdict = (ok.recovered.unwrap_or(false), ok.replayed.unwrap_or(0));
-                let cursor = ok.cursor.unwrap_or_default();
-                self.seated(i, r, cursor, verdict, ok.through.as_deref(), ok.members.as_deref());
+            (Some(at), _) if at.members.is_none() && at.member_count.is_some() => {}
+            (Some(at), _) if seats[r].wanted => {
+                let verdict = (at.recovered, at.replayed);
+                self.seated(i, r, at.cursor, verdict, at.through.as_deref(), at.members.as_deref());
             }
             (None, Some(e)) if !e.code.retryable() => {
                 let text = format!("{}: {id} was refused for good: {e:?}", self.clients[i].label);

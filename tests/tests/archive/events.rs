@@ -22,7 +22,7 @@ fn result(client: &str, event: &str, data: &Value) -> String {
 
 /// P2, for events: what was accepted is found again, once, with what was said to it.
 /// Events and results as homes and processors write them, a copy of each, and pages of two.
-pub async fn a_client_sees_its_events_with_their_results(backend: Backend) {
+pub(crate) async fn a_client_sees_its_events_with_their_results(backend: Backend) {
     let Some((archive, _database)) = archive(&backend).await else { return };
     let Some(cluster) = Cluster::start(backend, 1).await else { return };
     let (log, bob) = (cluster.log().await, cluster.user("bob"));
@@ -56,7 +56,7 @@ pub async fn a_client_sees_its_events_with_their_results(backend: Backend) {
 
 /// Promise 4 of the archive, and P9: nothing is dropped without a word.
 /// A processor writes what is no result, a node says that it could not place one, and a good one comes after them.
-pub async fn what_a_processor_writes_wrongly_is_a_dead_letter_and_holds_up_nothing(backend: Backend) {
+pub(crate) async fn what_a_processor_writes_wrongly_is_a_dead_letter_and_holds_up_nothing(backend: Backend) {
     let Some((archive, _database)) = archive(&backend).await else { return };
     let Some(cluster) = Cluster::start(backend, 1).await else { return };
     let (log, bob, mark) = (cluster.log().await, cluster.user("bob"), cluster.user("mark"));

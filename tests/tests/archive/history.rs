@@ -13,7 +13,9 @@ use serde_json::{Value, json};
 
 /// P5: who is told `recovered:false` reads the history through the point it was given, and has missed nothing.
 /// A hot window of a few messages, and a reader with a cursor from another life.
-pub async fn what_left_the_hot_window_is_in_the_history_through_the_point_that_was_named(backend: Backend) {
+pub(crate) async fn what_left_the_hot_window_is_in_the_history_through_the_point_that_was_named(
+    backend: Backend,
+) {
     let Some((archive, _database)) = archive(&backend).await else { return };
     let named = |_: usize, config: &mut roost_ws_node::WsNodeConfig| {
         config.core.archive_url = Some("http://history.example".into());
@@ -55,7 +57,7 @@ pub async fn what_left_the_hot_window_is_in_the_history_through_the_point_that_w
 }
 
 /// Rights: the own inbox, the rooms of the token, everything for a service; and what is wrong is named.
-pub async fn the_history_is_for_those_who_may_read_the_stream(backend: Backend) {
+pub(crate) async fn the_history_is_for_those_who_may_read_the_stream(backend: Backend) {
     let Some((archive, _database)) = archive(&backend).await else { return };
     let Some(cluster) = Cluster::start(backend, 1).await else { return };
     let archiver = cluster.archiver(archive).await;
@@ -116,7 +118,7 @@ pub async fn the_history_is_for_those_who_may_read_the_stream(backend: Backend) 
 }
 
 /// P6, afterwards: a user comes, is away, and goes.
-pub async fn who_was_there_when_is_known_afterwards(backend: Backend) {
+pub(crate) async fn who_was_there_when_is_known_afterwards(backend: Backend) {
     let Some((archive, _database)) = archive(&backend).await else { return };
     let Some(cluster) = Cluster::start(backend, 2).await else { return };
     let archiver = cluster.archiver(archive).await;
@@ -148,7 +150,7 @@ pub async fn who_was_there_when_is_known_afterwards(backend: Backend) {
 }
 
 /// A record that nobody can read, and one with a NUL, hold up nothing and are not lost.
-pub async fn what_cannot_be_kept_is_a_dead_letter_that_operators_see(backend: Backend) {
+pub(crate) async fn what_cannot_be_kept_is_a_dead_letter_that_operators_see(backend: Backend) {
     let Some((archive, _database)) = archive(&backend).await else { return };
     let Some(cluster) = Cluster::start(backend, 1).await else { return };
     let log: Arc<dyn Log> = cluster.log().await;
@@ -189,7 +191,7 @@ pub async fn what_cannot_be_kept_is_a_dead_letter_that_operators_see(backend: Ba
 
 /// A token is looked at before a place is taken and before a body is read, in every program.
 /// More bodies that never end than there are places, under tokens that allow nothing; then somebody who may.
-pub async fn who_may_not_ask_takes_no_place_of_those_who_may(backend: Backend) {
+pub(crate) async fn who_may_not_ask_takes_no_place_of_those_who_may(backend: Backend) {
     let Some((archive, _database)) = archive(&backend).await else { return };
     let Some(cluster) = Cluster::start(backend, 1).await else { return };
     let archiver = cluster.archiver(archive).await;

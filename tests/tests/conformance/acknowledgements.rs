@@ -22,7 +22,7 @@ async fn reported(events: &mut Tail, user: &str, count: usize) -> Vec<Value> {
 /// Exactly one record in `undelivered_events` for each message that no device acknowledged, equal to that in
 /// `chat_events`.
 /// One device acknowledges some of what comes; then nobody is there.
-pub async fn what_no_device_acknowledges_in_time_is_reported_once(backend: Backend) {
+pub(crate) async fn what_no_device_acknowledges_in_time_is_reported_once(backend: Backend) {
     let Some(cluster) = setup(backend).start().await else { return };
     let (mut chat, mut events) =
         (cluster.tail("chat_events").await, cluster.tail("undelivered_events").await);
@@ -54,7 +54,7 @@ pub async fn what_no_device_acknowledges_in_time_is_reported_once(backend: Backe
 
 /// The same across a failover.
 /// The reader's home dies between an append and its time; another comes later, which shows that there was only one.
-pub async fn what_was_due_when_its_home_died_is_reported_once(backend: Backend) {
+pub(crate) async fn what_was_due_when_its_home_died_is_reported_once(backend: Backend) {
     let Some(mut cluster) = setup(backend).start().await else { return };
     let mut events = cluster.tail("undelivered_events").await;
     let (alice, bob) = (cluster.user_at(0).await, cluster.user_at(1).await);
@@ -68,7 +68,7 @@ pub async fn what_was_due_when_its_home_died_is_reported_once(backend: Backend) 
 
 /// The same across a planned handover, and what was acknowledged before it stays so.
 /// The reader's home stops with one message acknowledged and one not.
-pub async fn what_was_due_when_its_home_stopped_is_reported_once(backend: Backend) {
+pub(crate) async fn what_was_due_when_its_home_stopped_is_reported_once(backend: Backend) {
     let Some(mut cluster) = setup(backend).start().await else { return };
     let mut events = cluster.tail("undelivered_events").await;
     let (alice, bob) = (cluster.user_at(0).await, cluster.user_at(1).await);
@@ -89,7 +89,7 @@ pub async fn what_was_due_when_its_home_stopped_is_reported_once(backend: Backen
 
 /// What is acknowledged while the home is on its way counts, and who said it need not come to the new one.
 /// The reader is told to move, acknowledges over the old connection and leaves for good.
-pub async fn what_is_acknowledged_between_two_homes_counts(backend: Backend) {
+pub(crate) async fn what_is_acknowledged_between_two_homes_counts(backend: Backend) {
     let Some(cluster) = setup(backend).start().await else { return };
     let mut events = cluster.tail("undelivered_events").await;
     let (alice, bob) = (cluster.user_at(0).await, cluster.user_at(1).await);
@@ -128,7 +128,7 @@ fn asking(id: &str, to: &str) -> Value {
 
 /// A sender who asks is told of delivery by the first device, and of reading; who does not ask is told nothing.
 /// Two devices of one reader; one of three messages asks for nothing, one comes over HTTP.
-pub async fn a_sender_who_asks_is_told_what_becomes_of_the_message(backend: Backend) {
+pub(crate) async fn a_sender_who_asks_is_told_what_becomes_of_the_message(backend: Backend) {
     let Some(cluster) = Cluster::start(backend, 3).await else { return };
     let (alice, bob) = (cluster.user_at(0).await, cluster.user_at(1).await);
     let (mut a, _) = cluster.connect(&alice, json!({})).await;
@@ -159,7 +159,7 @@ pub async fn a_sender_who_asks_is_told_what_becomes_of_the_message(backend: Back
 /// What is owed is told whatever happens to either home.
 /// The sender's home dies, then the reader acknowledges, then the reader's home dies, too, before there is another one
 /// for the sender.
-pub async fn a_receipt_outlives_both_homes(backend: Backend) {
+pub(crate) async fn a_receipt_outlives_both_homes(backend: Backend) {
     let Some(mut cluster) = Cluster::start(backend, 3).await else { return };
     let (alice, bob) = (cluster.user_at(0).await, cluster.user_at(1).await);
     let (mut a, welcome) = cluster.connect(&alice, json!({})).await;

@@ -461,7 +461,7 @@ async fn try_case(cluster: &Cluster, input: Input, outcome: &Outcome) -> Result<
 
 /// Each limit is refused with its code, never silently; and whoever was refused can go on.
 /// Every line of the table on a connection of its own, all at the same time.
-pub async fn every_bad_input_gets_its_documented_answer(backend: Backend) {
+pub(crate) async fn every_bad_input_gets_its_documented_answer(backend: Backend) {
     let Some(cluster) =
         Setup::new(backend, 2).tune(|_, c| c.core.sessions_per_user_max = 1_000).start().await
     else {
@@ -506,7 +506,7 @@ async fn while_the_log_is_away_a_connect_that_needs_it_is_closed_with_1013() {
 
 /// The token is taken from three places, and never from the query.
 /// The same user comes in by each of them.
-pub async fn a_token_is_taken_from_connect_authorization_or_subprotocol(backend: Backend) {
+pub(crate) async fn a_token_is_taken_from_connect_authorization_or_subprotocol(backend: Backend) {
     let Some(cluster) = Cluster::start(backend, 1).await else { return };
     let url = cluster.node(0).url();
     let good = cluster.token("alice");
@@ -534,7 +534,7 @@ pub async fn a_token_is_taken_from_connect_authorization_or_subprotocol(backend:
 
 /// The 17th session of a user is refused, and there is room again when one has gone.
 /// Sixteen devices, one more, one less.
-pub async fn the_seventeenth_session_of_a_user_is_closed_with_3504(backend: Backend) {
+pub(crate) async fn the_seventeenth_session_of_a_user_is_closed_with_3504(backend: Backend) {
     let Some(cluster) = Cluster::start(backend, 2).await else { return };
     let bob = cluster.user_at(1).await;
     let mut sessions = Vec::new();
@@ -555,7 +555,7 @@ fn send(id: usize, to: &str) -> Value {
 
 /// The earliest refused send has to be repeated first: later ones are refused until it is accepted (order, P3).
 /// The log is stopped, so that nothing is answered; 260 sends go out, then the log goes on.
-pub async fn more_than_256_unanswered_sends_are_refused_and_keep_their_order(backend: Backend) {
+pub(crate) async fn more_than_256_unanswered_sends_are_refused_and_keep_their_order(backend: Backend) {
     let gate = Gate::default();
     let unlimited = |config: &mut roost_ws_node::WsNodeConfig| {
         config.core.commands_per_s = 100_000;
@@ -600,13 +600,13 @@ pub async fn more_than_256_unanswered_sends_are_refused_and_keep_their_order(bac
 
 /// 50 commands a second in bursts of 200; beyond that a command is told when to come again, and order holds.
 /// A flood until the first refusal, to one user; another user is not affected by the order, only by the rate.
-pub async fn commands_beyond_the_burst_are_refused_with_a_time_and_keep_their_order(backend: Backend) {
+pub(crate) async fn commands_beyond_the_burst_are_refused_with_a_time_and_keep_their_order(backend: Backend) {
     let shares = ShareConfig::unlimited();
     refused_beyond(200, Setup::new(backend, 2).tune(move |_, config| config.core.shares = shares)).await;
 }
 
 /// The same of what one sender may send to one receiver.
-pub async fn messages_beyond_a_receivers_share_are_refused_with_a_time_and_keep_their_order(
+pub(crate) async fn messages_beyond_a_receivers_share_are_refused_with_a_time_and_keep_their_order(
     backend: Backend,
 ) {
     refused_beyond(100, Setup::new(backend, 2)).await;
@@ -655,7 +655,7 @@ async fn refused_beyond(burst: usize, setup: Setup) {
 
 /// An address that knocks too often is answered 429, a full node 503, both with a time.
 /// One node allows three connections a second, the other has two places.
-pub async fn a_node_says_when_an_address_comes_too_often_or_all_places_are_taken(backend: Backend) {
+pub(crate) async fn a_node_says_when_an_address_comes_too_often_or_all_places_are_taken(backend: Backend) {
     let setup = Setup::new(backend, 2).tune(|i, config| match i {
         0 => (config.http.handshakes_per_s, config.http.handshakes_burst) = (1, 3),
         _ => config.http.connections_max = 2,

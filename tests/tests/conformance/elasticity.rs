@@ -34,7 +34,7 @@ async fn listed(cluster: &Cluster, i: usize) -> Option<Value> {
 
 /// A name that will not come back leaves nothing behind; the others keep what they have.
 /// One of three is stopped, another is killed.
-pub async fn what_a_node_leaves_behind_that_is_gone_is_removed(backend: Backend) {
+pub(crate) async fn what_a_node_leaves_behind_that_is_gone_is_removed(backend: Backend) {
     let Some(mut cluster) = Setup::new(backend, 3).forget_after_s(3).start().await else { return };
     let log = cluster.log().await;
     let topics: Vec<_> = (0..3).map(|i| format!("messages-{}", cluster.name(i))).collect();
@@ -78,7 +78,7 @@ pub async fn a_node_of_which_a_part_is_broken_says_which_and_the_others_take_ove
 
 /// P7, P8: a node is emptied while it runs, its users are told where to go, and it can be taken back.
 /// One of three, with a session that gets messages meanwhile.
-pub async fn a_drained_node_gives_everything_away_stays_and_can_be_taken_back(backend: Backend) {
+pub(crate) async fn a_drained_node_gives_everything_away_stays_and_can_be_taken_back(backend: Backend) {
     let Some(cluster) = Cluster::start(backend, 3).await else { return };
     let mut events = cluster.tail("user_status_events").await;
     let (alice, bob) = (cluster.user_at(0).await, cluster.user_at(1).await);
@@ -137,7 +137,7 @@ pub async fn a_drained_node_gives_everything_away_stays_and_can_be_taken_back(ba
 
 /// Where a message is and why, from the sender to the reader.
 /// The log is stopped, so that it waits; then it goes on.
-pub async fn explain_says_where_a_message_and_a_user_are_and_why(backend: Backend) {
+pub(crate) async fn explain_says_where_a_message_and_a_user_are_and_why(backend: Backend) {
     let gate = Gate::default();
     let between = gate.clone();
     let Some(cluster) = Setup::new(backend, 2).log(move |log| between.before(log)).start().await else {
@@ -186,7 +186,7 @@ pub async fn explain_says_where_a_message_and_a_user_are_and_why(backend: Backen
 
 /// P9: a message of each node's own goes through the whole path; its age says whether messages get through.
 /// The log is stopped for a while.
-pub async fn the_age_of_the_canary_tells_whether_messages_get_through(backend: Backend) {
+pub(crate) async fn the_age_of_the_canary_tells_whether_messages_get_through(backend: Backend) {
     let gate = Gate::default();
     let between = gate.clone();
     let setup = Setup::new(backend, 2).tune(|_, config| config.core.canary_every_ms = 100);
@@ -209,7 +209,7 @@ pub async fn the_age_of_the_canary_tells_whether_messages_get_through(backend: B
 
 /// A node dies; its users are asked to come one after the other, as fast as their new homes take them.
 /// The homes take 10 a second, so that a storm needs few users.
-pub async fn the_users_of_a_dead_node_are_asked_to_come_one_after_the_other(backend: Backend) {
+pub(crate) async fn the_users_of_a_dead_node_are_asked_to_come_one_after_the_other(backend: Backend) {
     let setup = Setup::new(backend, 2).tune(|_, config| config.core.accepts_per_s = 10);
     let Some(mut cluster) = setup.start().await else { return };
     let mut users = Vec::new();

@@ -27,7 +27,7 @@ async fn answer(cluster: &Cluster, client: &str, records: impl IntoIterator<Item
 
 /// P2, P4: an event is in the log once, and so is its result in the inbox, to the byte.
 /// An event, its repeat, its repeat with another body, and a result that is produced twice, once in other words.
-pub async fn an_event_goes_out_once_and_its_result_comes_once(backend: Backend) {
+pub(crate) async fn an_event_goes_out_once_and_its_result_comes_once(backend: Backend) {
     let Some(cluster) = Cluster::start(backend, 2).await else { return };
     let mut events = cluster.tail("client_events").await;
     let bob = cluster.user_at(1).await;
@@ -65,7 +65,7 @@ pub async fn an_event_goes_out_once_and_its_result_comes_once(backend: Backend) 
 
 /// A result survives the death of its client's home, and a change of device.
 /// The home dies between the event and the result; the client is back with another device.
-pub async fn a_result_outlives_the_home_and_finds_another_device(backend: Backend) {
+pub(crate) async fn a_result_outlives_the_home_and_finds_another_device(backend: Backend) {
     let Some(mut cluster) = Cluster::start(backend, 3).await else { return };
     let bob = cluster.user_at(1).await;
     let (mut phone, welcome) = cluster.connect(&bob, json!({"device": "phone"})).await;
@@ -85,7 +85,7 @@ pub async fn a_result_outlives_the_home_and_finds_another_device(backend: Backen
 }
 
 /// Nobody answers: the client is told, once, also by the next home. A result that comes later is delivered.
-pub async fn an_event_without_a_result_in_time_says_so(backend: Backend) {
+pub(crate) async fn an_event_without_a_result_in_time_says_so(backend: Backend) {
     let setup = Setup::new(backend, 3).tune(|_, config| config.core.event_timeout_ms = 1_500);
     let Some(mut cluster) = setup.start().await else { return };
     let bob = cluster.user_at(1).await;
@@ -113,7 +113,7 @@ pub async fn an_event_without_a_result_in_time_says_so(backend: Backend) {
 
 /// What cannot be delivered holds up nothing: it is skipped, or a dead letter with its reason.
 /// Something malformed, with a NUL, too large, for nobody; then a good one.
-pub async fn a_result_nobody_can_take_holds_up_none(backend: Backend) {
+pub(crate) async fn a_result_nobody_can_take_holds_up_none(backend: Backend) {
     let Some(cluster) = Cluster::start(backend, 2).await else { return };
     let mut dead = cluster.tail("dead_letters").await;
     let bob = cluster.user_at(1).await;
@@ -149,7 +149,7 @@ pub async fn a_result_nobody_can_take_holds_up_none(backend: Backend) {
 }
 
 /// The processor played by hand, over HTTP.
-pub async fn tickets_are_listed_and_a_result_can_be_given_over_http(backend: Backend) {
+pub(crate) async fn tickets_are_listed_and_a_result_can_be_given_over_http(backend: Backend) {
     let Some(cluster) = Cluster::start(backend, 2).await else { return };
     let bob = cluster.user_at(1).await;
     let (mut b, _) = cluster.connect(&bob, json!({})).await;

@@ -13,7 +13,7 @@ use tokio::sync::mpsc;
 /// Open until it is closed; shared by all logs that it was put before. Events are held up (`chat_events`,
 /// `user_status_events`) and nobody learns where a topic ends; what nodes say to each other passes.
 #[derive(Clone, Default)]
-pub struct Gate(Arc<Mutex<State>>);
+pub(crate) struct Gate(Arc<Mutex<State>>);
 
 #[derive(Default)]
 struct State {
@@ -22,7 +22,7 @@ struct State {
 }
 
 impl Gate {
-    pub fn before(&self, log: Arc<dyn Log>) -> Arc<dyn Log> {
+    pub(crate) fn before(&self, log: Arc<dyn Log>) -> Arc<dyn Log> {
         Arc::new(Gated { log, gate: self.clone() })
     }
 
@@ -30,12 +30,12 @@ impl Gate {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub fn close(&self) {
+    pub(crate) fn close(&self) {
         self.state().closed = true;
     }
 
     /// Lets through what was held up, in order.
-    pub fn open(&self) {
+    pub(crate) fn open(&self) {
         let mut state = self.state();
         state.closed = false;
         for (producer, record) in state.held.drain(..) {

@@ -23,7 +23,7 @@ fn unlimited(backend: Backend, nodes: usize) -> Setup {
 
 /// P2 and P3 at their plainest.
 /// Two conversations cross between two nodes, each message awaited before the next.
-pub async fn two_users_on_different_nodes_exchange_messages_both_ways_with_replies(backend: Backend) {
+pub(crate) async fn two_users_on_different_nodes_exchange_messages_both_ways_with_replies(backend: Backend) {
     let Some(cluster) = Cluster::start(backend, 3).await else { return };
     let (alice, bob) = (cluster.user_at(0).await, cluster.user_at(1).await);
     let (mut a, welcome) = cluster.connect(&alice, json!({})).await;
@@ -48,7 +48,7 @@ pub async fn two_users_on_different_nodes_exchange_messages_both_ways_with_repli
 
 /// P3 within one session.
 /// Many sends at once, to users of every node, without waiting for replies.
-pub async fn sends_of_one_session_arrive_in_order_without_waiting_for_replies(backend: Backend) {
+pub(crate) async fn sends_of_one_session_arrive_in_order_without_waiting_for_replies(backend: Backend) {
     let Some(cluster) = unlimited(backend, 3).start().await else { return };
     let (mut a, _) = cluster.connect(&cluster.user_at(0).await, json!({})).await;
     let mut receivers = Vec::new();
@@ -71,7 +71,7 @@ pub async fn sends_of_one_session_arrive_in_order_without_waiting_for_replies(ba
 
 /// P5: a client that shows a cursor gets every later message exactly once.
 /// Messages come before, between and after two sessions.
-pub async fn a_reconnect_with_the_cursor_gets_exactly_what_was_missed_in_order(backend: Backend) {
+pub(crate) async fn a_reconnect_with_the_cursor_gets_exactly_what_was_missed_in_order(backend: Backend) {
     let Some(cluster) = Cluster::start(backend, 2).await else { return };
     let (alice, bob) = (cluster.user_at(0).await, cluster.user_at(1).await);
     let (mut a, _) = cluster.connect(&alice, json!({})).await;
@@ -98,7 +98,7 @@ pub async fn a_reconnect_with_the_cursor_gets_exactly_what_was_missed_in_order(b
 
 /// P5: without a cursor a session starts at what its device acknowledged last.
 /// The device acknowledges, closes, and is back at once, without a cursor.
-pub async fn a_known_device_without_a_cursor_resumes_from_what_it_acked(backend: Backend) {
+pub(crate) async fn a_known_device_without_a_cursor_resumes_from_what_it_acked(backend: Backend) {
     let Some(cluster) = Cluster::start(backend, 2).await else { return };
     let (alice, bob) = (cluster.user_at(0).await, cluster.user_at(1).await);
     let (mut a, _) = cluster.connect(&alice, json!({})).await;
@@ -125,7 +125,7 @@ pub async fn a_known_device_without_a_cursor_resumes_from_what_it_acked(backend:
 
 /// P5: a new device starts at the tail, and is told where that is.
 /// The inbox has messages already, read by another device and by none.
-pub async fn a_new_device_starts_at_the_tail(backend: Backend) {
+pub(crate) async fn a_new_device_starts_at_the_tail(backend: Backend) {
     let Some(cluster) = Cluster::start(backend, 2).await else { return };
     let (alice, bob) = (cluster.user_at(0).await, cluster.user_at(1).await);
     let (mut a, _) = cluster.connect(&alice, json!({})).await;
@@ -142,7 +142,7 @@ pub async fn a_new_device_starts_at_the_tail(backend: Backend) {
 
 /// P4: the same id gets the same answer and never a second message; with another body it is a conflict.
 /// Repeated over the same connection and over a new one, at once and later.
-pub async fn a_repeated_id_gets_the_same_answer_and_is_not_delivered_twice(backend: Backend) {
+pub(crate) async fn a_repeated_id_gets_the_same_answer_and_is_not_delivered_twice(backend: Backend) {
     let Some(cluster) = Cluster::start(backend, 2).await else { return };
     let (alice, bob) = (cluster.user_at(0).await, cluster.user_at(1).await);
     let (mut a, _) = cluster.connect(&alice, json!({})).await;
@@ -172,7 +172,7 @@ pub async fn a_repeated_id_gets_the_same_answer_and_is_not_delivered_twice(backe
 
 /// Every session of a user gets every message (the one that sent it among them, if it writes to itself).
 /// Three devices, one of them the sender.
-pub async fn every_session_of_a_user_gets_the_message(backend: Backend) {
+pub(crate) async fn every_session_of_a_user_gets_the_message(backend: Backend) {
     let Some(cluster) = Cluster::start(backend, 2).await else { return };
     let (alice, bob) = (cluster.user_at(0).await, cluster.user_at(1).await);
     let (mut a, _) = cluster.connect(&alice, json!({})).await;
@@ -191,7 +191,7 @@ pub async fn every_session_of_a_user_gets_the_message(backend: Backend) {
 
 /// P5: what cannot be proved is said, with the point up to which the history has to be read.
 /// A cursor above the tail, and one of another generation.
-pub async fn a_cursor_that_cannot_be_honoured_is_answered_recovered_false(backend: Backend) {
+pub(crate) async fn a_cursor_that_cannot_be_honoured_is_answered_recovered_false(backend: Backend) {
     let Some(cluster) = Cluster::start(backend, 2).await else { return };
     let (alice, bob) = (cluster.user_at(0).await, cluster.user_at(1).await);
     let (mut a, _) = cluster.connect(&alice, json!({})).await;
@@ -227,7 +227,7 @@ async fn reader_that_reads_nothing(cluster: &Cluster, user: &str) -> Wire {
 
 /// P5: a slow reader gets everything in order as long as it is in the hot window.
 /// It reads nothing while 900 large messages come, many more than its socket and its credit take.
-pub async fn a_reader_that_pauses_within_the_hot_window_gets_everything_in_order(backend: Backend) {
+pub(crate) async fn a_reader_that_pauses_within_the_hot_window_gets_everything_in_order(backend: Backend) {
     let Some(cluster) = unlimited(backend, 2).start().await else { return };
     let (alice, bob) = (cluster.user_at(0).await, cluster.user_at(1).await);
     let (mut a, _) = cluster.connect(&alice, json!({})).await;
@@ -241,7 +241,7 @@ pub async fn a_reader_that_pauses_within_the_hot_window_gets_everything_in_order
 
 /// P5: a reader too slow even for a replay is told so; nothing is skipped silently.
 /// It reads nothing while twice the hot window passes, then reads on.
-pub async fn a_reader_that_sleeps_through_the_hot_window_is_told(backend: Backend) {
+pub(crate) async fn a_reader_that_sleeps_through_the_hot_window_is_told(backend: Backend) {
     const SENT: u64 = 2 * WINDOW;
     let Some(cluster) = unlimited(backend, 2).start().await else { return };
     let (alice, bob) = (cluster.user_at(0).await, cluster.user_at(1).await);
@@ -272,7 +272,7 @@ pub async fn a_reader_that_sleeps_through_the_hot_window_is_told(backend: Backen
 /// A command with an id gets exactly one reply, and `welcome` is the first frame after `connect`, also for who does
 /// not wait for it. P3: if a send is refused, later ones to the same stream are, until it is accepted.
 /// `connect` and a `send` leave in one packet; another `send` follows the welcome.
-pub async fn a_send_right_behind_connect_is_answered_and_keeps_its_place(backend: Backend) {
+pub(crate) async fn a_send_right_behind_connect_is_answered_and_keeps_its_place(backend: Backend) {
     let Some(cluster) = Cluster::start(backend, 2).await else { return };
     let (alice, bob) = (cluster.user_at(0).await, cluster.user_at(1).await);
     let (mut b, _) = cluster.connect(&bob, json!({})).await;
@@ -305,7 +305,7 @@ pub async fn a_send_right_behind_connect_is_answered_and_keeps_its_place(backend
 
 /// RFC 6455 §5.5.1: who gets a close frame answers with one. Without it every browser reports 1006, an accident.
 /// A client closes before and after `connect`.
-pub async fn a_client_that_closes_is_answered_with_a_close_frame(backend: Backend) {
+pub(crate) async fn a_client_that_closes_is_answered_with_a_close_frame(backend: Backend) {
     let Some(cluster) = Cluster::start(backend, 1).await else { return };
     let (wire, _) = cluster.connect(&cluster.user("alice"), json!({})).await;
     assert!(wire.close().await, "after connect");

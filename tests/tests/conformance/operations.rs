@@ -7,11 +7,11 @@ use serde_json::{Value, json};
 use crate::pump;
 
 /// The value of a series, by its name and labels as they are written.
-pub fn value_of(metrics: &str, series: &str) -> Option<f64> {
+pub(crate) fn value_of(metrics: &str, series: &str) -> Option<f64> {
     metrics.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' ')?.parse().ok())
 }
 
-pub async fn metrics(cluster: &Cluster, addr: std::net::SocketAddr) -> String {
+pub(crate) async fn metrics(cluster: &Cluster, addr: std::net::SocketAddr) -> String {
     let (status, body) = cluster.admin(addr, "/metrics").await;
     assert_eq!(status, 200);
     body
@@ -22,7 +22,7 @@ type Holds = fn(f64) -> bool;
 
 /// Every metric that the main job promises is there and moves.
 /// Two users on different nodes, 20 messages, a repeat and a conflict, and a request without a token.
-pub async fn every_promised_metric_is_there_and_counts(backend: Backend) {
+pub(crate) async fn every_promised_metric_is_there_and_counts(backend: Backend) {
     let Some(cluster) = Cluster::start(backend, 2).await else { return };
     let (alice, bob) = (cluster.user_at(0).await, cluster.user_at(1).await);
     let (mut a, _) = cluster.connect(&alice, json!({})).await;
@@ -89,7 +89,7 @@ pub async fn every_promised_metric_is_there_and_counts(backend: Backend) {
 
 /// P9: `/healthz` says that a process lives, `/readyz` what it depends on.
 /// Looked at on a running cluster, and on a node that is told to leave.
-pub async fn every_process_says_whether_it_lives_and_is_ready(backend: Backend) {
+pub(crate) async fn every_process_says_whether_it_lives_and_is_ready(backend: Backend) {
     let Some(cluster) = Cluster::start(backend, 2).await else { return };
     let node = cluster.node(0);
     let processes =
@@ -122,7 +122,7 @@ pub async fn every_process_says_whether_it_lives_and_is_ready(backend: Backend) 
 
 /// `/ring` and `/nodes` say the same as `/route`.
 /// Every row is ready, at a node that is up.
-pub async fn ring_and_nodes_say_who_has_what(backend: Backend) {
+pub(crate) async fn ring_and_nodes_say_who_has_what(backend: Backend) {
     let Some(cluster) = Cluster::start(backend, 3).await else { return };
     let ring = get(&cluster.url(), "/ring", &[]).await.json();
     let nodes = get(&cluster.url(), "/nodes", &[]).await.json();

@@ -16,7 +16,7 @@ use crate::{cursor_of, pump};
 
 /// P1 seen by a client: only home takes it, and every other node names home.
 /// It connects to the wrong node, then to where that sends it.
-pub async fn a_node_that_is_not_home_names_the_one_that_is(backend: Backend) {
+pub(crate) async fn a_node_that_is_not_home_names_the_one_that_is(backend: Backend) {
     let Some(cluster) = Cluster::start(backend, 3).await else { return };
     let alice = cluster.user_at(2).await;
     let home = cluster.route(&alice).await;
@@ -38,7 +38,7 @@ pub async fn a_node_that_is_not_home_names_the_one_that_is(backend: Backend) {
 
 /// `/route` never names a home that is not ready: while there is none it says when to come again.
 /// The only node dies.
-pub async fn while_a_user_has_no_home_route_says_when_to_come_again(backend: Backend) {
+pub(crate) async fn while_a_user_has_no_home_route_says_when_to_come_again(backend: Backend) {
     let Some(mut cluster) = Cluster::start(backend, 1).await else { return };
     let alice = cluster.user("alice");
     cluster.route(&alice).await;
@@ -163,7 +163,7 @@ async fn converse(cluster: &mut Cluster, leave: impl AsyncFnOnce(&mut Cluster)) 
 /// P8: a planned stop loses nothing and doubles nothing; sessions are told where to go.
 /// One of three nodes is stopped while users on all of them write to each other, and while one client of the wire
 /// alone is at home there.
-pub async fn a_planned_stop_tells_sessions_where_to_go_and_loses_nothing(backend: Backend) {
+pub(crate) async fn a_planned_stop_tells_sessions_where_to_go_and_loses_nothing(backend: Backend) {
     let Some(mut cluster) = busy(backend).start().await else { return };
     let (alice, bob) = (cluster.user_at(0).await, cluster.user_at(1).await);
     let (mut a, _) = cluster.connect(&alice, json!({})).await;
@@ -196,7 +196,7 @@ pub async fn a_planned_stop_tells_sessions_where_to_go_and_loses_nothing(backend
 
 /// P8: a node that stops leaves nothing behind, and a session that cannot be told where to go is told to come again.
 /// The only node is stopped, right after it got its vnodes.
-pub async fn the_last_node_that_stops_gives_everything_up_and_tells_its_sessions_to_come_again(
+pub(crate) async fn the_last_node_that_stops_gives_everything_up_and_tells_its_sessions_to_come_again(
     backend: Backend,
 ) {
     let Some(mut cluster) = Cluster::start(backend, 1).await else { return };
@@ -211,7 +211,7 @@ pub async fn the_last_node_that_stops_gives_everything_up_and_tells_its_sessions
 
 /// P2 and P3 over a failover.
 /// One of three nodes is killed while users on all of them write to each other.
-pub async fn after_a_crash_of_a_node_nothing_that_was_acknowledged_is_lost(backend: Backend) {
+pub(crate) async fn after_a_crash_of_a_node_nothing_that_was_acknowledged_is_lost(backend: Backend) {
     let Some(mut cluster) = busy(backend).start().await else { return };
     converse(&mut cluster, async |cluster: &mut Cluster| cluster.kill(1)).await;
 }

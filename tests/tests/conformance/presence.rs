@@ -17,7 +17,7 @@ fn changes(records: Vec<roost_tests::cluster::Record>) -> Vec<(String, String)> 
 
 /// P6: online with the first session, offline when the last one has been gone for the linger.
 /// Two devices come and go one after the other.
-pub async fn a_user_is_online_from_the_first_session_and_offline_after_the_last(backend: Backend) {
+pub(crate) async fn a_user_is_online_from_the_first_session_and_offline_after_the_last(backend: Backend) {
     let Some(cluster) = Cluster::start(backend, 2).await else { return };
     let mut events = cluster.tail("user_status_events").await;
     let bob = cluster.user_at(1).await;
@@ -50,7 +50,7 @@ pub async fn a_user_is_online_from_the_first_session_and_offline_after_the_last(
 
 /// P6: who is back within the linger never flaps.
 /// The only session closes and comes back three times, then goes for good: one `online`, one `offline`.
-pub async fn a_quick_reconnect_is_not_seen_by_anybody(backend: Backend) {
+pub(crate) async fn a_quick_reconnect_is_not_seen_by_anybody(backend: Backend) {
     let setup = Setup::new(backend, 2).tune(|_, config| config.core.linger_ms = LONG_LINGER_MS);
     let Some(cluster) = setup.start().await else { return };
     let mut events = cluster.tail("user_status_events").await;
@@ -70,7 +70,7 @@ pub async fn a_quick_reconnect_is_not_seen_by_anybody(backend: Backend) {
 
 /// What a user chooses is what others see, and it holds over a reconnect; invisible looks exactly like offline.
 /// One session goes through all of it while another one stays.
-pub async fn a_user_shows_what_it_chose(backend: Backend) {
+pub(crate) async fn a_user_shows_what_it_chose(backend: Backend) {
     let Some(cluster) = Cluster::start(backend, 2).await else { return };
     let mut events = cluster.tail("user_status_events").await;
     let bob = cluster.user_at(1).await;
@@ -111,7 +111,7 @@ pub async fn a_user_shows_what_it_chose(backend: Backend) {
 
 /// P9: a status is acknowledged when it is kept, not before, however fast it follows the one before it.
 /// The log is stopped; two choices come in one packet, and then a command that is answered without the log.
-pub async fn a_status_is_not_acknowledged_before_it_is_kept(backend: Backend) {
+pub(crate) async fn a_status_is_not_acknowledged_before_it_is_kept(backend: Backend) {
     let gate = Gate::default();
     let between = gate.clone();
     let Some(cluster) = Setup::new(backend, 2).log(move |log| between.before(log)).start().await else {
@@ -141,7 +141,7 @@ pub async fn a_status_is_not_acknowledged_before_it_is_kept(backend: Backend) {
 
 /// A list is answered in its order, at most 500 at once.
 /// 500 users on all nodes, one of them online.
-pub async fn five_hundred_users_are_answered_at_once_and_in_order(backend: Backend) {
+pub(crate) async fn five_hundred_users_are_answered_at_once_and_in_order(backend: Backend) {
     let Some(cluster) = Cluster::start(backend, 3).await else { return };
     let mut users: Vec<_> = (0..499).map(|i| format!("u{i}")).collect();
     let bob = cluster.user("bob");

@@ -8,7 +8,7 @@ const PARTITIONS: u64 = 8;
 
 /// P2: an acknowledged message is in `chat_events`, under its stream's key, equal to what its reader got.
 /// Three messages from another node; the topic is read as any consumer would.
-pub async fn chat_events_has_every_acknowledged_message_as_its_reader_got_it(backend: Backend) {
+pub(crate) async fn chat_events_has_every_acknowledged_message_as_its_reader_got_it(backend: Backend) {
     let Some(cluster) = Cluster::start(backend, 2).await else { return };
     let mut events = cluster.tail("chat_events").await;
     let (alice, bob) = (cluster.user_at(0).await, cluster.user_at(1).await);
@@ -37,7 +37,7 @@ pub async fn chat_events_has_every_acknowledged_message_as_its_reader_got_it(bac
 
 /// P6: every change of a status is in `user_status_events`, under the user's key, unique by vnode, epoch and seq.
 /// A user comes, chooses, and goes.
-pub async fn user_status_events_has_every_change_with_its_cause(backend: Backend) {
+pub(crate) async fn user_status_events_has_every_change_with_its_cause(backend: Backend) {
     let Some(cluster) = Cluster::start(backend, 2).await else { return };
     let mut events = cluster.tail("user_status_events").await;
     let bob = cluster.user_at(1).await;
@@ -75,7 +75,7 @@ async fn found(tail: &mut Tail, key: &str, is_it: impl Fn(&Record) -> bool) -> R
 
 /// Between nodes: items go to the topic of the home, confirms to that of the sender, keyed by vnode.
 /// One message crosses.
-pub async fn the_topic_of_each_node_has_items_and_confirms_keyed_by_vnode(backend: Backend) {
+pub(crate) async fn the_topic_of_each_node_has_items_and_confirms_keyed_by_vnode(backend: Backend) {
     let Some(cluster) = Cluster::start(backend, 2).await else { return };
     let mut to_home = cluster.tail(&format!("messages-{}", cluster.name(1))).await;
     let mut to_sender = cluster.tail(&format!("messages-{}", cluster.name(0))).await;

@@ -43,7 +43,7 @@ async fn ids(wire: &mut Wire, count: usize) -> Vec<(u64, String)> {
 
 /// P3: one gapless order for every reader, and what one session publishes keeps its order.
 /// Three users, each at home on another node, publish at once without waiting.
-pub async fn what_is_published_reaches_everyone_on_every_node_in_one_order(backend: Backend) {
+pub(crate) async fn what_is_published_reaches_everyone_on_every_node_in_one_order(backend: Backend) {
     const EACH: usize = 40;
     let Some(cluster) = Cluster::start(backend, 3).await else { return };
     let room = cluster.room_at(1).await;
@@ -79,7 +79,7 @@ pub async fn what_is_published_reaches_everyone_on_every_node_in_one_order(backe
 
 /// P5: who shows a cursor gets every later publication once, by `connect` and by `join`.
 /// A reader goes, three are published, it comes back; then another joins with the same cursor.
-pub async fn who_comes_back_gets_what_was_published_meanwhile(backend: Backend) {
+pub(crate) async fn who_comes_back_gets_what_was_published_meanwhile(backend: Backend) {
     let Some(cluster) = Cluster::start(backend, 2).await else { return };
     let room = cluster.room_at(0).await;
     let (alice, bob) = (cluster.user_at(0).await, cluster.user_at(1).await);
@@ -110,7 +110,7 @@ pub async fn who_comes_back_gets_what_was_published_meanwhile(backend: Backend) 
 
 /// `welcome` is the first frame, and the replay of each room comes after it, once.
 /// Of two rooms one is at home where the reader is, and has its place long before the other.
-pub async fn welcome_comes_before_the_replay_of_the_room_that_was_ready_first(backend: Backend) {
+pub(crate) async fn welcome_comes_before_the_replay_of_the_room_that_was_ready_first(backend: Backend) {
     let Some(cluster) = Cluster::start(backend, 2).await else { return };
     let (near, far) = (cluster.room_at(0).await, cluster.room_at(1).await);
     let bob = cluster.user_at(0).await;
@@ -136,7 +136,7 @@ pub async fn welcome_comes_before_the_replay_of_the_room_that_was_ready_first(ba
 }
 
 /// P5: what cannot be proved is said. The cursor is of another generation, beyond the end, or behind the hot window.
-pub async fn what_cannot_be_replayed_is_told_with_where_the_history_ends(backend: Backend) {
+pub(crate) async fn what_cannot_be_replayed_is_told_with_where_the_history_ends(backend: Backend) {
     let Some(cluster) = Cluster::start(backend, 2).await else { return };
     let room = cluster.room_at(0).await;
     let (mut a, _) = cluster.connect(&cluster.user_at(1).await, json!({})).await;
@@ -155,7 +155,7 @@ pub async fn what_cannot_be_replayed_is_told_with_where_the_history_ends(backend
 
 /// P2, P4, P5 for rooms: after kill -9 of the room's home what was acknowledged is there, in order, once.
 /// Publications go on without a pause; the node that is killed has neither the publisher nor the reader.
-pub async fn after_a_crash_of_its_home_a_room_goes_on_without_loss(backend: Backend) {
+pub(crate) async fn after_a_crash_of_its_home_a_room_goes_on_without_loss(backend: Backend) {
     const ALL: usize = 60;
     let Some(mut cluster) = Cluster::start(backend, 3).await else { return };
     let room = cluster.room_at(2).await;
@@ -199,7 +199,7 @@ async fn member(wire: &mut Wire, user: &str, change: &str) -> Value {
 
 /// P6 for rooms: who is there is told, a quick reconnect is not seen, and members of a dead node disappear.
 /// One leaves, one comes back quickly, one's node is killed.
-pub async fn members_come_and_go_and_those_of_a_dead_node_disappear(backend: Backend) {
+pub(crate) async fn members_come_and_go_and_those_of_a_dead_node_disappear(backend: Backend) {
     let Some(mut cluster) = Cluster::start(backend, 3).await else { return };
     let room = cluster.room_at(0).await;
     let users = [cluster.user_at(0).await, cluster.user_at(1).await, cluster.user_at(2).await];
@@ -242,7 +242,7 @@ pub async fn members_come_and_go_and_those_of_a_dead_node_disappear(backend: Bac
 }
 
 /// P4 for rooms: a repeat gets the same answer, another body `conflict`, and readers see it once.
-pub async fn a_repeated_publish_gets_the_same_answer_and_is_shown_once(backend: Backend) {
+pub(crate) async fn a_repeated_publish_gets_the_same_answer_and_is_shown_once(backend: Backend) {
     let Some(cluster) = Cluster::start(backend, 2).await else { return };
     let room = cluster.room_at(1).await;
     let (mut a, _) = cluster.connect(&cluster.user_at(0).await, json!({})).await;
@@ -257,7 +257,9 @@ pub async fn a_repeated_publish_gets_the_same_answer_and_is_shown_once(backend: 
 }
 
 /// A signal goes to all others in the room, to every session of a user, and to nobody else; never to its sender.
-pub async fn signals_reach_the_others_and_only_the_latest_waits_for_who_does_not_read(backend: Backend) {
+pub(crate) async fn signals_reach_the_others_and_only_the_latest_waits_for_who_does_not_read(
+    backend: Backend,
+) {
     let setup = Setup::new(backend, 2).tune(|_, config| config.core.signal_credit = 2);
     let Some(cluster) = setup.start().await else { return };
     let room = cluster.room_at(0).await;
@@ -290,7 +292,7 @@ pub async fn signals_reach_the_others_and_only_the_latest_waits_for_who_does_not
 }
 
 /// `AUTO_JOIN_ROOMS`: everyone is in them from the beginning, and `welcome` says where.
-pub async fn everyone_is_in_the_rooms_that_are_joined_by_all(backend: Backend) {
+pub(crate) async fn everyone_is_in_the_rooms_that_are_joined_by_all(backend: Backend) {
     let setup = Setup::new(backend, 2).tune(|_, config| {
         config.core.open_rooms = false;
         config.core.auto_join = vec![RoomId::new("public").expect("a room's id")];
@@ -306,7 +308,7 @@ pub async fn everyone_is_in_the_rooms_that_are_joined_by_all(backend: Backend) {
 }
 
 /// Each with its code: a room without the capability, leaving a room one is not in, too large an info, too many rooms.
-pub async fn what_is_not_allowed_in_a_room_gets_its_code(backend: Backend) {
+pub(crate) async fn what_is_not_allowed_in_a_room_gets_its_code(backend: Backend) {
     let setup = Setup::new(backend, 2).tune(|_, config| config.core.open_rooms = false);
     let Some(cluster) = setup.start().await else { return };
     let alice = cluster.user_at(0).await;
@@ -354,7 +356,7 @@ pub async fn what_is_not_allowed_in_a_room_gets_its_code(backend: Backend) {
 
 /// What was said last holds: a join that was left before it was done is answered so that nobody repeats it.
 /// The room is at home elsewhere, so that no join is done before the `leave` right behind it is read.
-pub async fn a_join_that_was_left_before_it_was_done_is_not_to_be_repeated(backend: Backend) {
+pub(crate) async fn a_join_that_was_left_before_it_was_done_is_not_to_be_repeated(backend: Backend) {
     let Some(cluster) = Cluster::start(backend, 2).await else { return };
     let room = cluster.room_at(1).await;
     let (mut a, _) = cluster.connect(&cluster.user_at(0).await, json!({})).await;
@@ -375,7 +377,7 @@ pub async fn a_join_that_was_left_before_it_was_done_is_not_to_be_repeated(backe
 
 /// P6: an invisible user is in the room and not shown; a change of status shows and hides.
 /// One listens; the other hides, comes, shows, hides and goes.
-pub async fn an_invisible_user_is_in_a_room_and_not_shown(backend: Backend) {
+pub(crate) async fn an_invisible_user_is_in_a_room_and_not_shown(backend: Backend) {
     let Some(cluster) = Cluster::start(backend, 3).await else { return };
     let room = cluster.room_at(2).await;
     let (alice, bob) = (cluster.user_at(0).await, cluster.user_at(1).await);

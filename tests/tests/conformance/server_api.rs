@@ -47,7 +47,7 @@ fn code(answer: &Answer) -> (u16, String) {
 
 /// P2, P4: the same promise as for a session's send.
 /// By both ways to ask: a send, its repeat, its repeat with another body; one sender named, one not.
-pub async fn a_message_sent_over_http_arrives_like_any_other_and_a_retry_is_safe(backend: Backend) {
+pub(crate) async fn a_message_sent_over_http_arrives_like_any_other_and_a_retry_is_safe(backend: Backend) {
     let Some(cluster) = Cluster::start(backend, 2).await else { return };
     let (alice, bob) = (cluster.user_at(0).await, cluster.user_at(1).await);
     let mut log = cluster.tail("chat_events").await;
@@ -78,7 +78,7 @@ pub async fn a_message_sent_over_http_arrives_like_any_other_and_a_retry_is_safe
 
 /// P3: commands of a batch are done in order, and one that is wrong does not spoil the others.
 /// A hundred, with one that cannot be read and a room in the middle.
-pub async fn a_batch_is_done_in_order_and_answered_one_by_one(backend: Backend) {
+pub(crate) async fn a_batch_is_done_in_order_and_answered_one_by_one(backend: Backend) {
     let Some(cluster) = Cluster::start(backend, 2).await else { return };
     let bob = cluster.user_at(1).await;
     let (mut b, _) = cluster.connect(&bob, json!({})).await;
@@ -110,7 +110,7 @@ pub async fn a_batch_is_done_in_order_and_answered_one_by_one(backend: Backend) 
 }
 
 /// Every session of the user is closed with 3503 and the reason, asked of a node that has none of them.
-pub async fn a_user_is_disconnected_wherever_it_is(backend: Backend) {
+pub(crate) async fn a_user_is_disconnected_wherever_it_is(backend: Backend) {
     let Some(cluster) = Cluster::start(backend, 3).await else { return };
     for (service, home) in services(&cluster).into_iter().zip([1, 2]) {
         let (bob, carol) = (cluster.user_at(home).await, cluster.user_at(home).await);
@@ -132,7 +132,7 @@ pub async fn a_user_is_disconnected_wherever_it_is(backend: Backend) {
 }
 
 /// What a session can read, a service can, of anybody.
-pub async fn presence_and_history_are_read_over_http(backend: Backend) {
+pub(crate) async fn presence_and_history_are_read_over_http(backend: Backend) {
     let Some(cluster) = Cluster::start(backend, 2).await else { return };
     let (alice, bob) = (cluster.user_at(0).await, cluster.user_at(1).await);
     let (mut a, _) = cluster.connect(&alice, json!({})).await;
@@ -161,7 +161,7 @@ pub async fn presence_and_history_are_read_over_http(backend: Backend) {
 
 /// P2: what is in the log is what was said, to the byte; and so is what is read.
 /// Values that a number of 64 bits cannot hold, keys out of order and twice, blanks, an escape; by every way to read.
-pub async fn a_payload_is_text_wherever_it_is_read(backend: Backend) {
+pub(crate) async fn a_payload_is_text_wherever_it_is_read(backend: Backend) {
     let Some(cluster) = Cluster::start(backend, 2).await else { return };
     let (alice, bob) = (cluster.user_at(0).await, cluster.user_at(1).await);
     let (mut a, _) = cluster.connect(&alice, json!({})).await;
@@ -208,7 +208,7 @@ pub async fn a_payload_is_text_wherever_it_is_read(backend: Backend) {
 }
 
 /// Whoever has no service token learns nothing and does nothing; a page may ask with one.
-pub async fn without_a_service_token_nothing_is_done(backend: Backend) {
+pub(crate) async fn without_a_service_token_nothing_is_done(backend: Backend) {
     let Some(cluster) = Cluster::start(backend, 1).await else { return };
     let user = format!("Bearer {}", token_of("alice", Role::User));
     for Service { url, authorization } in services(&cluster) {
@@ -233,7 +233,7 @@ pub async fn without_a_service_token_nothing_is_done(backend: Backend) {
 }
 
 /// Each limit is refused with its code, and the same by either way.
-pub async fn wrong_requests_get_their_codes(backend: Backend) {
+pub(crate) async fn wrong_requests_get_their_codes(backend: Backend) {
     let Some(cluster) = Cluster::start(backend, 1).await else { return };
     let large = "x".repeat(65_536);
     let users: Vec<_> = (0..501).map(|i| format!("u{i}")).collect();
@@ -270,7 +270,7 @@ pub async fn wrong_requests_get_their_codes(backend: Backend) {
 
 /// P9, P4: what is not in the log is not acknowledged, and a repeat meanwhile waits for the same answer.
 /// The log is stopped; the same send is asked for twice, by both ways; then the log goes on.
-pub async fn while_the_log_is_away_nothing_is_promised_and_a_retry_is_safe(backend: Backend) {
+pub(crate) async fn while_the_log_is_away_nothing_is_promised_and_a_retry_is_safe(backend: Backend) {
     let gate = Gate::default();
     let between = gate.clone();
     let Some(cluster) = Setup::new(backend, 2).log(move |log| between.before(log)).start().await else {
@@ -300,7 +300,7 @@ pub async fn while_the_log_is_away_nothing_is_promised_and_a_retry_is_safe(backe
 
 /// The coordinator asks another node when one cannot be reached.
 /// One of three is killed; every request that follows is answered.
-pub async fn a_request_passes_over_a_node_that_died(backend: Backend) {
+pub(crate) async fn a_request_passes_over_a_node_that_died(backend: Backend) {
     let Some(mut cluster) = Cluster::start(backend, 3).await else { return };
     let bob = cluster.user_at(0).await;
     let service = Service::at(&cluster.url());

@@ -40,7 +40,7 @@ async fn refresh(wire: &mut Wire, id: &str, token: &str) -> Value {
 
 /// A session goes on with a fresh token as if nothing had been.
 /// A token of four seconds; told after two; refreshed; still there, and told nothing more, after its end.
-pub async fn a_token_is_refreshed_in_band_and_the_session_outlives_the_first(backend: Backend) {
+pub(crate) async fn a_token_is_refreshed_in_band_and_the_session_outlives_the_first(backend: Backend) {
     let Some(cluster) = Cluster::start(backend, 2).await else { return };
     let (alice, bob) = (cluster.user_at(0).await, cluster.user_at(1).await);
     let ends_s = now_s() + 4;
@@ -65,7 +65,7 @@ pub async fn a_token_is_refreshed_in_band_and_the_session_outlives_the_first(bac
 
 /// Each fault of a token is `unauthorized`, and changes nothing.
 /// Nonsense, another user's, an expired one; then a good one is still taken.
-pub async fn a_token_that_does_not_hold_is_refused_and_the_old_one_goes_on(backend: Backend) {
+pub(crate) async fn a_token_that_does_not_hold_is_refused_and_the_old_one_goes_on(backend: Backend) {
     let Some(cluster) = Cluster::start(backend, 1).await else { return };
     let bob = cluster.user("bob");
     let (mut wire, _) = cluster.connect(&bob, json!({})).await;
@@ -90,7 +90,7 @@ pub async fn a_token_that_does_not_hold_is_refused_and_the_old_one_goes_on(backe
 }
 
 /// Who does not refresh is closed with 3501 when the token ends, and not before.
-pub async fn a_token_that_is_not_refreshed_ends_the_session_with_3501(backend: Backend) {
+pub(crate) async fn a_token_that_is_not_refreshed_ends_the_session_with_3501(backend: Backend) {
     let Some(cluster) = Cluster::start(backend, 1).await else { return };
     let bob = cluster.user("bob");
     let mut wire = short_lived(&cluster, &bob, 2).await;
@@ -102,7 +102,7 @@ pub async fn a_token_that_is_not_refreshed_ends_the_session_with_3501(backend: B
 
 /// P8 for tokens: an application with a callback sees nothing of it.
 /// Tokens of three seconds for eight; the connection is the first one all the time.
-pub async fn the_sdk_refreshes_its_token_without_losing_the_connection(backend: Backend) {
+pub(crate) async fn the_sdk_refreshes_its_token_without_losing_the_connection(backend: Backend) {
     let Some(cluster) = Cluster::start(backend, 2).await else { return };
     let (alice, bob) = (cluster.user_at(0).await, cluster.user_at(1).await);
     let asked = Arc::new(AtomicU64::new(0));
@@ -145,7 +145,7 @@ async fn policy(backend: Backend, policy: SessionPolicy) -> Option<Cluster> {
 }
 
 /// `SESSION_POLICY=drop-oldest`: the newcomer is welcome, the oldest is closed with 3504, nobody sees the user go.
-pub async fn the_oldest_session_gives_way_where_the_policy_says_so(backend: Backend) {
+pub(crate) async fn the_oldest_session_gives_way_where_the_policy_says_so(backend: Backend) {
     let Some(cluster) = policy(backend, SessionPolicy::DropOldest).await else { return };
     let bob = cluster.user_at(1).await;
     let mut sessions = Vec::new();
@@ -164,7 +164,7 @@ pub async fn the_oldest_session_gives_way_where_the_policy_says_so(backend: Back
 
 /// `SESSION_POLICY=one-per-device`: a device's newest session is its only one; others are limited by their number.
 /// A phone that comes back goes on where its first session was, though that one is not known to be gone.
-pub async fn a_device_has_one_session_where_the_policy_says_so(backend: Backend) {
+pub(crate) async fn a_device_has_one_session_where_the_policy_says_so(backend: Backend) {
     let Some(cluster) = policy(backend, SessionPolicy::OnePerDevice).await else { return };
     let (alice, bob) = (cluster.user_at(0).await, cluster.user_at(1).await);
     let phone = json!({"device": "phone"});
@@ -190,7 +190,7 @@ pub async fn a_device_has_one_session_where_the_policy_says_so(backend: Backend)
 }
 
 /// `ALLOWED_ORIGINS`: a page is told by the close code that it can see, others by the status; who is no page may come.
-pub async fn pages_of_other_origins_are_turned_away(backend: Backend) {
+pub(crate) async fn pages_of_other_origins_are_turned_away(backend: Backend) {
     let set = |_: usize, config: &mut roost_ws_node::WsNodeConfig| {
         config.access.origins = Origins::parse("https://chat.example.com, https://*.example.org").ok();
     };
@@ -225,7 +225,7 @@ pub async fn pages_of_other_origins_are_turned_away(backend: Backend) {
 
 /// The hot window is there to be read again, newest first, and nobody else's is.
 /// 130 messages, three pages; then the inbox of somebody else.
-pub async fn a_reader_pages_back_through_its_inbox(backend: Backend) {
+pub(crate) async fn a_reader_pages_back_through_its_inbox(backend: Backend) {
     let setup = Setup::new(backend, 2).tune(|_, config| config.core.shares = ShareConfig::unlimited());
     let Some(cluster) = setup.start().await else { return };
     let (alice, bob) = (cluster.user_at(0).await, cluster.user_at(1).await);
@@ -265,7 +265,7 @@ pub async fn a_reader_pages_back_through_its_inbox(backend: Backend) {
 
 /// By the SDK: the inbox and a room, in which it is not.
 /// Three messages in each, in pages of two.
-pub async fn the_sdk_pages_back_through_its_inbox_and_a_room(backend: Backend) {
+pub(crate) async fn the_sdk_pages_back_through_its_inbox_and_a_room(backend: Backend) {
     let Some(cluster) = Cluster::start(backend, 2).await else { return };
     let (alice, bob) = (cluster.user_at(0).await, cluster.user_at(1).await);
     let (client, _events) = cluster.client(&bob).await;

@@ -31,7 +31,7 @@ async fn is_told(cluster: &Cluster, watcher: &mut Wire, user: &str, status: &str
 
 /// P6: what is, and then each change, in order; seen from another node.
 /// A user comes with two devices, goes away and comes back, leaves, while somebody else changes too.
-pub async fn a_watcher_is_given_what_is_and_then_every_change_in_order(backend: Backend) {
+pub(crate) async fn a_watcher_is_given_what_is_and_then_every_change_in_order(backend: Backend) {
     let Some(cluster) = Cluster::start(backend, 3).await else { return };
     let [alice, bob, carol] = [cluster.user_at(0).await, cluster.user_at(1).await, cluster.user_at(2).await];
     let (_carol, _) = cluster.connect(&carol, json!({})).await;
@@ -62,7 +62,7 @@ pub async fn a_watcher_is_given_what_is_and_then_every_change_in_order(backend: 
 
 /// P6: an invisible user cannot be told from one who left, when hiding, when really going and when coming back.
 /// The user does all of that; the only frame after the first is the one of coming out again.
-pub async fn an_invisible_user_looks_to_watchers_as_after_going(backend: Backend) {
+pub(crate) async fn an_invisible_user_looks_to_watchers_as_after_going(backend: Backend) {
     let Some(cluster) = Cluster::start(backend, 3).await else { return };
     let (alice, bob) = (cluster.user_at(0).await, cluster.user_at(1).await);
     let (mut watcher, _) = cluster.connect(&alice, json!({})).await;
@@ -89,7 +89,7 @@ pub async fn an_invisible_user_looks_to_watchers_as_after_going(backend: Backend
 
 /// P6: who comes back within the grace never flaps; who does not is told offline, once.
 /// The home of two watched users is killed; one of them comes back at once.
-pub async fn of_a_dead_node_only_who_does_not_come_back_is_told_offline(backend: Backend) {
+pub(crate) async fn of_a_dead_node_only_who_does_not_come_back_is_told_offline(backend: Backend) {
     let setup = Setup::new(backend, 3).tune(|_, config| config.core.grace_ms = LONG_GRACE_MS);
     let Some(mut cluster) = setup.start().await else { return };
     let [alice, bob, dave] = [cluster.user_at(0).await, cluster.user_at(1).await, cluster.user_at(1).await];
@@ -112,7 +112,7 @@ pub async fn of_a_dead_node_only_who_does_not_come_back_is_told_offline(backend:
 
 /// P8: a watcher follows its home, watches again there, and what changed meanwhile is in the answer.
 /// The watcher's node is stopped in order; a watched user goes away before it watches again.
-pub async fn a_watcher_whose_home_moves_watches_again_and_misses_nothing(backend: Backend) {
+pub(crate) async fn a_watcher_whose_home_moves_watches_again_and_misses_nothing(backend: Backend) {
     let Some(mut cluster) = Cluster::start(backend, 3).await else { return };
     let (alice, bob) = (cluster.user_at(0).await, cluster.user_at(1).await);
     let (mut b, _) = cluster.connect(&bob, json!({})).await;
@@ -132,7 +132,7 @@ pub async fn a_watcher_whose_home_moves_watches_again_and_misses_nothing(backend
 
 /// Each refusal has its code, and a refused command watches nobody.
 /// A token that names whom to watch, one that names nobody where that is needed, and more than the budget.
-pub async fn what_may_not_be_watched_gets_its_code(backend: Backend) {
+pub(crate) async fn what_may_not_be_watched_gets_its_code(backend: Backend) {
     let setup = Setup::new(backend, 3).tune(|i, config| {
         config.core.watched_per_session_max = 3;
         config.core.watch_needs_claim = i == 2;
@@ -167,7 +167,7 @@ pub async fn what_may_not_be_watched_gets_its_code(backend: Backend) {
 
 /// A token that allows less ends what it does not allow, at once and without closing anything.
 /// The watcher shows one that names one of the two it watches.
-pub async fn a_token_that_allows_less_ends_what_is_watched(backend: Backend) {
+pub(crate) async fn a_token_that_allows_less_ends_what_is_watched(backend: Backend) {
     let Some(cluster) = Cluster::start(backend, 2).await else { return };
     let [alice, bob, carol] = [cluster.user_at(0).await, cluster.user_at(1).await, cluster.user_at(1).await];
     let (mut watcher, _) = cluster.connect(&alice, json!({})).await;
@@ -183,7 +183,7 @@ pub async fn a_token_that_allows_less_ends_what_is_watched(backend: Backend) {
 
 /// P6: the SDK watches again by itself, and tells what changed meanwhile.
 /// The home of the watcher is killed, and the watched user goes away.
-pub async fn the_sdk_watches_on_after_a_crash_of_its_home(backend: Backend) {
+pub(crate) async fn the_sdk_watches_on_after_a_crash_of_its_home(backend: Backend) {
     let Some(mut cluster) = Cluster::start(backend, 3).await else { return };
     let (alice, bob) = (cluster.user_at(0).await, cluster.user_at(1).await);
     let (mut b, _) = cluster.connect(&bob, json!({})).await;

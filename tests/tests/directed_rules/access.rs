@@ -1,5 +1,6 @@
 //! Who may stay: the limit of sessions and its policies, a fresh token, and a disconnect by the server API.
 
+use roost_proto::answers::Accepted;
 use roost_proto::frames::ServerFrame;
 use roost_proto::ids::{MessageId, UserId};
 use roost_proto::{ErrorBody, ErrorCode};
@@ -244,7 +245,7 @@ fn a_command_of_the_server_api_is_answered_like_a_send() {
     assert_eq!(answers, [["ok"], ["conflict"], ["ok"], ["ok"], ["ok"]]);
     let at = |n| {
         let found = rig.answers.iter().find(|(call, _)| *call == CallKey(n));
-        found.and_then(|(_, reply)| reply.ok.clone()).and_then(|ok| ok.at)
+        found.and_then(|(_, reply)| reply.ok.as_ref()?.read::<Accepted>().ok()).map(|ok| ok.at)
     };
     assert!(at(3).is_some() && at(3) == at(4));
     assert_eq!(rig.inbox(reader), ["m1", "m2", "m2"], "one of alice, one of somebody");

@@ -1,6 +1,7 @@
 //! The command `history`: pages of the own inbox.
 
-use roost_proto::frames::{ReplyOk, ServerFrame};
+use roost_proto::answers::Paged;
+use roost_proto::frames::ServerFrame;
 use roost_proto::history::{Before, History};
 use roost_proto::ids::{MessageId, StreamId};
 use roost_ws_node::core::Command;
@@ -13,19 +14,21 @@ fn ask(rig: &mut Rig, session: u64, id: &str, stream: &str, before: Option<Befor
     rig.command(session, Command::History(history));
 }
 
-fn page(rig: &Rig, session: u64, id: &str) -> ReplyOk {
+fn page(rig: &Rig, session: u64, id: &str) -> Paged {
     let reply = rig.frames.iter().find_map(|(key, frame)| match frame {
-        ServerFrame::Reply(reply) if *key == session && reply.id.as_deref() == Some(id) => reply.ok.clone(),
+        ServerFrame::Reply(reply) if *key == session && reply.id.as_deref() == Some(id) => {
+            reply.ok.as_ref()?.read().ok()
+        }
         _ => None,
     });
     reply.unwrap_or_else(|| panic!("no page {id}: {:?}", rig.told(session, id)))
 }
 
-fn ids(page: &ReplyOk) -> Vec<String> {
+fn ids(page: &Paged) -> Vec<String> {
     let id = |text: &str| {
         serde_json::from_str::<serde_json::Value>(text).unwrap()["id"].as_str().unwrap().to_owned()
     };
-    page.messages.as_ref().unwrap().iter().map(|message| id(message.get())).collect()
+    page.messages.iter().map(|message| id(message.get())).collect()
 }
 
 #[test]

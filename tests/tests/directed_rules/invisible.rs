@@ -1,6 +1,7 @@
 //! P6 in rooms: who is invisible is in the room and not shown, neither coming nor going.
 
-use roost_proto::frames::{Change, ChosenStatus, InfoOf};
+use roost_proto::answers::Listed;
+use roost_proto::frames::{Change, ChosenStatus, InfoOf, Joined};
 use roost_proto::ids::RoomId;
 
 use super::rig::{LEASE_TTL_MS, Rig};
@@ -22,7 +23,7 @@ fn lists(rig: &mut Rig, session: u64, room: &RoomId, id: &str, user: &str) -> bo
     rig.members(session, room, id);
     rig.run(100);
     let names = |all: &Vec<InfoOf>| all.iter().any(|m| m.user.as_str() == user);
-    rig.done(session, id).members.as_ref().is_some_and(names)
+    rig.done::<Listed>(session, id).members.as_ref().is_some_and(names)
 }
 
 /// What alice was told of bob.
@@ -38,7 +39,10 @@ fn who_is_invisible_is_in_a_room_and_not_shown() {
     rig.run(500);
     rig.join_as(b, &room, "j1", true, None);
     rig.run(500);
-    assert!(rig.done(b, "j1").members.as_ref().is_some_and(|all| all.len() == 1), "it sees the others");
+    assert!(
+        rig.done::<Joined>(b, "j1").members.as_ref().is_some_and(|all| all.len() == 1),
+        "it sees the others"
+    );
     assert!(!lists(&mut rig, a, &room, "m1", &bob) && !lists(&mut rig, b, &room, "m2", &bob));
     rig.publish_in(a, &room, "p1");
     rig.run(100);

@@ -5,11 +5,12 @@ use std::collections::BTreeSet;
 use bytes::Bytes;
 use roost_backend::store::LiveChannel;
 use roost_proto::Json;
-use roost_proto::frames::{Change, InRoom, Join, Publish, ReplyOk, RoomAt, ServerFrame};
+use roost_proto::frames::{Change, InRoom, Join, Publish, RoomAt, ServerFrame};
 use roost_proto::ids::{Cursor, MessageId, RoomId, StreamId, UserId, VnodeId};
 use roost_ws_node::core::Command;
 use roost_ws_node::core::Rights;
 use roost_ws_node::core::{Connecting, Event, SessionKey};
+use serde::de::DeserializeOwned;
 use serde_json::value::RawValue;
 
 use super::{ROAD_MS, Rig, STORE_MS};
@@ -129,9 +130,11 @@ impl Rig {
     }
 
     /// The `ok` of a reply.
-    pub fn done(&self, session: u64, id: &str) -> &ReplyOk {
+    pub fn done<T: DeserializeOwned>(&self, session: u64, id: &str) -> T {
         let ok = self.frames.iter().find_map(|(key, frame)| match frame {
-            ServerFrame::Reply(r) if *key == session && r.id.as_deref() == Some(id) => r.ok.as_ref(),
+            ServerFrame::Reply(r) if *key == session && r.id.as_deref() == Some(id) => {
+                r.ok.as_ref()?.read().ok()
+            }
             _ => None,
         });
         ok.unwrap_or_else(|| panic!("{id} is not done: {:?}", self.told(session, id)))

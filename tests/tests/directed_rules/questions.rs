@@ -1,7 +1,8 @@
 //! Questions that several share: what was asked before somebody came is no answer to that one (rule 28).
 
+use roost_proto::answers::Listed;
 use roost_proto::events::Status;
-use roost_proto::frames::{ChosenStatus, InfoOf};
+use roost_proto::frames::{ChosenStatus, InfoOf, Joined};
 use roost_proto::records::Record;
 use roost_ws_node::core::Rule;
 
@@ -30,7 +31,7 @@ fn listed(members: Option<&Vec<InfoOf>>) -> Vec<&str> {
 
 /// Bob was shown a message after alice's join had the end of the room asked for, and joins anew before that is
 /// answered: whether he was recovered, how much follows, and what he got.
-fn a_join_while_another_waits(off: Option<Rule>) -> (Option<bool>, Option<u64>, Vec<String>) {
+fn a_join_while_another_waits(off: Option<Rule>) -> (bool, u64, Vec<String>) {
     let mut rig = rig(off);
     let (alice, bob, carol) = (rig.user(0, 0), rig.user(0, 1), rig.user(1, 0));
     let (a, b, c) = (rig.connect(0, &alice), rig.connect(0, &bob), rig.connect(1, &carol));
@@ -50,16 +51,16 @@ fn a_join_while_another_waits(off: Option<Rule>) -> (Option<bool>, Option<u64>, 
     rig.run(500);
     assert_eq!(rig.told(a, "j2"), ["ok"]);
     assert_eq!(rig.inbox(a), ["p1"], "who asked before it was published is shown it");
-    let ok = rig.done(b, "j3").clone();
-    assert!(off.is_some() || ok.cursor == Some(shown), "{ok:?}");
+    let ok = rig.done::<Joined>(b, "j3");
+    assert!(off.is_some() || ok.cursor == shown, "{ok:?}");
     (ok.recovered, ok.replayed, rig.inbox(b))
 }
 
 #[test]
 fn who_joins_while_the_end_of_a_room_is_asked_for_takes_no_older_answer() {
-    assert_eq!(a_join_while_another_waits(None), (Some(true), Some(0), vec!["p1".into()]));
+    assert_eq!(a_join_while_another_waits(None), (true, 0, vec!["p1".into()]));
     let again = vec!["p1".into(), "p1".into()];
-    assert_eq!(a_join_while_another_waits(Some(Rule::OwnQuestion)), (Some(false), Some(0), again));
+    assert_eq!(a_join_while_another_waits(Some(Rule::OwnQuestion)), (false, 0, again));
 }
 
 #[test]
@@ -77,8 +78,8 @@ fn who_asks_for_members_while_they_are_asked_for_takes_no_older_list() {
     rig.run(100);
     rig.clear_road();
     rig.run(500);
-    assert_eq!(listed(rig.done(a, "m1").members.as_ref()), [""; 0]);
-    assert_eq!(listed(rig.done(b, "m2").members.as_ref()), [carol.as_str()]);
+    assert_eq!(listed(rig.done::<Listed>(a, "m1").members.as_ref()), [""; 0]);
+    assert_eq!(listed(rig.done::<Listed>(b, "m2").members.as_ref()), [carol.as_str()]);
 }
 
 /// What changed before the room was followed is heard of by nobody here.
@@ -97,7 +98,7 @@ fn a_list_that_was_asked_for_before_the_room_was_followed_is_not_kept() {
     rig.run(100);
     rig.clear_road();
     rig.run(500);
-    assert!(listed(rig.done(b, "j2").members.as_ref()).contains(&carol.as_str()));
+    assert!(listed(rig.done::<Joined>(b, "j2").members.as_ref()).contains(&carol.as_str()));
 }
 
 #[test]
@@ -163,7 +164,7 @@ fn who_joins_a_room_that_was_left_takes_no_answer_to_what_was_asked_before() {
     assert!(rig.told(b, "j2").is_empty(), "it was asked before");
     rig.clear_road();
     rig.run(5000);
-    assert_eq!(rig.done(b, "j2").cursor.map(|cursor| cursor.offset.0), Some(1));
+    assert_eq!(rig.done::<Joined>(b, "j2").cursor.offset.0, 1);
     assert_eq!(rig.inbox(b), [""; 0]);
 }
 

@@ -1,7 +1,8 @@
 //! Rooms: follows, lists of members, and what bounds them (rules 28 and 29).
 
 use roost_backend::store::Standing;
-use roost_proto::frames::{Change, InfoOf};
+use roost_proto::answers::Listed;
+use roost_proto::frames::{Change, InfoOf, Joined};
 use roost_proto::ids::{Cursor, Epoch, MessageId, Offset, StreamId, VnodeId};
 use roost_proto::limits::{MEMBERS_BYTES_MAX, RESULTS_BYTES_MAX};
 use roost_proto::live::Version;
@@ -87,7 +88,7 @@ fn a_list_of_members_that_a_change_overtook_is_not_taken() {
     rig.run(100);
     let mut both = [alice.as_str(), bob.as_str()];
     both.sort_unstable();
-    assert_eq!(listed(rig.done(a, "m1").members.as_ref()), Some(both.to_vec()));
+    assert_eq!(listed(rig.done::<Listed>(a, "m1").members.as_ref()), Some(both.to_vec()));
 }
 
 /// P6: a node that was declared dead and lives says of everyone who is with it that they are there.
@@ -133,7 +134,7 @@ fn lists_of_members_and_records_about_them_are_bounded() {
     let session = rig.connect(2, &carol);
     rig.members(session, &room, "m1");
     rig.run(500);
-    let ok = rig.done(session, "m1");
+    let ok = rig.done::<Listed>(session, "m1");
     assert_eq!((ok.member_count, &ok.members), (Some(300), &None), "they do not fit into an answer");
     let largest = rig.sent.iter().map(|(_, _, bytes, _)| *bytes).max();
     assert!(largest.is_some_and(|bytes| bytes < MEMBERS_BYTES_MAX), "{largest:?}");
@@ -159,7 +160,7 @@ fn several_long_lists_go_in_several_records() {
     rig.clear_road();
     rig.run(5000);
     for (k, session) in sessions.into_iter().enumerate() {
-        assert_eq!(rig.done(session, &format!("m{k}")).members.as_ref().map(Vec::len), Some(200));
+        assert_eq!(rig.done::<Listed>(session, &format!("m{k}")).members.as_ref().map(Vec::len), Some(200));
     }
     let largest = rig.sent.iter().map(|(_, _, bytes, _)| *bytes).max();
     assert!(largest.is_some_and(|bytes| bytes < RESULTS_BYTES_MAX), "{largest:?}");
@@ -180,7 +181,7 @@ fn a_list_of_members_takes_credit_like_a_message() {
     assert_eq!(["m1", "m2", "m3"].map(|id| rig.told(session, id)[0]), ["ok", "ok", "rate_limited"]);
     rig.join_as(session, &other, "j2", true, None);
     rig.run(500);
-    let ok = rig.done(session, "j2");
+    let ok = rig.done::<Joined>(session, "j2");
     assert!(ok.members.is_none() && ok.member_count.is_some(), "the place, without the list: {ok:?}");
     rig.drain(session);
     rig.members(session, &room, "m4");

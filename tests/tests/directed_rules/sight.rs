@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use roost_proto::answers::Watched;
 use roost_proto::events::{Message, Status, StatusCause};
 use roost_proto::frames::{Moved, Reset, ServerFrame, Welcome};
 use roost_proto::ids::Cursor;
@@ -46,7 +47,7 @@ impl Rig {
         let shown = |frame: &ServerFrame| match frame {
             ServerFrame::Presence(presence) => vec![presence.clone()],
             ServerFrame::Reply(reply) => {
-                reply.ok.as_ref().and_then(|ok| ok.users.clone()).unwrap_or_default()
+                reply.ok.as_ref().and_then(|ok| ok.read::<Watched>().ok()).unwrap_or_default().users
             }
             _ => Vec::new(),
         };

@@ -2,8 +2,12 @@
 
 use std::collections::BTreeSet;
 
-use roost_proto::{ClientFrame, ServerFrame};
+use roost_proto::answers::{Accepted, Listed, Paged, Watched};
+use roost_proto::frames::{Empty, Joined};
+use roost_proto::{ClientFrame, Json, ServerFrame};
 use roost_tests::schema::{CLIENT, SERVER};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use crate::set::{Set, all, text};
@@ -87,5 +91,32 @@ fn what_servers_said_is_still_what_the_schemas_say() {
             let frame: Value = serde_json::from_str(&text).expect("it was parsed");
             SERVER.check(&frame).unwrap_or_else(|wrong| panic!("{wrong}, in the frame {text}"));
         }
+    }
+}
+
+/// Whether this is what today's server would say, to the byte.
+fn is_said<T: Serialize + DeserializeOwned>(ok: &Json) -> bool {
+    ok.read::<T>().is_ok_and(|answer| Json::of(&answer) == *ok)
+}
+
+#[test]
+fn every_answer_of_that_release_is_one_of_todays() {
+    let kinds: [fn(&Json) -> bool; 6] = [
+        is_said::<Empty>,
+        is_said::<Accepted>,
+        is_said::<Joined>,
+        is_said::<Listed>,
+        is_said::<Watched>,
+        is_said::<Paged>,
+    ];
+    for set in all() {
+        let mut seen = [false; 6];
+        for Frame { text, .. } in frames(&set, "server") {
+            let Ok(ServerFrame::Reply(reply)) = ServerFrame::parse(&text) else { continue };
+            let Some(ok) = reply.ok else { continue };
+            let kind = kinds.iter().position(|is_said| is_said(&ok));
+            seen[kind.unwrap_or_else(|| panic!("no answer of today's: {text}"))] = true;
+        }
+        assert_eq!(seen, [true; 6], "{set:?}: every kind of answer");
     }
 }

@@ -7,10 +7,10 @@ use serde_json::Value;
 
 /// One release's set: its directory.
 #[derive(Debug, Clone)]
-pub struct Set(PathBuf);
+pub(crate) struct Set(PathBuf);
 
 /// Every set that was laid down.
-pub fn all() -> Vec<Set> {
+pub(crate) fn all() -> Vec<Set> {
     let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("golden");
     let entries =
         std::fs::read_dir(&dir).expect("tests/golden is there").map(|entry| entry.expect("an entry"));
@@ -21,19 +21,19 @@ pub fn all() -> Vec<Set> {
 }
 
 impl Set {
-    pub fn path(&self, name: &str) -> PathBuf {
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.0.join(name)
     }
 
     /// A file of JSON lines.
-    pub fn lines(&self, name: &str) -> Vec<Value> {
+    pub(crate) fn lines(&self, name: &str) -> Vec<Value> {
         let path = self.path(name);
         let text = std::fs::read_to_string(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
         text.lines().map(|line| serde_json::from_str(line).expect("a line is JSON")).collect()
     }
 
     /// The records of each topic, by its name.
-    pub fn topics(&self) -> BTreeMap<String, Vec<Value>> {
+    pub(crate) fn topics(&self) -> BTreeMap<String, Vec<Value>> {
         let files = std::fs::read_dir(self.path("records")).expect("there are records");
         let names = files.map(|file| file.expect("an entry").file_name().to_string_lossy().into_owned());
         let topics = names.filter_map(|name| {
@@ -44,7 +44,7 @@ impl Set {
     }
 
     /// A number of `about.json`.
-    pub fn number(&self, name: &str) -> u64 {
+    pub(crate) fn number(&self, name: &str) -> u64 {
         let text = std::fs::read_to_string(self.path("about.json")).expect("about.json is there");
         let about: Value = serde_json::from_str(&text).expect("it is JSON");
         about[name].as_u64().unwrap_or_else(|| panic!("{name} in {about}"))
@@ -52,15 +52,15 @@ impl Set {
 }
 
 /// A text of a line.
-pub fn text<'a>(line: &'a Value, name: &str) -> &'a str {
+pub(crate) fn text<'a>(line: &'a Value, name: &str) -> &'a str {
     line[name].as_str().unwrap_or_else(|| panic!("{name} in {line}"))
 }
 
 /// The messages of an inbox or a room of one generation, as records and frames have them: by offset.
-pub type Messages = BTreeMap<u64, Value>;
+pub(crate) type Messages = BTreeMap<u64, Value>;
 
 /// What one life of each stream has, of these values: those with the largest generation.
-pub fn streams<'a>(messages: impl Iterator<Item = &'a Value>) -> BTreeMap<String, Messages> {
+pub(crate) fn streams<'a>(messages: impl Iterator<Item = &'a Value>) -> BTreeMap<String, Messages> {
     let mut streams: BTreeMap<String, BTreeMap<u64, Messages>> = BTreeMap::new();
     for message in messages {
         let (generation, offset) = (message["generation"].as_u64(), message["offset"].as_u64());

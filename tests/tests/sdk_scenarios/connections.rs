@@ -14,7 +14,7 @@ use crate::way::Way;
 /// Between two messages of a stream that something happens to.
 const PACE: Duration = Duration::from_millis(15);
 
-pub async fn connect(backend: Backend) {
+pub(crate) async fn connect(backend: Backend) {
     let Some(cluster) = Cluster::start(backend, 2).await else { return };
     let alice = Person::home(&cluster, 0).await;
     let State::Connected { node, .. } = alice.client.state().borrow().clone() else {
@@ -26,7 +26,7 @@ pub async fn connect(backend: Backend) {
     assert_eq!(eventually("both states were told", both).await, ["connecting", "connected"]);
 }
 
-pub async fn cut_sockets(backend: Backend) {
+pub(crate) async fn cut_sockets(backend: Backend) {
     let Some(cluster) = Cluster::start(backend, 2).await else { return };
     let (alice, bob) = (cluster.user_at(0).await, cluster.user_at(1).await);
     let (way, other) = (Way::to(&cluster, &alice).await, Way::to(&cluster, &bob).await);
@@ -41,7 +41,7 @@ pub async fn cut_sockets(backend: Backend) {
     assert_eq!(bob.gets(120).await, numbers(0..120));
 }
 
-pub async fn retry_after_lost_reply(backend: Backend) {
+pub(crate) async fn retry_after_lost_reply(backend: Backend) {
     let Some(cluster) = Cluster::start(backend, 2).await else { return };
     let (alice, bob) = (cluster.user_at(0).await, Person::home(&cluster, 1).await);
     let way = Way::to(&cluster, &alice).await;
@@ -60,7 +60,7 @@ pub async fn retry_after_lost_reply(backend: Backend) {
     assert_eq!((&first.id, &first.at), (&sent.id, &sent.at), "the answer to the first copy");
 }
 
-pub async fn moved(backend: Backend) {
+pub(crate) async fn moved(backend: Backend) {
     let Some(cluster) = Cluster::start(backend, 2).await else { return };
     let (alice, bob) = (Person::home(&cluster, 0).await, Person::home(&cluster, 1).await);
     let room = cluster.room_at(1).await;
@@ -83,7 +83,7 @@ pub async fn moved(backend: Backend) {
     assert_eq!(bob.states(), ["connecting", "connected", "connected"]);
 }
 
-pub async fn failover(backend: Backend) {
+pub(crate) async fn failover(backend: Backend) {
     let Some(mut cluster) = Cluster::start(backend, 3).await else { return };
     let (alice, bob) = (Person::home(&cluster, 0).await, Person::home(&cluster, 1).await);
     join(

@@ -7,7 +7,7 @@ use serde_json::json;
 
 use crate::person::{Person, ask, builder};
 
-pub async fn too_many_sessions(backend: Backend) {
+pub(crate) async fn too_many_sessions(backend: Backend) {
     let setup = Setup::new(backend, 1).tune(|_, config| config.core.sessions_per_user_max = 2);
     let Some(cluster) = setup.start().await else { return };
     let (url, user) = (cluster.url(), cluster.user("alice"));
@@ -19,7 +19,7 @@ pub async fn too_many_sessions(backend: Backend) {
     assert_eq!((first.gets(1).await.len(), second.gets(1).await.len()), (1, 1));
 }
 
-pub async fn disconnected_by_server(backend: Backend) {
+pub(crate) async fn disconnected_by_server(backend: Backend) {
     let Some(cluster) = Cluster::start(backend, 1).await else { return };
     let alice = Person::home(&cluster, 0).await;
     ask(&cluster, "/api/disconnect", json!({"user": alice.name, "reason": "closed account"})).await;

@@ -29,7 +29,7 @@ async fn results(person: &Person, n: usize) -> Vec<EventResult> {
     .await
 }
 
-pub async fn event_result(backend: Backend) {
+pub(crate) async fn event_result(backend: Backend) {
     let Some(mut cluster) = Cluster::start(backend, 2).await else { return };
     let mut events = cluster.tail("client_events").await;
     let user = cluster.user_at(0).await;
@@ -63,7 +63,7 @@ pub async fn event_result(backend: Backend) {
     }
 }
 
-pub async fn event_timeout(backend: Backend) {
+pub(crate) async fn event_timeout(backend: Backend) {
     let setup = Setup::new(backend, 2).tune(|_, config| config.core.event_timeout_ms = 1_000);
     let Some(cluster) = setup.start().await else { return };
     let alice = Person::home(&cluster, 0).await;

@@ -13,7 +13,7 @@ use crate::way::Way;
 /// Messages in the hot window.
 const WINDOW: u64 = 1_000;
 
-pub async fn send_and_receive(backend: Backend) {
+pub(crate) async fn send_and_receive(backend: Backend) {
     let Some(cluster) = Cluster::start(backend, 2).await else { return };
     let (alice, bob) = (Person::home(&cluster, 0).await, Person::home(&cluster, 1).await);
     let id = MessageId::new("the-same").expect("a message id");
@@ -26,7 +26,7 @@ pub async fn send_and_receive(backend: Backend) {
     assert_eq!(bob.gets(2).await, [json!(1), json!(3)]);
 }
 
-pub async fn offline_queue(backend: Backend) {
+pub(crate) async fn offline_queue(backend: Backend) {
     let Some(cluster) = Cluster::start(backend, 2).await else { return };
     let (alice, bob) = (cluster.user_at(0).await, Person::home(&cluster, 1).await);
     let way = Way::to(&cluster, &alice).await;
@@ -40,7 +40,7 @@ pub async fn offline_queue(backend: Backend) {
     assert_eq!(bob.gets(50).await, numbers(0..50));
 }
 
-pub async fn queue_overflow(backend: Backend) {
+pub(crate) async fn queue_overflow(backend: Backend) {
     let Some(cluster) = Cluster::start(backend, 2).await else { return };
     let (alice, bob) = (cluster.user_at(0).await, Person::home(&cluster, 1).await);
     let way = Way::to(&cluster, &alice).await;
@@ -59,7 +59,7 @@ pub async fn queue_overflow(backend: Backend) {
     assert_eq!(bob.gets(3).await, [json!(0), json!(1), json!(3)]);
 }
 
-pub async fn resume(backend: Backend) {
+pub(crate) async fn resume(backend: Backend) {
     let Some(cluster) = Cluster::start(backend, 2).await else { return };
     let (alice, bob) = (Person::home(&cluster, 0).await, Person::home(&cluster, 1).await);
     alice.sends(&bob.name, 0..3).await;
@@ -72,7 +72,7 @@ pub async fn resume(backend: Backend) {
     assert_eq!(again.gets(6).await, numbers(3..9));
 }
 
-pub async fn gap(backend: Backend) {
+pub(crate) async fn gap(backend: Backend) {
     let unlimited = Setup::new(backend, 2).tune(|_, config| {
         config.core.commands_per_s = 100_000;
         config.core.commands_burst = 100_000;
@@ -97,7 +97,7 @@ pub async fn gap(backend: Backend) {
     assert_eq!(again.gets(1).await, [json!(7_000)]);
 }
 
-pub async fn slow_reader(backend: Backend) {
+pub(crate) async fn slow_reader(backend: Backend) {
     const SENT: u64 = 150;
     let Some(cluster) = Cluster::start(backend, 2).await else { return };
     let (alice, bob) = (Person::home(&cluster, 0).await, cluster.user_at(1).await);

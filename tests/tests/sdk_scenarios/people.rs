@@ -8,7 +8,7 @@ use serde_json::json;
 use crate::person::{Person, data_of, numbers};
 use crate::way::Way;
 
-pub async fn room_resume(backend: Backend) {
+pub(crate) async fn room_resume(backend: Backend) {
     let Some(cluster) = Cluster::start(backend, 2).await else { return };
     let (alice, bob) = (Person::home(&cluster, 0).await, cluster.user_at(1).await);
     let (way, room) = (Way::to(&cluster, &bob).await, cluster.room_at(0).await);
@@ -29,7 +29,7 @@ pub async fn room_resume(backend: Backend) {
     assert_eq!(bob.states(), ["connecting", "connected", "reconnecting", "connected"]);
 }
 
-pub async fn presence_watch(backend: Backend) {
+pub(crate) async fn presence_watch(backend: Backend) {
     let Some(cluster) = Cluster::start(backend, 2).await else { return };
     let (alice, bob) = (cluster.user_at(0).await, Person::home(&cluster, 1).await);
     cluster.presence_is(&bob.name, "online").await;
@@ -47,7 +47,7 @@ pub async fn presence_watch(backend: Backend) {
     alice.hears("bob is away", away).await;
 }
 
-pub async fn signals_latest_wins(backend: Backend) {
+pub(crate) async fn signals_latest_wins(backend: Backend) {
     const LAST: u64 = 199;
     let Some(cluster) = Cluster::start(backend, 2).await else { return };
     let (alice, bob) = (Person::home(&cluster, 0).await, Person::home(&cluster, 1).await);

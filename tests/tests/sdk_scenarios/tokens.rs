@@ -28,7 +28,7 @@ fn with_tokens(
     (Client::builder(cluster.url()).token_fn(ask), asked)
 }
 
-pub async fn token_expiry(backend: Backend) {
+pub(crate) async fn token_expiry(backend: Backend) {
     let Some(cluster) = Cluster::start(backend, 1).await else { return };
     let user = cluster.user("alice");
     let lives = |asked| if asked == 0 { SHORT_S } else { 600 };
@@ -44,7 +44,7 @@ pub async fn token_expiry(backend: Backend) {
     assert_eq!(alice.states(), ["connecting", "connected"]);
 }
 
-pub async fn narrower_token(backend: Backend) {
+pub(crate) async fn narrower_token(backend: Backend) {
     let Some(cluster) = Cluster::start(backend, 2).await else { return };
     let (bob, room) = (Person::home(&cluster, 1).await, cluster.user("room"));
     let sub = UserId::new(cluster.user("alice")).expect("a user's id");
@@ -76,7 +76,7 @@ pub async fn narrower_token(backend: Backend) {
     assert_eq!(alice.states(), ["connecting", "connected"]);
 }
 
-pub async fn bad_token(backend: Backend) {
+pub(crate) async fn bad_token(backend: Backend) {
     let Some(cluster) = Cluster::start(backend, 1).await else { return };
     let good = token(&cluster.user("alice"), now_s() + 600);
     let (builder, asked) = with_tokens(&cluster, move |_| format!("{}AAAAA", &good[..good.len() - 5]));

@@ -12,14 +12,14 @@ use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 
 /// A coordinator that names the gate in front of the user's home of now.
-pub struct Way {
+pub(crate) struct Way {
     pub url: String,
     pub gate: Gate,
     _answering: JoinSet<()>,
 }
 
 impl Way {
-    pub async fn to(cluster: &Cluster, user: &str) -> Self {
+    pub(crate) async fn to(cluster: &Cluster, user: &str) -> Self {
         let Route { node, url, vnode, epoch } = cluster.route(user).await;
         let gate = Gate::start(&[authority(&url).to_owned()]).await;
         let url = url.replace(authority(&url), &gate.addr.to_string());
@@ -32,14 +32,14 @@ impl Way {
     }
 
     /// Cuts the connection of this client, which may come back when the gate is restored.
-    pub async fn sever(&self, client: &Client) {
+    pub(crate) async fn sever(&self, client: &Client) {
         self.gate.cut();
         let noticed = async || (!client.state().borrow().is_connected()).then_some(());
         eventually("the client notices", noticed).await;
     }
 
     /// Cuts the connection of this client, which may come back at once.
-    pub async fn cut(&self, client: &Client) {
+    pub(crate) async fn cut(&self, client: &Client) {
         self.sever(client).await;
         self.gate.restore();
     }

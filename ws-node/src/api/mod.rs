@@ -13,9 +13,9 @@ use std::time::Duration;
 
 use http::{HeaderMap, Method, StatusCode};
 use roost_backend::store::Shown;
-use roost_proto::frames::{Reply, ReplyOk};
+use roost_proto::frames::Reply;
 use roost_proto::limits::{BATCH_BYTES_MAX, FRAME_BYTES_MAX};
-use roost_proto::{ErrorBody, ErrorCode, UserId};
+use roost_proto::{ErrorBody, ErrorCode, Json, UserId};
 use roost_service::{body, cors, query, reply};
 use serde::Serialize;
 use tokio::sync::oneshot;
@@ -77,8 +77,8 @@ enum Outcome<T> {
 #[derive(Serialize)]
 #[serde(untagged)]
 enum Answer {
-    Of(ReplyOk),
-    Batch { results: Vec<Outcome<ReplyOk>> },
+    Of(Json),
+    Batch { results: Vec<Outcome<Json>> },
     Presence { users: Vec<Shown> },
     Tickets { tickets: Vec<TicketShown>, count: usize },
 }
@@ -126,7 +126,8 @@ impl Api {
             Asked::Batch(commands) => Ok(Answer::Batch { results: self.batch(commands).await? }),
             Asked::Presence(users) => Ok(Answer::Presence { users: reads::presence(self, users).await? }),
             Asked::History { stream, before, limit } => {
-                Ok(Answer::Of(reads::history(self, by, &stream, before, limit).await?))
+                let page = reads::history(self, by, &stream, before, limit).await?;
+                Ok(Answer::Of(Json::of(&page)))
             }
         }
     }
@@ -135,7 +136,7 @@ impl Api {
     async fn batch(
         &self,
         commands: Vec<Result<ApiCommand, ErrorBody>>,
-    ) -> Result<Vec<Outcome<ReplyOk>>, ErrorBody> {
+    ) -> Result<Vec<Outcome<Json>>, ErrorBody> {
         let (mut calls, mut places) = (Vec::new(), Vec::new());
         for command in commands {
             places.push(command.map(|call| calls.push(call)));
@@ -149,7 +150,7 @@ impl Api {
     }
 
     /// Has the core do all of them, in order, and waits for every answer.
-    async fn carry_out(&self, calls: Vec<ApiCommand>) -> Result<Vec<Result<ReplyOk, ErrorBody>>, ErrorBody> {
+    async fn carry_out(&self, calls: Vec<ApiCommand>) -> Result<Vec<Result<Json, ErrorBody>>, ErrorBody> {
         let deadline = Instant::now() + ANSWER_TIMEOUT;
         let (asked, answers): (Vec<_>, Vec<_>) = calls
             .into_iter()
@@ -166,8 +167,8 @@ impl Api {
             let reply = timeout_at(deadline, answered).await.ok().and_then(Result::ok);
             results.push(match reply {
                 Some(Reply { error: Some(error), .. }) => Err(error),
-                Some(Reply { ok, .. }) => Ok(ok.unwrap_or_default()),
-                None => Err(ErrorBody::new(
+                Some(Reply { ok: Some(ok), .. }) => Ok(ok),
+                _ => Err(ErrorBody::new(
                     ErrorCode::Unknown,
                     "no answer in time: it may have been accepted; repeat with the same id",
                 )),
@@ -180,7 +181,7 @@ impl Api {
 #[cfg(test)]
 mod tests {
     use bytes::Bytes;
-    use roost_proto::Json;
+    use roost_proto::answers::Paged;
 
     use super::*;
 
@@ -189,8 +190,8 @@ mod tests {
     fn an_answer_has_the_text_of_what_it_shows() {
         for data in [r#""cut \ud83d""#, "1e400", r#"{"b": 1,"a":2,"b":3}"#] {
             let frame = format!(r#"{{"type":"message","data":{data}}}"#);
-            let page =
-                ReplyOk { messages: Some(vec![Json::of_frame(Bytes::from(frame))]), ..ReplyOk::default() };
+            let messages = vec![Json::of_frame(Bytes::from(frame))];
+            let page = Json::of(&Paged { messages, before: None, older: false, next: None });
             let shown = serde_json::to_string(&Outcome::Ok(Answer::Of(page.clone()))).unwrap();
             assert!(shown.contains(&format!("\"data\":{data}")), "{shown}");
             let results = vec![Outcome::Ok(page), Outcome::Error(bad("no"))];

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use roost_backend::store::{Limit, Shown, StoreError, shown_of};
-use roost_proto::frames::ReplyOk;
+use roost_proto::answers::Paged;
 use roost_proto::history::Before;
 use roost_proto::limits::BATCH_BYTES_MAX;
 use roost_proto::{ErrorBody, ErrorCode, StreamId, UserId};
@@ -58,7 +58,7 @@ pub async fn history(
     stream: &StreamId,
     before: Option<Before>,
     limit: Option<usize>,
-) -> Result<ReplyOk, ErrorBody> {
+) -> Result<Paged, ErrorBody> {
     let limit = history::limit(limit)?;
     let vnode = roost_ring::vnode_of_stream(stream, api.vnodes);
     let before = before.map(|before| before.0);

@@ -26,7 +26,7 @@ impl Harness {
 
     /// The answers so far: the record of a result, or the error.
     fn outcomes(&self) -> Vec<(u64, Result<String, SendError>)> {
-        let record = |done: Done| done.result.expect("a result").get().to_owned();
+        let record = |done: Done| done.ok.get().to_owned();
         let answer = |a: &Action| match a {
             Action::Answer(ticket, answer) => Some((*ticket, answer.clone().map(record))),
             _ => None,

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashSet};
 
 use rand::RngExt;
-use roost_proto::frames::RoomAt;
+use roost_proto::frames::{Joined, RoomAt};
 use roost_proto::{Cursor, Epoch, MessageId, Offset, RoomId};
 use serde_json::{Value, json};
 
@@ -128,7 +128,7 @@ impl World {
             self.room.answered += 1;
             let ok = &result.as_ref().expect("joins are repeated until they succeed").ok;
             if self.room.taken.is_none() {
-                self.room.taken = ok.cursor;
+                self.room.taken = ok.read::<Joined>().ok().map(|joined| joined.cursor);
             }
         }
         ticket >= JOINS

@@ -16,19 +16,19 @@ use tokio_tungstenite::tungstenite::http::HeaderValue;
 use tokio_tungstenite::tungstenite::protocol::CloseFrame;
 
 /// Everything here takes milliseconds; a test that waits so long has failed.
-pub const LIMIT: Duration = Duration::from_secs(10);
+pub(crate) const LIMIT: Duration = Duration::from_secs(10);
 
 /// Of nobody: the client does not check, and asks for no claim when it knows the user.
-pub const TOKEN: &str = "e30.e30.c2ln";
+pub(crate) const TOKEN: &str = "e30.e30.c2ln";
 
 /// A node: gives the test the sockets that clients open.
-pub struct Node {
+pub(crate) struct Node {
     pub url: String,
     sockets: mpsc::Receiver<Socket>,
 }
 
 impl Node {
-    pub async fn bind() -> Self {
+    pub(crate) async fn bind() -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("ws://{}/socket", listener.local_addr().unwrap());
         let (tx, sockets) = mpsc::channel(16);
@@ -53,12 +53,12 @@ impl Node {
         Self { url, sockets }
     }
 
-    pub async fn socket(&mut self) -> Socket {
+    pub(crate) async fn socket(&mut self) -> Socket {
         tokio::time::timeout(LIMIT, self.sockets.recv()).await.expect("no socket in time").unwrap()
     }
 
     /// A socket whose `connect` was read.
-    pub async fn connect(&mut self) -> (Socket, Value) {
+    pub(crate) async fn connect(&mut self) -> (Socket, Value) {
         let mut socket = self.socket().await;
         let connect = socket.read().await;
         assert_eq!(connect["type"], "connect");
@@ -66,7 +66,7 @@ impl Node {
     }
 
     /// A socket that was welcomed at `tail`, with nothing missed.
-    pub async fn welcome(&mut self, tail: u64) -> (Socket, Value) {
+    pub(crate) async fn welcome(&mut self, tail: u64) -> (Socket, Value) {
         let (mut socket, connect) = self.connect().await;
         let replayed = connect["cursor"]["offset"].as_u64().map_or(0, |offset| tail - offset);
         socket.write(welcome(tail, true, replayed)).await;
@@ -75,15 +75,15 @@ impl Node {
 }
 
 /// The server's side of one socket.
-pub struct Socket(WebSocketStream<TcpStream>);
+pub(crate) struct Socket(WebSocketStream<TcpStream>);
 
 impl Socket {
-    pub async fn write(&mut self, frame: Value) {
+    pub(crate) async fn write(&mut self, frame: Value) {
         self.0.send(Message::text(frame.to_string())).await.unwrap();
     }
 
     /// The next frame that is not an ack.
-    pub async fn read(&mut self) -> Value {
+    pub(crate) async fn read(&mut self) -> Value {
         loop {
             let frame = self.read_any().await;
             if frame["type"] != "ack" {
@@ -92,7 +92,7 @@ impl Socket {
         }
     }
 
-    pub async fn read_any(&mut self) -> Value {
+    pub(crate) async fn read_any(&mut self) -> Value {
         match tokio::time::timeout(LIMIT, self.0.next()).await.expect("no frame in time") {
             Some(Ok(Message::Text(text))) => serde_json::from_str(&text).unwrap(),
             other => panic!("not a frame: {other:?}"),
@@ -100,7 +100,7 @@ impl Socket {
     }
 
     /// Reads up to the client's close, and gives its code.
-    pub async fn closed(&mut self) -> u16 {
+    pub(crate) async fn closed(&mut self) -> u16 {
         let close = async {
             while let Some(Ok(message)) = self.0.next().await {
                 if let Message::Close(frame) = message {
@@ -113,43 +113,43 @@ impl Socket {
     }
 
     /// Answers the `send` or `status` that comes next, and gives it.
-    pub async fn confirm(&mut self) -> Value {
+    pub(crate) async fn confirm(&mut self) -> Value {
         let command = self.read().await;
         self.write(json!({"type": "reply", "id": command["id"], "ok": {"at": "then"}})).await;
         command
     }
 
-    pub async fn close(mut self, code: u16) {
+    pub(crate) async fn close(mut self, code: u16) {
         let frame = CloseFrame { code: code.into(), reason: "because".into() };
         self.0.close(Some(frame)).await.unwrap();
         while let Some(Ok(_)) = self.0.next().await {}
     }
 }
 
-pub fn welcome(tail: u64, recovered: bool, replayed: u64) -> Value {
+pub(crate) fn welcome(tail: u64, recovered: bool, replayed: u64) -> Value {
     json!({"type": "welcome", "session": "s-1", "user": "alice", "node": "ws-1", "vnode": 1, "epoch": 3,
         "ping_interval_ms": 25_000, "cursor": {"generation": 1, "offset": tail}, "recovered": recovered,
         "replayed": replayed, "through": "p0"})
 }
 
-pub fn message(offset: u64) -> Value {
+pub(crate) fn message(offset: u64) -> Value {
     large_message(offset, 2)
 }
 
-pub fn large_message(offset: u64, bytes: usize) -> Value {
+pub(crate) fn large_message(offset: u64, bytes: usize) -> Value {
     json!({"type": "message", "stream": "user:alice", "generation": 1, "offset": offset, "id": format!("m{offset}"),
         "kind": "message", "from": "bob", "at": "then", "data": {"text": "x".repeat(bytes)}})
 }
 
 /// A coordinator that answers `/route` with what it is told.
-pub struct Coordinator {
+pub(crate) struct Coordinator {
     pub url: String,
     answer: Arc<Mutex<String>>,
     pub asked: Arc<Mutex<Vec<String>>>,
 }
 
 impl Coordinator {
-    pub async fn bind(node: &Node) -> Self {
+    pub(crate) async fn bind(node: &Node) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
         let coordinator = Self { url, answer: Arc::default(), asked: Arc::default() };
@@ -170,27 +170,27 @@ impl Coordinator {
         coordinator
     }
 
-    pub fn names(&self, node: &Node) {
+    pub(crate) fn names(&self, node: &Node) {
         let route = json!({"user_id": "alice", "vnode": 1, "node": "ws-1", "url": node.url, "epoch": 3,
             "connect_after_ms": 0});
         self.answers("200 OK", "", &route.to_string());
     }
 
-    pub fn answers(&self, status: &str, header: &str, body: &str) {
+    pub(crate) fn answers(&self, status: &str, header: &str, body: &str) {
         let length = body.len();
         *self.answer.lock().unwrap() = format!(
             "HTTP/1.1 {status}\r\n{header}connection: close\r\ncontent-length: {length}\r\n\r\n{body}"
         );
     }
 
-    pub fn client(&self) -> Builder {
+    pub(crate) fn client(&self) -> Builder {
         let (min, max) = (Duration::from_millis(5), Duration::from_millis(20));
         Client::builder(&self.url).token(TOKEN).user("alice").backoff(min, max)
     }
 }
 
 /// A coordinator, a node, and a client that is connected with nothing missed.
-pub struct Connected {
+pub(crate) struct Connected {
     pub coordinator: Coordinator,
     pub node: Node,
     pub socket: Socket,
@@ -198,7 +198,7 @@ pub struct Connected {
     pub events: Events,
 }
 
-pub async fn connected(with: impl FnOnce(Builder) -> Builder) -> Connected {
+pub(crate) async fn connected(with: impl FnOnce(Builder) -> Builder) -> Connected {
     let mut node = Node::bind().await;
     let coordinator = Coordinator::bind(&node).await;
     let (client, events) = with(coordinator.client()).connect().await.unwrap();
@@ -208,7 +208,7 @@ pub async fn connected(with: impl FnOnce(Builder) -> Builder) -> Connected {
 }
 
 /// The next event that is not about the state.
-pub async fn next(events: &mut Events) -> Event {
+pub(crate) async fn next(events: &mut Events) -> Event {
     loop {
         match tokio::time::timeout(LIMIT, events.recv())
             .await
@@ -221,14 +221,14 @@ pub async fn next(events: &mut Events) -> Event {
     }
 }
 
-pub async fn next_offset(events: &mut Events) -> u64 {
+pub(crate) async fn next_offset(events: &mut Events) -> u64 {
     match next(events).await {
         Event::Message(m) => m.offset.0,
         other => panic!("not a message: {other:?}"),
     }
 }
 
-pub async fn state(client: &Client, wanted: impl FnMut(&State) -> bool) -> State {
+pub(crate) async fn state(client: &Client, wanted: impl FnMut(&State) -> bool) -> State {
     let mut states = client.state();
     tokio::time::timeout(LIMIT, states.wait_for(wanted))
         .await
@@ -238,12 +238,12 @@ pub async fn state(client: &Client, wanted: impl FnMut(&State) -> bool) -> State
 }
 
 /// A place in the one generation of the tests.
-pub fn at(offset: u64) -> Cursor {
+pub(crate) fn at(offset: u64) -> Cursor {
     Cursor::new(Epoch(1), Offset(offset))
 }
 
 /// Waits for a condition.
-pub async fn until(condition: impl Fn() -> bool) {
+pub(crate) async fn until(condition: impl Fn() -> bool) {
     let deadline = tokio::time::Instant::now() + LIMIT;
     while !condition() {
         assert!(tokio::time::Instant::now() < deadline, "not in time");

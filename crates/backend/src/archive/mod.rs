@@ -21,6 +21,7 @@ pub use row::{AT_MAX_MS, AT_MIN_MS};
 
 /// What can go wrong with the archive. All but the last two pass: the caller repeats.
 #[derive(Debug, Clone, thiserror::Error)]
+#[allow(missing_docs, reason = "the texts of the errors say it")]
 pub enum ArchiveError {
     #[error("the archive is not reachable: {0}")]
     Unreachable(String),
@@ -37,8 +38,11 @@ pub enum ArchiveError {
 /// The part of a partition that a batch covers: from `from` up to and without `to`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Span {
+    /// Of the batch's topic.
     pub partition: u32,
+    /// The first offset that is covered.
     pub from: u64,
+    /// The first that is not.
     pub to: u64,
 }
 
@@ -46,9 +50,11 @@ pub struct Span {
 /// removed from the log.
 #[derive(Debug, Clone)]
 pub struct Batch {
+    /// Which one the records are of.
     pub topic: Arc<str>,
     /// One for each partition.
     pub spans: Vec<Span>,
+    /// By partition, ascending within each.
     pub records: Vec<LogRecord>,
 }
 
@@ -63,12 +69,14 @@ pub struct Tally {
     pub aliases: u64,
     /// Nobody's mail: canaries.
     pub skipped: u64,
+    /// What nobody can read: see [`DeadLetter`].
     pub dead: u64,
 }
 
 /// The answer to a batch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Stored {
+    /// All of it is there, and the positions have moved to the ends of the spans.
     Kept(Tally),
     /// Somebody else has read on from there: nothing was changed.
     Fenced,
@@ -77,6 +85,7 @@ pub enum Stored {
 /// Which part of a list a page shows, by the key of its order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Place<K> {
+    /// From the newest on.
     Newest,
     /// The nearest that are older.
     Before(K),
@@ -87,25 +96,33 @@ pub enum Place<K> {
 /// Where something of a user, a change of the status or an event, stands among all of its kind of that user.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Moment {
+    /// When it happened, in milliseconds since 1970.
     pub at_ms: u64,
+    /// With `seq` it tells apart what happened at one time.
     pub epoch: Epoch,
+    /// Within the epoch.
     pub seq: Seq,
 }
 
 /// Asks for changes of a user's status, or for a user's events.
 #[derive(Debug, Clone)]
 pub struct Asked {
+    /// Whose they are.
     pub user: UserId,
     /// Both included, in milliseconds since 1970.
     pub from_ms: u64,
+    /// See `from_ms`.
     pub to_ms: u64,
+    /// Which part of what lies between.
     pub place: Place<Moment>,
+    /// Entries at most; [`PAGE_BYTES_MAX`] may make them fewer.
     pub limit: usize,
 }
 
 /// A client's event, and what the customers' processors said to it.
 #[derive(Debug, Clone)]
 pub struct Answered {
+    /// As it is in `client_events`.
     pub event: ClientEvent,
     /// The records, oldest first; of more than [`RESULTS_SHOWN_MAX`] the first.
     pub results: Vec<Json>,
@@ -132,10 +149,15 @@ pub const KNOWN_FOR_MS: u64 = 7 * 86_400_000;
 pub struct DeadLetter {
     /// Grows with time.
     pub id: u64,
+    /// Where the record is, as long as the log keeps it.
     pub topic: String,
+    /// In that topic.
     pub position: Position,
+    /// Of the record.
     pub key: Bytes,
+    /// Of the record.
     pub payload: Bytes,
+    /// For people.
     pub reason: String,
     /// When it was put here, in milliseconds since 1970.
     pub at_ms: u64,

@@ -19,6 +19,7 @@ use crate::log::{LogRecord, Position};
 /// What is archived happened between 2020 and 2100, in milliseconds since 1970: a broken record must not make a part of
 /// the database for the year 9999.
 pub const AT_MIN_MS: u64 = 1_577_836_800_000;
+/// See [`AT_MIN_MS`].
 pub const AT_MAX_MS: u64 = 4_102_444_800_000;
 
 /// What a record is in the tables.

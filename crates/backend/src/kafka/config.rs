@@ -55,7 +55,9 @@ pub struct KafkaConfig {
     pub security_protocol: String,
     /// `PLAIN`, `SCRAM-SHA-256`, `SCRAM-SHA-512`.
     pub sasl_mechanism: Option<String>,
+    /// Needed with a `sasl_mechanism`.
     pub sasl_username: Option<String>,
+    /// Needed with a `sasl_mechanism`.
     pub sasl_password: Option<String>,
     /// PEM file of the authorities that may have signed the brokers' certificates; the system's if absent.
     pub ssl_ca_file: Option<String>,

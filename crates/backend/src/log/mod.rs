@@ -14,6 +14,7 @@ pub(crate) mod in_flight;
 
 /// What can go wrong with the log. All of them pass: the caller repeats.
 #[derive(Debug, Clone, thiserror::Error)]
+#[allow(missing_docs, reason = "the texts of the errors say it")]
 pub enum LogError {
     #[error("the log is not reachable: {0}")]
     Unreachable(String),
@@ -44,34 +45,46 @@ pub enum Lane {
 /// One record to produce. `token` comes back in its report.
 #[derive(Debug, Clone)]
 pub struct Outgoing {
+    /// Which has to be there: producing makes none.
     pub topic: Arc<str>,
+    /// Chosen by the producer, not by the key.
     pub partition: u32,
+    /// For compaction and consumers.
     pub key: Bytes,
+    /// At most what the producer may send; a larger one is reported as an error.
     pub payload: Bytes,
+    /// The caller's.
     pub token: u64,
 }
 
 /// A record's place in the log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Position {
+    /// Of a topic that is known from elsewhere.
     pub partition: u32,
+    /// Grows within the partition, not always by one.
     pub offset: u64,
 }
 
 /// What became of a record. An error means unknown: it may be in the log all the same.
 #[derive(Debug, Clone)]
 pub struct Report {
+    /// As it came with the record.
     pub token: u64,
+    /// Where the record is, or what went wrong, for people.
     pub result: Result<Position, String>,
 }
 
 /// A record as read.
 #[derive(Debug, Clone)]
 pub struct LogRecord {
+    /// Where it is.
     pub position: Position,
     /// When it was written, in milliseconds since 1970, by its writer's clock or the log's; 0 if nobody said.
     pub at_ms: u64,
+    /// As it was produced.
     pub key: Bytes,
+    /// As it was produced.
     pub payload: Bytes,
 }
 
@@ -185,6 +198,7 @@ pub trait Log: Send + Sync {
 /// What a topic is made with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TopicSpec {
+    /// Never changes once the topic is there.
     pub partitions: u32,
     /// How long records are kept, in milliseconds; `None` is for ever.
     pub retention_ms: Option<u64>,

@@ -12,7 +12,7 @@ use crate::store::*;
 /// The hash that places users on the ring, kept beside its size for people who look.
 const RING_HASH: &str = "xxh3_64";
 
-pub struct ControlScripts {
+pub(super) struct ControlScripts {
     open: Script,
     register: Script,
     deregister: Script,
@@ -27,7 +27,7 @@ pub struct ControlScripts {
 }
 
 impl ControlScripts {
-    pub fn new(channels: &Channels) -> Self {
+    pub(super) fn new(channels: &Channels) -> Self {
         let with_lib = |code| channels.script(&[LIFE, include_str!("lib.lua"), code]);
         Self {
             open: channels.script(&[LIFE, include_str!("open.lua")]),

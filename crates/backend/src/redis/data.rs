@@ -6,7 +6,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use redis::{Pipeline, Script, ScriptInvocation, Value, pipe};
 use roost_proto::events::{message_prefix, numbers_prefix};
-use roost_proto::ids::{Cursor, Epoch, Offset, Seq, Sid, StreamId, UserId, VnodeId};
+use roost_proto::ids::{Cursor, Epoch, MessageId, Offset, Seq, Sid, StreamId, UserId, VnodeId};
 use roost_proto::limits::IDS_KEPT_MS;
 
 use super::due::{due, owed, tickets, wanted};
@@ -21,7 +21,7 @@ use crate::store::*;
 /// steps an hour forward (architecture §7): both slices, and that hour.
 const IDS_EXPIRE_MS: u64 = 2 * IDS_KEPT_MS + 3_600_000;
 
-pub struct DataScripts {
+pub(super) struct DataScripts {
     activate: Script,
     inherit: Script,
     window: Script,
@@ -29,7 +29,7 @@ pub struct DataScripts {
 }
 
 impl DataScripts {
-    pub fn new(channels: &Channels) -> Self {
+    pub(super) fn new(channels: &Channels) -> Self {
         Self {
             activate: channels.script(&[LIFE, include_str!("activate.lua")]),
             inherit: Script::new(include_str!("inherit.lua")),
@@ -72,40 +72,8 @@ impl Named {
     fn args(&mut self, op: &Op, out: &mut Vec<Bytes>) {
         let mut push = |arg: &dyn ToString| out.push(Bytes::from(arg.to_string()));
         match op {
-            Op::Append(append) => {
-                push(&"append");
-                push(&self.stream(&append.stream));
-                push(&format_args!("{}\n{}", append.from, append.id));
-                push(&append.hash);
-                push(&append.at);
-                let inbox = !append.stream.is_room();
-                push(&u8::from(append.due && inbox));
-                push(&json(append.wanted.as_ref().filter(|_| inbox)));
-                match append.closes.as_ref().zip(append.stream.user()) {
-                    None => push(&""),
-                    Some((closes, client)) => {
-                        let (answers, event) = match closes {
-                            Closes::Answered(event) => (1, event),
-                            Closes::TimedOut(event) => (0, event),
-                        };
-                        push(&answers);
-                        push(&self.user(&client));
-                        push(&client);
-                        push(&keys::ticket(&client, event));
-                    }
-                }
-                out.push(append.rest.clone());
-            }
-            Op::Event(event) => {
-                push(&"event");
-                push(&self.stream(&StreamId::inbox(&event.client)));
-                push(&format_args!("{}\n{}", EventOp::BY, event.id));
-                push(&event.hash);
-                push(&event.at);
-                push(&event.client);
-                push(&keys::ticket(&event.client, &event.id));
-                out.push(event.rest.clone());
-            }
+            Op::Append(append) => self.append_args(append, out),
+            Op::Event(event) => self.event_args(event, out),
             Op::Presence(op) => {
                 push(&"presence");
                 push(&self.user(&op.user));
@@ -148,19 +116,7 @@ impl Named {
                 push(&cursor.generation);
                 push(&cursor.offset);
             }
-            Op::Receipts { wanted, owed } => {
-                push(&"receipts");
-                push(&owed.len());
-                for (id, owed) in owed {
-                    push(id);
-                    push(&json(owed.as_ref()));
-                }
-                push(&wanted.len());
-                for ((user, cursor), wanted) in wanted {
-                    push(&keys::place(user, *cursor));
-                    push(&json(wanted.as_ref()));
-                }
-            }
+            Op::Receipts { wanted, owed } => receipts_args(wanted, owed, out),
             Op::Settle { places } => {
                 push(&"settle");
                 push(&places.len());
@@ -172,6 +128,63 @@ impl Named {
                 push(&keys::place(user, *cursor));
             }
         }
+    }
+
+    fn append_args(&mut self, append: &AppendOp, out: &mut Vec<Bytes>) {
+        let mut push = |arg: &dyn ToString| out.push(Bytes::from(arg.to_string()));
+        push(&"append");
+        push(&self.stream(&append.stream));
+        push(&format_args!("{}\n{}", append.from, append.id));
+        push(&append.hash);
+        push(&append.at);
+        let inbox = !append.stream.is_room();
+        push(&u8::from(append.due && inbox));
+        push(&json(append.wanted.as_ref().filter(|_| inbox)));
+        match append.closes.as_ref().zip(append.stream.user()) {
+            None => push(&""),
+            Some((closes, client)) => {
+                let (answers, event) = match closes {
+                    Closes::Answered(event) => (1, event),
+                    Closes::TimedOut(event) => (0, event),
+                };
+                push(&answers);
+                push(&self.user(&client));
+                push(&client);
+                push(&keys::ticket(&client, event));
+            }
+        }
+        out.push(append.rest.clone());
+    }
+
+    fn event_args(&mut self, event: &EventOp, out: &mut Vec<Bytes>) {
+        let mut push = |arg: &dyn ToString| out.push(Bytes::from(arg.to_string()));
+        push(&"event");
+        push(&self.stream(&StreamId::inbox(&event.client)));
+        push(&format_args!("{}\n{}", EventOp::BY, event.id));
+        push(&event.hash);
+        push(&event.at);
+        push(&event.client);
+        push(&keys::ticket(&event.client, &event.id));
+        out.push(event.rest.clone());
+    }
+}
+
+fn receipts_args(
+    wanted: &[(Place, Option<Wanted>)],
+    owed: &[(MessageId, Option<Owed>)],
+    out: &mut Vec<Bytes>,
+) {
+    let mut push = |arg: &dyn ToString| out.push(Bytes::from(arg.to_string()));
+    push(&"receipts");
+    push(&owed.len());
+    for (id, owed) in owed {
+        push(id);
+        push(&json(owed.as_ref()));
+    }
+    push(&wanted.len());
+    for ((user, cursor), wanted) in wanted {
+        push(&keys::place(user, *cursor));
+        push(&json(wanted.as_ref()));
     }
 }
 

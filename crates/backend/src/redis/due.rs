@@ -12,7 +12,7 @@ fn place(text: &str) -> Result<Place, StoreError> {
 }
 
 /// Each as its time, and the name of its sender in JSON.
-pub fn due(mut fields: Fields) -> Result<Vec<Due>, StoreError> {
+pub(super) fn due(mut fields: Fields) -> Result<Vec<Due>, StoreError> {
     let mut due = Vec::new();
     while !fields.done() {
         let (user, cursor) = place(&fields.text()?)?;
@@ -26,7 +26,7 @@ pub fn due(mut fields: Fields) -> Result<Vec<Due>, StoreError> {
     Ok(due)
 }
 
-pub fn wanted(mut fields: Fields) -> Result<Vec<(Place, Wanted)>, StoreError> {
+pub(super) fn wanted(mut fields: Fields) -> Result<Vec<(Place, Wanted)>, StoreError> {
     let mut wanted = Vec::new();
     while !fields.done() {
         wanted.push((place(&fields.text()?)?, from_json(&fields.bytes()?)?));
@@ -35,7 +35,7 @@ pub fn wanted(mut fields: Fields) -> Result<Vec<(Place, Wanted)>, StoreError> {
     Ok(wanted)
 }
 
-pub fn owed(mut fields: Fields) -> Result<Vec<(MessageId, Owed)>, StoreError> {
+pub(super) fn owed(mut fields: Fields) -> Result<Vec<(MessageId, Owed)>, StoreError> {
     let mut owed = Vec::new();
     while !fields.done() {
         owed.push((message_id(&fields.text()?)?, from_json(&fields.bytes()?)?));
@@ -48,7 +48,7 @@ fn message_id(text: &str) -> Result<MessageId, StoreError> {
     MessageId::new(text).map_err(|e| StoreError::Garbled(format!("message id '{text}': {e}")))
 }
 
-pub fn tickets(mut fields: Fields) -> Result<Vec<(TicketId, Ticket)>, StoreError> {
+pub(super) fn tickets(mut fields: Fields) -> Result<Vec<(TicketId, Ticket)>, StoreError> {
     let mut tickets = Vec::new();
     while !fields.done() {
         let name = fields.text()?;

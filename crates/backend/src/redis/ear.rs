@@ -33,7 +33,7 @@ enum Wish {
 }
 
 /// The task that listens; dropping this ends it.
-pub struct Ear {
+pub(super) struct Ear {
     wishes: mpsc::Sender<Wish>,
     task: JoinHandle<()>,
 }
@@ -45,7 +45,7 @@ impl Drop for Ear {
 }
 
 impl Ear {
-    pub fn spawn(
+    pub(super) fn spawn(
         client: Client,
         channels: Channels,
         rights: Arc<Rights>,

@@ -21,7 +21,7 @@ const BACKOFF_FIRST: Duration = Duration::from_millis(100);
 const BACKOFF_LAST: Duration = Duration::from_secs(5);
 
 /// The counter, and the task that moves it; dropping this ends the task.
-pub struct Hints {
+pub(super) struct Hints {
     counter: watch::Sender<u64>,
     task: JoinHandle<()>,
 }
@@ -33,13 +33,13 @@ impl Drop for Hints {
 }
 
 impl Hints {
-    pub fn spawn(client: Client, channels: &Channels, rights: Arc<Rights>) -> Self {
+    pub(super) fn spawn(client: Client, channels: &Channels, rights: Arc<Rights>) -> Self {
         let counter = watch::Sender::new(0);
         let task = tokio::spawn(run(client, channels.hint(), rights, counter.clone()));
         Self { counter, task }
     }
 
-    pub fn subscribe(&self) -> watch::Receiver<u64> {
+    pub(super) fn subscribe(&self) -> watch::Receiver<u64> {
         self.counter.subscribe()
     }
 }

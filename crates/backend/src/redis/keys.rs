@@ -6,38 +6,38 @@ use roost_proto::ids::{Cursor, MessageId, StreamId, UserId, VnodeId};
 use crate::store::LiveChannel;
 
 /// Hash: `gen`, `run_id`, `replid`, `vnodes`, `hash`, and `granted`, the largest epoch granted.
-pub const RING: &str = "{roost}:ring";
+pub(super) const RING: &str = "{roost}:ring";
 /// Hash: node → JSON of [`NodeRow`](crate::store::NodeRow).
-pub const NODES: &str = "{roost}:nodes";
+pub(super) const NODES: &str = "{roost}:nodes";
 /// Hash: vnode → node, and `version`.
-pub const ASSIGNMENT: &str = "{roost}:assignment";
+pub(super) const ASSIGNMENT: &str = "{roost}:assignment";
 /// JSON of [`LeaderRow`](crate::store::LeaderRow).
-pub const LEADER: &str = "{roost}:leader";
+pub(super) const LEADER: &str = "{roost}:leader";
 /// There while settling (core rule 19).
-pub const SETTLING: &str = "{roost}:settling";
+pub(super) const SETTLING: &str = "{roost}:settling";
 
 /// Before the name of every channel, because publish and subscribe know no databases: `db3:` in database 3. Nothing in
 /// database 0, whose channels are called as they always were.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Channels(String);
+pub(super) struct Channels(String);
 
 impl Channels {
-    pub fn of(database: i64) -> Self {
+    pub(super) fn of(database: i64) -> Self {
         Self(if database == 0 { String::new() } else { format!("db{database}:") })
     }
 
     /// A channel that has the name of a key.
-    pub fn named(&self, key: &str) -> String {
+    pub(super) fn named(&self, key: &str) -> String {
         format!("{}{key}", self.0)
     }
 
     /// Published when the table may have changed.
-    pub fn hint(&self) -> String {
+    pub(super) fn hint(&self) -> String {
         self.named("{roost}:hint")
     }
 
     /// That of a room has the name of its stream's key, that of presence the name of the roster's.
-    pub fn of_live(&self, channel: &LiveChannel) -> String {
+    pub(super) fn of_live(&self, channel: &LiveChannel) -> String {
         match channel {
             LiveChannel::Room { vnode, stream: name } => self.named(&stream(*vnode, name)),
             LiveChannel::Presence(vnode) => self.named(&presence(*vnode)),
@@ -46,102 +46,102 @@ impl Channels {
     }
 
     /// The code of a script that publishes: put before it.
-    pub fn script(&self, code: &[&str]) -> redis::Script {
+    pub(super) fn script(&self, code: &[&str]) -> redis::Script {
         redis::Script::new(&format!("local channels = '{}'\n{}", self.0, code.concat()))
     }
 }
 
 /// JSON of [`Row`](crate::store::Row); its time to live is the lease.
-pub fn row(vnode: VnodeId) -> String {
+pub(super) fn row(vnode: VnodeId) -> String {
     format!("{{roost}}:vnode:{vnode}")
 }
 
 /// Hash: `epoch`, `sid`, `generation`, `seq`, `data_set`, `clock`, `torn` (`1`: a write failed in the middle), and
 /// `presence`: JSON of the [`Version`](roost_proto::live::Version) of the last change of presence that others see.
-pub fn head(vnode: VnodeId) -> String {
+pub(super) fn head(vnode: VnodeId) -> String {
     format!("{{v{vnode}}}:head")
 }
 
 /// Stream with ids `<seq>-0`: `topic`, `key`, `event`.
-pub fn outbox(vnode: VnodeId) -> String {
+pub(super) fn outbox(vnode: VnodeId) -> String {
     format!("{{v{vnode}}}:outbox")
 }
 
 /// Hash: user → JSON of [`RosterEntry`](crate::store::RosterEntry).
-pub fn presence(vnode: VnodeId) -> String {
+pub(super) fn presence(vnode: VnodeId) -> String {
     format!("{{v{vnode}}}:presence")
 }
 
 /// Stream with ids `<offset>-0`: `m`.
-pub fn stream(vnode: VnodeId, stream: &StreamId) -> String {
+pub(super) fn stream(vnode: VnodeId, stream: &StreamId) -> String {
     format!("{{v{vnode}}}:stream:{stream}")
 }
 
 /// `<generation>:<offset>`. A key for each stream, because Redis 7.0 cannot expire a hash's fields one by one.
-pub fn tail(vnode: VnodeId, stream: &StreamId) -> String {
+pub(super) fn tail(vnode: VnodeId, stream: &StreamId) -> String {
     format!("{{v{vnode}}}:tail:{stream}")
 }
 
 /// Hash: sender, line feed, message id → `<offset> <at> <hash>`; `slice` is the slice's number.
-pub fn ids(vnode: VnodeId, stream: &StreamId, slice: u8) -> String {
+pub(super) fn ids(vnode: VnodeId, stream: &StreamId, slice: u8) -> String {
     format!("{{v{vnode}}}:ids:{stream}:{slice}")
 }
 
 /// Hash: stream, line feed, user → JSON of [`MemberEntry`](crate::store::MemberEntry); stream → JSON of the room's
 /// [`Version`](roost_proto::live::Version).
-pub fn members(vnode: VnodeId) -> String {
+pub(super) fn members(vnode: VnodeId) -> String {
     format!("{{v{vnode}}}:members")
 }
 
 /// Hash: user, line feed, `<generation>:<offset>` → the vnode's clock when it was appended, a blank, the message.
-pub fn due(vnode: VnodeId) -> String {
+pub(super) fn due(vnode: VnodeId) -> String {
     format!("{{v{vnode}}}:due")
 }
 
 /// Hash: user, line feed, `<generation>:<offset>` → JSON of [`Wanted`](crate::store::Wanted).
-pub fn wanted(vnode: VnodeId) -> String {
+pub(super) fn wanted(vnode: VnodeId) -> String {
     format!("{{v{vnode}}}:wanted")
 }
 
 /// Hash: id → JSON of [`Owed`](crate::store::Owed).
-pub fn owed(vnode: VnodeId) -> String {
+pub(super) fn owed(vnode: VnodeId) -> String {
     format!("{{v{vnode}}}:owed")
 }
 
 /// Hash: client, line feed, event's id → the vnode's clock when it was taken, a blank, the time its client was told.
-pub fn tickets(vnode: VnodeId) -> String {
+pub(super) fn tickets(vnode: VnodeId) -> String {
     format!("{{v{vnode}}}:tickets")
 }
 
 /// Field of [`tickets`].
-pub fn ticket(client: &UserId, event: &MessageId) -> String {
+pub(super) fn ticket(client: &UserId, event: &MessageId) -> String {
     format!("{client}\n{event}")
 }
 
 /// Field of [`cursors`] for what the user has read: no device is called so.
-pub const READ: &str = "\nread";
+pub(super) const READ: &str = "\nread";
 
 /// Field of [`cursors`]: devices of the user were forgotten.
-pub const FORGOT: &str = "\nforgot";
+pub(super) const FORGOT: &str = "\nforgot";
 
 /// Field of [`cursors`]: how many uses of devices there were.
-pub const USES: &str = "\nuses";
+pub(super) const USES: &str = "\nuses";
 
 /// Before the device in a field of [`cursors`]: the number of its last use.
-pub const USED: &str = "\n\n";
+pub(super) const USED: &str = "\n\n";
 
 /// Field of [`due`] and [`wanted`].
-pub fn place(user: &UserId, cursor: Cursor) -> String {
+pub(super) fn place(user: &UserId, cursor: Cursor) -> String {
     format!("{user}\n{}:{}", cursor.generation, cursor.offset)
 }
 
 /// JSON of [`Seen`](crate::store::Seen).
-pub fn seen(vnode: VnodeId, user: &UserId) -> String {
+pub(super) fn seen(vnode: VnodeId, user: &UserId) -> String {
     format!("{{v{vnode}}}:seen:{user}")
 }
 
 /// Hash: device, or [`READ`] → `<generation>:<offset>`; [`USED`] and device, or [`USES`] → a number; [`FORGOT`] → `1`.
-pub fn cursors(vnode: VnodeId, user: &UserId) -> String {
+pub(super) fn cursors(vnode: VnodeId, user: &UserId) -> String {
     format!("{{v{vnode}}}:cursors:{user}")
 }
 

@@ -26,7 +26,7 @@ use crate::store::{DataSet, StoreError};
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 /// All of making a connection: TCP, authentication, and the data-set check, which is two commands.
-pub const DIAL_TIMEOUT: Duration = Duration::from_secs(2);
+pub(super) const DIAL_TIMEOUT: Duration = Duration::from_secs(2);
 /// Between attempts: doubles from the first to the last. A node finds Redis again well within its lease.
 const BACKOFF_FIRST: Duration = Duration::from_millis(50);
 const BACKOFF_LAST: Duration = Duration::from_secs(1);
@@ -34,7 +34,7 @@ const BACKOFF_LAST: Duration = Duration::from_secs(1);
 const PIPELINE_CALLS: usize = 1024;
 
 /// For scripts that compare the life of the data.
-pub const LIFE: &str = include_str!("life.lua");
+pub(super) const LIFE: &str = include_str!("life.lua");
 /// The script of core rule 19.
 const DATA_SET: &str = include_str!("data_set.lua");
 
@@ -49,7 +49,7 @@ struct Found {
 
 /// What a connection is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Lane {
+pub(super) enum Lane {
     /// Leases, nodes, the table, the lead: small, and never behind anything that is not.
     Control,
     /// Activations and writes.
@@ -59,7 +59,7 @@ pub enum Lane {
 }
 
 impl Lane {
-    pub const ALL: [Self; 3] = [Self::Control, Self::Writes, Self::Reads];
+    pub(super) const ALL: [Self; 3] = [Self::Control, Self::Writes, Self::Reads];
 }
 
 /// The life of the data that the newest connection found, or the newest look over it, and the data set last seen in it.
@@ -87,7 +87,7 @@ struct Check {
 }
 
 /// One connection and what is known of the data behind it.
-pub struct Link {
+pub(super) struct Link {
     connection: MultiplexedConnection,
     /// Held so that the pool counts it; taken out when the connection is given up.
     object: Mutex<Option<Connection>>,
@@ -114,7 +114,7 @@ struct Way {
 }
 
 /// The ways to Redis.
-pub struct Links {
+pub(super) struct Links {
     /// As in [`Lane::ALL`].
     ways: [Way; 3],
     vnodes: Arc<AtomicU32>,
@@ -126,7 +126,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 /// Reads a `redis://` address. Small requests must not wait for the answer to earlier ones, so Nagle's algorithm
 /// is off.
-pub fn address(url: &str) -> Result<ConnectionInfo, StoreError> {
+pub(super) fn address(url: &str) -> Result<ConnectionInfo, StoreError> {
     let scheme = url.split_once("://").map_or("none", |(scheme, _)| scheme);
     if scheme != "redis" {
         let text = format!("the scheme '{scheme}' of the Redis address is not supported yet; redis:// is");
@@ -138,13 +138,13 @@ pub fn address(url: &str) -> Result<ConnectionInfo, StoreError> {
 }
 
 impl Link {
-    pub fn connection(&self) -> MultiplexedConnection {
+    pub(super) fn connection(&self) -> MultiplexedConnection {
         self.connection.clone()
     }
 
     /// Notes the data set that an answer over this connection named. Answers may be noted out of order, so this
     /// may be behind for a moment; one over a connection to another life says nothing.
-    pub fn saw(&self, data_set: &DataSet) {
+    pub(super) fn saw(&self, data_set: &DataSet) {
         let mut life = lock(&self.life.0);
         if life.run_id == self.run_id && life.data_set != *data_set {
             life.data_set.clone_from(data_set);
@@ -154,13 +154,13 @@ impl Link {
     /// The data set last seen in the life that this connection leads to, whatever connection showed it; the empty
     /// name if a newer one leads to another. Only under it may a vnode be activated: a claim made before Redis went
     /// back names another.
-    pub fn data_set(&self) -> DataSet {
+    pub(super) fn data_set(&self) -> DataSet {
         let life = lock(&self.life.0);
         if life.run_id == self.run_id { life.data_set.clone() } else { DataSet::default() }
     }
 
     /// The history of the data last seen over such a connection.
-    pub fn replid(&self) -> String {
+    pub(super) fn replid(&self) -> String {
         lock(&self.life.0).replid.clone()
     }
 }
@@ -213,7 +213,11 @@ impl Check {
 }
 
 impl Links {
-    pub fn new(address: &ConnectionInfo, channels: &Channels, settling_ms: u64) -> Result<Self, StoreError> {
+    pub(super) fn new(
+        address: &ConnectionInfo,
+        channels: &Channels,
+        settling_ms: u64,
+    ) -> Result<Self, StoreError> {
         let (vnodes, life) = (Arc::<AtomicU32>::default(), Arc::<Life>::default());
         let script = channels.script(&[LIFE, DATA_SET]);
         let way = |lane| Way::new(lane, address.clone(), (script.clone(), settling_ms), &vnodes, &life);
@@ -222,16 +226,16 @@ impl Links {
     }
 
     /// The ring's size once opened; 0 before.
-    pub fn vnodes(&self) -> u32 {
+    pub(super) fn vnodes(&self) -> u32 {
         self.vnodes.load(Ordering::Acquire)
     }
 
-    pub fn opened(&self, vnodes: u32) {
+    pub(super) fn opened(&self, vnodes: u32) {
         self.vnodes.store(vnodes, Ordering::Release);
     }
 
     /// The connection of a lane, made now if there is none. Right after a failed attempt this fails at once.
-    pub async fn get(&self, lane: Lane) -> Result<Arc<Link>, StoreError> {
+    pub(super) async fn get(&self, lane: Lane) -> Result<Arc<Link>, StoreError> {
         let way = &self.ways[lane as usize];
         if let Some(link) = way.living() {
             return Ok(link);
@@ -246,7 +250,7 @@ impl Links {
 
     /// Gives a connection up if the error says that it, or the way to it, is broken. The next call makes a new one.
     /// After a timeout too: the far end may be gone without a word, and a late answer is of no use to anyone.
-    pub fn note_failure(&self, link: &Arc<Link>, error: &RedisError) {
+    pub(super) fn note_failure(&self, link: &Arc<Link>, error: &RedisError) {
         let demoted = matches!(error.code(), Some("READONLY" | "MASTERDOWN"));
         if error.is_io_error() || error.is_unrecoverable_error() || demoted {
             self.ways[link.lane as usize].leave(link, error);
@@ -255,7 +259,7 @@ impl Links {
 
     /// The ring is gone under a living connection (FLUSHALL), or the history of the data is another: names it anew,
     /// unless another process did, and says how. The empty name if this process has not opened a ring.
-    pub async fn repair(&self, link: &Arc<Link>) -> Result<DataSet, StoreError> {
+    pub(super) async fn repair(&self, link: &Arc<Link>) -> Result<DataSet, StoreError> {
         let check = &self.ways[link.lane as usize].check;
         let found = match check.look(&mut link.connection(), &link.run_id).await {
             Ok(found) => found,

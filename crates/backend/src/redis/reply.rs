@@ -16,7 +16,7 @@ use crate::store::StoreError;
 pub const RESPONSE_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Turns the client's error into the store's. What passes by itself is `Unreachable`, whoever says it.
-pub fn failed(error: &RedisError) -> StoreError {
+pub(super) fn failed(error: &RedisError) -> StoreError {
     const PASSING: [&str; 6] = ["LOADING", "READONLY", "MASTERDOWN", "CLUSTERDOWN", "TRYAGAIN", "BUSY"];
     match error.kind() {
         _ if error.is_timeout() => StoreError::Timeout(RESPONSE_TIMEOUT),
@@ -34,37 +34,37 @@ fn garbled(wanted: &str, found: &impl Debug) -> StoreError {
 }
 
 /// A JSON value kept in Redis.
-pub fn from_json<'a, T: Deserialize<'a>>(json: &'a [u8]) -> Result<T, StoreError> {
+pub(super) fn from_json<'a, T: Deserialize<'a>>(json: &'a [u8]) -> Result<T, StoreError> {
     serde_json::from_slice(json)
         .map_err(|e| StoreError::Garbled(format!("{}: {e}", String::from_utf8_lossy(json))))
 }
 
 /// The elements of an array, one after the other.
-pub struct Fields(std::vec::IntoIter<Value>);
+pub(super) struct Fields(std::vec::IntoIter<Value>);
 
 impl Fields {
-    pub fn new(value: Value) -> Result<Self, StoreError> {
+    pub(super) fn new(value: Value) -> Result<Self, StoreError> {
         match value {
             Value::Array(values) => Ok(Self(values.into_iter())),
             other => Err(garbled("an array", &other)),
         }
     }
 
-    pub fn value(&mut self) -> Result<Value, StoreError> {
+    pub(super) fn value(&mut self) -> Result<Value, StoreError> {
         self.0.next().ok_or_else(|| StoreError::Garbled("an array is too short".into()))
     }
 
     /// Of elements that came in pieces.
-    pub fn of(values: Vec<Value>) -> Self {
+    pub(super) fn of(values: Vec<Value>) -> Self {
         Self(values.into_iter())
     }
 
-    pub fn array(&mut self) -> Result<Fields, StoreError> {
+    pub(super) fn array(&mut self) -> Result<Fields, StoreError> {
         Fields::new(self.value()?)
     }
 
     /// Nothing for nil.
-    pub fn bytes_if_any(&mut self) -> Result<Option<Bytes>, StoreError> {
+    pub(super) fn bytes_if_any(&mut self) -> Result<Option<Bytes>, StoreError> {
         match self.value()? {
             Value::Nil => Ok(None),
             Value::BulkString(bytes) => Ok(Some(Bytes::from(bytes))),
@@ -72,21 +72,21 @@ impl Fields {
         }
     }
 
-    pub fn bytes(&mut self) -> Result<Bytes, StoreError> {
+    pub(super) fn bytes(&mut self) -> Result<Bytes, StoreError> {
         self.bytes_if_any()?.ok_or_else(|| StoreError::Garbled("wanted bytes, found nil".into()))
     }
 
-    pub fn text_if_any(&mut self) -> Result<Option<String>, StoreError> {
+    pub(super) fn text_if_any(&mut self) -> Result<Option<String>, StoreError> {
         let text = self.bytes_if_any()?.map(|bytes| String::from_utf8(bytes.into()));
         text.transpose().map_err(|e| garbled("UTF-8", &e))
     }
 
-    pub fn text(&mut self) -> Result<String, StoreError> {
+    pub(super) fn text(&mut self) -> Result<String, StoreError> {
         self.text_if_any()?.ok_or_else(|| StoreError::Garbled("wanted a text, found nil".into()))
     }
 
     /// An integer, as Redis' own type or as text.
-    pub fn number(&mut self) -> Result<u64, StoreError> {
+    pub(super) fn number(&mut self) -> Result<u64, StoreError> {
         match self.value()? {
             Value::Int(n) => u64::try_from(n).map_err(|_| garbled("a number", &n)),
             Value::BulkString(text) => parse(&text),
@@ -95,43 +95,43 @@ impl Fields {
     }
 
     /// The JSON of a `T`; nothing for nil and for the empty text, which a script gives where there is none.
-    pub fn json_if_any<T: DeserializeOwned>(&mut self) -> Result<Option<T>, StoreError> {
+    pub(super) fn json_if_any<T: DeserializeOwned>(&mut self) -> Result<Option<T>, StoreError> {
         self.bytes_if_any()?.filter(|json| !json.is_empty()).map(|json| from_json(&json)).transpose()
     }
 
     /// All that is left.
-    pub fn rest(self) -> impl Iterator<Item = Value> {
+    pub(super) fn rest(self) -> impl Iterator<Item = Value> {
         self.0
     }
 
     /// Whether nothing is left.
-    pub fn done(&self) -> bool {
+    pub(super) fn done(&self) -> bool {
         self.0.len() == 0
     }
 }
 
 /// A number written as text.
-pub fn parse(text: &[u8]) -> Result<u64, StoreError> {
+pub(super) fn parse(text: &[u8]) -> Result<u64, StoreError> {
     std::str::from_utf8(text).ok().and_then(|t| t.parse().ok()).ok_or_else(|| garbled("a number", &text))
 }
 
 /// Two numbers with a separator between.
-pub fn parse_pair(text: &[u8], separator: u8) -> Result<(u64, u64), StoreError> {
+pub(super) fn parse_pair(text: &[u8], separator: u8) -> Result<(u64, u64), StoreError> {
     let at = text.iter().position(|b| *b == separator).ok_or_else(|| garbled("two numbers", &text))?;
     Ok((parse(&text[..at])?, parse(&text[at + 1..])?))
 }
 
 /// `<generation>:<offset>`.
-pub fn cursor(text: &[u8]) -> Result<Cursor, StoreError> {
+pub(super) fn cursor(text: &[u8]) -> Result<Cursor, StoreError> {
     let (generation, offset) = parse_pair(text, b':')?;
     Ok(Cursor::new(Epoch(generation), Offset(offset)))
 }
 
-pub fn user_id(text: &str) -> Result<UserId, StoreError> {
+pub(super) fn user_id(text: &str) -> Result<UserId, StoreError> {
     UserId::new(text).map_err(|e| StoreError::Garbled(format!("user '{text}': {e}")))
 }
 
 /// Flags as the scripts give them: one `1` or `0` each.
-pub fn flags(text: &str) -> Vec<bool> {
+pub(super) fn flags(text: &str) -> Vec<bool> {
     text.bytes().map(|b| b == b'1').collect()
 }

@@ -24,7 +24,7 @@ static SELF_TEST: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("
 
 /// What was refused last, until a test finds that it is permitted.
 #[derive(Default)]
-pub struct Rights {
+pub(super) struct Rights {
     doubt: Mutex<Option<Doubt>>,
     /// The test at the start was passed. Before it nothing is noted: what is refused then is what a program ends with.
     passed: AtomicBool,
@@ -43,21 +43,21 @@ fn is_of_a_channel(refused: &str) -> bool {
 }
 
 /// Whether this says that the user may not do something, which does not pass by itself.
-pub fn denies(text: &str) -> bool {
+pub(super) fn denies(text: &str) -> bool {
     ["NOPERM", "NoPerm", "The user executing the script", "nknown Redis command", "unknown command"]
         .iter()
         .any(|sign| text.contains(sign))
 }
 
 impl Rights {
-    pub fn note(&self, error: &RedisError) {
+    pub(super) fn note(&self, error: &RedisError) {
         if !error.is_io_error() {
             self.note_text(&error.to_string(), true);
         }
     }
 
     /// Something was not published, or is not heard.
-    pub fn note_channel(&self, text: &str) {
+    pub(super) fn note_channel(&self, text: &str) {
         self.note_text(text, false);
     }
 
@@ -111,7 +111,10 @@ fn denied(error: &RedisError) -> Option<String> {
 
 /// Of what was asked while a connection is made: what is refused there does not pass by itself. A script does not say
 /// which of its commands it was.
-pub async fn refused_at_start(connection: &mut MultiplexedConnection, error: &RedisError) -> StoreError {
+pub(super) async fn refused_at_start(
+    connection: &mut MultiplexedConnection,
+    error: &RedisError,
+) -> StoreError {
     let Some(refused) = denied(error) else { return failed(error) };
     match refused_commands(connection, "{roost}", "").await {
         Ok(commands) if !commands.is_empty() => StoreError::Config(lacks(&commands)),

@@ -18,7 +18,7 @@ use crate::store::*;
 
 /// The assignment last read, and the data set it was read under: within one, each change raises its version.
 #[derive(Default)]
-pub struct LastAssignment(Mutex<Option<(DataSet, Assignment)>>);
+pub(super) struct LastAssignment(Mutex<Option<(DataSet, Assignment)>>);
 
 impl LastAssignment {
     fn is_known(&self) -> bool {

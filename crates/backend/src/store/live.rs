@@ -12,6 +12,7 @@ use super::StoreError;
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum LiveChannel {
     /// What is published in a room; `vnode` is its home's.
+    #[allow(missing_docs, reason = "said above")]
     Room { vnode: VnodeId, stream: StreamId },
     /// What the users of a vnode show to others.
     Presence(VnodeId),
@@ -22,8 +23,11 @@ pub enum LiveChannel {
 /// What a subscriber is told.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum LiveEvent {
+    /// Something was published.
     Told {
+        /// In which.
         channel: LiveChannel,
+        /// As it was published.
         payload: Bytes,
     },
     /// Something may have been missed in any channel: the connection was made anew, or the queue was full.
@@ -37,6 +41,7 @@ pub enum LiveEvent {
 /// 2. What is followed stays so over a lost connection.
 #[async_trait]
 pub trait Subscriber: Send + Sync {
+    /// Follows `channel` from when it returns (promise 1).
     async fn follow(&self, channel: &LiveChannel) -> Result<(), StoreError>;
     /// Best effort: what still comes is ignored by the caller.
     async fn unfollow(&self, channel: &LiveChannel);

@@ -1,10 +1,11 @@
 //! The store: who owns what, and the hot end of every stream.
 //!
-//! [`types`] are the questions and answers, [`model`] is what they mean, as plain state: the embedded store is
+//! `types` are the questions and answers, [`model`] is what they mean, as plain state: the embedded store is
 //! the model behind a lock, the simulation drives the model directly, and the Redis scripts are its twin, held
 //! to it by the contract suite.
 
 mod live;
+#[allow(missing_docs, reason = "its methods are those of the trait, and it is the store's meaning in code")]
 pub mod model;
 mod page;
 mod shown;
@@ -65,17 +66,23 @@ pub use types::*;
 ///     apart from a new one for as long as anything is kept of its user's devices.
 #[async_trait]
 pub trait Store: Send + Sync {
+    /// Makes the ring, or finds it (promise 1).
     async fn open_ring(&self, vnodes: u32) -> Result<DataSet, StoreError>;
+    /// Makes a life of a node known (promise 2).
     async fn register(&self, request: &Register) -> Result<RegisterAnswer, StoreError>;
     /// Removes the node's row if it still is this sid's, or leaves it as a tombstone.
     async fn deregister(&self, request: &Deregister) -> Result<(), StoreError>;
+    /// All that the control plane says, as of one moment.
     async fn table(&self) -> Result<Table, StoreError>;
+    /// Asks for a vnode (promise 3).
     async fn claim(&self, request: &Claim) -> Result<ClaimAnswer, StoreError>;
+    /// Extends leases, and says how the node is (promise 4).
     async fn renew(&self, request: &Renew) -> Result<RenewAnswer, StoreError>;
     /// Marks rows ready; the answer says for each whether it was still the caller's.
     async fn set_ready(&self, request: &OwnRows) -> Result<Vec<bool>, StoreError>;
     /// Gives rows up; a row that is no longer the caller's is left alone.
     async fn release(&self, request: &OwnRows) -> Result<Vec<bool>, StoreError>;
+    /// Takes the lead, or keeps it: raises the beat of who leads.
     async fn lead(&self, request: &Lead) -> Result<LeadAnswer, StoreError>;
     /// Gives the lead up, so that another need not wait for a lease. False if the token does not lead.
     async fn resign(&self, request: &Resign) -> Result<bool, StoreError>;
@@ -89,7 +96,9 @@ pub trait Store: Send + Sync {
     /// A counter that moves when the table may have changed.
     fn hints(&self) -> watch::Receiver<u64>;
 
+    /// Makes its caller the one who writes to a vnode (promise 8).
     async fn activate(&self, request: &Activate) -> Result<ActivateAnswer, StoreError>;
+    /// Changes a vnode's data (promise 9).
     async fn write(&self, request: &Write) -> Result<WriteAnswer, StoreError>;
     /// What fits `limit` of `stream` after `after`, of `generation`.
     async fn read(
@@ -124,6 +133,7 @@ pub trait Store: Send + Sync {
     fn subscribe(&self, queue: mpsc::Sender<LiveEvent>) -> Box<dyn Subscriber>;
     /// Publishes something that is kept nowhere.
     async fn shout(&self, channel: &LiveChannel, payload: Bytes) -> Result<(), StoreError>;
+    /// Whether the store answers now.
     async fn ping(&self) -> Result<(), StoreError>;
     /// Commands sent to the store so far, for the metrics.
     fn commands(&self) -> u64;

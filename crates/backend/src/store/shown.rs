@@ -13,9 +13,13 @@ use super::{PresenceRow, Store, StoreError};
 /// One user, for everyone.
 #[derive(Debug, PartialEq, Eq, Serialize)]
 pub struct Shown {
+    /// Whose presence it is.
     pub user_id: UserId,
+    /// As others see it.
     pub status: Status,
+    /// When the status began (RFC 3339, UTC); `None`: never seen, or longer ago than is kept.
     pub since: Option<String>,
+    /// Of who is offline: when last visible (RFC 3339, UTC).
     pub last_seen: Option<String>,
     /// For services alone: how many devices somebody has is nobody else's business.
     #[serde(skip_serializing_if = "Option::is_none")]

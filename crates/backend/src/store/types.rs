@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 
 /// What can go wrong with the store. A failed or timed-out write may have been applied, or may be later.
 #[derive(Debug, thiserror::Error)]
+#[allow(missing_docs, reason = "the texts of the errors say it")]
 pub enum StoreError {
     #[error("the store is not reachable: {0}")]
     Unreachable(String),
@@ -34,6 +35,7 @@ pub enum StoreError {
 /// Limits a store keeps to.
 #[derive(Debug, Clone, Copy)]
 pub struct StoreConfig {
+    /// How long a row lives after it was claimed or renewed, in milliseconds.
     pub lease_ttl_ms: u64,
     /// Entries in a stream's hot window.
     pub stream_max_len: usize,
@@ -59,9 +61,11 @@ pub const DEVICES_KEPT: usize = 64;
 #[serde(transparent)]
 pub struct DataSet(pub String);
 
+/// What becomes of a node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Default)]
 #[serde(rename_all = "lowercase")]
 pub enum NodeState {
+    /// Takes vnodes.
     #[default]
     Up,
     /// Asked to stop: gives everything away, gets nothing.
@@ -70,9 +74,12 @@ pub enum NodeState {
     Revoked,
 }
 
+/// What a node has to do, as it says with every renewal.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, Default)]
 pub struct Load {
+    /// Those connected to it.
     pub sessions: u64,
+    /// Delivered, over the last seconds.
     pub messages_per_s: f64,
     /// Newcomers it takes per second at the moment; 0: not said.
     #[serde(default)]
@@ -88,17 +95,21 @@ pub struct Load {
 /// One ws-node as others see it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct NodeRow {
+    /// Which life of the node.
     pub sid: Sid,
     /// What clients dial.
     pub url: String,
     /// Where health and metrics are, `host:port`.
     pub admin: String,
+    /// Whether it takes vnodes.
     pub state: NodeState,
     /// Grows with every renewal.
     pub beat: u64,
+    /// Its share, relative to those of the others; 0: no vnode that it does not pin.
     pub weight: u32,
     /// `ASSIGNED_VNODES` as written.
     pub pins: String,
+    /// As of the last renewal.
     pub load: Load,
     /// Of a sid that is over.
     #[serde(default, skip_serializing_if = "Gone::is_default")]
@@ -124,12 +135,16 @@ impl Gone {
 /// One vnode's lease.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Row {
+    /// Who has it.
     pub sid: Sid,
+    /// Under which it was granted.
     pub epoch: Epoch,
+    /// Its data is loaded there: sessions are taken.
     pub ready: bool,
 }
 
 impl Row {
+    /// Where it is.
     pub fn node(&self) -> NodeId {
         self.sid.node()
     }
@@ -138,19 +153,28 @@ impl Row {
 /// Which node each vnode should be at.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Assignment {
+    /// Grows with every change.
     pub version: u64,
+    /// Where a vnode is to be; a vnode that was never assigned is missing.
     pub targets: BTreeMap<VnodeId, NodeId>,
 }
 
 /// Everything the control plane says, as of one moment.
 #[derive(Debug, Clone, Default)]
 pub struct Table {
+    /// How many the ring has.
     pub vnodes: u32,
+    /// Which life of the store's data.
     pub data_set: DataSet,
+    /// The data set is so new that nodes are still showing what they have (core rule 19).
     pub settling: bool,
+    /// Those that are registered, tombstones included.
     pub nodes: BTreeMap<NodeId, NodeRow>,
+    /// Those whose lease has not ended.
     pub rows: BTreeMap<VnodeId, Row>,
+    /// What the leader planned.
     pub assignment: Assignment,
+    /// Who leads, or led last.
     pub leader: Option<LeaderRow>,
 }
 
@@ -176,41 +200,58 @@ pub(crate) fn ended_by(row: &NodeRow, sid: &Sid) -> bool {
     if row.sid == *sid { row.state == NodeState::Revoked } else { row.sid.born() > sid.born() }
 }
 
+/// Who leads.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LeaderRow {
+    /// Names one life of a coordinator.
     pub token: String,
+    /// Grows as long as it lives.
     pub beat: u64,
 }
 
+/// Asks to be known.
 #[derive(Debug, Clone)]
 pub struct Register {
+    /// As the caller knows it (promise 5 of [`Store`](super::Store)).
     pub data_set: DataSet,
+    /// Whose row.
     pub node: NodeId,
+    /// What others shall see.
     pub row: NodeRow,
 }
 
+/// The answer to [`Register`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum RegisterAnswer {
+    /// The row is there.
     Registered,
     /// A later sid of this node is registered.
     Replaced,
     /// This sid is registered already, and was declared dead since: its row stays as it is.
     Revoked,
+    /// The data set that there is; nothing was done.
     NewData(DataSet),
 }
 
+/// Asks to be forgotten.
 #[derive(Debug, Clone)]
 pub struct Deregister {
+    /// As the caller knows it.
     pub data_set: DataSet,
+    /// Whose life is over.
     pub sid: Sid,
     /// The row stays as a tombstone ([`Gone`]), until the leader removes it ([`Forget`]).
     pub tombstone: bool,
 }
 
+/// Asks for a vnode.
 #[derive(Debug, Clone)]
 pub struct Claim {
+    /// As the caller knows it.
     pub data_set: DataSet,
+    /// Which.
     pub vnode: VnodeId,
+    /// For whom.
     pub sid: Sid,
     /// The epoch the caller holds at this moment (activated, not deposed, released or taken).
     pub held: Option<Epoch>,
@@ -220,8 +261,10 @@ pub struct Claim {
     pub pinned: bool,
 }
 
+/// The answer to [`Claim`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ClaimAnswer {
+    /// The caller has it under this epoch.
     Granted(Epoch),
     /// Another living sid has the row.
     Held(Row),
@@ -231,18 +274,26 @@ pub enum ClaimAnswer {
     Settling,
     /// The caller's sid is not registered, or revoked.
     NotRegistered,
+    /// The data set that there is; nothing was done.
     NewData(DataSet),
 }
 
+/// Says that a node lives.
 #[derive(Debug, Clone)]
 pub struct Renew {
+    /// As the caller knows it.
     pub data_set: DataSet,
+    /// Which life of it.
     pub sid: Sid,
+    /// Up or draining.
     pub state: NodeState,
+    /// For the table.
     pub load: Load,
+    /// Those that it has, with the epochs under which it has them.
     pub rows: Vec<(VnodeId, Epoch)>,
 }
 
+/// The answer to [`Renew`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum RenewAnswer {
     /// For each row asked, in order, whether it was renewed.
@@ -253,71 +304,101 @@ pub enum RenewAnswer {
     Revoked,
     /// No row for this node.
     NotRegistered,
+    /// The data set that there is; nothing was done.
     NewData(DataSet),
 }
 
 /// Rows of one sid, to be marked ready or given up.
 #[derive(Debug, Clone)]
 pub struct OwnRows {
+    /// As the caller knows it.
     pub data_set: DataSet,
+    /// Whose rows.
     pub sid: Sid,
+    /// With the epochs under which the caller has them.
     pub rows: Vec<(VnodeId, Epoch)>,
 }
 
+/// Asks for the lead, or keeps it.
 #[derive(Debug, Clone)]
 pub struct Lead {
+    /// As the caller knows it.
     pub data_set: DataSet,
+    /// The caller's.
     pub token: String,
     /// The (token, beat) that the caller has seen unchanged for a lease TTL on its own monotonic clock.
     pub frozen: Option<LeaderRow>,
 }
 
+/// The answer to [`Lead`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum LeadAnswer {
     /// The caller leads; its beat was raised.
     Leading,
+    /// This one leads, and lives as far as the caller can know.
     Other(LeaderRow),
+    /// The data set that there is; nothing was done.
     NewData(DataSet),
 }
 
+/// Gives the lead up.
 #[derive(Debug, Clone)]
 pub struct Resign {
+    /// As the caller knows it.
     pub data_set: DataSet,
+    /// The caller's.
     pub token: String,
 }
 
+/// Declares a node dead.
 #[derive(Debug, Clone)]
 pub struct Revoke {
+    /// As the caller knows it.
     pub data_set: DataSet,
+    /// Of the leader.
     pub token: String,
+    /// Which life of the node.
     pub sid: Sid,
+    /// As it was when the leader judged: a node that has beaten since lives.
     pub beat: u64,
 }
 
 /// Of a node that is revoked.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Forget {
+    /// As the caller knows it.
     pub data_set: DataSet,
+    /// Of the leader.
     pub token: String,
+    /// Which life of the node.
     pub sid: Sid,
     /// For so long it was seen so by now ([`Gone::for_s`]); `None`: its row goes.
     pub gone_for_s: Option<u64>,
 }
 
+/// Changes where vnodes are to be.
 #[derive(Debug, Clone)]
 pub struct Assign {
+    /// As the caller knows it.
     pub data_set: DataSet,
+    /// Of the leader.
     pub token: String,
     /// The version these changes were planned from.
     pub from_version: u64,
+    /// Those that change.
     pub targets: Vec<(VnodeId, NodeId)>,
 }
 
+/// Asks to write to a vnode.
 #[derive(Debug, Clone)]
 pub struct Activate {
+    /// Under which the epoch was granted.
     pub data_set: DataSet,
+    /// Which.
     pub vnode: VnodeId,
+    /// Under which it is held.
     pub epoch: Epoch,
+    /// By whom.
     pub sid: Sid,
     /// The caller found its data lost or rewound: the generation goes on only if `held` proves it.
     pub prove: bool,
@@ -328,18 +409,25 @@ pub struct Activate {
     pub left: Option<(Epoch, Seq)>,
 }
 
+/// The answer to [`Activate`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ActivateAnswer {
+    /// Whatever there is of the vnode, as of this moment.
     Activated(Activated),
     /// The head has this epoch, which is not smaller: claim above it.
     Refused(Epoch),
+    /// The data set that there is; nothing was done.
     NewData(DataSet),
 }
 
+/// What a new owner begins with.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Activated {
+    /// In which streams go on; the epoch, if a new one begins.
     pub generation: Epoch,
+    /// The last one: the first write is fenced by it.
     pub seq: Seq,
+    /// Events that may not be in the log yet, ascending.
     pub outbox: Vec<OutboxEvent>,
     /// Everyone who is not offline.
     pub roster: Vec<(UserId, RosterEntry)>,
@@ -347,7 +435,9 @@ pub struct Activated {
     pub rooms: Vec<(StreamId, RoomRoster)>,
     /// By user and place.
     pub due: Vec<Due>,
+    /// Messages with receipts, by user and place.
     pub wanted: Vec<(Place, Wanted)>,
+    /// Receipts that are to be sent, by their ids.
     pub owed: Vec<(MessageId, Owed)>,
     /// Events without a result, by client and id.
     pub tickets: Vec<(TicketId, Ticket)>,
@@ -361,19 +451,26 @@ pub struct Activated {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum EventTopic {
+    /// `chat_events`.
     Chat,
+    /// `user_status_events`.
     Status,
+    /// `undelivered_events`.
     Undelivered,
+    /// `client_events`.
     Client,
 }
 
 /// An event on its way to the log.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OutboxEvent {
+    /// Of the vnode.
     pub seq: Seq,
+    /// Where it is to go.
     pub topic: EventTopic,
     /// The record's key: stream or user.
     pub key: String,
+    /// The record, to the byte.
     pub payload: Bytes,
 }
 
@@ -395,7 +492,9 @@ pub struct Ticket {
 /// A message in an inbox that no device has acknowledged.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Due {
+    /// Whose inbox.
     pub user: UserId,
+    /// Where in it.
     pub cursor: Cursor,
     /// Who sent it.
     pub from: String,
@@ -406,7 +505,9 @@ pub struct Due {
 /// A message in an inbox whose sender wants to know what becomes of it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Wanted {
+    /// Who wants to know.
     pub from: UserId,
+    /// Of the message.
     pub id: MessageId,
     /// By the vnode's clock.
     pub since_ms: u64,
@@ -419,6 +520,7 @@ pub struct Wanted {
 pub struct Owed {
     /// The reader.
     pub from: UserId,
+    /// Who wanted to know.
     pub to: UserId,
     /// A [`Receipt`](roost_proto::events::Receipt).
     pub data: Json,
@@ -427,10 +529,13 @@ pub struct Owed {
 /// A connected user in the roster of a vnode.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RosterEntry {
+    /// What the user chose to show.
     pub chosen: ChosenStatus,
     /// When the visible status began, and when an invisible user was last visible; milliseconds since 1970.
     pub since: u64,
+    /// See `since`; `None` while visible.
     pub last_seen: Option<u64>,
+    /// How many are connected, or linger.
     pub sessions: u32,
     /// In which what others see of this was published: in a later one nobody knows what was published last.
     #[serde(default)]
@@ -440,13 +545,16 @@ pub struct RosterEntry {
 /// Who is in a room, as last written.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct RoomRoster {
+    /// Of these members.
     pub version: Version,
+    /// By user.
     pub members: Vec<(UserId, MemberEntry)>,
 }
 
 /// A user who is in a room.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MemberEntry {
+    /// What the member says of itself.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub info: Option<Json>,
 }
@@ -454,25 +562,32 @@ pub struct MemberEntry {
 /// Where a room stands: its end in the present generation, and its members' version.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Standing {
+    /// The last message.
     pub tail: Cursor,
+    /// Of the members.
     pub version: Version,
 }
 
 /// What stays about a user who is offline.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Seen {
+    /// What the user had chosen to show; it holds for the next session.
     pub chosen: ChosenStatus,
     /// When the user became offline to others, and when it was last really there.
     pub since: u64,
+    /// See `since`.
     pub last_seen: u64,
     /// As in [`RosterEntry::generation`].
     #[serde(default)]
     pub generation: Epoch,
 }
 
+/// All that is kept about the presence of a user.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct PresenceRow {
+    /// While somebody is connected, or lingers.
     pub roster: Option<RosterEntry>,
+    /// From the last time without.
     pub seen: Option<Seen>,
 }
 
@@ -481,12 +596,14 @@ pub struct PresenceRow {
 pub struct PresenceStanding {
     /// 0 if no home was ever activated.
     pub generation: Epoch,
+    /// Its `n` is the seq of the write that made the change.
     pub version: Version,
 }
 
 /// What is kept about the presence of users, and where it stood at that moment.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Presences {
+    /// As of the same moment as the rows.
     pub standing: PresenceStanding,
     /// In the order asked.
     pub rows: Vec<PresenceRow>,
@@ -495,15 +612,20 @@ pub struct Presences {
 /// The fence every write carries (core rule 10).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Fence {
+    /// Where it goes.
     pub vnode: VnodeId,
+    /// Under which the caller has it.
     pub epoch: Epoch,
+    /// The caller's.
     pub sid: Sid,
+    /// The last one that the caller knows of.
     pub seq: Seq,
 }
 
 /// One fenced script: all operations or none.
 #[derive(Debug, Clone)]
 pub struct Write {
+    /// Without which nothing is done.
     pub fence: Fence,
     /// The vnode's clock, in milliseconds: ages ids and windows. It goes on from [`Activated::clock_ms`] by the
     /// owner's monotonic clock and is kept with the head, so that no wall clock makes anything old before its time;
@@ -511,49 +633,67 @@ pub struct Write {
     pub now_ms: u64,
     /// Outbox events up to this seq are in the log: remove them.
     pub trim: Seq,
+    /// In this order.
     pub ops: Vec<Op>,
 }
 
+/// One operation of a write.
 #[derive(Debug, Clone)]
 pub enum Op {
+    /// A message into a stream.
     Append(AppendOp),
     /// An event goes out to the processors, and waits for a result: [`Ticket`].
     Event(EventOp),
+    /// What a user shows.
     Presence(PresenceOp),
+    /// Who is in a room.
     Member(MemberOp),
     /// A barrier that reads where a stream stands.
     Tail {
+        /// Of the vnode.
         stream: StreamId,
     },
     /// A barrier that reads where `device` of `user` stands. It counts as a use of a device that is known.
     Open {
+        /// Whose inbox.
         user: UserId,
+        /// One without a name has acknowledged nothing.
         device: Option<DeviceId>,
     },
     /// Raises the device's acked cursor; a smaller one changes nothing. Of more than [`DEVICES_KEPT`] devices those
     /// are forgotten that were used before the others.
     Ack {
+        /// Whose inbox.
         user: UserId,
+        /// Which acknowledges.
         device: DeviceId,
+        /// Up to where.
         cursor: Cursor,
     },
     /// Raises the cursor up to where the user has read; a smaller one changes nothing.
     Read {
+        /// Whose inbox.
         user: UserId,
+        /// Up to where.
         cursor: Cursor,
     },
     /// These messages were acknowledged: none of them is due any more.
     Settle {
+        /// Of which those that are not due are passed over.
         places: Vec<Place>,
     },
     /// Nobody acknowledged this message in time: if it is still due, it is no more, and its event goes out.
     Undelivered {
+        /// Whose inbox.
         user: UserId,
+        /// Where in it.
         cursor: Cursor,
     },
     /// What is known of messages with receipts, and receipts to be sent: sets these, or removes them.
     Receipts {
+        /// `None` removes.
         wanted: Vec<(Place, Option<Wanted>)>,
+        /// `None` removes.
         owed: Vec<(MessageId, Option<Owed>)>,
     },
 }
@@ -585,13 +725,18 @@ impl Write {
     }
 }
 
+/// A message for a stream.
 #[derive(Debug, Clone)]
 pub struct AppendOp {
+    /// An inbox or a room of the vnode.
     pub stream: StreamId,
+    /// With `id` it names the message within the stream.
     pub from: String,
+    /// The sender's.
     pub id: MessageId,
     /// Hash of kind and data: tells a repeat from a conflict.
     pub hash: u64,
+    /// In milliseconds since 1970, by the home's wall clock; a repeat keeps the first.
     pub at: u64,
     /// The frame from `"id"` on ([`roost_proto::events::message_rest`]).
     pub rest: Bytes,
@@ -613,12 +758,16 @@ pub enum Closes {
     TimedOut(MessageId),
 }
 
+/// A client's event for the processors.
 #[derive(Debug, Clone)]
 pub struct EventOp {
+    /// With `id` it names the event.
     pub client: UserId,
+    /// The client's.
     pub id: MessageId,
     /// Of the data: tells a repeat from a conflict.
     pub hash: u64,
+    /// In milliseconds since 1970, by the home's wall clock; a repeat keeps the first.
     pub at: u64,
     /// The record from `"type"` on ([`roost_proto::events::event_rest`]).
     pub rest: Bytes,
@@ -633,6 +782,7 @@ impl EventOp {
 /// after a lost answer is harmless.
 #[derive(Debug, Clone)]
 pub struct PresenceOp {
+    /// Whose.
     pub user: UserId,
     /// The new roster entry; `None` removes the user.
     pub roster: Option<RosterEntry>,
@@ -647,9 +797,11 @@ pub struct PresenceOp {
 pub struct MemberOp {
     /// The room's.
     pub stream: StreamId,
+    /// Who.
     pub user: UserId,
     /// None: is not there any more.
     pub entry: Option<MemberEntry>,
+    /// Which the members have with this change.
     pub version: Version,
     /// Nobody is left in the room: it needs no version any more.
     pub last: bool,
@@ -657,9 +809,14 @@ pub struct MemberOp {
     pub note: Bytes,
 }
 
+/// The answer to a [`Write`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum WriteAnswer {
     /// Applied. The events got the seqs after the fence's, in the order of the operations.
+    #[allow(
+        missing_docs,
+        reason = "the seq that the next write is fenced by, and a result for each operation"
+    )]
     Done { seq: Seq, results: Vec<OpResult> },
     /// A larger epoch is stored.
     Deposed,
@@ -670,19 +827,26 @@ pub enum WriteAnswer {
     /// The store answers, and does not do it: it is full, for example. Nothing changed.
     Refused,
     /// The stored seq is larger: an earlier write of this owner landed late.
+    #[allow(missing_docs, reason = "the seq that the next write is fenced by, and what is in the outbox")]
     Behind { seq: Seq, outbox: Vec<OutboxEvent> },
 }
 
+/// What one operation did.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum OpResult {
     /// One event.
     Appended {
+        /// In the present generation.
         offset: Offset,
     },
+    /// The id is known with this body: nothing was done.
     Duplicate {
+        /// Of the first.
         offset: Offset,
+        /// Of the first, in milliseconds since 1970.
         at: u64,
     },
+    /// The id is known with another body: nothing was done.
     Conflict,
     /// An event was taken: one event.
     Accepted,
@@ -690,20 +854,29 @@ pub enum OpResult {
     Nobody,
     /// `changed` with an event given: one event.
     Presence {
+        /// Something else was there before.
         changed: bool,
     },
+    /// To [`Op::Open`].
     Opened(Opened),
+    /// To [`Op::Ack`] and [`Op::Read`].
     Acked,
+    /// To [`Op::Settle`].
     Settled,
+    /// To [`Op::Receipts`].
     Receipts,
     /// With the message, if it was still due: one event.
     Undelivered {
+        /// The frame, which is the event too.
         message: Option<Bytes>,
     },
+    /// To [`Op::Member`].
     Member,
     /// The end of a stream, and the first offset in its hot window: `tail + 1` if that is empty.
     Tail {
+        /// 0 if nothing was ever appended in this generation.
         tail: Offset,
+        /// As in [`Opened`].
         first: Offset,
     },
 }
@@ -721,6 +894,7 @@ pub struct Opened {
     pub forgotten: bool,
     /// Up to where its user has read.
     pub read: Option<Cursor>,
+    /// What is kept about the user's presence.
     pub presence: PresenceRow,
 }
 
@@ -728,6 +902,7 @@ pub struct Opened {
 /// on; a bound on entries alone would let a hundred of them be 6 MB.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limit {
+    /// How many.
     pub entries: usize,
     /// Of their frames together.
     pub bytes: usize,
@@ -754,5 +929,6 @@ impl Limit {
 pub struct Window {
     /// First offset in the window; 0 if it is empty.
     pub first: Offset,
+    /// Offsets and frames, ascending without gaps.
     pub entries: Vec<(Offset, Bytes)>,
 }

@@ -10,10 +10,10 @@ use roost_backend::embedded::EmbeddedStore;
 use roost_backend::store::{Store, StoreConfig, StoreError};
 
 /// A directory that goes with its owner.
-pub struct TempDir(PathBuf);
+pub(crate) struct TempDir(PathBuf);
 
 impl TempDir {
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         static NEXT: AtomicU64 = AtomicU64::new(0);
         let name = format!("roost-test-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
         let path = std::env::temp_dir().join(name);
@@ -21,7 +21,7 @@ impl TempDir {
         Self(path)
     }
 
-    pub fn path(&self) -> &Path {
+    pub(crate) fn path(&self) -> &Path {
         &self.0
     }
 }
@@ -32,7 +32,7 @@ impl Drop for TempDir {
     }
 }
 
-pub struct Embedded {
+pub(crate) struct Embedded {
     clock: Arc<AtomicU64>,
     dir: Option<TempDir>,
     /// All nodes of a process share one.
@@ -44,19 +44,19 @@ impl Embedded {
         Self { clock: Arc::new(AtomicU64::new(NOW_MS)), dir, store: Mutex::default() }
     }
 
-    pub async fn memory() -> Option<Self> {
+    pub(crate) async fn memory() -> Option<Self> {
         Some(Self::new(None))
     }
 
-    pub async fn file() -> Option<Self> {
+    pub(crate) async fn file() -> Option<Self> {
         Some(Self::new(Some(TempDir::new())))
     }
 
-    pub fn path(&self) -> PathBuf {
+    pub(crate) fn path(&self) -> PathBuf {
         self.dir.as_ref().expect("a file").path().join("roost.db")
     }
 
-    pub fn make(&self, config: StoreConfig) -> Result<EmbeddedStore, StoreError> {
+    pub(crate) fn make(&self, config: StoreConfig) -> Result<EmbeddedStore, StoreError> {
         let clock = self.clock.clone();
         let clock = Arc::new(move || clock.load(Ordering::Relaxed));
         match &self.dir {

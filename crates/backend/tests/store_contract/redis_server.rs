@@ -50,7 +50,7 @@ impl Server {
 }
 
 /// A Redis to test with.
-pub struct RedisFixture {
+pub(crate) struct RedisFixture {
     url: String,
     server: Option<Mutex<Server>>,
     /// Held while the server is shared.
@@ -76,7 +76,7 @@ async fn admin(url: &str) -> MultiplexedConnection {
 
 impl RedisFixture {
     /// A Redis for one test; nothing, and a line that says why, if there is none on this machine.
-    pub async fn any() -> Option<Self> {
+    pub(crate) async fn any() -> Option<Self> {
         if let Some(own) = Self::started(&[]).await {
             return Some(own);
         }
@@ -94,12 +94,12 @@ impl RedisFixture {
     }
 
     /// One with a process of its own, that can be killed.
-    pub async fn own() -> Option<Self> {
+    pub(crate) async fn own() -> Option<Self> {
         Self::with(&[]).await
     }
 
     /// One with a process of its own, that was started with these options.
-    pub async fn with(options: &[&str]) -> Option<Self> {
+    pub(crate) async fn with(options: &[&str]) -> Option<Self> {
         let own = Self::started(options).await;
         if own.is_none() {
             missing("install redis-server; this test needs a process of its own");
@@ -116,7 +116,7 @@ impl RedisFixture {
     }
 
     /// One that has all of a cluster's slots, and refuses a script whose keys are not in one.
-    pub async fn cluster() -> Option<Self> {
+    pub(crate) async fn cluster() -> Option<Self> {
         let fixture = Self::with(&["--cluster-enabled", "yes"]).await?;
         fixture.run(cmd("CLUSTER").arg("ADDSLOTSRANGE").arg(0).arg(16383)).await;
         eventually("the cluster is up", || async {
@@ -128,21 +128,21 @@ impl RedisFixture {
         Some(fixture)
     }
 
-    pub fn url(&self) -> &str {
+    pub(crate) fn url(&self) -> &str {
         &self.url
     }
 
     /// A connection once it answers.
-    pub async fn admin(&self) -> MultiplexedConnection {
+    pub(crate) async fn admin(&self) -> MultiplexedConnection {
         admin(&self.url).await
     }
 
-    pub async fn run(&self, command: &redis::Cmd) -> Value {
+    pub(crate) async fn run(&self, command: &redis::Cmd) -> Value {
         command.query_async(&mut self.admin().await).await.expect("Redis does it")
     }
 
     /// Sends a signal to the server's process (`STOP`, `CONT`).
-    pub async fn signal(&self, name: &str) {
+    pub(crate) async fn signal(&self, name: &str) {
         let server = self.server.as_ref().expect("a process of its own").lock().await;
         let pid = server.child.id().expect("it runs").to_string();
         let done = Command::new("kill").args([&format!("-{name}"), &pid]).status().await;

@@ -25,7 +25,7 @@ const ANSWERED_WITHIN: Duration = Duration::from_secs(10);
 /// A body may take ten seconds: then it is begun again.
 const AGAIN_EVERY: Duration = Duration::from_secs(5);
 
-pub async fn attack(round: &mut Round<'_>) -> anyhow::Result<Answered> {
+pub(super) async fn attack(round: &mut Round<'_>) -> anyhow::Result<Answered> {
     let coordinator = round.cluster.coordinators()[0].listen;
     let node = round.cluster.node(NODES[0]).listen;
     let until = round.begin().await?;

@@ -13,7 +13,7 @@ const AT_A_TIME: usize = 8;
 /// Two for each of the latest 64; the number of uses, a mark, and what was read.
 const FIELDS_MAX: u64 = 2 * 64 + 3;
 
-pub async fn attack(round: &mut Round<'_>) -> anyhow::Result<Answered> {
+pub(super) async fn attack(round: &mut Round<'_>) -> anyhow::Result<Answered> {
     let user = round.user("collector");
     let mut peer = round.door.come(&user, &json!({})).await?;
     peer.ask(&json!({"type": "send", "id": "one", "to": user, "data": 1})).await?;

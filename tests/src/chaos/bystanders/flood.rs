@@ -22,7 +22,7 @@ const REPEATED_AFTER: Duration = Duration::from_millis(20);
 
 /// What an attack was answered.
 #[derive(Debug, Default)]
-pub struct Answered {
+pub(super) struct Answered {
     /// Commands that were done.
     pub ok: u64,
     /// Commands that were `rate_limited`, or requests that were 429: the point of the limits.
@@ -63,7 +63,7 @@ impl Reply {
 }
 
 impl Answered {
-    pub fn add(&mut self, other: Self) {
+    pub(super) fn add(&mut self, other: Self) {
         self.ok += other.ok;
         self.limited += other.limited;
         self.bytes += other.bytes;
@@ -77,19 +77,19 @@ impl Answered {
         self.notes.extend(other.notes);
     }
 
-    pub fn sum(all: impl IntoIterator<Item = Self>) -> Self {
+    pub(super) fn sum(all: impl IntoIterator<Item = Self>) -> Self {
         let mut sum = Self::default();
         all.into_iter().for_each(|one| sum.add(one));
         sum
     }
 
     /// One more close.
-    pub fn closed_with(&mut self, code: u16) {
+    pub(super) fn closed_with(&mut self, code: u16) {
         *self.closed.entry(code).or_default() += 1;
     }
 
     /// The answer to one request.
-    pub fn status(&mut self, status: u16) {
+    pub(super) fn status(&mut self, status: u16) {
         match status {
             200..=299 => self.ok += 1,
             429 => self.limited += 1,
@@ -108,7 +108,7 @@ impl Answered {
 }
 
 /// One flood of one session.
-pub struct Flood<'a> {
+pub(super) struct Flood<'a> {
     pub door: &'a Door,
     pub user: String,
     /// Commands without a reply at a time.
@@ -118,7 +118,7 @@ pub struct Flood<'a> {
 
 impl Flood<'_> {
     /// Says what `next` gives, until it gives nothing or the time is over. A socket that is closed is opened again.
-    pub async fn say(&self, mut next: impl FnMut(&Answered) -> Option<Value>) -> Answered {
+    pub(super) async fn say(&self, mut next: impl FnMut(&Answered) -> Option<Value>) -> Answered {
         let mut answered = Answered::default();
         while Instant::now() < self.until {
             let Ok(peer) = self.door.come(&self.user, &json!({})).await else { break };
@@ -207,23 +207,23 @@ impl Flood<'_> {
 }
 
 /// A text of so many bytes.
-pub fn padding(bytes: usize) -> String {
+pub(super) fn padding(bytes: usize) -> String {
     "x".repeat(bytes)
 }
 
 /// Ids that nobody had before.
 #[derive(Debug)]
-pub struct Ids {
+pub(super) struct Ids {
     series: String,
     n: u64,
 }
 
 impl Ids {
-    pub fn new() -> Self {
+    pub(super) fn new() -> Self {
         Self { series: format!("{:016x}", rand::random::<u64>()), n: 0 }
     }
 
-    pub fn next(&mut self) -> String {
+    pub(super) fn next(&mut self) -> String {
         self.n += 1;
         format!("{}-{}", self.series, self.n)
     }

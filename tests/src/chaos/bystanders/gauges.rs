@@ -18,7 +18,7 @@ const MB: f64 = 1_000_000.0;
 const REDIS_WITHIN: Duration = Duration::from_secs(120);
 
 /// A connection of one's own, which waits as long as it takes.
-pub async fn redis(url: &str) -> anyhow::Result<MultiplexedConnection> {
+pub(super) async fn redis(url: &str) -> anyhow::Result<MultiplexedConnection> {
     let config = AsyncConnectionConfig::new()
         .set_connection_timeout(Some(REDIS_WITHIN))
         .set_response_timeout(Some(REDIS_WITHIN));
@@ -27,7 +27,7 @@ pub async fn redis(url: &str) -> anyhow::Result<MultiplexedConnection> {
 
 /// Counters at one moment.
 #[derive(Debug, Clone, Default)]
-pub struct Gauges {
+pub(super) struct Gauges {
     pub suspensions: f64,
     pub declared_dead: f64,
     /// Of each node.
@@ -40,7 +40,7 @@ pub struct Gauges {
 }
 
 impl Gauges {
-    pub async fn read(cluster: &Cluster, redis: &MultiplexedConnection) -> anyhow::Result<Self> {
+    pub(super) async fn read(cluster: &Cluster, redis: &MultiplexedConnection) -> anyhow::Result<Self> {
         let mut redis = redis.clone();
         let mut gauges = Self::default();
         for series in REVOKED {
@@ -65,13 +65,13 @@ impl Gauges {
 
 /// The most that each node has in memory, looked at from a thread of its own until it is dropped.
 #[derive(Debug)]
-pub struct Peak {
+pub(super) struct Peak {
     stop: Arc<AtomicBool>,
     kb: BTreeMap<&'static str, Arc<AtomicU64>>,
 }
 
 impl Peak {
-    pub fn watch(cluster: &Cluster) -> Self {
+    pub(super) fn watch(cluster: &Cluster) -> Self {
         let stop: Arc<AtomicBool> = Arc::default();
         let pids = NODES.map(|name| (name, cluster.node(name).process.pid()));
         let kb: BTreeMap<_, Arc<AtomicU64>> = NODES.iter().map(|name| (*name, Arc::default())).collect();
@@ -88,7 +88,7 @@ impl Peak {
     }
 
     /// By how much the node grew that grew most.
-    pub fn above(&self, before: &Gauges) -> f64 {
+    pub(super) fn above(&self, before: &Gauges) -> f64 {
         let grown = |(name, kb): (&&'static str, &Arc<AtomicU64>)| {
             kb.load(Ordering::Relaxed) as f64 / 1024.0 - before.resident_mb.get(*name).copied().unwrap_or(0.0)
         };

@@ -9,7 +9,7 @@ use super::round::Round;
 const SESSIONS: usize = 16;
 const AT_A_TIME: usize = 50;
 
-pub async fn attack(round: &mut Round<'_>) -> anyhow::Result<Answered> {
+pub(super) async fn attack(round: &mut Round<'_>) -> anyhow::Result<Answered> {
     let until = round.begin().await?;
     let sessions = (0..SESSIONS).map(|session| {
         let flood = Flood { door: round.door, user: round.user("founder"), at_a_time: AT_A_TIME, until };

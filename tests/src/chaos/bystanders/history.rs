@@ -14,7 +14,7 @@ const BYTES: usize = 60_000;
 const AT_A_TIME: usize = 200;
 const PAGE: usize = 100;
 
-pub async fn attack(round: &mut Round<'_>) -> anyhow::Result<Answered> {
+pub(super) async fn attack(round: &mut Round<'_>) -> anyhow::Result<Answered> {
     let (user, room) = (round.user("reader"), round.user("room"));
     fill(round, &user, &room).await;
     let until = round.begin().await?;

@@ -13,7 +13,7 @@ const BYTES: usize = 60_000;
 /// Each session has as many receivers as it has commands under way: none waits for another in a channel.
 const RECEIVERS: usize = 200;
 
-pub async fn attack(round: &mut Round<'_>) -> anyhow::Result<Answered> {
+pub(super) async fn attack(round: &mut Round<'_>) -> anyhow::Result<Answered> {
     let until = round.begin().await?;
     let data = padding(BYTES);
     let sessions = (0..SESSIONS).map(|session| {

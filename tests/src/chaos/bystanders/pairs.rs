@@ -12,15 +12,15 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
 use super::flood::Ids;
 use super::peer::{Door, Heard, Peer, cursor};
 
-pub const PAIRS: usize = 6;
+pub(super) const PAIRS: usize = 6;
 const PACE: Duration = Duration::from_secs(1);
 /// The protocol's own limit for an answer: what has none by then is `unknown`.
-pub const PATIENCE: Duration = Duration::from_secs(20);
+pub(super) const PATIENCE: Duration = Duration::from_secs(20);
 const LOOK_EVERY: Duration = Duration::from_millis(20);
 
 /// One message of a bystander.
 #[derive(Debug, Clone)]
-pub struct Sent {
+pub(super) struct Sent {
     pub at: Instant,
     /// When it was answered, and if it was refused with what.
     pub reply: Option<(Instant, Result<(), String>)>,
@@ -29,7 +29,7 @@ pub struct Sent {
 
 /// What all of them saw.
 #[derive(Debug, Default)]
-pub struct Ledger {
+pub(super) struct Ledger {
     sent: BTreeMap<String, Sent>,
     /// When a connection ended or was told to move, and whose.
     lost: Vec<(Instant, String)>,
@@ -37,7 +37,7 @@ pub struct Ledger {
 
 /// What became of the messages of a while.
 #[derive(Debug, Default)]
-pub struct Report {
+pub(super) struct Report {
     pub sent: usize,
     pub ok: usize,
     pub delivered: usize,
@@ -72,7 +72,7 @@ impl Ledger {
 }
 
 /// All pairs, until they are dropped.
-pub struct Pairs {
+pub(super) struct Pairs {
     stop: Arc<AtomicBool>,
     ledger: Arc<Mutex<Ledger>>,
 }
@@ -85,7 +85,7 @@ impl Drop for Pairs {
 
 impl Pairs {
     /// The first of each two sends to the second.
-    pub fn begin(door: &Door, names: Vec<String>) -> Self {
+    pub(super) fn begin(door: &Door, names: Vec<String>) -> Self {
         let pairs = Self { stop: Arc::default(), ledger: Arc::default() };
         let (stop, ledger, front) = (Arc::clone(&pairs.stop), Arc::clone(&pairs.ledger), door.front.clone());
         std::thread::spawn(move || {
@@ -107,7 +107,7 @@ impl Pairs {
     }
 
     /// Waits until everybody has been heard once.
-    pub async fn warm(&self) -> bool {
+    pub(super) async fn warm(&self) -> bool {
         let began = Instant::now();
         while began.elapsed() < PATIENCE {
             let arrived = lock(&self.ledger).sent.values().filter(|sent| sent.arrived.is_some()).count();
@@ -120,7 +120,7 @@ impl Pairs {
     }
 
     /// What became of what was sent in that time, once it is known, or will not be.
-    pub async fn report(&self, from: Instant, to: Instant) -> Report {
+    pub(super) async fn report(&self, from: Instant, to: Instant) -> Report {
         while !lock(&self.ledger).settled(from, to) && to.elapsed() < PATIENCE {
             sleep(LOOK_EVERY).await;
         }

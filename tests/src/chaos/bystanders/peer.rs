@@ -21,11 +21,11 @@ const WELCOMED_WITHIN: Duration = Duration::from_secs(20);
 const TOKEN_S: u64 = 24 * 3_600;
 const AGAIN_AFTER: Duration = Duration::from_millis(100);
 
-pub type Socket = WebSocketStream<TcpStream>;
+pub(super) type Socket = WebSocketStream<TcpStream>;
 
 /// Where sockets are opened, and how.
 #[derive(Debug, Clone)]
-pub struct Door {
+pub(super) struct Door {
     /// Who says where a user is at home.
     pub front: String,
     pub http: reqwest::Client,
@@ -33,7 +33,7 @@ pub struct Door {
 
 /// What came over a socket.
 #[derive(Debug)]
-pub enum Heard {
+pub(super) enum Heard {
     /// A frame.
     Frame(Value),
     /// It is over, with this close code.
@@ -42,7 +42,7 @@ pub enum Heard {
 
 /// A socket that was welcomed.
 #[derive(Debug)]
-pub struct Peer {
+pub(super) struct Peer {
     pub socket: Socket,
     pub welcome: Value,
 }
@@ -52,7 +52,7 @@ impl Door {
     ///
     /// # Errors
     /// If it is not welcomed in time, with what was said last.
-    pub async fn come(&self, user: &str, fields: &Value) -> anyhow::Result<Peer> {
+    pub(super) async fn come(&self, user: &str, fields: &Value) -> anyhow::Result<Peer> {
         self.come_narrow(user, fields, None).await
     }
 
@@ -60,7 +60,12 @@ impl Door {
     ///
     /// # Errors
     /// As [`Door::come`].
-    pub async fn come_narrow(&self, user: &str, fields: &Value, buffer: Option<u32>) -> anyhow::Result<Peer> {
+    pub(super) async fn come_narrow(
+        &self,
+        user: &str,
+        fields: &Value,
+        buffer: Option<u32>,
+    ) -> anyhow::Result<Peer> {
         let mut last = anyhow::anyhow!("no try");
         let trying = async {
             loop {
@@ -103,7 +108,7 @@ impl Door {
 impl Peer {
     /// # Errors
     /// If the socket is gone.
-    pub async fn say(&mut self, frame: &Value) -> anyhow::Result<()> {
+    pub(super) async fn say(&mut self, frame: &Value) -> anyhow::Result<()> {
         Ok(self.socket.send(Message::text(frame.to_string())).await?)
     }
 
@@ -111,7 +116,7 @@ impl Peer {
     ///
     /// # Errors
     /// If the socket is gone.
-    pub async fn ask(&mut self, command: &Value) -> anyhow::Result<Value> {
+    pub(super) async fn ask(&mut self, command: &Value) -> anyhow::Result<Value> {
         self.say(command).await?;
         loop {
             match self.hear().await {
@@ -125,18 +130,18 @@ impl Peer {
     }
 
     /// The next frame, or the end. Pings are answered here.
-    pub async fn hear(&mut self) -> Heard {
+    pub(super) async fn hear(&mut self) -> Heard {
         hear(&mut self.socket).await
     }
 }
 
 /// The cursor that a message has.
-pub fn cursor(message: &Value) -> Value {
+pub(super) fn cursor(message: &Value) -> Value {
     json!({"generation": message["generation"], "offset": message["offset"]})
 }
 
 /// What the protocol calls a connection that broke without a close frame.
-pub const BROKEN: u16 = 1006;
+pub(super) const BROKEN: u16 = 1006;
 
 async fn hear(socket: &mut Socket) -> Heard {
     loop {

@@ -15,7 +15,7 @@ const USERS: usize = 500;
 /// Longer than any run.
 const TOKEN_S: u64 = 3_600;
 
-pub async fn attack(round: &mut Round<'_>) -> anyhow::Result<Answered> {
+pub(super) async fn attack(round: &mut Round<'_>) -> anyhow::Result<Answered> {
     let users: Vec<String> = (0..USERS).map(|n| format!("p{n}")).collect();
     let url = format!("{}/presence?userIds={}", round.door.front, users.join(","));
     let bearer = token(&round.user("asker"), now_s() + TOKEN_S);

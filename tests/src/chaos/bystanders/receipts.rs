@@ -19,7 +19,7 @@ const NEIGHBOURS: usize = 40;
 /// From an acknowledgement to its receipt, generously.
 const RECEIPT_WITHIN: Duration = Duration::from_secs(5);
 
-pub async fn attack(round: &mut Round<'_>) -> anyhow::Result<Answered> {
+pub(super) async fn attack(round: &mut Round<'_>) -> anyhow::Result<Answered> {
     let [alice, bob, greedy] = ["alice", "bob", "greedy"].map(|name| round.user(name));
     let mut reader = round.door.come(&bob, &json!({"device": "phone"})).await?;
     let mut sender = round.door.come(&alice, &json!({})).await?;

@@ -15,7 +15,7 @@ const AT_A_TIME: usize = 8;
 /// The hot window, and ten more.
 const MESSAGES: u64 = 1_010;
 
-pub async fn attack(round: &mut Round<'_>) -> anyhow::Result<Answered> {
+pub(super) async fn attack(round: &mut Round<'_>) -> anyhow::Result<Answered> {
     let [victim, friend, stranger] = ["victim", "friend", "stranger"].map(|name| round.user(name));
     let device = json!({"device": "phone"});
     let first = round.door.come(&victim, &device).await?;

@@ -12,7 +12,7 @@ use super::peer::Door;
 use crate::processes::{Cluster, VNODES};
 
 /// One attack on a cluster.
-pub struct Round<'a> {
+pub(super) struct Round<'a> {
     pub cluster: &'a Cluster,
     pub door: &'a Door,
     pub redis: MultiplexedConnection,
@@ -26,7 +26,7 @@ pub struct Round<'a> {
 }
 
 impl<'a> Round<'a> {
-    pub fn new(
+    pub(super) fn new(
         cluster: &'a Cluster,
         door: &'a Door,
         redis: MultiplexedConnection,
@@ -41,7 +41,7 @@ impl<'a> Round<'a> {
     ///
     /// # Errors
     /// If Redis does not answer at all.
-    pub async fn begin(&mut self) -> anyhow::Result<Instant> {
+    pub(super) async fn begin(&mut self) -> anyhow::Result<Instant> {
         let gauges = Gauges::read(self.cluster, &self.redis).await?;
         let now = Instant::now();
         self.began = Some((now, gauges));
@@ -49,17 +49,17 @@ impl<'a> Round<'a> {
     }
 
     /// When it began to count, and what was counted until then.
-    pub fn began(&self) -> Option<&(Instant, Gauges)> {
+    pub(super) fn began(&self) -> Option<&(Instant, Gauges)> {
         self.began.as_ref()
     }
 
     /// A user of this attack.
-    pub fn user(&self, name: &str) -> String {
+    pub(super) fn user(&self, name: &str) -> String {
         format!("{}-{name}", self.series)
     }
 
     /// So many users whose inboxes share this user's vnode.
-    pub fn neighbours(&self, of: &str, count: usize) -> Vec<String> {
+    pub(super) fn neighbours(&self, of: &str, count: usize) -> Vec<String> {
         let vnode = |user: &str| vnode_of_user(&UserId::new(user).expect("a user's id"), u32::from(VNODES));
         let users = (0..).map(|n| self.user(&format!("near-{n}")));
         users.filter(|user| vnode(user) == vnode(of)).take(count).collect()

@@ -20,7 +20,7 @@ const ALIVE_EVERY: Duration = Duration::from_secs(4);
 /// What a server may have given to each socket although nobody reads: a credit of 256 kB, and as much in the kernel.
 const CREDIT_BYTES: u64 = 2 * 256_000;
 
-pub async fn attack(round: &mut Round<'_>) -> anyhow::Result<Answered> {
+pub(super) async fn attack(round: &mut Round<'_>) -> anyhow::Result<Answered> {
     let user = round.user("hog");
     let first = fill(round, &user).await?;
     let until = round.begin().await?;

@@ -17,7 +17,7 @@ const AT_A_TIME: usize = 10;
 const MESSAGES: u64 = 9_000;
 const NEIGHBOURS: usize = 40;
 
-pub async fn attack(round: &mut Round<'_>) -> anyhow::Result<Answered> {
+pub(super) async fn attack(round: &mut Round<'_>) -> anyhow::Result<Answered> {
     let [alice, bob, flooder] = ["alice", "bob", "flooder"].map(|name| round.user(name));
     let reports = Witness::start(round.cluster, UNDELIVERED_EVENTS).await;
     let near = round.neighbours(&bob, NEIGHBOURS);

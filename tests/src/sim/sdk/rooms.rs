@@ -5,8 +5,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use roost_client::bare::{Command, ConnId, Done, Lane, What};
 use roost_client::{Event as Shown, SendError};
+use roost_proto::answers::Listed;
 use roost_proto::events::Message;
-use roost_proto::frames::{Change, InRoom, RoomAt, ServerFrame};
+use roost_proto::frames::{Change, InRoom, Joined, RoomAt, ServerFrame};
 use roost_proto::ids::{Cursor, MessageId, Offset, RoomId, StreamId};
 use roost_proto::{ClientFrame, limits::MEMBERS_LISTED_MAX};
 
@@ -40,8 +41,8 @@ impl Within {
             ServerFrame::Reply(reply) => {
                 let id = reply.id.as_deref().and_then(|id| MessageId::new(id).ok())?;
                 let room = self.joining.remove(&id)?;
-                let ok = reply.ok.as_ref()?;
-                self.begins(&room, ok.cursor?, ok.replayed.unwrap_or(0));
+                let joined: Joined = reply.ok.as_ref()?.read().ok()?;
+                self.begins(&room, joined.cursor, joined.replayed);
             }
             ServerFrame::Reset(reset) => drop(self.at.insert(reset.stream.clone(), reset.cursor)),
             ServerFrame::Message(m) => {
@@ -106,12 +107,12 @@ impl World {
         seat.asked = None;
         match answer {
             Ok(Done { ok, .. }) => {
-                if let Some(members) = ok.members {
+                if let Ok(Listed { members: Some(members), .. }) = ok.read() {
                     seat.members = members.into_iter().map(|m| m.user.to_string()).collect();
                 }
-                let Some(end) = ok.cursor else { return };
+                let Ok(Joined { cursor: end, replayed, member_count, .. }) = ok.read() else { return };
                 seat.joined = true;
-                let start = Cursor::new(end.generation, Offset(end.offset.0 - ok.replayed.unwrap_or(0)));
+                let start = Cursor::new(end.generation, Offset(end.offset.0 - replayed));
                 let at = *seat.cursor.get_or_insert(start);
                 // What was missed was told before this answer.
                 if at.generation != end.generation || at < start {
@@ -119,7 +120,7 @@ impl World {
                         format!("P5: {} is at {at:?} in a room that begins at {start:?}", client.label);
                     self.violations.push(text);
                 }
-                if let Some(count) = ok.member_count {
+                if let Some(count) = member_count {
                     self.ask_for_members(i, r, count);
                 }
             }

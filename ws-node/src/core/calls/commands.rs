@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use roost_backend::log::{Lane, Outgoing};
 use roost_proto::codes::{CloseCode, ErrorBody, ErrorCode};
-use roost_proto::frames::ReplyOk;
+use roost_proto::frames::Empty;
 use roost_proto::ids::{NodeId, StreamId, UserId, VnodeId};
 use roost_proto::limits::UNKNOWN_AFTER_MS;
 use roost_proto::records::{Append, Disconnect, ItemBody, Record};
@@ -97,7 +97,7 @@ impl NodeCore {
         let Some(telling) = self.calls.telling.get(&call).filter(|t| t.left == 0) else { return };
         let failed = telling.failed;
         self.calls.telling.remove(&call);
-        if failed { self.reply_unavailable(call, "") } else { self.reply_ok(call, "", ReplyOk::default()) }
+        if failed { self.reply_unavailable(call, "") } else { self.reply_ok(call, "", &Empty {}) }
     }
 
     pub(in crate::core) fn tick_telling(&mut self, now: Now) {

@@ -1,7 +1,7 @@
 //! What becomes of items is told to what waits for them.
 
+use roost_proto::answers::Accepted;
 use roost_proto::codes::{ErrorBody, ErrorCode};
-use roost_proto::frames::ReplyOk;
 use roost_proto::records::ItemResult;
 use roost_proto::time::rfc3339;
 
@@ -58,8 +58,7 @@ impl NodeCore {
             ItemResult::Ok { at, cursor } => {
                 self.fx.push(Action::Observe(Observation::Reply, now.us.saturating_sub(waiter.since_us)));
                 self.fx.count().replies_ok += 1;
-                let ok = ReplyOk { at: Some(rfc3339(*at)), cursor: *cursor, ..ReplyOk::default() };
-                self.reply_ok(caller, id, ok);
+                self.reply_ok(caller, id, &Accepted { at: rfc3339(*at), cursor: *cursor });
             }
             ItemResult::Conflict => self.reply_conflict(caller, id),
             ItemResult::Full => {

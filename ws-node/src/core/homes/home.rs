@@ -467,7 +467,7 @@ impl Home {
     /// The same of a home that ends, with what is in flight, and what the log was awaited for.
     pub fn drop_all(&mut self) -> Vec<(SessionKey, MessageId)> {
         let held = std::mem::take(&mut self.held).into_iter().filter_map(|(_, held)| match held {
-            Held::Reply { session, id, .. } => Some((session, id)),
+            Held::Reply { session, id } => Some((session, id)),
             Held::Result { .. } | Held::Opened { .. } => None,
         });
         let call = self.call.take().map(|call| call.work).unwrap_or_default();

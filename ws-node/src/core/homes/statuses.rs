@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use roost_backend::store::{PresenceOp, PresenceRow};
 use roost_proto::codes::{ErrorBody, ErrorCode};
 use roost_proto::events::StatusCause;
-use roost_proto::frames::{ReplyOk, SetStatus};
+use roost_proto::frames::SetStatus;
 use roost_proto::ids::{MessageId, StreamId, UserId, VnodeId};
 
 use crate::core::homes::home::Phase;
@@ -56,7 +56,7 @@ impl NodeCore {
     /// Told when all that is known here is in the log (rule 13).
     pub(super) fn hold_replies(&mut self, vnode: VnodeId, replies: Vec<(SessionKey, MessageId)>) {
         for (session, id) in replies {
-            self.hold_result(vnode, Held::Reply { session, id, ok: ReplyOk::default() });
+            self.hold_result(vnode, Held::Reply { session, id });
             self.fx.touch(vnode);
         }
     }

@@ -3,6 +3,7 @@
 use roost_backend::log::{Lane, Outgoing};
 use roost_backend::store::*;
 use roost_proto::events::{CHAT_EVENTS, CLIENT_EVENTS, UNDELIVERED_EVENTS, USER_STATUS_EVENTS};
+use roost_proto::frames::Empty;
 use roost_proto::ids::{Epoch, Seq, VnodeId};
 use roost_proto::records::Record;
 
@@ -87,7 +88,7 @@ impl NodeCore {
                     }
                 }
                 Held::Opened { session } => self.located(session, now),
-                Held::Reply { session, id, ok } => self.reply_ok(session, id.as_str(), ok),
+                Held::Reply { session, id } => self.reply_ok(session, id.as_str(), &Empty {}),
             }
         }
         let Some(home) = self.homes.map.get_mut(&vnode) else { return };

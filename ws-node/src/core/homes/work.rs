@@ -1,7 +1,6 @@
 //! What a home does in its next write, the write in flight, and what is told when the log has it.
 
 use roost_backend::store::{AppendOp, MemberOp, Op, OpResult, Place, Write};
-use roost_proto::frames::ReplyOk;
 use roost_proto::ids::{DeviceId, MessageId, Sid, UserId};
 use roost_proto::records::ItemResult;
 
@@ -86,5 +85,5 @@ pub struct WriteInFlight {
 pub enum Held {
     Result { item: OfItem, result: ItemResult },
     Opened { session: SessionKey },
-    Reply { session: SessionKey, id: MessageId, ok: ReplyOk },
+    Reply { session: SessionKey, id: MessageId },
 }

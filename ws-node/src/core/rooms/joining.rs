@@ -2,7 +2,7 @@
 
 use roost_proto::claims::matches_any;
 use roost_proto::codes::{ErrorBody, ErrorCode};
-use roost_proto::frames::{InRoom, Join, Publish, ReplyOk, RoomAt, RoomWelcome};
+use roost_proto::frames::{Empty, InRoom, Join, Publish, RoomAt, RoomWelcome};
 use roost_proto::ids::{MessageId, RoomId, StreamId};
 use roost_proto::limits::{INFO_BYTES_MAX, ROOMS_PER_SESSION_MAX, UNKNOWN_AFTER_MS};
 
@@ -130,7 +130,7 @@ impl NodeCore {
         };
         self.overtaken(key, listener.opening, None, "left before the join was done");
         self.leave(key, &stream, true, now);
-        self.reply_ok(key, command.id.as_str(), ReplyOk::default());
+        self.reply_ok(key, command.id.as_str(), &Empty {});
         Ok(())
     }
 

@@ -1,7 +1,8 @@
 //! Where a session begins in a room: the home says where the stream ends, the log how far the history goes.
 
+use roost_proto::answers::Listed;
 use roost_proto::codes::{ErrorBody, ErrorCode};
-use roost_proto::frames::{Joined, ReplyOk, Reset, RoomWelcome, ServerFrame};
+use roost_proto::frames::{Joined, Reset, RoomWelcome, ServerFrame};
 use roost_proto::history::Through;
 use roost_proto::ids::{Cursor, MessageId, Offset, StreamId, VnodeId};
 use roost_proto::limits::MEMBERS_BYTES_MAX;
@@ -224,16 +225,16 @@ impl NodeCore {
         let open = session.takes_answers();
         let mut room_for = if open { MEMBERS_BYTES_MAX } else { 0 };
         let copy = room.copy.as_ref().filter(|_| listed).map(|copy| copy.reply(&mut room_for));
-        let ReplyOk { members, member_count, .. } = copy.unwrap_or_default();
+        let Listed { members, member_count } = copy.unwrap_or_default();
         let (recovered, replayed) = (through.is_none(), tail.offset.0 - from.0);
         let joined = Joined { cursor: tail, recovered, replayed, through, members, member_count };
         self.fx.count().replayed += joined.replayed;
         match opening.how {
             // A long list takes credit, as a message does.
             How::Reply(id) if open && joined.members.is_some() => {
-                self.reply_on_credit(key, id.as_str(), ReplyOk::from(joined));
+                self.reply_on_credit(key, id.as_str(), &joined);
             }
-            How::Reply(id) => self.reply_ok(key, id.as_str(), ReplyOk::from(joined)),
+            How::Reply(id) => self.reply_ok(key, id.as_str(), &joined),
             How::Welcome => {
                 session.seats_mut().arrival.pending.remove(stream);
                 let room = stream.room().expect("only streams of rooms come here");

@@ -4,7 +4,8 @@
 use std::collections::BTreeMap;
 
 use roost_proto::Json;
-use roost_proto::frames::{InfoOf, ReplyOk};
+use roost_proto::answers::Listed;
+use roost_proto::frames::InfoOf;
 use roost_proto::ids::UserId;
 use roost_proto::live::Version;
 
@@ -22,7 +23,7 @@ pub(super) struct MemberReplica {
 
 impl MemberReplica {
     /// What is said of the members, within so many bytes, which are used up.
-    pub(super) fn reply(&self, room: &mut usize) -> ReplyOk {
+    pub(super) fn reply(&self, room: &mut usize) -> Listed {
         let list = |all: &BTreeMap<UserId, Option<Json>>| -> Vec<InfoOf> {
             all.iter().map(|(user, info)| InfoOf { user: user.clone(), info: info.clone() }).collect()
         };
@@ -30,6 +31,6 @@ impl MemberReplica {
         let bytes = members.iter().flatten().map(InfoOf::size).sum();
         let members = members.filter(|_| *room >= bytes);
         *room -= members.as_ref().map_or(0, |_| bytes);
-        ReplyOk { member_count: members.is_none().then_some(self.count), members, ..ReplyOk::default() }
+        Listed { member_count: members.is_none().then_some(self.count), members }
     }
 }

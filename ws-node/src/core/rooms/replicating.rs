@@ -1,7 +1,8 @@
 //! The copy of a room's members is fetched, kept up by notes, and told (rule 29).
 
 use roost_proto::Json;
-use roost_proto::frames::{Change, InfoOf, Member, ReplyOk, RoomWelcome, ServerFrame};
+use roost_proto::answers::Listed;
+use roost_proto::frames::{Change, InfoOf, Member, RoomWelcome, ServerFrame};
 use roost_proto::ids::{MessageId, StreamId, UserId};
 use roost_proto::limits::MEMBERS_BYTES_MAX;
 use roost_proto::live::{MemberChange, Version};
@@ -30,7 +31,7 @@ impl NodeCore {
             let stream = StreamId::of_room(&room.room);
             let presence = session.seats().rooms.get(&stream).is_some_and(|l| l.presence);
             if let Some(copy) = self.rooms.get(&stream).and_then(|r| r.copy.as_ref()).filter(|_| presence) {
-                let ReplyOk { members, member_count, .. } = copy.reply(&mut bytes);
+                let Listed { members, member_count } = copy.reply(&mut bytes);
                 (room.members, room.member_count) = (members, member_count);
             }
         }
@@ -123,8 +124,8 @@ impl NodeCore {
     /// What is known of the members, to who asked.
     pub(super) fn reply_members(&mut self, key: SessionKey, stream: &StreamId, id: &MessageId) {
         let Some(copy) = self.rooms.get(stream).and_then(|room| room.copy.as_ref()) else { return };
-        let ok = copy.reply(&mut { MEMBERS_BYTES_MAX });
-        self.reply_on_credit(key, id.as_str(), ok);
+        let listed = copy.reply(&mut { MEMBERS_BYTES_MAX });
+        self.reply_on_credit(key, id.as_str(), &listed);
     }
 
     /// Those who have waited too long for the list, or will get none.

@@ -3,8 +3,8 @@
 
 use roost_backend::store::{Limit, Page};
 use roost_proto::Json;
+use roost_proto::answers::Paged;
 use roost_proto::codes::{ErrorBody, ErrorCode};
-use roost_proto::frames::ReplyOk;
 use roost_proto::history::{Before, History, archive_url};
 use roost_proto::ids::{Cursor, MessageId, StreamId};
 use roost_proto::limits::{FRAME_BYTES_MAX, HISTORY_DEFAULT, HISTORY_MAX};
@@ -39,13 +39,13 @@ pub struct Asked<'a> {
 }
 
 /// A page as it is answered.
-pub fn answer(page: Page, asked: Asked<'_>) -> ReplyOk {
+pub fn answer(page: Page, asked: Asked<'_>) -> Paged {
     let (before, older) = (page.before().map(Before), page.older);
     let last = page.entries.last().map(|(offset, _)| Cursor::new(page.generation, *offset));
     let place = last.or(asked.before).map(Before);
     let next = asked.archive_url.filter(|_| older).map(|url| archive_url(url, asked.stream, place));
     let messages = page.entries.into_iter().map(|(_, frame)| Json::of_frame(frame)).collect();
-    ReplyOk { messages: Some(messages), before, older, next, ..ReplyOk::default() }
+    Paged { messages, before, older, next }
 }
 
 impl NodeCore {
@@ -117,6 +117,6 @@ impl NodeCore {
     ) {
         let asked = Asked { stream, before, archive_url: self.cfg.archive_url.as_deref() };
         let page = answer(page, asked);
-        self.reply_on_credit(key, id.as_str(), page);
+        self.reply_on_credit(key, id.as_str(), &page);
     }
 }

@@ -2,7 +2,7 @@
 //! the session's socket.
 
 use roost_proto::ErrorBody;
-use roost_proto::frames::ReplyOk;
+use roost_proto::frames::Empty;
 use roost_proto::ids::MessageId;
 
 use crate::core::keys::{Now, SessionKey};
@@ -25,7 +25,7 @@ impl NodeCore {
                 self.fx.count().refreshed += 1;
                 self.leave_forbidden(key, now);
                 self.unwatch_forbidden(key, now);
-                self.reply_ok(key, id.as_str(), ReplyOk::default());
+                self.reply_ok(key, id.as_str(), &Empty {});
             }
             Err(error) => {
                 self.fx.count().refreshes_refused += 1;

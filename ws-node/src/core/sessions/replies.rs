@@ -4,8 +4,9 @@ use std::borrow::Cow;
 
 use bytes::Bytes;
 use roost_proto::codes::{CloseCode, ErrorBody, ErrorCode};
-use roost_proto::frames::{Reply, ReplyOk, ServerFrame};
+use roost_proto::frames::{Reply, ServerFrame};
 use roost_proto::ids::MessageId;
+use serde::Serialize;
 
 use crate::core::actions::{Action, SendQueue};
 use crate::core::channels::asker::Caller;
@@ -32,13 +33,13 @@ impl NodeCore {
         self.fx.push(Action::Frame { session: key, frame, lane: SendQueue::Reply });
     }
 
-    pub(in crate::core) fn reply_ok(&mut self, to: impl Into<Caller>, id: &str, ok: ReplyOk) {
+    pub(in crate::core) fn reply_ok(&mut self, to: impl Into<Caller>, id: &str, ok: &impl Serialize) {
         self.reply(to, Reply::ok(id, ok));
     }
 
     /// A reply that may be large counts as a message frame: a client that reads nothing is sent no more of them than
     /// it has credit.
-    pub(in crate::core) fn reply_on_credit(&mut self, key: SessionKey, id: &str, ok: ReplyOk) {
+    pub(in crate::core) fn reply_on_credit(&mut self, key: SessionKey, id: &str, ok: &impl Serialize) {
         let Some(session) = self.sessions.map.get_mut(&key) else { return };
         if !session.credit.is_open() {
             let error = ErrorBody::new(ErrorCode::RateLimited, "what was sent before is not read yet");

@@ -2,8 +2,9 @@
 
 use std::collections::BTreeSet;
 
+use roost_proto::answers::Watched;
 use roost_proto::codes::{ErrorBody, ErrorCode};
-use roost_proto::frames::{OfUsers, Presence, ReplyOk};
+use roost_proto::frames::{Empty, OfUsers, Presence};
 use roost_proto::ids::{StreamId, UserId};
 use roost_proto::limits::UNKNOWN_AFTER_MS;
 
@@ -74,8 +75,7 @@ impl NodeCore {
         session.watches_mut().asking = rest;
         for WatchAsked { id, users, .. } in ready {
             let shown = users.into_iter().filter_map(|user| self.give(key, &user, now)).collect();
-            let ok = ReplyOk { users: Some(shown), ..ReplyOk::default() };
-            self.reply_on_credit(key, id.as_str(), ok);
+            self.reply_on_credit(key, id.as_str(), &Watched { users: shown });
         }
     }
 
@@ -100,7 +100,7 @@ impl NodeCore {
         now: Now,
     ) -> Result<(), ErrorBody> {
         self.unwatch(key, &command.users, now);
-        self.reply_ok(key, command.id.as_str(), ReplyOk::default());
+        self.reply_ok(key, command.id.as_str(), &Empty {});
         Ok(())
     }
 

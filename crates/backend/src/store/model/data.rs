@@ -57,7 +57,7 @@ pub(super) struct Known {
 
 impl Known {
     /// To whoever says it again.
-    pub fn answer(self, hash: u64) -> OpResult {
+    pub(super) fn answer(self, hash: u64) -> OpResult {
         if self.hash == hash {
             OpResult::Duplicate { offset: self.offset, at: self.at }
         } else {
@@ -599,70 +599,81 @@ impl VnodeData {
         n: u64,
         value: &[u8],
     ) -> Result<(), StoreError> {
-        let garbled =
-            |e: &dyn std::fmt::Display| StoreError::Garbled(format!("{table} {stream} {key} {n}: {e}"));
-        fn get<'a, T: Deserialize<'a>>(value: &'a [u8]) -> Result<T, serde_json::Error> {
-            serde_json::from_slice(value)
-        }
-        let stream_id = || StreamId::new(stream).map_err(|e| garbled(&e));
-        let user_id = || UserId::new(stream).map_err(|e| garbled(&e));
+        let row = Loaded { table, stream, key, n, value };
         match table {
-            "head" => self.head = get(value).map_err(|e| garbled(&e))?,
-            "tail" => {
-                self.streams.entry(stream_id()?).or_default().tail = get(value).map_err(|e| garbled(&e))?
-            }
+            "head" => self.head = row.value()?,
+            "tail" => self.streams.entry(row.stream()?).or_default().tail = row.value()?,
             "entry" => {
-                self.streams
-                    .entry(stream_id()?)
-                    .or_default()
-                    .entries
-                    .push_back(Bytes::copy_from_slice(value));
+                let stream = self.streams.entry(row.stream()?).or_default();
+                stream.entries.push_back(Bytes::copy_from_slice(value));
             }
             "ids0" | "ids1" => {
-                let ids = self.ids.entry(stream_id()?).or_default();
+                let ids = self.ids.entry(row.stream()?).or_default();
                 ids.slice = ids.slice.max(n);
-                ids.slices[usize::from(table == "ids1")]
-                    .insert(key.into(), get(value).map_err(|e| garbled(&e))?);
+                ids.slices[usize::from(table == "ids1")].insert(key.into(), row.value()?);
             }
             "outbox" => {
-                let (topic, key, payload): (_, _, String) = get(value).map_err(|e| garbled(&e))?;
+                let (topic, key, payload): (_, _, String) = row.value()?;
                 self.outbox.push_back(OutboxEvent { seq: Seq(n), topic, key, payload: payload.into() });
             }
-            "roster" => drop(self.roster.insert(user_id()?, get(value).map_err(|e| garbled(&e))?)),
-            "seen" => drop(self.seen.insert(user_id()?, get(value).map_err(|e| garbled(&e))?)),
+            "roster" => drop(self.roster.insert(row.user()?, row.value()?)),
+            "seen" => drop(self.seen.insert(row.user()?, row.value()?)),
             "acked" => {
-                let device = DeviceId::new(key).map_err(|e| garbled(&e))?;
-                let acked = get(value).map_err(|e| garbled(&e))?;
-                self.devices.entry(user_id()?).or_default().load(device, acked);
+                let device = DeviceId::new(key).map_err(|e| row.garbled(&e))?;
+                self.devices.entry(row.user()?).or_default().load(device, row.value()?);
             }
-            "forgot" => self.devices.entry(user_id()?).or_default().forgot = true,
-            "read" => drop(self.read.insert(user_id()?, get(value).map_err(|e| garbled(&e))?)),
+            "forgot" => self.devices.entry(row.user()?).or_default().forgot = true,
+            "read" => drop(self.read.insert(row.user()?, row.value()?)),
             "due" => {
-                let waiting = Waiting::of(value).ok_or_else(|| garbled(&"a message that is due"))?;
-                self.due.insert((user_id()?, cursor_of(key).ok_or_else(|| garbled(&"a place"))?), waiting);
+                let waiting = Waiting::of(value).ok_or_else(|| row.garbled(&"a message that is due"))?;
+                self.due.insert(row.place()?, waiting);
             }
-            "wanted" => {
-                let place = (user_id()?, cursor_of(key).ok_or_else(|| garbled(&"a place"))?);
-                self.wanted.insert(place, get(value).map_err(|e| garbled(&e))?);
-            }
-            "owed" => {
-                let id = MessageId::new(key).map_err(|e| garbled(&e))?;
-                self.owed.insert(id, get(value).map_err(|e| garbled(&e))?);
-            }
-            "ticket" => {
-                let id = MessageId::new(key).map_err(|e| garbled(&e))?;
-                self.tickets.insert((user_id()?, id), get(value).map_err(|e| garbled(&e))?);
-            }
+            "wanted" => drop(self.wanted.insert(row.place()?, row.value()?)),
+            "owed" => drop(self.owed.insert(row.message()?, row.value()?)),
+            "ticket" => drop(self.tickets.insert((row.user()?, row.message()?), row.value()?)),
             "member" => {
-                let user = UserId::new(key).map_err(|e| garbled(&e))?;
-                let entry = get(value).map_err(|e| garbled(&e))?;
-                self.rooms.entry(stream_id()?).or_default().members.insert(user, entry);
+                let user = UserId::new(key).map_err(|e| row.garbled(&e))?;
+                self.rooms.entry(row.stream()?).or_default().members.insert(user, row.value()?);
             }
-            "version" => {
-                self.rooms.entry(stream_id()?).or_default().version = get(value).map_err(|e| garbled(&e))?;
-            }
-            other => return Err(garbled(&format!("unknown table {other}"))),
+            "version" => self.rooms.entry(row.stream()?).or_default().version = row.value()?,
+            other => return Err(row.garbled(&format!("unknown table {other}"))),
         }
         Ok(())
+    }
+}
+
+/// A row as it was kept.
+struct Loaded<'a> {
+    table: &'a str,
+    stream: &'a str,
+    key: &'a str,
+    n: u64,
+    value: &'a [u8],
+}
+
+impl<'a> Loaded<'a> {
+    fn value<T: Deserialize<'a>>(&self) -> Result<T, StoreError> {
+        serde_json::from_slice(self.value).map_err(|e| self.garbled(&e))
+    }
+
+    fn stream(&self) -> Result<StreamId, StoreError> {
+        StreamId::new(self.stream).map_err(|e| self.garbled(&e))
+    }
+
+    fn user(&self) -> Result<UserId, StoreError> {
+        UserId::new(self.stream).map_err(|e| self.garbled(&e))
+    }
+
+    fn message(&self) -> Result<MessageId, StoreError> {
+        MessageId::new(self.key).map_err(|e| self.garbled(&e))
+    }
+
+    fn place(&self) -> Result<(UserId, Cursor), StoreError> {
+        Ok((self.user()?, cursor_of(self.key).ok_or_else(|| self.garbled(&"a place"))?))
+    }
+
+    fn garbled(&self, e: &dyn std::fmt::Display) -> StoreError {
+        let Self { table, stream, key, n, .. } = self;
+        StoreError::Garbled(format!("{table} {stream} {key} {n}: {e}"))
     }
 }

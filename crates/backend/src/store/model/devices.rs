@@ -41,7 +41,7 @@ impl Devices {
         (self.kept.len() > DEVICES_KEPT).then(|| oldest.0.clone())
     }
 
-    pub fn load(&mut self, device: DeviceId, acked: Acked) {
+    pub(super) fn load(&mut self, device: DeviceId, acked: Acked) {
         self.uses = self.uses.max(acked.used);
         self.kept.insert(device, acked);
     }
