@@ -10,7 +10,7 @@ use roost_proto::frames::Reply;
 use roost_proto::ids::UserId;
 use tokio::sync::{mpsc, oneshot};
 
-use crate::core::{ApiCommand, Connecting, Event, Explained, Query, SendQueue, TicketShown};
+use crate::core::{ApiCommand, Connecting, Explained, Input, Query, SendQueue, TicketShown};
 
 /// Events waiting for the core. A full queue makes sockets and readers wait, never drops.
 pub const EVENTS_MAX: usize = 16_384;
@@ -20,8 +20,8 @@ pub const STORE_TIMEOUT: Duration = Duration::from_millis(2300);
 pub const RETRY: Duration = Duration::from_millis(200);
 
 /// What reaches the node's task.
-pub enum Input {
-    Core(Event),
+pub enum NodeInput {
+    Core(Input),
     /// A connection said `connect`: its frames go to `out` from now on.
     Connect(Box<Connecting>, mpsc::Sender<Out>),
     /// Somebody wants to know.

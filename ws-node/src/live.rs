@@ -9,8 +9,8 @@ use tokio::sync::mpsc;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
-use crate::core::Event;
-use crate::inputs::{Input, RETRY, STORE_TIMEOUT};
+use crate::core::Input;
+use crate::inputs::{NodeInput, RETRY, STORE_TIMEOUT};
 
 /// Follows, or publications, sent together.
 const BATCH: usize = 64;
@@ -22,7 +22,7 @@ pub type Wish = (LiveChannel, Option<u64>);
 pub async fn follow(
     subscriber: Arc<dyn Subscriber>,
     mut wishes: mpsc::Receiver<Wish>,
-    events: mpsc::Sender<Input>,
+    events: mpsc::Sender<NodeInput>,
     stop: CancellationToken,
 ) {
     let mut batch = Vec::with_capacity(BATCH);
@@ -40,11 +40,11 @@ pub async fn follow(
                     return None;
                 };
                 let done = timeout(STORE_TIMEOUT, subscriber.follow(&channel)).await;
-                Some(Event::Followed { channel, ask, done: matches!(done, Ok(Ok(()))) })
+                Some(Input::Followed { channel, ask, done: matches!(done, Ok(Ok(()))) })
             }
         });
         for event in join_all(all).await.into_iter().flatten() {
-            if events.send(Input::Core(event)).await.is_err() {
+            if events.send(NodeInput::Core(event)).await.is_err() {
                 return;
             }
         }
@@ -81,7 +81,7 @@ pub async fn hear(
     subscriber: Arc<dyn Subscriber>,
     own: LiveChannel,
     mut queue: mpsc::Receiver<LiveEvent>,
-    events: mpsc::Sender<Input>,
+    events: mpsc::Sender<NodeInput>,
     stop: CancellationToken,
 ) {
     let mut follows = false;
@@ -95,11 +95,11 @@ pub async fn hear(
             () = tokio::time::sleep(RETRY), if !follows => continue,
         };
         let event = match heard {
-            Some(LiveEvent::Told { channel, payload }) => Event::Live { channel, payload },
-            Some(LiveEvent::Missed) => Event::Missed,
+            Some(LiveEvent::Told { channel, payload }) => Input::Live { channel, payload },
+            Some(LiveEvent::Missed) => Input::Missed,
             None => return,
         };
-        if events.send(Input::Core(event)).await.is_err() {
+        if events.send(NodeInput::Core(event)).await.is_err() {
             return;
         }
     }

@@ -21,10 +21,10 @@ use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::time::{MissedTickBehavior, timeout};
 use tokio_util::sync::CancellationToken;
 
-use crate::core::{Action, Ask, Event, NodeCore};
+use crate::core::{Action, Ask, Input, NodeCore};
 use crate::core::{CallKey, Ending, Gauges, Now, SendQueue, SessionKey};
 use crate::error::Ended;
-use crate::inputs::{Input, Out, RETRY, STORE_TIMEOUT};
+use crate::inputs::{NodeInput, Out, RETRY, STORE_TIMEOUT};
 use crate::janitor::Names;
 use crate::live::Wish;
 use crate::metrics::Metrics;
@@ -90,7 +90,7 @@ pub struct Parts {
     pub log: Arc<dyn Log>,
     pub transport: Arc<dyn Producer>,
     pub outbox: Arc<dyn Producer>,
-    pub events: mpsc::Sender<Input>,
+    pub events: mpsc::Sender<NodeInput>,
     pub refresh: Arc<Notify>,
     pub metrics: Metrics,
     pub lag: Arc<AtomicU64>,
@@ -113,7 +113,7 @@ pub struct Node {
     /// Of `client_results`.
     readings: Readings,
     /// Events that arose here, handled before the queue.
-    own: VecDeque<Event>,
+    own: VecDeque<Input>,
 }
 
 impl Node {
@@ -133,7 +133,7 @@ impl Node {
     }
 
     /// Runs until stopped.
-    pub async fn run(mut self, mut inputs: mpsc::Receiver<Input>, mut reports: mpsc::Receiver<Report>) {
+    pub async fn run(mut self, mut inputs: mpsc::Receiver<NodeInput>, mut reports: mpsc::Receiver<Report>) {
         let mut tick = tokio::time::interval(TICK);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut batch = Vec::with_capacity(BATCH);
@@ -142,7 +142,7 @@ impl Node {
             tokio::select! {
                 () = self.parts.stop.cancelled() => return,
                 _ = tick.tick() => {
-                    self.step(Event::Tick);
+                    self.step(Input::Tick);
                     self.publish();
                 }
                 n = reports.recv_many(&mut told, BATCH) => {
@@ -153,7 +153,7 @@ impl Node {
                         if let Err(why) = &result {
                             tracing::debug!(token, why, "a record was not taken");
                         }
-                        self.step(Event::Reported { token, ok: result.is_ok() });
+                        self.step(Input::Reported { token, ok: result.is_ok() });
                     }
                 }
                 n = inputs.recv_many(&mut batch, BATCH) => {
@@ -168,24 +168,24 @@ impl Node {
         }
     }
 
-    fn take(&mut self, input: Input) {
+    fn take(&mut self, input: NodeInput) {
         match input {
-            Input::Core(event) => {
-                if let Event::Closed { session } = &event {
+            NodeInput::Core(event) => {
+                if let Input::Closed { session } = &event {
                     self.sessions.remove(session);
                 }
                 self.step(event);
             }
-            Input::Connect(connecting, out) => {
+            NodeInput::Connect(connecting, out) => {
                 self.sessions.insert(connecting.session, out);
-                self.step(Event::Connect(connecting));
+                self.step(Input::Connect(connecting));
             }
-            Input::Explain(query, answer) => {
+            NodeInput::Explain(query, answer) => {
                 let now = self.parts.clock.now();
                 // Whoever asked may have gone.
                 let _ = answer.send(self.parts.core.explain(&query, now));
             }
-            Input::Calls(calls) => {
+            NodeInput::Calls(calls) => {
                 let mut keyed = Vec::with_capacity(calls.len());
                 for (call, answer) in calls {
                     self.next_call += 1;
@@ -193,17 +193,17 @@ impl Node {
                     self.calls.insert(key, answer);
                     keyed.push((key, call));
                 }
-                self.step(Event::Calls(keyed));
+                self.step(Input::Calls(keyed));
             }
-            Input::Tickets(client, answer) => {
+            NodeInput::Tickets(client, answer) => {
                 let now = self.parts.clock.now();
                 drop(answer.send(self.parts.core.tickets(client.as_ref(), now)));
             }
-            Input::Ready(answer) => drop(answer.send(self.parts.core.ready_vnodes())),
+            NodeInput::Ready(answer) => drop(answer.send(self.parts.core.ready_vnodes())),
         }
     }
 
-    fn step(&mut self, event: Event) {
+    fn step(&mut self, event: Input) {
         self.own.push_back(event);
         while let Some(event) = self.own.pop_front() {
             let now = self.parts.clock.now();
@@ -236,7 +236,7 @@ impl Node {
         let (questions, events) = (Arc::clone(&self.questions), self.parts.events.clone());
         self.parts.tasks.spawn(async move {
             // Fails only when the node has ended.
-            let _ = events.send(Input::Core(questions.put(ask).await)).await;
+            let _ = events.send(NodeInput::Core(questions.put(ask).await)).await;
         });
     }
 
@@ -249,14 +249,14 @@ impl Node {
                 let producer = if lane == Lane::Outbox { &self.parts.outbox } else { &self.parts.transport };
                 let token = record.token;
                 if producer.produce(record).is_err() {
-                    self.own.push_back(Event::Reported { token, ok: false });
+                    self.own.push_back(Input::Reported { token, ok: false });
                 }
             }
             Action::Ask(ask) => self.ask(ask),
             Action::Follow { channel, ask } => {
                 // The queue is longer than what waits at once: then it is asked again.
                 if self.parts.follows.try_send((channel.clone(), Some(ask))).is_err() {
-                    self.own.push_back(Event::Followed { channel, ask, done: false });
+                    self.own.push_back(Input::Followed { channel, ask, done: false });
                 }
             }
             Action::Unfollow { channel } => {
@@ -286,7 +286,8 @@ impl Node {
                 self.parts.tasks.spawn(async move {
                     let answer = timeout(LOG_TIMEOUT, log.end(CHAT_EVENTS, partition)).await;
                     let answer = answer.ok().and_then(Result::ok);
-                    let _ = events.send(Input::Core(Event::LogEnd { session, ask, partition, answer })).await;
+                    let _ =
+                        events.send(NodeInput::Core(Input::LogEnd { session, ask, partition, answer })).await;
                 });
             }
             Action::End(Ending::Replaced) => {
@@ -327,14 +328,14 @@ impl Node {
 
     fn lose(&mut self, session: SessionKey) {
         self.sessions.remove(&session);
-        self.own.push_back(Event::Closed { session });
+        self.own.push_back(Input::Closed { session });
     }
 }
 
 /// Keeps the core's view fresh: on hints, when asked, and every second.
 pub async fn watch_table(
     store: Arc<dyn Store>,
-    events: mpsc::Sender<Input>,
+    events: mpsc::Sender<NodeInput>,
     refresh: Arc<Notify>,
     names: watch::Sender<Names>,
     health: Health,
@@ -346,7 +347,7 @@ pub async fn watch_table(
         let outcome = match timeout(STORE_TIMEOUT, store.table()).await {
             Ok(Ok(table)) => {
                 names.send_replace(Names::of(&table, boot_ms()));
-                if events.send(Input::Core(Event::View(Box::new(table)))).await.is_err() {
+                if events.send(NodeInput::Core(Input::View(Box::new(table)))).await.is_err() {
                     return;
                 }
                 Ok(())
@@ -381,7 +382,7 @@ pub async fn watch_table(
 /// Brings the records of the node's topic to the core.
 pub async fn read_inbox(
     mut reader: Box<dyn LogReader>,
-    events: mpsc::Sender<Input>,
+    events: mpsc::Sender<NodeInput>,
     lag: Arc<AtomicU64>,
     stop: CancellationToken,
 ) {
@@ -394,15 +395,15 @@ pub async fn read_inbox(
             Ok(records) => {
                 for record in records {
                     let event = match serde_json::from_slice::<Record>(&record.payload) {
-                        Ok(record) => Event::Record(record),
+                        Ok(record) => Input::Record(record),
                         Err(error) => {
                             // It may quote all of the record.
                             let error = fault(&error);
                             tracing::warn!(error, position = ?record.position, "a record nobody can read");
-                            Event::Undecodable
+                            Input::Undecodable
                         }
                     };
-                    if events.send(Input::Core(event)).await.is_err() {
+                    if events.send(NodeInput::Core(event)).await.is_err() {
                         return;
                     }
                 }
@@ -419,7 +420,7 @@ pub async fn read_inbox(
 /// Says in `/readyz` whether the log answers.
 pub async fn watch_log(
     log: Arc<dyn Log>,
-    events: mpsc::Sender<Input>,
+    events: mpsc::Sender<NodeInput>,
     health: Health,
     stop: CancellationToken,
 ) {
@@ -429,9 +430,9 @@ pub async fn watch_log(
             Ok(Err(error)) => Err(error.to_string()),
             Err(_) => Err("no answer in time".to_owned()),
         };
-        let answers = Event::LogAnswers(outcome.is_ok());
+        let answers = Input::LogAnswers(outcome.is_ok());
         health.set("kafka", outcome);
-        if events.send(Input::Core(answers)).await.is_err() {
+        if events.send(NodeInput::Core(answers)).await.is_err() {
             return;
         }
         tokio::select! {

@@ -21,9 +21,9 @@ use warp::Filter;
 use warp::filters::BoxedFilter;
 use warp::reply::Response;
 
-use crate::core::Event;
+use crate::core::Input;
 use crate::core::{Explained, Query};
-use crate::inputs::Input;
+use crate::inputs::NodeInput;
 use crate::node::Status;
 use crate::socket;
 
@@ -34,7 +34,7 @@ const SEARCH_MAX: usize = 10_000;
 
 /// What the routes work with.
 pub struct Operator {
-    pub events: mpsc::Sender<Input>,
+    pub events: mpsc::Sender<NodeInput>,
     pub store: Arc<dyn Store>,
     pub verifier: Verifier,
     pub status: watch::Receiver<Status>,
@@ -114,7 +114,7 @@ impl Operator {
         }
     }
 
-    async fn tell(&self, input: Input) -> Result<(), ErrorBody> {
+    async fn tell(&self, input: NodeInput) -> Result<(), ErrorBody> {
         let sent = timeout(ANSWER_TIMEOUT, self.events.send(input)).await;
         sent.ok().and_then(Result::ok).ok_or_else(ended)
     }
@@ -122,7 +122,7 @@ impl Operator {
     /// What the node's task knows.
     async fn ask(&self, query: Query) -> Result<Explained, ErrorBody> {
         let (told, told_to) = oneshot::channel();
-        self.tell(Input::Explain(query, told)).await?;
+        self.tell(NodeInput::Explain(query, told)).await?;
         timeout(ANSWER_TIMEOUT, told_to).await.ok().and_then(Result::ok).ok_or_else(ended)
     }
 
@@ -135,10 +135,10 @@ impl Operator {
         // One after the other, so that what `/readyz` says is what the node does.
         let _turn = self.turn.acquire().await;
         if on {
-            self.tell(Input::Core(Event::Drain)).await?;
+            self.tell(NodeInput::Core(Input::Drain)).await?;
             self.health.drain();
         } else {
-            self.tell(Input::Core(Event::Undrain)).await?;
+            self.tell(NodeInput::Core(Input::Undrain)).await?;
             self.health.undrain();
         }
         tracing::info!(draining = on, "an operator asked for it");

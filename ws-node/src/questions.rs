@@ -8,7 +8,7 @@ use roost_backend::store::{Store, StoreError, Write, WriteAnswer};
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
-use crate::core::{Ask, Event};
+use crate::core::{Ask, Input};
 use crate::inputs::STORE_TIMEOUT;
 
 /// How long an activation may take: what is taken over may be hundreds of megabytes, in pieces that each have the
@@ -31,48 +31,48 @@ impl Questions {
     }
 
     /// Asks, and tells what the core is told: also if there was no answer.
-    pub async fn put(&self, ask: Ask) -> Event {
+    pub async fn put(&self, ask: Ask) -> Input {
         let store = &*self.store;
         match ask {
-            Ask::Register(register) => Event::Registered(soon(store.register(&register)).await),
+            Ask::Register(register) => Input::Registered(soon(store.register(&register)).await),
             Ask::Claim { claim, sent } => {
                 let answer = soon(store.claim(&claim)).await;
-                Event::Claimed { vnode: claim.vnode, sent, answer }
+                Input::Claimed { vnode: claim.vnode, sent, answer }
             }
             Ask::Activate(activate) => {
                 let answer = within(ACTIVATE_TIMEOUT, store.activate(&activate)).await;
-                Event::Activated { vnode: activate.vnode, epoch: activate.epoch, answer }
+                Input::Activated { vnode: activate.vnode, epoch: activate.epoch, answer }
             }
             Ask::Ready(own) => {
                 let (vnode, epoch) = own.rows[0];
                 let answer = soon(store.set_ready(&own)).await.and_then(|done| done.first().copied());
-                Event::Readied { vnode, epoch, answer }
+                Input::Readied { vnode, epoch, answer }
             }
             Ask::Release(own) => {
                 let (vnode, epoch) = own.rows[0];
                 soon(store.release(&own)).await;
-                Event::Released { vnode, epoch }
+                Input::Released { vnode, epoch }
             }
             Ask::Renew { mut renew, sent } => {
                 renew.load.lag = self.lag.load(Ordering::Relaxed);
                 let answer = soon(store.renew(&renew)).await;
-                Event::Renewed { sent, rows: renew.rows, answer }
+                Input::Renewed { sent, rows: renew.rows, answer }
             }
             Ask::Write { call, write } => {
                 let answer = soon(answer_to_write(&write, store)).await;
-                Event::Written { vnode: write.fence.vnode, call, answer }
+                Input::Written { vnode: write.fence.vnode, call, answer }
             }
             Ask::Read { ask, session, vnode, stream, generation, after, limit } => {
                 let answer = soon(store.read(vnode, &stream, generation, after, limit)).await;
-                Event::Read { ask, session, stream, generation, after, answer }
+                Input::Read { ask, session, stream, generation, after, answer }
             }
             Ask::Page { ask, session, id, vnode, stream, before, limit } => {
                 let answer = soon(store.page(vnode, &stream, before, limit)).await;
-                Event::Paged { ask, session, id, stream, before, answer }
+                Input::Paged { ask, session, id, stream, before, answer }
             }
             Ask::Standings(rooms) => {
                 let answer = soon(store.standings(&rooms)).await;
-                Event::Standings { rooms, answer }
+                Input::Standings { rooms, answer }
             }
             Ask::Presence { vnode, users, ask } => {
                 // The turn counts as a part of the wait: who waits too long for it is asked again.
@@ -81,11 +81,11 @@ impl Questions {
                     store.presence(vnode, &users).await
                 };
                 let answer = soon(in_turn).await;
-                Event::PresenceRead { vnode, users, ask, answer }
+                Input::PresenceRead { vnode, users, ask, answer }
             }
             Ask::PresenceStandings(vnodes) => {
                 let answer = soon(store.presence_standings(&vnodes)).await;
-                Event::PresenceStandings { vnodes, answer }
+                Input::PresenceStandings { vnodes, answer }
             }
         }
     }

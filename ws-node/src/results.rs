@@ -12,8 +12,8 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-use crate::core::Event;
-use crate::inputs::{Input, RETRY};
+use crate::core::Input;
+use crate::inputs::{NodeInput, RETRY};
 
 /// For one question to the log; its own limits are shorter.
 const LIMIT: Duration = Duration::from_secs(10);
@@ -25,7 +25,7 @@ const COMMIT_EVERY: Duration = Duration::from_secs(3600);
 /// The readings of one node.
 pub struct Readings {
     log: Arc<dyn Log>,
-    events: mpsc::Sender<Input>,
+    events: mpsc::Sender<NodeInput>,
     lag: IntGaugeVec,
     jobs: Jobs,
     stop: CancellationToken,
@@ -36,7 +36,7 @@ pub struct Readings {
 impl Readings {
     pub fn new(
         log: Arc<dyn Log>,
-        events: mpsc::Sender<Input>,
+        events: mpsc::Sender<NodeInput>,
         lag: IntGaugeVec,
         jobs: Jobs,
         stop: CancellationToken,
@@ -74,7 +74,7 @@ impl Readings {
 
 struct Reading {
     log: Arc<dyn Log>,
-    events: mpsc::Sender<Input>,
+    events: mpsc::Sender<NodeInput>,
     partition: u32,
     ask: u64,
     is_done: watch::Receiver<u64>,
@@ -138,9 +138,9 @@ impl Reading {
         let (partition, ask, next) = (self.partition, self.ask, last.position.offset + 1);
         let lag = self.lag.with_label_values(&[&partition.to_string()]);
         lag.set((reader.lag() + records.len() as u64) as i64);
-        let event = Event::Results { partition, ask, records };
+        let event = Input::Results { partition, ask, records };
         self.is_done.mark_unchanged();
-        self.events.send(Input::Core(event)).await.ok()?;
+        self.events.send(NodeInput::Core(event)).await.ok()?;
         // What was said before is over: a log that went back has had this place already.
         while self.is_done.changed().await.is_ok() {
             if *self.is_done.borrow() == next {

@@ -27,9 +27,9 @@ use warp::Filter;
 
 use crate::api::{self, Api, ApiMetrics};
 use crate::config::{MESSAGES_RETENTION_MS, WsNodeConfig};
-use crate::core::{CoreConfig, Event, NodeCore};
+use crate::core::{CoreConfig, Input, NodeCore};
 use crate::error::{BindError, Ended};
-use crate::inputs::{EVENTS_MAX, Input};
+use crate::inputs::{EVENTS_MAX, NodeInput};
 use crate::janitor::{self, Janitor, Names};
 use crate::live::{self, Wish};
 use crate::metrics::{self, Metrics};
@@ -77,7 +77,7 @@ pub struct Server {
     admin_addr: SocketAddr,
     url: String,
     backends: Backends,
-    events: mpsc::Sender<Input>,
+    events: mpsc::Sender<NodeInput>,
     status: watch::Receiver<Status>,
     registry: Registry,
     health: Health,
@@ -336,10 +336,10 @@ impl Server {
         let deadline = Instant::now() + grace;
         self.stopping.cancel();
         self.health.drain();
-        let _ = self.events.send(Input::Core(Event::Drain)).await;
+        let _ = self.events.send(NodeInput::Core(Input::Drain)).await;
         let handed = self.hand_over(Instant::now() + grace * 6 / 10).await;
         if !handed {
-            let _ = self.events.send(Input::Core(Event::ReleaseAll)).await;
+            let _ = self.events.send(NodeInput::Core(Input::ReleaseAll)).await;
             self.until(Instant::now() + grace * 2 / 10, |s| s.empty_handed).await;
         }
         self.accepting.cancel();

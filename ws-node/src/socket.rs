@@ -30,12 +30,12 @@ use tokio_tungstenite::tungstenite::protocol::CloseFrame;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::core::Event;
+use crate::core::Input;
 use crate::core::Rights;
 use crate::core::Taken;
 use crate::core::{Command, OfConnection};
 use crate::core::{Connecting, SessionKey};
-use crate::inputs::{Input, Out};
+use crate::inputs::{NodeInput, Out};
 use crate::lifetime::Lifetime;
 use crate::origin::Origins;
 use crate::silence::Silence;
@@ -50,7 +50,7 @@ const WRITE_BATCH: usize = 64;
 
 /// What all connections of a node share.
 pub struct Shared {
-    pub events: mpsc::Sender<Input>,
+    pub events: mpsc::Sender<NodeInput>,
     pub verifier: Verifier,
     /// Pages that may connect; none: all.
     pub origins: Option<Origins>,
@@ -232,7 +232,7 @@ async fn open(shared: &Shared, connect: Connect, claims: Option<Claims>) -> Resu
         cursor: connect.cursor,
         rooms: connect.rooms,
     };
-    let input = Input::Connect(Box::new(connecting), out);
+    let input = NodeInput::Connect(Box::new(connecting), out);
     shared.events.send(input).await.map_err(|_| None)?;
     Ok(Session {
         key,
@@ -257,7 +257,7 @@ struct Session {
     queue: mpsc::Receiver<Out>,
     taken: Taken,
     lifetime: Lifetime,
-    events: mpsc::Sender<Input>,
+    events: mpsc::Sender<NodeInput>,
     began: Instant,
     frames: Bucket,
     refreshes: Bucket,
@@ -271,7 +271,7 @@ impl Drop for Session {
     fn drop(&mut self) {
         if !self.told {
             // Only after a panic of this task; a full queue is left to the next frame that finds nobody.
-            let _ = self.events.try_send(Input::Core(Event::Closed { session: self.key }));
+            let _ = self.events.try_send(NodeInput::Core(Input::Closed { session: self.key }));
         }
     }
 }
@@ -279,8 +279,8 @@ impl Drop for Session {
 impl Session {
     async fn serve(mut self, shared: &Shared, socket: &mut Socket, bad: BadFrames) -> Option<Closing> {
         let closing = self.exchange(shared, socket, bad).await;
-        let closed = Event::Closed { session: self.key };
-        self.told = self.events.send(Input::Core(closed)).await.is_ok();
+        let closed = Input::Closed { session: self.key };
+        self.told = self.events.send(NodeInput::Core(closed)).await.is_ok();
         closing
     }
 
@@ -419,7 +419,7 @@ impl Session {
             Some(Err(error)) => return refuse(socket, bad, error).await,
         };
         match Command::of(frame, |token| self.refresh(shared, token)) {
-            Ok(command) => self.tell(Event::Command { session: self.key, command }).await,
+            Ok(command) => self.tell(Input::Command { session: self.key, command }).await,
             Err(OfConnection::Pong) => Ok(()),
             Err(OfConnection::Ping) => {
                 write(socket, Message::text(ServerFrame::Pong(Empty {}).to_json())).await
@@ -450,7 +450,7 @@ impl Session {
         Ok(Rights::of(claims.rooms, claims.watch, claims.role))
     }
 
-    async fn tell(&self, event: Event) -> Result<(), Option<Closing>> {
-        self.events.send(Input::Core(event)).await.map_err(|_| None)
+    async fn tell(&self, event: Input) -> Result<(), Option<Closing>> {
+        self.events.send(NodeInput::Core(event)).await.map_err(|_| None)
     }
 }

@@ -10,7 +10,7 @@ use roost_proto::frames::Send;
 use roost_proto::ids::{Cursor, DeviceId, Epoch, MessageId, UserId};
 use roost_ws_node::core::Command;
 use roost_ws_node::core::Rights;
-use roost_ws_node::core::{Connecting, Event, SessionKey};
+use roost_ws_node::core::{Connecting, Input, SessionKey};
 
 use super::lookout::Lookout;
 use super::rooms::{self, Seat};
@@ -229,14 +229,14 @@ impl World {
             Wake::GiveUp { connection } => {
                 let client = &self.clients[user];
                 if let Some(c) = client.opening.filter(|c| c.key == connection && !c.welcomed) {
-                    self.tell_core(user, c.pid, self.now + 1, Event::Closed { session: SessionKey(c.key) });
+                    self.tell_core(user, c.pid, self.now + 1, Input::Closed { session: SessionKey(c.key) });
                     self.lost(user, connection);
                 }
             }
         }
     }
 
-    pub(super) fn tell_core(&mut self, user: usize, pid: usize, at: u64, event: Event) {
+    pub(super) fn tell_core(&mut self, user: usize, pid: usize, at: u64, event: Input) {
         let at = self.clients[user].departure(at);
         self.saw_asked(&event);
         self.at(at, Happening::ToCore { pid, event: Box::new(event) });
@@ -249,7 +249,7 @@ impl World {
         }
         for connection in self.clients[user].all().collect::<Vec<_>>() {
             let at = self.now + self.between(1, 50);
-            self.tell_core(user, connection.pid, at, Event::Closed { session: SessionKey(connection.key) });
+            self.tell_core(user, connection.pid, at, Input::Closed { session: SessionKey(connection.key) });
             self.lost(user, connection.key);
         }
     }
@@ -289,7 +289,7 @@ impl World {
             return self.lost(user, key);
         }
         let at = self.now + self.between(1, 10);
-        self.tell_core(user, pid, at, Event::Connect(Box::new(connecting)));
+        self.tell_core(user, pid, at, Input::Connect(Box::new(connecting)));
         self.at(self.now + 7000, Happening::Client { user, what: Wake::GiveUp { connection: key } });
     }
 
@@ -364,7 +364,7 @@ impl World {
         let event = if self.is_event(out.to) {
             self.client_event(session, &out.id)
         } else if out.to < self.setup.users {
-            Event::Command { session, command: Command::Send(send_frame(&out.id, out.to)) }
+            Input::Command { session, command: Command::Send(send_frame(&out.id, out.to)) }
         } else {
             self.publish_event(session, &out.id, out.to)
         };

@@ -3,7 +3,7 @@
 use roost_backend::store::model::{Control, VnodeData};
 use roost_backend::store::{Assign, DataSet, NodeState, Resign, Table};
 use roost_proto::ids::{NodeId, VnodeId};
-use roost_ws_node::core::Event;
+use roost_ws_node::core::Input;
 
 use super::store::{Peer, Request};
 use super::{Broken, Happening, LEASE_TTL_MS, World};
@@ -141,8 +141,8 @@ impl World {
                 self.stop(pid, back);
             }
             Fault::DrainUndrain => {
-                self.core_gets(pid, Event::Drain);
-                self.at(until, Happening::ToCore { pid, event: Box::new(Event::Undrain) });
+                self.core_gets(pid, Input::Drain);
+                self.at(until, Happening::ToCore { pid, event: Box::new(Input::Undrain) });
             }
             Fault::Join => self.join(),
             Fault::Shuffle => self.shuffle(),

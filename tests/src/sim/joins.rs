@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use roost_proto::frames::{Joined, RoomAt, ServerFrame};
 use roost_proto::ids::{Cursor, StreamId};
 use roost_ws_node::core::Command;
-use roost_ws_node::core::Event;
+use roost_ws_node::core::Input;
 
 use super::World;
 
@@ -85,14 +85,14 @@ impl Joins {
 }
 
 impl World {
-    pub(super) fn saw_asked(&mut self, event: &Event) {
+    pub(super) fn saw_asked(&mut self, event: &Input) {
         match event {
-            Event::Connect(connect) => {
+            Input::Connect(connect) => {
                 for at in &connect.rooms {
                     self.joins.ask(connect.session.0, None, at);
                 }
             }
-            Event::Command { session, command: Command::Join(join) } => {
+            Input::Command { session, command: Command::Join(join) } => {
                 let (id, at) = join.clone().into_parts();
                 self.joins.ask(session.0, Some(id.to_string()), &at);
             }

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use roost_backend::store::LiveChannel;
-use roost_ws_node::core::Event;
+use roost_ws_node::core::Input;
 
 use super::{Happening, World};
 
@@ -18,7 +18,7 @@ impl World {
             self.followers.entry(channel.clone()).or_default().insert(pid);
         }
         let at = self.now + self.between(1, 6);
-        self.at(at, Happening::ToCore { pid, event: Box::new(Event::Followed { channel, ask, done }) });
+        self.at(at, Happening::ToCore { pid, event: Box::new(Input::Followed { channel, ask, done }) });
     }
 
     pub(crate) fn unfollow(&mut self, pid: usize, channel: &LiveChannel) {
@@ -36,7 +36,7 @@ impl World {
             // One connection: nothing overtakes.
             let heard = self.processes[pid].heard_at.max(self.now + self.between(1, 8));
             self.processes[pid].heard_at = heard;
-            let event = Box::new(Event::Live { channel: channel.clone(), payload: payload.clone() });
+            let event = Box::new(Input::Live { channel: channel.clone(), payload: payload.clone() });
             self.at(heard, Happening::ToCore { pid, event });
         }
     }

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use roost_backend::log::{Lane, Outgoing};
 use roost_proto::ids::NodeId;
 use roost_proto::records::Record;
-use roost_ws_node::core::{Event, SessionKey};
+use roost_ws_node::core::{Input, SessionKey};
 
 use super::{Broken, Happening, World};
 
@@ -73,7 +73,7 @@ impl World {
     }
 
     fn report(&mut self, pid: usize, at: u64, token: u64, ok: bool) {
-        self.at(at, Happening::ToCore { pid, event: Box::new(Event::Reported { token, ok }) });
+        self.at(at, Happening::ToCore { pid, event: Box::new(Input::Reported { token, ok }) });
     }
 
     /// In order, once, however long it takes; only the death of the process may keep some back.
@@ -179,15 +179,15 @@ impl World {
         let down = self.now < self.log.down_until || self.now < self.processes[pid].no_log_until;
         let answer = (!down).then(|| self.log.chat[partition as usize].len() as u64);
         let at = self.now + if down { 400 } else { self.between(1, 5) };
-        let event = Box::new(Event::LogEnd { session, ask, partition, answer });
+        let event = Box::new(Input::LogEnd { session, ask, partition, answer });
         self.at(at, Happening::ToCore { pid, event });
     }
 }
 
-fn decoded(payload: &[u8]) -> Event {
+fn decoded(payload: &[u8]) -> Input {
     match serde_json::from_slice::<Record>(payload) {
-        Ok(record) => Event::Record(record),
-        Err(_) => Event::Undecodable,
+        Ok(record) => Input::Record(record),
+        Err(_) => Input::Undecodable,
     }
 }
 

@@ -8,7 +8,7 @@ use roost_proto::answers::Watched;
 use roost_proto::frames::{OfUsers, Presence, Reply};
 use roost_proto::ids::{MessageId, UserId};
 use roost_ws_node::core::Command;
-use roost_ws_node::core::{Event, SessionKey};
+use roost_ws_node::core::{Input, SessionKey};
 
 use super::client::{Wake, name};
 use super::{Happening, World};
@@ -119,7 +119,7 @@ impl World {
         let command = OfUsers { id: MessageId::new(id).expect("a plain id"), users };
         let session = SessionKey(c.key);
         let command = if watch { Command::Watch(command) } else { Command::Unwatch(command) };
-        let event = Event::Command { session, command };
+        let event = Input::Command { session, command };
         self.tell_core(i, c.pid, self.now + 2, event);
     }
 

@@ -34,7 +34,7 @@ use roost_backend::store::{LiveChannel, StoreConfig};
 use roost_client::bare::Input;
 use roost_coordinator::leader::LeaderEvent;
 use roost_proto::ids::{NodeId, VnodeId};
-use roost_ws_node::core::Event;
+use roost_ws_node::core::Input as CoreInput;
 use roost_ws_node::core::Rule;
 
 use client::Client;
@@ -124,7 +124,7 @@ impl Setup {
 pub(crate) enum Happening {
     ToCore {
         pid: usize,
-        event: Box<Event>,
+        event: Box<CoreInput>,
     },
     Tick {
         pid: usize,
@@ -378,7 +378,7 @@ impl World {
             Happening::Tick { pid } => {
                 if self.processes[pid].core.is_some() {
                     self.at(self.now + TICK_MS, Happening::Tick { pid });
-                    self.core_gets(pid, Event::Tick);
+                    self.core_gets(pid, CoreInput::Tick);
                 }
             }
             Happening::AskLog { pid } => self.ask_log(pid),

@@ -7,7 +7,7 @@ use roost_backend::store::{Deregister, OwnRows};
 use roost_proto::ids::NodeId;
 use roost_ws_node::core::ShareConfig;
 use roost_ws_node::core::Taken;
-use roost_ws_node::core::{Action, Ending, Event, Now, SendQueue, SessionKey};
+use roost_ws_node::core::{Action, Ending, Input, Now, SendQueue, SessionKey};
 use roost_ws_node::core::{Ask, Command, CoreConfig, NodeCore};
 
 use super::store::Peer;
@@ -22,7 +22,7 @@ pub(crate) struct Process {
     pub core: Option<NodeCore>,
     /// Stopped by the scheduler until then; what arrives waits.
     pub paused_until: u64,
-    backlog: VecDeque<Event>,
+    backlog: VecDeque<Input>,
     /// Cut off until then.
     pub no_store_until: u64,
     pub no_log_until: u64,
@@ -178,13 +178,13 @@ impl World {
         self.at(self.now + ASK_LOG_MS, Happening::AskLog { pid });
         let answers = self.now >= self.log.down_until.max(self.processes[pid].no_log_until);
         let after = if answers { 2 } else { 400 };
-        let event = Box::new(Event::LogAnswers(answers));
+        let event = Box::new(Input::LogAnswers(answers));
         self.at(self.now + after, Happening::ToCore { pid, event });
     }
 
     /// Begins a planned stop.
     pub(crate) fn stop(&mut self, pid: usize, back_after: Option<u64>) {
-        self.core_gets(pid, Event::Drain);
+        self.core_gets(pid, Input::Drain);
         if self.is_broken(Broken::DrainEndsAtOnce) {
             return self.end(pid, back_after);
         }
@@ -215,7 +215,7 @@ impl World {
             Step::HandOver if empty => (stop.step, stop.until) = (Step::Sessions, now + STOP_GRACE_MS / 5),
             Step::HandOver if now >= stop.until || now >= stop.left.1 + HANDOFF_STALLS_MS => {
                 (stop.step, stop.until) = (Step::Release, now + STOP_GRACE_MS / 5);
-                self.core_gets(pid, Event::ReleaseAll);
+                self.core_gets(pid, Input::ReleaseAll);
             }
             Step::Release if empty || now >= stop.until => {
                 (stop.step, stop.until) = (Step::Sessions, now + STOP_GRACE_MS / 5);
@@ -287,7 +287,7 @@ impl World {
         self.totals.probes += c.probes;
     }
 
-    pub(crate) fn core_gets(&mut self, pid: usize, event: Event) {
+    pub(crate) fn core_gets(&mut self, pid: usize, event: Input) {
         let now = self.clock(self.processes[pid].skew);
         let process = &mut self.processes[pid];
         if process.core.is_none() {
@@ -295,11 +295,11 @@ impl World {
         }
         if self.now < process.paused_until {
             // A paused process misses ticks and hears everything else when it wakes.
-            if !matches!(event, Event::Tick) {
+            if !matches!(event, Input::Tick) {
                 if process.backlog.is_empty() {
                     let wake = process.paused_until;
                     process.backlog.push_back(event);
-                    self.at(wake, Happening::ToCore { pid, event: Box::new(Event::Tick) });
+                    self.at(wake, Happening::ToCore { pid, event: Box::new(Input::Tick) });
                 } else {
                     process.backlog.push_back(event);
                 }
@@ -309,14 +309,14 @@ impl World {
         let mut events = std::mem::take(&mut process.backlog);
         events.push_back(event);
         for event in events {
-            if self.trace.is_some() && !matches!(event, Event::Tick | Event::View(_) | Event::Drained { .. })
+            if self.trace.is_some() && !matches!(event, Input::Tick | Input::View(_) | Input::Drained { .. })
             {
                 self.note(|| format!("p{pid} <- {event:?}"));
             }
             match &event {
-                Event::Readied { vnode, answer: Some(true), .. } => self.heard_ready(pid, *vnode),
-                Event::Closed { session } => self.saw_closed(pid, *session),
-                Event::Command { session, command: Command::Ack(cursor) | Command::Read(cursor) } => {
+                Input::Readied { vnode, answer: Some(true), .. } => self.heard_ready(pid, *vnode),
+                Input::Closed { session } => self.saw_closed(pid, *session),
+                Input::Command { session, command: Command::Ack(cursor) | Command::Read(cursor) } => {
                     self.saw_ack(pid, *session, *cursor);
                 }
                 _ => {}
@@ -385,7 +385,7 @@ impl World {
     }
 
     fn close_connection(&mut self, pid: usize, session: SessionKey, code: u16) {
-        let event = Box::new(Event::Closed { session });
+        let event = Box::new(Input::Closed { session });
         self.at(self.now + 1, Happening::ToCore { pid, event });
         if let Some(user) = self.clients.iter().position(|c| c.has(pid, session.0)) {
             let at = self.clients[user].arrival(self.now + 2);

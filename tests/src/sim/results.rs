@@ -11,7 +11,7 @@ use roost_proto::frames;
 use roost_proto::ids::{MessageId, UserId};
 use roost_proto::results::{PROCESSOR, RESULT, Refused, TIMER};
 use roost_ws_node::core::Command;
-use roost_ws_node::core::{Event, SessionKey};
+use roost_ws_node::core::{Input, SessionKey};
 
 use super::{EVENT_TIMEOUT_MS, Happening, World};
 
@@ -42,8 +42,8 @@ pub(super) fn event_frame(id: &str) -> frames::Event {
 }
 
 impl World {
-    pub(super) fn client_event(&self, session: SessionKey, id: &str) -> Event {
-        Event::Command { session, command: Command::Event(event_frame(id)) }
+    pub(super) fn client_event(&self, session: SessionKey, id: &str) -> Input {
+        Input::Command { session, command: Command::Event(event_frame(id)) }
     }
 
     /// An event is in the log: a processor has it soon, late, twice or never.
@@ -132,7 +132,7 @@ impl World {
         for (pid, ask, records) in pages {
             let up = self.log.down_until.max(self.processes[pid].no_log_until).max(self.now);
             let at = up + self.between(1, 8);
-            let event = Box::new(Event::Results { partition, ask, records });
+            let event = Box::new(Input::Results { partition, ask, records });
             self.at(at, Happening::ToCore { pid, event });
         }
     }

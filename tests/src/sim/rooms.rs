@@ -9,7 +9,7 @@ use roost_proto::frames::{
 };
 use roost_proto::ids::{Cursor, Epoch, MessageId, Offset, RoomId, StreamId, UserId, VnodeId};
 use roost_ws_node::core::Command;
-use roost_ws_node::core::{Event, SessionKey};
+use roost_ws_node::core::{Input, SessionKey};
 
 use super::client::Wake;
 use super::{Happening, World};
@@ -82,9 +82,9 @@ impl World {
         roost_ring::vnode_of_stream(&self.stream_to(to), self.setup.vnodes)
     }
 
-    pub(super) fn publish_event(&self, session: SessionKey, id: &str, to: usize) -> Event {
+    pub(super) fn publish_event(&self, session: SessionKey, id: &str, to: usize) -> Input {
         let publish = publish_frame(id, to - self.setup.users);
-        Event::Command { session, command: Command::Publish(publish) }
+        Input::Command { session, command: Command::Publish(publish) }
     }
 
     /// What `connect` says of rooms.
@@ -241,7 +241,7 @@ impl World {
             let at = RoomAt { room: room(r), cursor: seat.cursor, presence: seat.presence, info: None };
             Command::Join(Join::new(id, at))
         };
-        self.tell_core(i, c.pid, self.now + 2, Event::Command { session: SessionKey(c.key), command });
+        self.tell_core(i, c.pid, self.now + 2, Input::Command { session: SessionKey(c.key), command });
     }
 
     /// An answer to a `join` or `leave`; false if it is about something else.

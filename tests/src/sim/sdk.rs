@@ -15,7 +15,7 @@ use roost_proto::frames::{ClientFrame, Connect, Reset, ServerFrame};
 use roost_proto::ids::{Cursor, MessageId, NodeId, Offset, UserId};
 use roost_ws_node::core::Command as Said;
 use roost_ws_node::core::Rights;
-use roost_ws_node::core::{Connecting, Event, SessionKey};
+use roost_ws_node::core::{Connecting, Input as CoreInput, SessionKey};
 
 use super::client::{Connection, name};
 use super::results::event_frame;
@@ -181,7 +181,12 @@ impl World {
                 let wire = self.clients[i].sdk.as_mut().and_then(|sdk| sdk.wires.remove(&conn));
                 if let Some(wire) = wire {
                     let at = self.now + self.between(1, 50);
-                    self.tell_core(i, wire.to.pid, at, Event::Closed { session: SessionKey(wire.to.key) });
+                    self.tell_core(
+                        i,
+                        wire.to.pid,
+                        at,
+                        CoreInput::Closed { session: SessionKey(wire.to.key) },
+                    );
                 }
             }
             Action::Deliver(item) => self.show(i, item),
@@ -234,14 +239,22 @@ impl World {
         let event = match ClientFrame::parse(text) {
             Ok(ClientFrame::Connect(Connect { device, epoch, cursor, rooms, .. })) => {
                 let rights = Rights::default();
-                Event::Connect(Box::new(Connecting { session, user, device, rights, epoch, cursor, rooms }))
+                CoreInput::Connect(Box::new(Connecting {
+                    session,
+                    user,
+                    device,
+                    rights,
+                    epoch,
+                    cursor,
+                    rooms,
+                }))
             }
             Ok(frame) => {
                 if let ClientFrame::Join(join) = &frame {
                     wire.rooms.joining.insert(join.id.clone(), join.room.clone());
                 }
                 let Ok(command) = Said::of(frame, |_| Ok(Rights::default())) else { return };
-                Event::Command { session, command }
+                CoreInput::Command { session, command }
             }
             Err(e) => {
                 return self.violations.push(format!("the SDK wrote what nobody can read: {e}: {text}"));
@@ -383,7 +396,7 @@ impl World {
         let Some(sdk) = &mut self.clients[i].sdk else { return };
         for (conn, wire) in std::mem::take(&mut sdk.wires) {
             let at = self.now + self.between(1, 50);
-            self.tell_core(i, wire.to.pid, at, Event::Closed { session: SessionKey(wire.to.key) });
+            self.tell_core(i, wire.to.pid, at, CoreInput::Closed { session: SessionKey(wire.to.key) });
             self.sdk_gets(i, Input::Closed(conn, None, "cut".into()));
         }
     }

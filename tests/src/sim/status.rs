@@ -4,7 +4,7 @@ use roost_client::bare::Lane;
 use roost_proto::frames::{ChosenStatus, ClientFrame, SetStatus};
 use roost_proto::ids::{MessageId, UserId};
 use roost_ws_node::core::Command;
-use roost_ws_node::core::{Event, SessionKey};
+use roost_ws_node::core::{Input, SessionKey};
 
 use super::World;
 use super::client::name;
@@ -59,7 +59,7 @@ impl World {
             self.command_sdk(i, message_id, Lane::Status, &frame);
         } else if let Some(c) = client.current() {
             let command = Command::Status(SetStatus { id: message_id, status });
-            let event = Event::Command { session: SessionKey(c.key), command };
+            let event = Input::Command { session: SessionKey(c.key), command };
             self.tell_core(i, c.pid, self.now + 2, event);
         }
     }

@@ -6,7 +6,7 @@ use roost_backend::store::*;
 use roost_coordinator::leader::{LeaderEvent, RevokeCause};
 use roost_proto::frames::ChosenStatus;
 use roost_proto::ids::{StreamId, VnodeId};
-use roost_ws_node::core::Event;
+use roost_ws_node::core::Input;
 use roost_ws_node::core::{Ask, Rule};
 
 use super::{Broken, Happening, LEASE_TTL_MS, World};
@@ -20,12 +20,12 @@ pub(crate) enum Peer {
 
 /// What a peer is told.
 pub(crate) enum Told {
-    Core(Box<Event>),
+    Core(Box<Input>),
     Leader(Box<LeaderEvent>),
 }
 
-impl From<Event> for Told {
-    fn from(event: Event) -> Self {
+impl From<Input> for Told {
+    fn from(event: Input) -> Self {
         Self::Core(Box::new(event))
     }
 }
@@ -156,7 +156,7 @@ impl World {
                     table.data_set = DataSet("d0".into());
                 }
                 Some(match peer {
-                    Peer::Node(_) => Event::View(Box::new(table)).into(),
+                    Peer::Node(_) => Input::View(Box::new(table)).into(),
                     Peer::Coordinator(_) => {
                         let (table, boot_ms) = (Arc::new(table), self.now);
                         LeaderEvent::Table { table, asked_at, boot_ms }.into()
@@ -209,7 +209,7 @@ impl World {
     }
 
     /// What a core asked.
-    fn asked(&mut self, peer: Peer, ask: Ask) -> Event {
+    fn asked(&mut self, peer: Peer, ask: Ask) -> Input {
         let now = self.store_now();
         let blind = self.setup.off == Some(Rule::DataSetNamed);
         let known = self.control.data_set.clone();
@@ -223,7 +223,7 @@ impl World {
                 named(&mut r.data_set);
                 let answer = self.control.register(&r);
                 self.saw_beats();
-                Event::Registered(Some(answer))
+                Input::Registered(Some(answer))
             }
             Ask::Claim { claim: mut c, sent } => {
                 named(&mut c.data_set);
@@ -234,7 +234,7 @@ impl World {
                 if matches!(answer, ClaimAnswer::Granted(_)) {
                     self.saw_granted(c.vnode, c.sid.node());
                 }
-                Event::Claimed { vnode: c.vnode, sent, answer: Some(answer) }
+                Input::Claimed { vnode: c.vnode, sent, answer: Some(answer) }
             }
             Ask::Activate(mut a) => {
                 let (vnode, epoch) = (a.vnode, a.epoch);
@@ -252,7 +252,7 @@ impl World {
                         activated.roster.iter_mut().for_each(|(_, e)| e.generation = activated.generation);
                     }
                 }
-                Event::Activated { vnode, epoch, answer: Some(answer) }
+                Input::Activated { vnode, epoch, answer: Some(answer) }
             }
             Ask::Ready(mut r) => {
                 named(&mut r.data_set);
@@ -262,7 +262,7 @@ impl World {
                     self.saw_ready(vnode, epoch);
                     self.saw_home(vnode, peer);
                 }
-                Event::Readied { vnode, epoch, answer: Some(done) }
+                Input::Readied { vnode, epoch, answer: Some(done) }
             }
             Ask::Release(mut r) => {
                 named(&mut r.data_set);
@@ -270,43 +270,43 @@ impl World {
                 if self.control.release(&r, now)[0] {
                     self.saw_released(vnode, epoch, &r.sid);
                 }
-                Event::Released { vnode, epoch }
+                Input::Released { vnode, epoch }
             }
             Ask::Renew { renew: mut r, sent } => {
                 named(&mut r.data_set);
                 let rows = r.rows.clone();
                 let answer = Some(self.control.renew(&r, now, LEASE_TTL_MS));
                 self.saw_beats();
-                Event::Renewed { sent, rows, answer }
+                Input::Renewed { sent, rows, answer }
             }
             Ask::Write { call, write } => self.write(peer, call, *write),
             Ask::Read { ask, session, vnode, stream, generation, after, limit } => {
                 let answer = Some(self.data[vnode.index()].read(&stream, generation, after, limit));
-                Event::Read { ask, session, stream, generation, after, answer }
+                Input::Read { ask, session, stream, generation, after, answer }
             }
             Ask::Standings(rooms) => {
                 let standing =
                     |(vnode, stream): &(VnodeId, StreamId)| self.data[vnode.index()].standing(stream);
                 let answer = Some(rooms.iter().map(standing).collect());
-                Event::Standings { rooms, answer }
+                Input::Standings { rooms, answer }
             }
             Ask::Presence { vnode, users, ask } => {
                 let answer = Some(self.data[vnode.index()].presences(&users));
-                Event::PresenceRead { vnode, users, ask, answer }
+                Input::PresenceRead { vnode, users, ask, answer }
             }
             Ask::PresenceStandings(vnodes) => {
                 let standing = |vnode: &VnodeId| self.data[vnode.index()].presence_standing();
                 let answer = Some(vnodes.iter().map(standing).collect());
-                Event::PresenceStandings { vnodes, answer }
+                Input::PresenceStandings { vnodes, answer }
             }
             Ask::Page { ask, session, id, vnode, stream, before, limit } => {
                 let answer = Some(self.data[vnode.index()].page(&stream, before, limit));
-                Event::Paged { ask, session, id, stream, before, answer }
+                Input::Paged { ask, session, id, stream, before, answer }
             }
         }
     }
 
-    fn write(&mut self, peer: Peer, call: u64, mut write: Write) -> Event {
+    fn write(&mut self, peer: Peer, call: u64, mut write: Write) -> Input {
         let (vnode, epoch) = (write.fence.vnode, write.fence.epoch);
         if self.is_broken(Broken::ChoiceForgotten) {
             for op in &mut write.ops {
@@ -345,7 +345,7 @@ impl World {
         for (channel, payload) in published {
             self.publish(&channel, &payload);
         }
-        Event::Written { vnode, call, answer: Some(answer) }
+        Input::Written { vnode, call, answer: Some(answer) }
     }
 }
 
@@ -375,33 +375,33 @@ fn unanswered(request: &Request) -> Option<Told> {
 }
 
 /// What a core is told when no answer comes: the question may take effect all the same, even later.
-fn unanswered_ask(ask: &Ask) -> Event {
+fn unanswered_ask(ask: &Ask) -> Input {
     match ask {
-        Ask::Register(_) => Event::Registered(None),
-        Ask::Claim { claim, sent } => Event::Claimed { vnode: claim.vnode, sent: *sent, answer: None },
-        Ask::Activate(a) => Event::Activated { vnode: a.vnode, epoch: a.epoch, answer: None },
+        Ask::Register(_) => Input::Registered(None),
+        Ask::Claim { claim, sent } => Input::Claimed { vnode: claim.vnode, sent: *sent, answer: None },
+        Ask::Activate(a) => Input::Activated { vnode: a.vnode, epoch: a.epoch, answer: None },
         Ask::Ready(own) => {
             let (vnode, epoch) = own.rows[0];
-            Event::Readied { vnode, epoch, answer: None }
+            Input::Readied { vnode, epoch, answer: None }
         }
         Ask::Release(own) => {
             let (vnode, epoch) = own.rows[0];
-            Event::Released { vnode, epoch }
+            Input::Released { vnode, epoch }
         }
-        Ask::Renew { renew, sent } => Event::Renewed { sent: *sent, rows: renew.rows.clone(), answer: None },
-        Ask::Write { call, write } => Event::Written { vnode: write.fence.vnode, call: *call, answer: None },
+        Ask::Renew { renew, sent } => Input::Renewed { sent: *sent, rows: renew.rows.clone(), answer: None },
+        Ask::Write { call, write } => Input::Written { vnode: write.fence.vnode, call: *call, answer: None },
         Ask::Read { ask, session, stream, generation, after, .. } => {
             let (stream, generation, after) = (stream.clone(), *generation, *after);
-            Event::Read { ask: *ask, session: *session, stream, generation, after, answer: None }
+            Input::Read { ask: *ask, session: *session, stream, generation, after, answer: None }
         }
         Ask::Page { ask, session, id, stream, before, .. } => {
             let (id, stream, before) = (id.clone(), stream.clone(), *before);
-            Event::Paged { ask: *ask, session: *session, id, stream, before, answer: None }
+            Input::Paged { ask: *ask, session: *session, id, stream, before, answer: None }
         }
-        Ask::Standings(rooms) => Event::Standings { rooms: rooms.clone(), answer: None },
+        Ask::Standings(rooms) => Input::Standings { rooms: rooms.clone(), answer: None },
         Ask::Presence { vnode, users, ask } => {
-            Event::PresenceRead { vnode: *vnode, users: users.clone(), ask: *ask, answer: None }
+            Input::PresenceRead { vnode: *vnode, users: users.clone(), ask: *ask, answer: None }
         }
-        Ask::PresenceStandings(vnodes) => Event::PresenceStandings { vnodes: vnodes.clone(), answer: None },
+        Ask::PresenceStandings(vnodes) => Input::PresenceStandings { vnodes: vnodes.clone(), answer: None },
     }
 }

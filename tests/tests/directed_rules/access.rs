@@ -9,7 +9,7 @@ use roost_ws_node::core::Command;
 use roost_ws_node::core::Query;
 use roost_ws_node::core::Rights;
 use roost_ws_node::core::SessionPolicy;
-use roost_ws_node::core::{Action, CallKey, Event};
+use roost_ws_node::core::{Action, CallKey, Input};
 
 use super::rig::{Reach, Rig, Road};
 
@@ -114,7 +114,7 @@ fn who_gives_way_is_not_seen_to_go() {
 
 fn disconnect(rig: &mut Rig, node: usize, n: u64, user: &str) {
     let call = ApiCommand::Disconnect { user: UserId::new(user).unwrap(), reason: "by hand".into() };
-    rig.give(node, Event::Calls(vec![(CallKey(n), call)]));
+    rig.give(node, Input::Calls(vec![(CallKey(n), call)]));
 }
 
 fn answer(rig: &Rig, n: u64) -> Vec<&'static str> {
@@ -158,7 +158,7 @@ fn a_disconnect_is_confirmed_only_when_every_node_was_told() {
     assert!(answer(&rig, 2).is_empty());
     rig.freeze(0);
     rig.run(20_100);
-    rig.give_first(0, Event::Tick);
+    rig.give_first(0, Input::Tick);
     rig.thaw(0);
     assert_eq!(answer(&rig, 2), ["unknown"], "once");
 }
@@ -170,9 +170,9 @@ fn a_disconnect_that_the_log_did_not_take_is_not_confirmed() {
     let call =
         ApiCommand::Disconnect { user: UserId::new(rig.user(1, 0)).unwrap(), reason: "by hand".into() };
     let now = rig.clock();
-    let asked = rig.nodes[0].step(Event::Calls(vec![(CallKey(1), call)]), now);
+    let asked = rig.nodes[0].step(Input::Calls(vec![(CallKey(1), call)]), now);
     let [Action::Produce { record, .. }] = &asked[..] else { panic!("one other node is told: {asked:?}") };
-    let told = rig.nodes[0].step(Event::Reported { token: record.token, ok: false }, now);
+    let told = rig.nodes[0].step(Input::Reported { token: record.token, ok: false }, now);
     let [Action::Answer { reply, .. }] = &told[..] else { panic!("an answer: {told:?}") };
     assert_eq!(reply.error.as_ref().map(|error| error.code), Some(ErrorCode::Unavailable));
 }
@@ -231,7 +231,7 @@ fn a_command_of_the_server_api_is_answered_like_a_send() {
     rig.run(100);
     rig.give(
         0,
-        Event::Calls(vec![
+        Input::Calls(vec![
             append(1, &alice, &bob, "m1", "{}"),
             append(2, &alice, &bob, "m1", "{\"other\":1}"),
             append(3, &alice, &bob, "m2", "{}"),
@@ -260,7 +260,7 @@ fn a_full_channel_refuses_the_rest_of_a_batch_and_silence_is_unknown() {
     let reader = rig.connect(1, &bob);
     rig.road = Box::new(|_, _| Road::Held);
     let batch = (1..=4).map(|n| append(n, "backend", &bob, &format!("m{n}"), "{}"));
-    rig.give(0, Event::Calls(batch.collect()));
+    rig.give(0, Input::Calls(batch.collect()));
     assert_eq!((answer(&rig, 3), answer(&rig, 4)), (vec!["rate_limited"], vec!["rate_limited"]));
     let wait = rig.answers[0].1.error.as_ref().and_then(|e| e.retry_after_ms);
     assert!(wait.is_some_and(|ms| ms > 0));
@@ -269,7 +269,7 @@ fn a_full_channel_refuses_the_rest_of_a_batch_and_silence_is_unknown() {
     rig.run(200);
     assert_eq!((answer(&rig, 1), answer(&rig, 2)), (vec!["unknown"], vec!["unknown"]));
     // A repeat waits for the same item, and both arrive once, in order.
-    rig.give(0, Event::Calls(vec![append(5, "backend", &bob, "m1", "{}")]));
+    rig.give(0, Input::Calls(vec![append(5, "backend", &bob, "m1", "{}")]));
     rig.clear_road();
     rig.run(9_000);
     assert_eq!(answer(&rig, 5), ["ok"]);

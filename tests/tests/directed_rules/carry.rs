@@ -6,7 +6,7 @@ use roost_proto::events::{CHAT_EVENTS, UNDELIVERED_EVENTS, USER_STATUS_EVENTS};
 use roost_proto::frames::ServerFrame;
 use roost_proto::ids::VnodeId;
 use roost_proto::records::Record;
-use roost_ws_node::core::{Action, Ending, Event, SendQueue, SessionKey};
+use roost_ws_node::core::{Action, Ending, Input, SendQueue, SessionKey};
 use roost_ws_node::core::{Ask, Rule};
 
 use super::{LEASE_TTL_MS, LateWrite, ROAD_MS, Reach, Rig, Road, STORE_MS};
@@ -15,7 +15,7 @@ const STORE_TIMEOUT_MS: u64 = 400;
 const LOG_MS: u64 = 2;
 
 impl Rig {
-    pub(super) fn later(&mut self, ms: u64, node: usize, event: Event) {
+    pub(super) fn later(&mut self, ms: u64, node: usize, event: Input) {
         self.next += 1;
         self.pending.insert((self.now + ms, self.next), (node, event));
     }
@@ -30,7 +30,7 @@ impl Rig {
             Action::LogEnd { session, ask, partition } => {
                 self.log_end_asked += 1;
                 let answer = self.log_end_known.then(|| self.chat[partition as usize].len() as u64);
-                self.later(LOG_MS, node, Event::LogEnd { session, ask, partition, answer });
+                self.later(LOG_MS, node, Input::LogEnd { session, ask, partition, answer });
             }
             Action::Frame { session, frame, lane } => self.frame(node, session, &frame, lane),
             Action::Fan { sessions, frame } => {
@@ -40,7 +40,7 @@ impl Rig {
             }
             Action::Close { session, code, .. } => {
                 self.closes.push((session.0, code));
-                self.later(1, node, Event::Closed { session });
+                self.later(1, node, Input::Closed { session });
             }
             Action::Observe(..) => {}
             Action::Follow { channel, ask } => self.follow(node, channel, ask),
@@ -58,7 +58,7 @@ impl Rig {
     }
 
     fn send(&mut self, from: usize, record: &Outgoing) {
-        let told = Event::Reported { token: record.token, ok: true };
+        let told = Input::Reported { token: record.token, ok: true };
         let to = record.topic.strip_prefix("messages-").unwrap();
         let to: Vec<_> =
             (0..self.nodes.len()).filter(|n| self.nodes[*n].sid().node().as_str() == to).collect();
@@ -66,18 +66,18 @@ impl Rig {
         let record: Record = serde_json::from_slice(&record.payload).unwrap();
         self.sent.push((self.now, from, size, record.clone()));
         let arrives = match (self.road)(from, &record) {
-            Road::Goes => Event::Record(record),
+            Road::Goes => Input::Record(record),
             Road::Lost => return self.later(ROAD_MS, from, told),
             Road::Held => {
-                self.on_road.extend(to.iter().map(|to| (*to, Event::Record(record.clone()))));
+                self.on_road.extend(to.iter().map(|to| (*to, Input::Record(record.clone()))));
                 return self.later(ROAD_MS, from, told);
             }
-            Road::Garbled => Event::Undecodable,
-            Road::As(other) => Event::Record(*other),
+            Road::Garbled => Input::Undecodable,
+            Road::As(other) => Input::Record(*other),
         };
         for to in to {
             let copy =
-                if let Event::Record(r) = &arrives { Event::Record(r.clone()) } else { Event::Undecodable };
+                if let Input::Record(r) = &arrives { Input::Record(r.clone()) } else { Input::Undecodable };
             self.later(ROAD_MS, to, copy);
         }
         self.later(ROAD_MS, from, told);
@@ -94,7 +94,7 @@ impl Rig {
         if &*record.topic == UNDELIVERED_EVENTS {
             self.undelivered.push((self.now, serde_json::from_slice(&record.payload).unwrap()));
         }
-        self.later(LOG_MS, node, Event::Reported { token: record.token, ok: true });
+        self.later(LOG_MS, node, Input::Reported { token: record.token, ok: true });
     }
 
     fn frame(&mut self, node: usize, session: SessionKey, frame: &[u8], lane: SendQueue) {
@@ -107,7 +107,7 @@ impl Rig {
             *m = (m.0 + messages.0, m.1 + messages.1);
             *s = (s.0 + signals.0, s.1 + signals.1);
         } else if messages.0 + signals.0 > 0 {
-            self.later(1, node, Event::Drained { session, messages, signals });
+            self.later(1, node, Input::Drained { session, messages, signals });
         }
     }
 
@@ -124,13 +124,13 @@ impl Rig {
         let mut wait = if cut { STORE_TIMEOUT_MS } else { 2 * STORE_MS };
         let now = self.store_now();
         let event = match ask {
-            Ask::Register(r) => Event::Registered((!cut).then(|| self.control.register(&r))),
+            Ask::Register(r) => Input::Registered((!cut).then(|| self.control.register(&r))),
             Ask::Claim { claim: c, sent } => {
                 if self.off == Some(Rule::HeldWhileSettling) && c.held.is_none() {
                     self.control.settling_until = 0;
                 }
                 let answer = (!cut).then(|| self.control.claim(&c, now, LEASE_TTL_MS));
-                Event::Claimed { vnode: c.vnode, sent, answer }
+                Input::Claimed { vnode: c.vnode, sent, answer }
             }
             Ask::Activate(a) => {
                 let (vnode, epoch) = (a.vnode, a.epoch);
@@ -144,23 +144,23 @@ impl Rig {
                     self.activations_untold -= 1;
                     (answer, wait) = (None, STORE_TIMEOUT_MS);
                 }
-                Event::Activated { vnode, epoch, answer }
+                Input::Activated { vnode, epoch, answer }
             }
             Ask::Ready(r) => {
                 let (vnode, epoch) = r.rows[0];
                 let answer = (!cut).then(|| self.control.set_ready(&r, now)[0]);
-                Event::Readied { vnode, epoch, answer }
+                Input::Readied { vnode, epoch, answer }
             }
             Ask::Release(r) => {
                 if !cut {
                     self.control.release(&r, now);
                 }
                 let (vnode, epoch) = r.rows[0];
-                Event::Released { vnode, epoch }
+                Input::Released { vnode, epoch }
             }
             Ask::Renew { renew: r, sent } => {
                 let answer = (!cut).then(|| self.control.renew(&r, now, LEASE_TTL_MS));
-                Event::Renewed { sent, rows: r.rows, answer }
+                Input::Renewed { sent, rows: r.rows, answer }
             }
             Ask::Write { call, write } => {
                 let vnode = write.fence.vnode;
@@ -181,24 +181,24 @@ impl Rig {
                     return;
                 }
                 wait = if answer.is_none() { STORE_TIMEOUT_MS } else { wait };
-                Event::Written { vnode, call, answer }
+                Input::Written { vnode, call, answer }
             }
             Ask::Read { ask, session, vnode, stream, generation, after, limit } => {
                 let answer = (!cut).then(|| self.data[vnode.index()].read(&stream, generation, after, limit));
-                Event::Read { ask, session, stream, generation, after, answer }
+                Input::Read { ask, session, stream, generation, after, answer }
             }
             Ask::Presence { vnode, users, ask } => {
                 let answer = (!cut).then(|| self.data[vnode.index()].presences(&users));
-                Event::PresenceRead { vnode, users, ask, answer }
+                Input::PresenceRead { vnode, users, ask, answer }
             }
             Ask::PresenceStandings(vnodes) => {
                 let standing = |vnode: &VnodeId| self.data[vnode.index()].presence_standing();
                 let answer = (!cut).then(|| vnodes.iter().map(standing).collect());
-                Event::PresenceStandings { vnodes, answer }
+                Input::PresenceStandings { vnodes, answer }
             }
             Ask::Page { ask, session, id, vnode, stream, before, limit } => {
                 let answer = (!cut).then(|| self.data[vnode.index()].page(&stream, before, limit));
-                Event::Paged { ask, session, id, stream, before, answer }
+                Input::Paged { ask, session, id, stream, before, answer }
             }
             Ask::Standings(rooms) => return self.standings(node, rooms),
         };

@@ -1,7 +1,7 @@
 //! What nobody acknowledges: decision 13.
 
 use roost_backend::store::{Op, Write};
-use roost_ws_node::core::Event;
+use roost_ws_node::core::Input;
 use roost_ws_node::core::Rule;
 
 use super::rig::{LEASE_TTL_MS, Reach, Rig};
@@ -321,7 +321,7 @@ fn a_node_that_stops_says_first_what_was_acknowledged() {
     rig.say(sender, &bob, "m1");
     rig.run(500);
     rig.no_store.insert(0);
-    rig.give(1, Event::Drain);
+    rig.give(1, Input::Drain);
     rig.assign(1, 0);
     rig.run(2000);
     assert!(rig.nodes[1].is_empty_handed());

@@ -1,7 +1,7 @@
 //! The home's side: rules 13, 14, 15 and 18.
 
 use roost_proto::records::{Item, ItemBody, Record};
-use roost_ws_node::core::Event;
+use roost_ws_node::core::Input;
 use serde_json::value::RawValue;
 
 use super::rig::{Reach, Rig, Road};
@@ -303,7 +303,7 @@ fn a_full_home_is_not_taken_for_one_that_cannot_read() {
     }
     for _ in 0..20 {
         rig.run(250);
-        rig.give(1, Event::Undecodable);
+        rig.give(1, Input::Undecodable);
     }
     rig.writes = Box::new(|_| Reach::Answered);
     rig.land();

@@ -9,7 +9,7 @@ use roost_proto::frames::{Change, InRoom, Join, Publish, RoomAt, ServerFrame};
 use roost_proto::ids::{Cursor, MessageId, RoomId, StreamId, UserId, VnodeId};
 use roost_ws_node::core::Command;
 use roost_ws_node::core::Rights;
-use roost_ws_node::core::{Connecting, Event, SessionKey};
+use roost_ws_node::core::{Connecting, Input, SessionKey};
 use serde::de::DeserializeOwned;
 use serde_json::value::RawValue;
 
@@ -21,7 +21,7 @@ pub struct Live {
     pub followers: BTreeSet<(LiveChannel, usize)>,
     /// Answers to follows wait in `unanswered`.
     pub hold_follows: bool,
-    pub unanswered: Vec<(usize, Event)>,
+    pub unanswered: Vec<(usize, Input)>,
     /// Nodes that nothing reaches.
     pub deaf: BTreeSet<usize>,
     /// How often it was asked where rooms stand.
@@ -31,7 +31,7 @@ pub struct Live {
 impl Rig {
     pub(super) fn follow(&mut self, node: usize, channel: LiveChannel, ask: u64) {
         self.live.followers.insert((channel.clone(), node));
-        let followed = Event::Followed { channel, ask, done: true };
+        let followed = Input::Followed { channel, ask, done: true };
         if self.live.hold_follows {
             self.live.unanswered.push((node, followed));
         } else {
@@ -47,7 +47,7 @@ impl Rig {
         let followers =
             self.live.followers.iter().filter(|(c, node)| c == channel && !self.live.deaf.contains(node));
         for node in followers.map(|(_, node)| *node).collect::<Vec<_>>() {
-            let live = Event::Live { channel: channel.clone(), payload: payload.clone() };
+            let live = Input::Live { channel: channel.clone(), payload: payload.clone() };
             self.later(ROAD_MS, node, live);
         }
     }
@@ -62,7 +62,7 @@ impl Rig {
     pub(super) fn standings(&mut self, node: usize, rooms: Vec<(VnodeId, StreamId)>) {
         self.live.compared += 1;
         let answer = rooms.iter().map(|(vnode, stream)| self.data[vnode.index()].standing(stream)).collect();
-        self.later(STORE_MS, node, Event::Standings { rooms, answer: Some(answer) });
+        self.later(STORE_MS, node, Input::Standings { rooms, answer: Some(answer) });
     }
 
     /// The `k`-th room whose home is vnode `v`.
@@ -74,7 +74,7 @@ impl Rig {
     }
 
     pub fn command(&mut self, session: u64, command: Command) {
-        self.give(self.sessions[&session], Event::Command { session: SessionKey(session), command });
+        self.give(self.sessions[&session], Input::Command { session: SessionKey(session), command });
     }
 
     pub fn join(&mut self, session: u64, room: &RoomId, id: &str) {
@@ -101,7 +101,7 @@ impl Rig {
             cursor: None,
             rooms: rooms.iter().map(at).collect(),
         };
-        self.give(node, Event::Connect(Box::new(connecting)));
+        self.give(node, Input::Connect(Box::new(connecting)));
         self.run(100);
         key
     }

@@ -6,7 +6,7 @@ use roost_proto::ids::Epoch;
 use roost_proto::limits::{BEATS_PER_LEASE, VOID_AFTER_MS};
 use roost_proto::records::{Record, Took};
 use roost_ws_node::core::{Action, Ask, Rule};
-use roost_ws_node::core::{Event, Now};
+use roost_ws_node::core::{Input, Now};
 
 use super::rig::{LEASE_TTL_MS, Reach, Rig, Road};
 
@@ -222,7 +222,7 @@ fn took_ends_a_home_without_the_store_and_its_sessions_are_told_to_move() {
     let (node, url) = (sid.node(), "ws://n1".to_owned());
     let old = Took { vnode, epoch: Epoch(head.0.0 - 1), node, sid, url };
     let epoch = head.0;
-    rig.give(0, Event::Record(Record::Took(old)));
+    rig.give(0, Input::Record(Record::Took(old)));
     rig.say(sender, &bob, "m1");
     rig.run(100);
     assert_eq!(rig.told(sender, "m1"), ["ok"]);
@@ -259,13 +259,13 @@ fn an_epoch_only_grows_in_a_view_except_after_a_new_data_set() {
         item.channel.epoch
     };
     let current = rig.data[1].head().unwrap().0;
-    rig.give(0, Event::View(Box::new(stale.clone())));
+    rig.give(0, Input::View(Box::new(stale.clone())));
     assert_eq!(epoch_of_next_item(&mut rig, "m1"), current);
     let old = stale.rows.values().find(|r| r.node().as_str() == "n1").unwrap().epoch;
     assert!(old < current);
     stale.data_set = DataSet("d1".into());
     rig.road = Box::new(|_, _| Road::Lost);
-    rig.give(0, Event::View(Box::new(stale)));
+    rig.give(0, Input::View(Box::new(stale)));
     assert_eq!(epoch_of_next_item(&mut rig, "m2"), old);
 }
 
@@ -355,7 +355,7 @@ fn a_node_that_slept_finds_other_data(slept_ms: u64) -> (u64, bool) {
     rig.another_data_set();
     let (table, now) = (rig.control.table(rig.store_now()), rig.clock());
     let woken = Now { wall: now.wall + slept_ms, ..now };
-    let actions = rig.nodes[0].step(Event::View(Box::new(table)), woken);
+    let actions = rig.nodes[0].step(Input::View(Box::new(table)), woken);
     let sid = rig.nodes[0].sid();
     let registers = |action: &Action| matches!(action, Action::Ask(Ask::Register(r)) if r.row.sid == *sid);
     assert!(actions.iter().any(registers));
@@ -410,7 +410,7 @@ fn a_forgotten_node_wakes(off: Option<Rule>) -> (Rig, String) {
     let copies: Vec<_> = rig.sent.iter().filter_map(item).collect();
     assert!(!copies.is_empty());
     for record in copies {
-        rig.give(1, Event::Record(record));
+        rig.give(1, Input::Record(record));
     }
     rig.run(1000);
     rig.thaw(0);
@@ -457,7 +457,7 @@ fn the_first_items_of_a_new_node_are_taken_before_it_is_seen() {
     item.n = 1;
     item.acked = 0;
     let void = rig.nodes[1].counters().void_records;
-    rig.give(1, Event::Record(Record::Item(item)));
+    rig.give(1, Input::Record(Record::Item(item)));
     assert_eq!(rig.nodes[1].counters().void_records, void);
 }
 

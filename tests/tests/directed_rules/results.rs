@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use roost_backend::log::{LogRecord, Position};
-use roost_ws_node::core::Event;
+use roost_ws_node::core::Input;
 
 use super::rig::Rig;
 
@@ -20,7 +20,7 @@ fn give(rig: &mut Rig, partition: u32, from: u64, results: &[String]) {
         at_ms: 0,
     };
     let records = (from..).zip(results).map(record).collect();
-    rig.give(node, Event::Results { partition, ask, records });
+    rig.give(node, Input::Results { partition, ask, records });
 }
 
 fn got(rig: &Rig, client: &str) -> Vec<String> {

@@ -22,7 +22,7 @@ use roost_proto::ids::{Cursor, DeviceId, MessageId, NodeId, UserId, VnodeId};
 use roost_proto::records::Record;
 use roost_ws_node::core::Rights;
 use roost_ws_node::core::ShareConfig;
-use roost_ws_node::core::{CallKey, Connecting, Event, Now, SessionKey};
+use roost_ws_node::core::{CallKey, Connecting, Input, Now, SessionKey};
 use roost_ws_node::core::{Command, CoreConfig, NodeCore, Rule};
 use serde_json::value::RawValue;
 
@@ -78,11 +78,11 @@ pub struct Rig {
     off: Option<Rule>,
     /// Stopped by the scheduler: what arrives waits.
     asleep: BTreeSet<usize>,
-    backlog: BTreeMap<usize, Vec<Event>>,
+    backlog: BTreeMap<usize, Vec<Input>>,
     /// Cut off from the store.
     pub no_store: BTreeSet<usize>,
     pub road: Roads,
-    pub on_road: Vec<(usize, Event)>,
+    pub on_road: Vec<(usize, Input)>,
     /// So many activations take effect without the caller being told.
     pub activations_untold: usize,
     /// Every record between nodes: when, from whom, how many bytes, what.
@@ -115,7 +115,7 @@ pub struct Rig {
     /// Who reads a partition of `client_results`, and pages that are done with.
     pub readings: BTreeMap<u32, (usize, u64)>,
     pub handed_out: Vec<(u32, u64)>,
-    pending: BTreeMap<(u64, u64), (usize, Event)>,
+    pending: BTreeMap<(u64, u64), (usize, Input)>,
     next: u64,
 }
 
@@ -235,7 +235,7 @@ impl Rig {
             if self.now.is_multiple_of(1000) {
                 self.look(node);
             }
-            self.give(node, Event::Tick);
+            self.give(node, Input::Tick);
         }
     }
 
@@ -243,11 +243,11 @@ impl Rig {
     pub fn look(&mut self, node: usize) {
         if !self.no_store.contains(&node) {
             let table = Box::new(self.control.table(self.store_now()));
-            self.later(STORE_MS, node, Event::View(table));
+            self.later(STORE_MS, node, Input::View(table));
         }
     }
 
-    pub fn give(&mut self, node: usize, event: Event) {
+    pub fn give(&mut self, node: usize, event: Input) {
         if self.asleep.contains(&node) {
             return self.backlog.entry(node).or_default().push(event);
         }
@@ -258,7 +258,7 @@ impl Rig {
     }
 
     /// Hands a sleeping process something before all that waits for it.
-    pub fn give_first(&mut self, node: usize, event: Event) {
+    pub fn give_first(&mut self, node: usize, event: Input) {
         self.backlog.entry(node).or_default().insert(0, event);
     }
 
@@ -288,7 +288,7 @@ impl Rig {
             let vnode = w.write.fence.vnode;
             let answer = self.write(&w.write);
             if w.answered {
-                self.later(STORE_MS, w.node, Event::Written { vnode, call: w.call, answer: Some(answer) });
+                self.later(STORE_MS, w.node, Input::Written { vnode, call: w.call, answer: Some(answer) });
             }
         }
     }
@@ -341,13 +341,13 @@ impl Rig {
         let (session, user) = (SessionKey(key), UserId::new(user).unwrap());
         let rights = Rights::default();
         let connecting = Connecting { session, user, device, rights, epoch: None, cursor, rooms: Vec::new() };
-        self.give(node, Event::Connect(Box::new(connecting)));
+        self.give(node, Input::Connect(Box::new(connecting)));
         self.run(50);
         key
     }
 
     pub fn hang_up(&mut self, session: u64) {
-        self.give(self.sessions[&session], Event::Closed { session: SessionKey(session) });
+        self.give(self.sessions[&session], Input::Closed { session: SessionKey(session) });
     }
 
     pub fn say(&mut self, session: u64, to: &str, id: &str) {
@@ -414,7 +414,7 @@ impl Rig {
         self.stalled.remove(&session);
         let [messages, signals] = self.undrained.remove(&session).unwrap_or_default();
         let session = SessionKey(session);
-        self.give(self.sessions[&session.0], Event::Drained { session, messages, signals });
+        self.give(self.sessions[&session.0], Input::Drained { session, messages, signals });
     }
 }
 

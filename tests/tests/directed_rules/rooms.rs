@@ -8,7 +8,7 @@ use roost_proto::limits::{MEMBERS_BYTES_MAX, RESULTS_BYTES_MAX};
 use roost_proto::live::Version;
 use roost_proto::records::Record;
 use roost_ws_node::core::Command;
-use roost_ws_node::core::Event;
+use roost_ws_node::core::Input;
 use roost_ws_node::core::Rights;
 
 use super::rig::{Rig, Road};
@@ -76,7 +76,7 @@ fn a_list_of_members_that_a_change_overtook_is_not_taken() {
     let tail = Cursor::new(Epoch(0), Offset(0));
     let other = Standing { tail, version: Version { epoch: Epoch(1), n: 1 } };
     let rooms = vec![(VnodeId(1), stream)];
-    rig.give(0, Event::Standings { rooms, answer: Some(vec![Some(other)]) });
+    rig.give(0, Input::Standings { rooms, answer: Some(vec![Some(other)]) });
     rig.run(100);
     rig.join_as(b, &room, "j2", true, None);
     rig.run(100);
@@ -257,7 +257,7 @@ fn what_was_missed_is_looked_for_soon_and_once() {
     rig.run(100);
     assert!(rig.inbox(a).is_empty());
     for _ in 0..100 {
-        rig.give(0, Event::Missed);
+        rig.give(0, Input::Missed);
     }
     assert_eq!(rig.live.compared, before, "there is least time when there are many such words");
     rig.run(400);

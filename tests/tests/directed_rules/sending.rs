@@ -2,7 +2,7 @@
 
 use roost_proto::ids::{Epoch, Sid, VnodeId};
 use roost_proto::records::{ChannelId, Confirm, Item, ItemResult, Probe, Record};
-use roost_ws_node::core::Event;
+use roost_ws_node::core::Input;
 use roost_ws_node::core::Rule;
 
 use super::rig::{Rig, Road, Roads};
@@ -235,7 +235,7 @@ fn a_confirm_of_the_old_epoch_comes_late(off: Option<Rule>) -> (Vec<&'static str
     rig.say(sender, &bob, "m3");
     rig.on_road = held
         .into_iter()
-        .filter(|(_, e)| matches!(e, Event::Record(Record::Confirm(c)) if c.from == 2))
+        .filter(|(_, e)| matches!(e, Input::Record(Record::Confirm(c)) if c.from == 2))
         .collect();
     assert!(!rig.on_road.is_empty());
     for (node, event) in std::mem::take(&mut rig.on_road) {
@@ -265,7 +265,7 @@ fn a_foreign_confirm_comes(change: fn(&mut Confirm), off: Option<Rule>) -> Vec<&
     let channel = item.channel.clone();
     let mut confirm = Confirm { channel, from: 1, results, ask: None, unreadable: false };
     change(&mut confirm);
-    rig.give(0, Event::Record(Record::Confirm(confirm)));
+    rig.give(0, Input::Record(Record::Confirm(confirm)));
     assert_eq!(rig.logged(&bob), [""; 0]);
     rig.told(sender, "m1")
 }
@@ -326,7 +326,7 @@ fn a_late_record_of_an_earlier_channel_prunes_nothing_of_the_later_one() {
     let void = |chan, n, acked| Record::Item(Item { channel: channel(chan), n, acked, body: None });
     let probe = Record::Probe(Probe { channel: channel(9), first: 1, last: 2 });
     for record in [void(8, 1, 0), void(9, 1, 0), void(9, 2, 0), void(8, 3, 2), probe] {
-        rig.give(1, Event::Record(record));
+        rig.give(1, Input::Record(record));
     }
     let Some((.., Record::Confirm(confirm))) = rig.sent.last() else { panic!("a probe is answered") };
     assert_eq!((confirm.channel.chan, confirm.from), (9, 1));

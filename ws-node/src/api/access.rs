@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use warp::reply::Response;
 
-use crate::inputs::Input;
+use crate::inputs::NodeInput;
 use crate::metrics::BUCKETS;
 use crate::node::Status;
 use crate::socket;
@@ -32,7 +32,7 @@ pub const LOOKERS_MAX: usize = 8;
 
 /// What the routes work with.
 pub struct Api {
-    pub events: mpsc::Sender<Input>,
+    pub events: mpsc::Sender<NodeInput>,
     pub store: Arc<dyn Store>,
     pub verifier: Verifier,
     pub status: watch::Receiver<Status>,
@@ -70,7 +70,7 @@ impl ApiMetrics {
 
 impl Api {
     pub fn new(
-        events: mpsc::Sender<Input>,
+        events: mpsc::Sender<NodeInput>,
         store: Arc<dyn Store>,
         verifier: Verifier,
         status: watch::Receiver<Status>,

@@ -29,7 +29,7 @@ use self::access::{Refused, bad, ended};
 use self::commands::Asked;
 use crate::core::ApiCommand;
 use crate::core::TicketShown;
-use crate::inputs::Input;
+use crate::inputs::NodeInput;
 
 /// The core answers every command within 20 s; this is for a core that has too much to do to say so.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(22);
@@ -160,7 +160,7 @@ impl Api {
             })
             .unzip();
         // Not taken: nothing of it is done.
-        let taken = timeout(ANSWER_TIMEOUT, self.events.send(Input::Calls(asked))).await;
+        let taken = timeout(ANSWER_TIMEOUT, self.events.send(NodeInput::Calls(asked))).await;
         taken.ok().and_then(Result::ok).ok_or_else(ended)?;
         let mut results = Vec::with_capacity(answers.len());
         for answered in answers {

@@ -13,7 +13,7 @@ use tokio::time::timeout;
 use super::access::{Api, ended};
 use crate::core::TicketShown;
 use crate::core::history;
-use crate::inputs::Input;
+use crate::inputs::NodeInput;
 
 /// For a whole request: 500 users are two commands for each of their vnodes, in one round trip.
 const READ_TIMEOUT: Duration = Duration::from_secs(5);
@@ -32,7 +32,7 @@ async fn within<T>(read: impl Future<Output = Result<T, StoreError>>) -> Result<
 pub async fn presence(api: &Api, users: Vec<UserId>) -> Result<Vec<Shown>, ErrorBody> {
     let (told, ready) = oneshot::channel();
     let asked = async {
-        api.events.send(Input::Ready(told)).await.ok()?;
+        api.events.send(NodeInput::Ready(told)).await.ok()?;
         ready.await.ok()
     };
     let ready = timeout(READ_TIMEOUT, asked).await.ok().flatten().ok_or_else(ended)?;
@@ -45,7 +45,7 @@ pub async fn presence(api: &Api, users: Vec<UserId>) -> Result<Vec<Shown>, Error
 pub async fn tickets(api: &Api, client: Option<UserId>) -> Result<(Vec<TicketShown>, usize), ErrorBody> {
     let (told, tickets) = oneshot::channel();
     let asked = async {
-        api.events.send(Input::Tickets(client, told)).await.ok()?;
+        api.events.send(NodeInput::Tickets(client, told)).await.ok()?;
         tickets.await.ok()
     };
     timeout(READ_TIMEOUT, asked).await.ok().flatten().ok_or_else(ended)

@@ -12,9 +12,9 @@ use crate::core::channels::channel::Channel;
 use crate::core::config::CoreConfig;
 use crate::core::counters::{Counters, Gauges};
 use crate::core::effects::{Effects, Token};
-use crate::core::events::Event;
 use crate::core::homes::Homes;
 use crate::core::homes::home::Home;
+use crate::core::input::Input;
 use crate::core::keys::Now;
 use crate::core::membership::Membership;
 use crate::core::results::Results;
@@ -57,7 +57,7 @@ impl NodeCore {
     }
 
     /// Takes one event and returns what to do about it, in order.
-    pub fn step(&mut self, event: Event, now: Now) -> Vec<Action> {
+    pub fn step(&mut self, event: Input, now: Now) -> Vec<Action> {
         self.handle(event, now);
         loop {
             while let Some(record) = self.fx.next_local() {
@@ -75,43 +75,43 @@ impl NodeCore {
         self.fx.take()
     }
 
-    fn handle(&mut self, event: Event, now: Now) {
+    fn handle(&mut self, event: Input, now: Now) {
         match event {
-            Event::Tick => self.on_tick(now),
-            Event::View(table) => self.on_view(&table, now),
-            Event::Registered(answer) => self.on_registered(answer, now),
-            Event::Renewed { sent, rows, answer } => self.on_renewed(sent, &rows, answer, now),
-            Event::Claimed { vnode, sent, answer } => self.on_claimed(vnode, sent, answer, now),
-            Event::Activated { vnode, epoch, answer } => self.on_activated(vnode, epoch, answer, now),
-            Event::Readied { vnode, epoch, answer } => self.on_readied(vnode, epoch, answer, now),
-            Event::Released { vnode, epoch } => self.on_released(vnode, epoch, now),
-            Event::Written { vnode, call, answer } => self.on_written(vnode, call, answer, now),
-            Event::Read { ask, session, stream, generation, after, answer } => {
+            Input::Tick => self.on_tick(now),
+            Input::View(table) => self.on_view(&table, now),
+            Input::Registered(answer) => self.on_registered(answer, now),
+            Input::Renewed { sent, rows, answer } => self.on_renewed(sent, &rows, answer, now),
+            Input::Claimed { vnode, sent, answer } => self.on_claimed(vnode, sent, answer, now),
+            Input::Activated { vnode, epoch, answer } => self.on_activated(vnode, epoch, answer, now),
+            Input::Readied { vnode, epoch, answer } => self.on_readied(vnode, epoch, answer, now),
+            Input::Released { vnode, epoch } => self.on_released(vnode, epoch, now),
+            Input::Written { vnode, call, answer } => self.on_written(vnode, call, answer, now),
+            Input::Read { ask, session, stream, generation, after, answer } => {
                 self.read_ended(ask, answer.is_some());
                 self.on_read(session, &stream, generation, after, answer, now);
             }
-            Event::LogEnd { session, ask, partition, answer } => {
+            Input::LogEnd { session, ask, partition, answer } => {
                 self.on_log_end(session, ask, partition, answer, now);
             }
-            Event::LogAnswers(answers) => self.homes.log_answers(answers, now),
-            Event::Reported { token, ok } => self.on_reported(token, ok, now),
-            Event::Record(record) => self.on_record(record, now),
-            Event::Undecodable => self.on_undecodable(),
-            Event::Connect(connect) => self.on_connect(*connect, now),
-            Event::Command { session, command } => self.on_command(session, command, now),
-            Event::Results { partition, ask, records } => self.on_results(partition, ask, records, now),
-            Event::Followed { channel: LiveChannel::Presence(vnode), ask, done } => {
+            Input::LogAnswers(answers) => self.homes.log_answers(answers, now),
+            Input::Reported { token, ok } => self.on_reported(token, ok, now),
+            Input::Record(record) => self.on_record(record, now),
+            Input::Undecodable => self.on_undecodable(),
+            Input::Connect(connect) => self.on_connect(*connect, now),
+            Input::Command { session, command } => self.on_command(session, command, now),
+            Input::Results { partition, ask, records } => self.on_results(partition, ask, records, now),
+            Input::Followed { channel: LiveChannel::Presence(vnode), ask, done } => {
                 self.on_presence_followed(vnode, ask, done, now);
             }
-            Event::Followed { channel, ask, done } => self.on_followed(&channel, ask, done, now),
-            Event::Live { channel, payload } => self.on_live(&channel, &payload, now),
-            Event::Missed => self.compare_soon(now),
-            Event::Standings { rooms, answer } => self.on_standings(&rooms, answer, now),
-            Event::PresenceRead { vnode, users, ask, answer } => {
+            Input::Followed { channel, ask, done } => self.on_followed(&channel, ask, done, now),
+            Input::Live { channel, payload } => self.on_live(&channel, &payload, now),
+            Input::Missed => self.compare_soon(now),
+            Input::Standings { rooms, answer } => self.on_standings(&rooms, answer, now),
+            Input::PresenceRead { vnode, users, ask, answer } => {
                 self.on_presence_read(vnode, users, ask, answer, now);
             }
-            Event::PresenceStandings { vnodes, answer } => self.on_presence_standings(&vnodes, answer, now),
-            Event::Drained { session, messages, signals } => {
+            Input::PresenceStandings { vnodes, answer } => self.on_presence_standings(&vnodes, answer, now),
+            Input::Drained { session, messages, signals } => {
                 if messages.0 > 0 {
                     self.on_drained(session, messages, now);
                 }
@@ -119,15 +119,15 @@ impl NodeCore {
                     self.signals_drained(session, signals, now);
                 }
             }
-            Event::Paged { ask, session, id, stream, before, answer } => {
+            Input::Paged { ask, session, id, stream, before, answer } => {
                 self.read_ended(ask, answer.is_some());
                 self.on_paged(session, &id, &stream, before, answer, now);
             }
-            Event::Calls(calls) => self.on_calls(calls, now),
-            Event::Closed { session } => self.on_closed(session, now),
-            Event::Drain => self.on_drain(now),
-            Event::Undrain => self.on_undrain(now),
-            Event::ReleaseAll => self.release_all(now),
+            Input::Calls(calls) => self.on_calls(calls, now),
+            Input::Closed { session } => self.on_closed(session, now),
+            Input::Drain => self.on_drain(now),
+            Input::Undrain => self.on_undrain(now),
+            Input::ReleaseAll => self.release_all(now),
         }
     }
 

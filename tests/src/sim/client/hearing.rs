@@ -8,7 +8,7 @@ use roost_proto::events::Message;
 use roost_proto::frames::{Reply, ServerFrame};
 use roost_proto::ids::Cursor;
 use roost_ws_node::core::Command;
-use roost_ws_node::core::{Event, SessionKey};
+use roost_ws_node::core::{Input, SessionKey};
 
 use super::super::{Happening, World};
 use super::{Said, Wake, name};
@@ -68,7 +68,7 @@ impl World {
         let shown = client.cursor;
         self.saw_gap(away);
         if let Some(old) = old {
-            self.tell_core(user, old.pid, self.now + 3, Event::Closed { session: SessionKey(old.key) });
+            self.tell_core(user, old.pid, self.now + 3, Input::Closed { session: SessionKey(old.key) });
         }
         match (w.recovered, shown) {
             (false, _) => self.history(user, w.cursor, w.through.as_deref()),
@@ -162,7 +162,7 @@ impl World {
                 self.clients[user].has_read(Some(at));
             }
             let command = if read { Command::Read(at) } else { Command::Ack(at) };
-            let event = Event::Command { session: SessionKey(c.key), command };
+            let event = Input::Command { session: SessionKey(c.key), command };
             self.tell_core(user, c.pid, self.now + 2, event);
         }
     }
@@ -217,7 +217,7 @@ impl World {
         let client = &mut self.clients[user];
         if let Some(opening) = client.opening.filter(|c| c.key == connection) {
             client.opening = None;
-            let closed = Event::Closed { session: SessionKey(connection) };
+            let closed = Input::Closed { session: SessionKey(connection) };
             self.tell_core(user, opening.pid, self.now + 1, closed);
         }
         let epoch = m.epoch;

@@ -5,8 +5,8 @@ use roost_proto::ids::VnodeId;
 
 use crate::core::actions::{Action, Observation};
 use crate::core::ask::Ask;
-use crate::core::events::Maybe;
 use crate::core::homes::home::{Home, Phase};
+use crate::core::input::Maybe;
 use crate::core::keys::Now;
 use crate::core::node::NodeCore;
 

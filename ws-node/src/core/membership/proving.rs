@@ -3,8 +3,8 @@
 use roost_backend::store::WriteAnswer;
 use roost_proto::ids::VnodeId;
 
-use crate::core::events::Maybe;
 use crate::core::homes::home::Phase;
+use crate::core::input::Maybe;
 use crate::core::keys::Now;
 use crate::core::membership::claiming::Claiming;
 use crate::core::node::NodeCore;

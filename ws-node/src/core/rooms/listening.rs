@@ -8,7 +8,7 @@ use roost_proto::live::{Note, place_of};
 use crate::core::actions::{Action, SendQueue};
 use crate::core::ask::Ask;
 use crate::core::config::Rule;
-use crate::core::events::Maybe;
+use crate::core::input::Maybe;
 use crate::core::keys::{Now, SessionKey};
 use crate::core::node::NodeCore;
 use crate::core::rooms::{COMPARE_MS, How, Opening, Seats};

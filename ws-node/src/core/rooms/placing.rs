@@ -12,7 +12,7 @@ use crate::core::actions::Action;
 use crate::core::channels::asker::{Asker, Question};
 use crate::core::channels::channel::By;
 use crate::core::config::Rule;
-use crate::core::events::Maybe;
+use crate::core::input::Maybe;
 use crate::core::keys::{Now, SessionKey};
 use crate::core::message::ItemKey;
 use crate::core::node::NodeCore;

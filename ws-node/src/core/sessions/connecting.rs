@@ -5,7 +5,7 @@ use roost_proto::ids::{DeviceId, Offset, SessionId, StreamId, VnodeId};
 use roost_proto::limits::{SIGNALS_BURST, SIGNALS_PER_S};
 use roost_service::ratelimit::Bucket;
 
-use crate::core::events::Connecting;
+use crate::core::input::Connecting;
 use crate::core::keys::{Now, SessionKey};
 use crate::core::node::NodeCore;
 use crate::core::rooms::Seats;

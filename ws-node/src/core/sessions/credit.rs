@@ -1,7 +1,7 @@
 //! Credit: how many frames of a lane, and how many bytes, may be on their way to one socket.
 
 use crate::core::actions::SendQueue;
-use crate::core::events::Event;
+use crate::core::input::Input;
 use crate::core::keys::SessionKey;
 
 /// A socket says what it took when that is one part in so many of a lane's bytes.
@@ -117,12 +117,12 @@ impl Taken {
     }
 
     /// What the core must be told now, if anything.
-    pub fn due(&mut self) -> Option<Event> {
+    pub fn due(&mut self) -> Option<Input> {
         if !self.messages.is_due() && !self.signals.is_due() {
             return None;
         }
         let (messages, signals) = (self.messages.told(), self.signals.told());
-        Some(Event::Drained { session: self.session, messages, signals })
+        Some(Input::Drained { session: self.session, messages, signals })
     }
 }
 
@@ -138,16 +138,16 @@ mod tests {
         taken.take(SendQueue::Reply, 10);
         assert!(taken.due().is_none());
         taken.take(SendQueue::Message, 10);
-        assert!(matches!(taken.due(), Some(Event::Drained { messages: (3, 30), signals: (0, 0), .. })));
+        assert!(matches!(taken.due(), Some(Input::Drained { messages: (3, 30), signals: (0, 0), .. })));
         taken.take(SendQueue::Message, 10);
         taken.take(SendQueue::Signal, 7);
-        assert!(matches!(taken.due(), Some(Event::Drained { messages: (1, 10), signals: (1, 7), .. })));
+        assert!(matches!(taken.due(), Some(Input::Drained { messages: (1, 10), signals: (1, 7), .. })));
         assert!(taken.due().is_none());
         taken.take(SendQueue::Message, 999);
         assert!(taken.due().is_none());
         taken.take(SendQueue::Message, 1);
         assert!(
-            matches!(taken.due(), Some(Event::Drained { messages: (2, 1000), .. })),
+            matches!(taken.due(), Some(Input::Drained { messages: (2, 1000), .. })),
             "a sixteenth of the bytes"
         );
     }
@@ -176,7 +176,7 @@ mod tests {
                 (Credit::new(9, 400), Taken::new(SessionKey(1), (9, 400), (9, 400)));
             credit.spend(first);
             taken.take(SendQueue::Message, first);
-            if let Some(Event::Drained { messages: (frames, bytes), .. }) = taken.due() {
+            if let Some(Input::Drained { messages: (frames, bytes), .. }) = taken.due() {
                 credit.give_back(frames, bytes);
             }
             assert!(credit.allows(100_000), "{first}");

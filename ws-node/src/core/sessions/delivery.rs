@@ -7,7 +7,7 @@ use roost_proto::codes::CloseCode;
 use roost_proto::ids::{Cursor, Epoch, Offset, StreamId, UserId, VnodeId};
 
 use crate::core::actions::{Action, Observation, SendQueue};
-use crate::core::events::Maybe;
+use crate::core::input::Maybe;
 use crate::core::keys::{Now, SessionKey};
 use crate::core::node::NodeCore;
 use crate::core::sessions::reader::Taken;

@@ -11,7 +11,7 @@ use roost_proto::limits::{FRAME_BYTES_MAX, HISTORY_DEFAULT, HISTORY_MAX};
 
 use crate::core::actions::Action;
 use crate::core::ask::Ask;
-use crate::core::events::Maybe;
+use crate::core::input::Maybe;
 use crate::core::keys::{Now, SessionKey};
 use crate::core::node::NodeCore;
 use crate::core::sessions::reads::{Begun, Want};

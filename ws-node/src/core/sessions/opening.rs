@@ -8,7 +8,7 @@ use roost_proto::ids::{Cursor, Offset, VnodeId};
 use roost_proto::limits::PING_INTERVAL_MS;
 
 use crate::core::actions::Action;
-use crate::core::events::Maybe;
+use crate::core::input::Maybe;
 use crate::core::keys::{Now, SessionKey};
 use crate::core::node::NodeCore;
 use crate::core::said::SaidUpTo;

@@ -11,7 +11,7 @@ use roost_proto::live::Version;
 use crate::core::actions::Action;
 use crate::core::ask::Ask;
 use crate::core::config::Rule;
-use crate::core::events::Maybe;
+use crate::core::input::Maybe;
 use crate::core::keys::{Now, SessionKey};
 use crate::core::node::NodeCore;
 use crate::core::rooms::COMPARE_MS;

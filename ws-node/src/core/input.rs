@@ -28,7 +28,7 @@ pub struct Connecting {
 pub type Maybe<T> = Option<T>;
 
 #[derive(Debug)]
-pub enum Event {
+pub enum Input {
     Tick,
     View(Box<Table>),
     Registered(Maybe<RegisterAnswer>),
