@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
-use roost_backend::log::{Lane, Outgoing, TopicSpec};
+use roost_backend::log::{Durability, Outgoing, TopicSpec};
 use roost_backend::store::*;
 use roost_proto::ids::{Epoch, MessageId, NodeId, Seq, Sid, StreamId, VnodeId};
 use tokio::sync::mpsc;
@@ -36,7 +36,7 @@ pub(crate) async fn measure(cluster: &Cluster) -> Result<Floor> {
     log.ensure_topic(&topic, TopicSpec::kept_for(3_600_000, 1)).await?;
     let mut reader = log.read_from_end(&topic).await?;
     let (reports, mut reported) = mpsc::channel(1024);
-    let producer = log.producer(Lane::Transport, reports)?;
+    let producer = log.producer(Durability::Transport, reports)?;
     let (mut read, mut report) = (Vec::new(), Vec::new());
     for token in 0..SAMPLES as u64 {
         let record = Outgoing {

@@ -7,7 +7,7 @@ use reqwest::{Client, StatusCode};
 use roost_archiver::{Archiver, ArchiverConfig};
 use roost_backend::archive::Archive;
 use roost_backend::embedded::EmbeddedArchive;
-use roost_backend::log::{Lane, Log, Outgoing};
+use roost_backend::log::{Durability, Log, Outgoing};
 use roost_backend::postgres::PostgresArchive;
 use serde_json::Value;
 use tokio::sync::mpsc;
@@ -134,7 +134,7 @@ pub async fn archive(backend: &Backend) -> Option<(Arc<dyn Archive>, Option<Data
 /// Writes records to the partition 0 of a topic, as anybody may; the offset after the last of them.
 pub async fn write(log: &dyn Log, topic: &str, key: &str, payloads: impl IntoIterator<Item = String>) -> u64 {
     let (reports, mut reported) = mpsc::channel(16);
-    let producer = log.producer(Lane::Outbox, reports).expect("a producer");
+    let producer = log.producer(Durability::Outbox, reports).expect("a producer");
     let mut end = 0;
     for (token, payload) in (0..).zip(payloads) {
         let (topic, key) = (topic.into(), Bytes::from(key.to_owned()));

@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use roost_backend::log::{Lane, Log, LogError, LogReader, LogRecord, Position, Producer, Report, TopicSpec};
+use roost_backend::log::{
+    Durability, Log, LogError, LogReader, LogRecord, Position, Producer, Report, TopicSpec,
+};
 use tokio::sync::{mpsc, watch};
 
 /// Whole until it is broken; shared by all logs that it was put before.
@@ -52,7 +54,11 @@ impl Log for BrokenLog {
         self.log.remove_topic(topic).await
     }
 
-    fn producer(&self, lane: Lane, reports: mpsc::Sender<Report>) -> Result<Arc<dyn Producer>, LogError> {
+    fn producer(
+        &self,
+        lane: Durability,
+        reports: mpsc::Sender<Report>,
+    ) -> Result<Arc<dyn Producer>, LogError> {
         self.log.producer(lane, reports)
     }
 

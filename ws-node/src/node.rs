@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
-use roost_backend::log::{Lane, Log, LogReader, Producer, Report};
+use roost_backend::log::{Durability, Log, LogReader, Producer, Report};
 use roost_backend::store::{LiveChannel, Store};
 use roost_proto::events::CHAT_EVENTS;
 use roost_proto::frames::Reply;
@@ -246,7 +246,8 @@ impl Node {
             Action::Fan { sessions, frame } => self.fan(&sessions, &frame, SendQueue::Message),
             Action::Close { session, code, reason } => self.hand(session, Out::Close { code, reason }),
             Action::Produce { lane, record } => {
-                let producer = if lane == Lane::Outbox { &self.parts.outbox } else { &self.parts.transport };
+                let producer =
+                    if lane == Durability::Outbox { &self.parts.outbox } else { &self.parts.transport };
                 let token = record.token;
                 if producer.produce(record).is_err() {
                     self.own.push_back(Input::Reported { token, ok: false });

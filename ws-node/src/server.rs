@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use prometheus::Registry;
-use roost_backend::log::{Lane, Log, LogReader, Producer, Report, TopicSpec};
+use roost_backend::log::{Durability, Log, LogReader, Producer, Report, TopicSpec};
 use roost_backend::store::{Deregister, LiveChannel, Store, Subscriber};
 use roost_proto::events::{
     CHAT_EVENTS, CLIENT_EVENTS, UNDELIVERED_EVENTS, USER_STATUS_EVENTS, messages_topic,
@@ -445,8 +445,8 @@ async fn open_log(
     let failed = |source| BindError::Log { topic: own.clone(), source };
     // Fixed before the node's sid is registered: nothing for this life is before it (core rule 8).
     let reader = log.read_from_end(&own).await.map_err(failed)?;
-    let transport = log.producer(Lane::Transport, reports.clone()).map_err(failed)?;
-    Ok((reader, [transport, log.producer(Lane::Outbox, reports).map_err(failed)?]))
+    let transport = log.producer(Durability::Transport, reports.clone()).map_err(failed)?;
+    Ok((reader, [transport, log.producer(Durability::Outbox, reports).map_err(failed)?]))
 }
 
 async fn ensure_topics(log: &dyn Log, own: &str, partitions: u32) -> Result<(), BindError> {

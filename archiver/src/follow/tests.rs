@@ -3,7 +3,7 @@
 use async_trait::async_trait;
 use prometheus::Registry;
 use roost_backend::embedded::{EmbeddedArchive, EmbeddedLog};
-use roost_backend::log::{Lane, Producer, Report, TopicSpec};
+use roost_backend::log::{Durability, Producer, Report, TopicSpec};
 
 use super::*;
 use crate::metrics::Metrics;
@@ -22,7 +22,11 @@ impl Log for Hollow {
     async fn remove_topic(&self, topic: &str) -> Result<bool, LogError> {
         self.0.remove_topic(topic).await
     }
-    fn producer(&self, lane: Lane, reports: mpsc::Sender<Report>) -> Result<Arc<dyn Producer>, LogError> {
+    fn producer(
+        &self,
+        lane: Durability,
+        reports: mpsc::Sender<Report>,
+    ) -> Result<Arc<dyn Producer>, LogError> {
         self.0.producer(lane, reports)
     }
     async fn read_from_end(&self, topic: &str) -> Result<Box<dyn LogReader>, LogError> {

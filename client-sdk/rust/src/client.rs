@@ -15,7 +15,7 @@ use uuid::Uuid;
 use crate::builder::Builder;
 use crate::driver::Order;
 use crate::error::{ConnectError, ConnectTrouble, SendError};
-use crate::lanes::Lane;
+use crate::lanes::OrderingKey;
 use crate::outbox::{Command, Done, What};
 use crate::signals::{Given, Outgoing};
 use crate::state::State;
@@ -119,7 +119,7 @@ impl Client {
         let id = id.unwrap_or_else(new_id);
         let to = UserId::new(to).map_err(|e| SendError::Invalid(e.to_string()))?;
         let data = serde_json::value::to_raw_value(&data).map_err(|e| SendError::Invalid(e.to_string()))?;
-        let lane = Lane::To(to.clone());
+        let lane = OrderingKey::To(to.clone());
         let text = self.encode(&ClientFrame::Send(Send { id: id.clone(), to, data, receipt }))?;
         let done = self.order(Command::frame(id, lane, text)).await?;
         let Accepted { at, .. } = done.accepted();
@@ -133,7 +133,7 @@ impl Client {
     pub async fn status(&self, status: ChosenStatus) -> Result<(), SendError> {
         let id = new_id();
         let text = self.encode(&ClientFrame::Status(SetStatus { id: id.clone(), status }))?;
-        self.order(Command::frame(id, Lane::Status, text)).await.map(|_| ())
+        self.order(Command::frame(id, OrderingKey::Status, text)).await.map(|_| ())
     }
 
     /// Says that everything up to `cursor` was dealt with; only needed with

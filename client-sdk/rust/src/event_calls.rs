@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use roost_proto::events::Message;
-use roost_proto::frames::Event;
+use roost_proto::frames::AppEvent;
 use roost_proto::results::RESULT;
 use roost_proto::{ClientFrame, Json, MessageId};
 use serde::{Deserialize, Serialize};
@@ -16,7 +16,7 @@ use serde_json::value::to_raw_value;
 use crate::client::{Client, new_id};
 use crate::core::{Action, Core};
 use crate::error::SendError;
-use crate::lanes::Lane;
+use crate::lanes::OrderingKey;
 use crate::outbox::{Command, Done, What};
 
 /// The type of a result that the cluster makes when no other came in time.
@@ -111,7 +111,7 @@ impl Client {
         let asked = id.clone();
         let result = async move {
             let what = What::Event(text?);
-            let done = client.order(Command { id: id.clone(), lane: Lane::Events, what }).await?;
+            let done = client.order(Command { id: id.clone(), lane: OrderingKey::Events, what }).await?;
             EventResult::parse(done.ok).ok_or(SendError::NoResult { id })
         };
         EventCall { id: asked, result: Box::pin(result) }
@@ -119,7 +119,7 @@ impl Client {
 
     fn event_text(&self, id: MessageId, data: impl Serialize) -> Result<Arc<str>, SendError> {
         let data = to_raw_value(&data).map_err(|e| SendError::Invalid(e.to_string()))?;
-        self.encode(&ClientFrame::Event(Event { id, data }))
+        self.encode(&ClientFrame::Event(AppEvent { id, data }))
     }
 }
 

@@ -7,7 +7,7 @@ use roost_proto::{ClientFrame, StreamId};
 use crate::Message;
 use crate::client::{Client, new_id};
 use crate::error::SendError;
-use crate::lanes::Lane;
+use crate::lanes::OrderingKey;
 use crate::outbox::{Command, read};
 
 /// A part of a stream.
@@ -36,7 +36,7 @@ impl Client {
         limit: Option<usize>,
     ) -> Result<Page, SendError> {
         let (id, stream) = (new_id(), stream.clone());
-        let lane = Lane::History(stream.clone());
+        let lane = OrderingKey::History(stream.clone());
         let text = self.encode(&ClientFrame::History(History { id: id.clone(), stream, before, limit }))?;
         let page: Paged = self.order(Command::frame(id, lane, text)).await?.read()?;
         let messages: Result<_, _> = page.messages.iter().map(read).collect();

@@ -8,7 +8,7 @@ use roost_proto::{RoomId, StreamId, UserId};
 
 /// Commands of one lane keep their order.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub enum Lane {
+pub enum OrderingKey {
     /// Sends to one inbox.
     To(UserId),
     /// Events.
@@ -26,7 +26,7 @@ pub enum Lane {
     Watch,
 }
 
-impl Lane {
+impl OrderingKey {
     /// Whether a command waits for the answer to the one before.
     pub(crate) fn is_one_at_a_time(&self) -> bool {
         matches!(self, Self::Status | Self::Within(_) | Self::History(_) | Self::Watch)
@@ -52,14 +52,14 @@ impl Queue {
 
 #[derive(Debug, Default)]
 pub(crate) struct Lanes {
-    queues: HashMap<Lane, Queue>,
+    queues: HashMap<OrderingKey, Queue>,
     /// What may go now, by (for the first time, place): repeats come first.
     open: BTreeSet<(bool, Seq)>,
 }
 
 impl Lanes {
     /// `seq` wants to be written.
-    pub(crate) fn want(&mut self, lane: &Lane, seq: Seq, first_time: bool) {
+    pub(crate) fn want(&mut self, lane: &OrderingKey, seq: Seq, first_time: bool) {
         let queue = self.queues.entry(lane.clone()).or_default();
         queue.wants.insert(seq, Some(first_time));
         if queue.is_open(seq) {
@@ -68,7 +68,7 @@ impl Lanes {
     }
 
     /// Whether anything of this lane is there.
-    pub(crate) fn has(&self, lane: &Lane) -> bool {
+    pub(crate) fn has(&self, lane: &OrderingKey) -> bool {
         self.queues.contains_key(lane)
     }
 
@@ -78,7 +78,7 @@ impl Lanes {
     }
 
     /// `seq` was written, or must wait for another reason.
-    pub(crate) fn unwant(&mut self, lane: &Lane, seq: Seq) {
+    pub(crate) fn unwant(&mut self, lane: &OrderingKey, seq: Seq) {
         let wants = self.queues.get_mut(lane).and_then(|queue| queue.wants.get_mut(&seq));
         if let Some(first_time) = wants.and_then(Option::take) {
             self.open.remove(&(first_time, seq));
@@ -86,7 +86,7 @@ impl Lanes {
     }
 
     /// What comes after `seq` waits until it is removed.
-    pub(crate) fn hold(&mut self, lane: &Lane, seq: Seq) {
+    pub(crate) fn hold(&mut self, lane: &OrderingKey, seq: Seq) {
         let Some(queue) = self.queues.get_mut(lane) else { return };
         let until = queue.holds.first().map_or(Unbounded, |hold| Included(*hold));
         if queue.is_open(seq) && queue.holds.insert(seq) {
@@ -101,7 +101,7 @@ impl Lanes {
     }
 
     /// `seq` is done, and holds nothing any more.
-    pub(crate) fn remove(&mut self, lane: &Lane, seq: Seq) {
+    pub(crate) fn remove(&mut self, lane: &OrderingKey, seq: Seq) {
         self.unwant(lane, seq);
         let Some(queue) = self.queues.get_mut(lane) else { return };
         queue.wants.remove(&seq);
@@ -130,7 +130,7 @@ mod tests {
 
     #[test]
     fn a_lane_is_held_at_its_first_hold() {
-        let (mut lanes, lane) = (Lanes::default(), Lane::To(UserId::new("bob").unwrap()));
+        let (mut lanes, lane) = (Lanes::default(), OrderingKey::To(UserId::new("bob").unwrap()));
         (1..=6).for_each(|seq| lanes.want(&lane, seq, true));
         lanes.hold(&lane, 4);
         assert_eq!(open(&lanes), [1, 2, 3, 4]);

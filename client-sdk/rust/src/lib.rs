@@ -134,7 +134,7 @@ pub mod bare {
     pub use crate::core::{Action, Core, CoreConfig, Input};
     pub use crate::error::Trouble;
     pub use crate::event::Item;
-    pub use crate::lanes::Lane;
+    pub use crate::lanes::OrderingKey;
     pub use crate::link::ConnId;
     pub use crate::outbox::{Command, Done, Ticket, What};
     pub use crate::route::Route;

@@ -13,7 +13,7 @@ use serde::de::DeserializeOwned;
 
 use crate::backoff::Backoff;
 use crate::error::SendError;
-use crate::lanes::{Lane, Lanes, Seq};
+use crate::lanes::{Lanes, OrderingKey, Seq};
 
 /// The server answers `unknown` by itself after 20 s; a connection that says nothing for 10 s more is replaced.
 const REPLY_TIMEOUT_MS: u64 = UNKNOWN_AFTER_MS + 10_000;
@@ -24,7 +24,7 @@ const RETRY_MS_MAX: u64 = 60_000;
 #[derive(Debug, Clone)]
 pub struct Command {
     pub id: MessageId,
-    pub lane: Lane,
+    pub lane: OrderingKey,
     pub what: What,
 }
 
@@ -44,13 +44,13 @@ pub enum What {
 
 impl Command {
     /// A command whose frame is `text`.
-    pub fn frame(id: MessageId, lane: Lane, text: impl Into<Arc<str>>) -> Self {
+    pub fn frame(id: MessageId, lane: OrderingKey, text: impl Into<Arc<str>>) -> Self {
         Self { id, lane, what: What::Frame(text.into()) }
     }
 
     /// A command about being in `room`.
     pub fn within(id: MessageId, room: &RoomId, what: What) -> Self {
-        Self { id, lane: Lane::Within(room.clone()), what }
+        Self { id, lane: OrderingKey::Within(room.clone()), what }
     }
 }
 
@@ -194,7 +194,7 @@ impl Outbox {
 
     /// Takes over what the core itself wants, for as long as this connection lasts. These are bounded by the rooms
     /// and the watched users there are.
-    pub(crate) fn push_own(&mut self, lane: Lane, what: What) {
+    pub(crate) fn push_own(&mut self, lane: OrderingKey, what: What) {
         // An id that the application may have used is passed over.
         let ids = (self.next..).filter_map(|n| MessageId::new(format!("sdk-{n}")).ok());
         if let Some(id) = ids.into_iter().find(|id| !self.by_id.contains_key(id)) {
@@ -216,7 +216,7 @@ impl Outbox {
     }
 
     /// Whether something of this lane has no answer yet.
-    pub(crate) fn has(&self, lane: &Lane) -> bool {
+    pub(crate) fn has(&self, lane: &OrderingKey) -> bool {
         self.lanes.has(lane)
     }
 
@@ -411,7 +411,7 @@ impl Outbox {
     }
 
     /// What was at `stage` is not written any more, and holds nothing.
-    fn leave_lane(&mut self, lane: &Lane, seq: Seq, stage: Stage) {
+    fn leave_lane(&mut self, lane: &OrderingKey, seq: Seq, stage: Stage) {
         self.lanes.remove(lane, seq);
         match stage {
             Stage::Written { .. } => self.written -= 1,

@@ -11,7 +11,7 @@ use roost_proto::{ErrorBody, ErrorCode, MessageId, UserId};
 
 use crate::backoff::Backoff;
 use crate::error::SendError;
-use crate::lanes::Lane;
+use crate::lanes::OrderingKey;
 use crate::outbox::{Answer, Answered, Command, Outbox, What};
 
 const NEVER: u64 = u64::MAX;
@@ -23,8 +23,8 @@ fn outbox(max: usize) -> Outbox {
 /// `"b1"` goes to bob, `"c1"` to carol, `"s1"` is a status; the frame's text is the id.
 fn command(id: &str) -> Command {
     let lane = match &id[..1] {
-        "s" => Lane::Status,
-        to => Lane::To(UserId::new(to).unwrap()),
+        "s" => OrderingKey::Status,
+        to => OrderingKey::To(UserId::new(to).unwrap()),
     };
     Command::frame(MessageId::new(id).unwrap(), lane, id)
 }

@@ -10,7 +10,7 @@ use serde_json::value::{RawValue, to_raw_value};
 use crate::client::{Client, new_id};
 use crate::error::SendError;
 use crate::event::Members;
-use crate::lanes::Lane;
+use crate::lanes::OrderingKey;
 use crate::outbox::{Command, What};
 use crate::signals::{Audience, Outgoing};
 
@@ -110,7 +110,7 @@ impl Client {
         data: impl Serialize,
     ) -> Result<Published, SendError> {
         let (room, data) = (room_id(room)?, raw(&data)?);
-        let lane = Lane::Room(room.clone());
+        let lane = OrderingKey::Room(room.clone());
         let text = self.encode(&ClientFrame::Publish(Publish { id: id.clone(), room, data }))?;
         let done = self.order(Command::frame(id, lane, text)).await?;
         let Accepted { at, cursor } = done.accepted();
@@ -123,7 +123,7 @@ impl Client {
     /// [`SendError`].
     pub async fn members(&self, room: impl AsRef<str>) -> Result<Members, SendError> {
         let (id, room) = (new_id(), room_id(room)?);
-        let lane = Lane::Within(room.clone());
+        let lane = OrderingKey::Within(room.clone());
         let text = self.encode(&ClientFrame::Members(InRoom { id: id.clone(), room }))?;
         let Listed { members, member_count } = self.order(Command::frame(id, lane, text)).await?.read()?;
         Ok(Members::of(members, member_count).unwrap_or_default())

@@ -12,7 +12,7 @@ use roost_proto::{ClientFrame, ErrorBody, ErrorCode, Json, MessageId, RoomId, St
 use crate::core::{Action, Core};
 use crate::error::SendError;
 use crate::event::{Event, Members};
-use crate::lanes::Lane;
+use crate::lanes::OrderingKey;
 use crate::outbox::{Answered, Command, Ticket, What, read};
 use crate::place::{Missed, Place};
 
@@ -218,16 +218,16 @@ impl Core {
                     self.join_again(&room);
                 }
             }
-        } else if joined.is_some() && !self.outbox.has(&Lane::Within(room.clone())) {
+        } else if joined.is_some() && !self.outbox.has(&OrderingKey::Within(room.clone())) {
             // A command that is under way knows better.
-            self.outbox.push_own(Lane::Within(room.clone()), What::Leave(room));
+            self.outbox.push_own(OrderingKey::Within(room.clone()), What::Leave(room));
         }
     }
 
     fn join_again(&mut self, room: &RoomId) {
         if let Some(Room { at, .. }) = self.rooms.get_mut(room) {
             let join = What::Join(at.clone());
-            self.outbox.push_own(Lane::Within(room.clone()), join);
+            self.outbox.push_own(OrderingKey::Within(room.clone()), join);
         }
     }
 

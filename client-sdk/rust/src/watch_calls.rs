@@ -6,7 +6,7 @@ use roost_proto::{ClientFrame, MessageId, UserId};
 
 use crate::client::{Client, new_id};
 use crate::error::SendError;
-use crate::lanes::Lane;
+use crate::lanes::OrderingKey;
 use crate::outbox::{Command, What};
 
 impl Client {
@@ -23,7 +23,7 @@ impl Client {
         users: impl IntoIterator<Item = U>,
     ) -> Result<Vec<Presence>, SendError> {
         let (id, users) = self.of_users(users, ClientFrame::Watch)?;
-        let done = self.order(Command { id, lane: Lane::Watch, what: What::Watch(users) }).await?;
+        let done = self.order(Command { id, lane: OrderingKey::Watch, what: What::Watch(users) }).await?;
         Ok(done.read::<Watched>()?.users)
     }
 
@@ -33,7 +33,7 @@ impl Client {
     /// [`SendError`]; if there is no connection in time they are not watched all the same.
     pub async fn unwatch<U: AsRef<str>>(&self, users: impl IntoIterator<Item = U>) -> Result<(), SendError> {
         let (id, users) = self.of_users(users, ClientFrame::Unwatch)?;
-        match self.order(Command { id, lane: Lane::Watch, what: What::Unwatch(users) }).await {
+        match self.order(Command { id, lane: OrderingKey::Watch, what: What::Unwatch(users) }).await {
             // The next connection does not watch them.
             Ok(_) | Err(SendError::NotSent) => Ok(()),
             Err(e) => Err(e),

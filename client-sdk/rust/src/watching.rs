@@ -11,7 +11,7 @@ use roost_proto::{ClientFrame, ErrorBody, MessageId, UserId};
 
 use crate::core::Core;
 use crate::event::Event;
-use crate::lanes::Lane;
+use crate::lanes::OrderingKey;
 use crate::outbox::What;
 
 #[derive(Debug, Default)]
@@ -84,14 +84,14 @@ impl Core {
         for user in self.watching.users.keys() {
             let size = serde_json::to_string(user).map_or(0, |text| text.len() + 1);
             if around + bytes + size > self.config.frame_bytes_max {
-                self.outbox.push_own(Lane::Watch, What::Watch(std::mem::take(&mut part)));
+                self.outbox.push_own(OrderingKey::Watch, What::Watch(std::mem::take(&mut part)));
                 bytes = 0;
             }
             bytes += size;
             part.push(user.clone());
         }
         if !part.is_empty() {
-            self.outbox.push_own(Lane::Watch, What::Watch(part));
+            self.outbox.push_own(OrderingKey::Watch, What::Watch(part));
         }
     }
 
@@ -105,7 +105,7 @@ impl Core {
         }
         let (half, rest) = users.split_at(users.len() / 2);
         for part in [half, rest] {
-            self.outbox.push_own(Lane::Watch, What::Watch(part.to_vec()));
+            self.outbox.push_own(OrderingKey::Watch, What::Watch(part.to_vec()));
         }
     }
 }

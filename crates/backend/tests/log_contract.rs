@@ -9,7 +9,7 @@ use bytes::Bytes;
 use roost_backend::contract::log::Fixture;
 use roost_backend::embedded::EmbeddedLog;
 use roost_backend::kafka::{KafkaConfig, KafkaLog};
-use roost_backend::log::{Lane, Log, LogError, Outgoing, Producer, Report, TopicSpec};
+use roost_backend::log::{Durability, Log, LogError, Outgoing, Producer, Report, TopicSpec};
 use tokio::sync::mpsc;
 
 mod memory {
@@ -252,7 +252,7 @@ fn spec(retention_ms: Option<u64>) -> TopicSpec {
 
 fn sender(log: &EmbeddedLog) -> (Arc<dyn Producer>, mpsc::Receiver<Report>) {
     let (reports, received) = mpsc::channel(1024);
-    (log.producer(Lane::Outbox, reports).expect("a producer"), received)
+    (log.producer(Durability::Outbox, reports).expect("a producer"), received)
 }
 
 fn record(token: u64) -> Outgoing {

@@ -70,7 +70,7 @@ frames! {
     ClientFrame {
         "connect" => Connect(Connect),
         "send" => Send(Send),
-        "event" => Event(Event),
+        "event" => Event(AppEvent),
         "publish" => Publish(Publish),
         "signal" => Signal(Signal),
         "join" => Join(Join),
@@ -369,7 +369,7 @@ pub struct Send {
 /// Something for the application's processors; what they answer is a message of the kind `result`.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
-pub struct Event {
+pub struct AppEvent {
     /// The client's: the result names it.
     pub id: MessageId,
     /// Any JSON; processors get it as it was written.

@@ -7,7 +7,7 @@ use std::time::Duration;
 use anyhow::Context;
 use bytes::Bytes;
 use roost_backend::kafka::{KafkaConfig, KafkaLog};
-use roost_backend::log::{Lane, Log, LogReader, LogRecord, Outgoing, Producer, Report};
+use roost_backend::log::{Durability, Log, LogReader, LogRecord, Outgoing, Producer, Report};
 use roost_proto::events::{CLIENT_EVENTS, ClientEvent};
 use roost_proto::results::CLIENT_RESULTS;
 use serde_json::json;
@@ -35,7 +35,7 @@ impl Processor {
         let log = KafkaLog::connect(config).await?;
         let reader = log.read_from_end(CLIENT_EVENTS).await.context(CLIENT_EVENTS)?;
         let (reports, reported) = mpsc::channel(REPORTS_MAX);
-        let producer = log.producer(Lane::Outbox, reports)?;
+        let producer = log.producer(Durability::Outbox, reports)?;
         let answering = Answering { producer, on_the_way: BTreeMap::new(), next: 0 };
         let mut task = JoinSet::new();
         // The reader asks the log where it ends.

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
-use roost_backend::log::{Lane, Outgoing};
+use roost_backend::log::{Durability, Outgoing};
 use roost_proto::ids::NodeId;
 use roost_proto::records::Record;
 use roost_ws_node::core::{Input, SessionKey};
@@ -65,10 +65,10 @@ fn topic_of(record: &Outgoing) -> Topic {
 }
 
 impl World {
-    pub(crate) fn produce(&mut self, pid: usize, lane: Lane, record: Outgoing) {
+    pub(crate) fn produce(&mut self, pid: usize, lane: Durability, record: Outgoing) {
         match lane {
-            Lane::Outbox => self.produce_outbox(pid, record),
-            Lane::Transport => self.produce_transport(pid, record),
+            Durability::Outbox => self.produce_outbox(pid, record),
+            Durability::Transport => self.produce_transport(pid, record),
         }
     }
 

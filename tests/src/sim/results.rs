@@ -36,9 +36,9 @@ struct Reading {
     busy: bool,
 }
 
-pub(super) fn event_frame(id: &str) -> frames::Event {
+pub(super) fn event_frame(id: &str) -> frames::AppEvent {
     let data = serde_json::value::RawValue::from_string(format!("{{\"n\":\"{id}\"}}")).expect("JSON");
-    frames::Event { id: MessageId::new(id).expect("a plain id"), data }
+    frames::AppEvent { id: MessageId::new(id).expect("a plain id"), data }
 }
 
 impl World {

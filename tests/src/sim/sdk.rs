@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use rand::RngExt;
 use roost_client::bare::Trouble;
 use roost_client::bare::{
-    Action, Backoff, Command, ConnId, Core, CoreConfig, Done, Input, Item, Lane, Route, Ticket, What,
+    Action, Backoff, Command, ConnId, Core, CoreConfig, Done, Input, Item, OrderingKey, Route, Ticket, What,
 };
 use roost_client::{Event as Shown, SendError, State};
 use roost_proto::events::Message;
@@ -98,7 +98,8 @@ impl World {
         sdk.wakes_at = u64::MAX;
         self.sdk_gets(i, Input::Start);
         let (id, what) = (MessageId::new("watch").expect("a word"), What::Watch(watched));
-        let (command, expires_ms) = (Command { id, lane: Lane::Watch, what }, self.now + SEND_TIMEOUT_MS);
+        let (command, expires_ms) =
+            (Command { id, lane: OrderingKey::Watch, what }, self.now + SEND_TIMEOUT_MS);
         self.sdk_gets(i, Input::Command { command, ticket: WATCH, expires_ms });
         self.begin_sdk_seats(i);
         for (id, to) in waiting {
@@ -115,17 +116,17 @@ impl World {
 
     pub(super) fn send_by_sdk(&mut self, i: usize, id: &str, to: usize) {
         let (lane, frame) = match to.checked_sub(self.setup.users) {
-            _ if self.is_event(to) => (Lane::Events, ClientFrame::Event(event_frame(id))),
+            _ if self.is_event(to) => (OrderingKey::Events, ClientFrame::Event(event_frame(id))),
             None => {
-                let lane = Lane::To(UserId::new(name(to)).expect("a plain name"));
+                let lane = OrderingKey::To(UserId::new(name(to)).expect("a plain name"));
                 (lane, ClientFrame::Send(super::client::send_frame(id, to)))
             }
-            Some(r) => (Lane::Room(room(r)), ClientFrame::Publish(publish_frame(id, r))),
+            Some(r) => (OrderingKey::Room(room(r)), ClientFrame::Publish(publish_frame(id, r))),
         };
         self.command_sdk(i, MessageId::new(id).expect("a plain id"), lane, &frame);
     }
 
-    pub(super) fn command_sdk(&mut self, i: usize, id: MessageId, lane: Lane, frame: &ClientFrame) {
+    pub(super) fn command_sdk(&mut self, i: usize, id: MessageId, lane: OrderingKey, frame: &ClientFrame) {
         self.order_sdk(i, Command::frame(id, lane, frame.to_json()));
     }
 

@@ -1,6 +1,6 @@
 //! What users choose to show: what is acknowledged is kept (P6).
 
-use roost_client::bare::Lane;
+use roost_client::bare::OrderingKey;
 use roost_proto::frames::{ChosenStatus, ClientFrame, SetStatus};
 use roost_proto::ids::{MessageId, UserId};
 use roost_ws_node::core::Command;
@@ -56,7 +56,7 @@ impl World {
         let message_id = MessageId::new(&id).expect("a plain id");
         if client.sdk.is_some() {
             let frame = ClientFrame::Status(SetStatus { id: message_id.clone(), status });
-            self.command_sdk(i, message_id, Lane::Status, &frame);
+            self.command_sdk(i, message_id, OrderingKey::Status, &frame);
         } else if let Some(c) = client.current() {
             let command = Command::Status(SetStatus { id: message_id, status });
             let event = Input::Command { session: SessionKey(c.key), command };

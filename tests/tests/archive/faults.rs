@@ -7,7 +7,7 @@ use bytes::Bytes;
 use reqwest::StatusCode;
 use roost_archiver::Archiver;
 use roost_backend::kafka::{KafkaConfig, KafkaLog};
-use roost_backend::log::{Lane, Log, Outgoing, Producer, Report, TopicSpec};
+use roost_backend::log::{Durability, Log, Outgoing, Producer, Report, TopicSpec};
 use roost_backend::postgres::PostgresArchive;
 use roost_proto::claims::Role;
 use roost_proto::events::{CHAT_EVENTS, PARTITIONS, message_bytes, message_rest};
@@ -50,7 +50,7 @@ async fn kafka() -> Option<Arc<dyn Log>> {
 impl Load {
     fn new(log: &Arc<dyn Log>) -> Self {
         let (reports, reported) = mpsc::channel(10_000);
-        let producer = log.producer(Lane::Outbox, reports).expect("a producer");
+        let producer = log.producer(Durability::Outbox, reports).expect("a producer");
         let mark = format!("load-{:08x}", rand::random::<u32>());
         Self { log: Arc::clone(log), mark, producer, reports: reported, acknowledged: 0 }
     }

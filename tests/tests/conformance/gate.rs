@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use roost_backend::log::{
-    Lane, Log, LogError, LogReader, Outgoing, Position, Producer, QueueFull, Report, TopicSpec,
+    Durability, Log, LogError, LogReader, Outgoing, Position, Producer, QueueFull, Report, TopicSpec,
 };
 use tokio::sync::mpsc;
 
@@ -59,11 +59,15 @@ impl Log for Gated {
         self.log.remove_topic(topic).await
     }
 
-    fn producer(&self, lane: Lane, reports: mpsc::Sender<Report>) -> Result<Arc<dyn Producer>, LogError> {
+    fn producer(
+        &self,
+        lane: Durability,
+        reports: mpsc::Sender<Report>,
+    ) -> Result<Arc<dyn Producer>, LogError> {
         let producer = self.log.producer(lane, reports)?;
         match lane {
-            Lane::Outbox => Ok(Arc::new(GatedProducer { producer, gate: self.gate.clone() })),
-            Lane::Transport => Ok(producer),
+            Durability::Outbox => Ok(Arc::new(GatedProducer { producer, gate: self.gate.clone() })),
+            Durability::Transport => Ok(producer),
         }
     }
 

@@ -1,6 +1,6 @@
 //! What the cores ask, done to the store model and the log, or kept from them.
 
-use roost_backend::log::{Lane, Outgoing};
+use roost_backend::log::{Durability, Outgoing};
 use roost_backend::store::{ActivateAnswer, Write, WriteAnswer};
 use roost_proto::events::{CHAT_EVENTS, UNDELIVERED_EVENTS, USER_STATUS_EVENTS};
 use roost_proto::frames::ServerFrame;
@@ -22,11 +22,11 @@ impl Rig {
 
     pub(super) fn act(&mut self, node: usize, action: Action) {
         match action {
-            Action::Produce { lane: Lane::Transport, record } => self.send(node, &record),
-            Action::Produce { lane: Lane::Outbox, record } if self.no_log.contains(&node) => {
+            Action::Produce { lane: Durability::Transport, record } => self.send(node, &record),
+            Action::Produce { lane: Durability::Outbox, record } if self.no_log.contains(&node) => {
                 self.unlogged.push((node, record));
             }
-            Action::Produce { lane: Lane::Outbox, record } => self.log(node, record),
+            Action::Produce { lane: Durability::Outbox, record } => self.log(node, record),
             Action::LogEnd { session, ask, partition } => {
                 self.log_end_asked += 1;
                 let answer = self.log_end_known.then(|| self.chat[partition as usize].len() as u64);

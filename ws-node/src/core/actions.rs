@@ -35,7 +35,7 @@ pub enum Action {
     /// Read the table now.
     Refresh,
     Produce {
-        lane: roost_backend::log::Lane,
+        lane: roost_backend::log::Durability,
         record: Outgoing,
     },
     /// Follows and unfollows are carried out in their order.

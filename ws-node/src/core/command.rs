@@ -12,7 +12,7 @@ use crate::core::rights::Rights;
 pub enum Command {
     Send(Send),
     /// Something for the application's processors.
-    Event(frames::Event),
+    Event(frames::AppEvent),
     Publish(Publish),
     Join(Join),
     Leave(InRoom),

@@ -15,8 +15,11 @@ fn result(offset: u64, kind: &str, event: &str) -> Value {
 impl Harness {
     fn event(&mut self, id: &str, ticket: u64, expires_ms: u64) {
         let text = json!({"type": "event", "id": id, "data": 1}).to_string();
-        let command =
-            Command { id: MessageId::new(id).unwrap(), lane: Lane::Events, what: What::Event(text.into()) };
+        let command = Command {
+            id: MessageId::new(id).unwrap(),
+            lane: OrderingKey::Events,
+            what: What::Event(text.into()),
+        };
         self.step(Input::Command { command, ticket, expires_ms });
     }
 

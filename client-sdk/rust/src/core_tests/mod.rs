@@ -15,7 +15,7 @@ use crate::backoff::Backoff;
 use crate::core::{Action, Core, CoreConfig, Input};
 use crate::error::{Cause, Failure, SendError, Trouble};
 use crate::event::{Event, Item};
-use crate::lanes::Lane;
+use crate::lanes::OrderingKey;
 use crate::link::ConnId;
 use crate::outbox::{Command, Done, What};
 use crate::route::Route;
@@ -132,7 +132,7 @@ impl Harness {
     fn send(&mut self, id: &str) {
         let id = MessageId::new(id).unwrap();
         let text = json!({"type": "send", "id": id, "to": "bob", "data": 1}).to_string();
-        let command = Command::frame(id, Lane::To(UserId::new("bob").unwrap()), text);
+        let command = Command::frame(id, OrderingKey::To(UserId::new("bob").unwrap()), text);
         self.step(Input::Command { command, ticket: 1, expires_ms: u64::MAX });
     }
 

@@ -15,7 +15,7 @@ fn shown(user: &str, status: &str) -> Value {
 
 impl Harness {
     fn order_watch(&mut self, id: &str, what: What) {
-        let command = Command { id: MessageId::new(id).unwrap(), lane: Lane::Watch, what };
+        let command = Command { id: MessageId::new(id).unwrap(), lane: OrderingKey::Watch, what };
         self.step(Input::Command { command, ticket: 1, expires_ms: u64::MAX });
     }
 

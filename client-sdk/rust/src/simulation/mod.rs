@@ -22,7 +22,7 @@ use crate::backoff::Backoff;
 use crate::core::{Action, Core, CoreConfig, Input};
 use crate::error::{SendError, Trouble};
 use crate::event::{Event, Item};
-use crate::lanes::Lane;
+use crate::lanes::OrderingKey;
 use crate::link::ConnId;
 use crate::outbox::Command;
 use crate::route::Route;
@@ -190,11 +190,11 @@ impl World {
         let (lane, text) = match RECIPIENTS[to].strip_prefix('#') {
             None => {
                 let text = json!({"type": "send", "id": id, "to": RECIPIENTS[to], "data": ticket});
-                (Lane::To(UserId::new(RECIPIENTS[to]).unwrap()), text.to_string())
+                (OrderingKey::To(UserId::new(RECIPIENTS[to]).unwrap()), text.to_string())
             }
             Some(room) => {
                 let text = json!({"type": "publish", "id": id, "room": room, "data": ticket});
-                (Lane::Room(RoomId::new(room).unwrap()), text.to_string())
+                (OrderingKey::Room(RoomId::new(room).unwrap()), text.to_string())
             }
         };
         let command = Command::frame(MessageId::new(&id).unwrap(), lane, text);

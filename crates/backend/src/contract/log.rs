@@ -16,7 +16,7 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout};
 
 use crate::log::{
-    Lane, Log, LogError, LogReader, LogRecord, Outgoing, Position, Producer, Report, TopicSpec,
+    Durability, Log, LogError, LogReader, LogRecord, Outgoing, Position, Producer, Report, TopicSpec,
 };
 
 /// For whatever must happen.
@@ -68,14 +68,14 @@ impl Fixture {
         self.log.read_from_end(topic).await.expect("a reader")
     }
 
-    fn lane(&self, lane: Lane) -> Sender {
+    fn lane(&self, lane: Durability) -> Sender {
         let (reports, received) = mpsc::channel(256);
         let producer = self.log.producer(lane, reports).expect("a producer");
         Sender { producer, reports: received, next: 0 }
     }
 
     fn sender(&self) -> Sender {
-        self.lane(Lane::Transport)
+        self.lane(Durability::Transport)
     }
 }
 

@@ -25,7 +25,7 @@ use self::topics::{Topic, Topics};
 use self::writer::{Item, Origin, Writer};
 use crate::log::in_flight::{InFlight, Round};
 use crate::log::{
-    Lane, Log, LogError, LogReader, Outgoing, Position, Producer, QueueFull, Report, TopicSpec,
+    Durability, Log, LogError, LogReader, Outgoing, Position, Producer, QueueFull, Report, TopicSpec,
 };
 
 /// Wall-clock milliseconds since 1970; a test or a simulation gives its own.
@@ -166,7 +166,11 @@ impl Log for EmbeddedLog {
     }
 
     /// Both lanes are the same here: a record is written, or SQLite says why not.
-    fn producer(&self, _lane: Lane, reports: mpsc::Sender<Report>) -> Result<Arc<dyn Producer>, LogError> {
+    fn producer(
+        &self,
+        _lane: Durability,
+        reports: mpsc::Sender<Report>,
+    ) -> Result<Arc<dyn Producer>, LogError> {
         let runtime = tokio::runtime::Handle::try_current().map_err(|e| LogError::Refused(e.to_string()))?;
         let (to_hand_on, waiting) = mpsc::unbounded_channel();
         let origin = Arc::new(Origin { in_flight: InFlight::default(), reports: to_hand_on });

@@ -8,7 +8,7 @@ use rdkafka::ClientConfig;
 use rdkafka::config::RDKafkaLogLevel;
 use roost_proto::limits::TRANSPORT_TIMEOUT_MS;
 
-use crate::log::{Lane, LogError};
+use crate::log::{Durability, LogError};
 
 /// A request without an answer for this long is given up and its connection made anew. Less than half of the 30 s
 /// for which a broker may be frozen, so that the connection is fresh when it comes back; much more than the slowest
@@ -197,11 +197,11 @@ impl KafkaConfig {
     }
 
     /// For a producer of `lane`: idempotent, so that its own retries neither double nor reorder (promise 1).
-    pub(super) fn producer(&self, lane: Lane) -> ClientConfig {
+    pub(super) fn producer(&self, lane: Durability) -> ClientConfig {
         let message_timeout_ms = match lane {
-            Lane::Transport => self.transport_timeout_ms,
+            Durability::Transport => self.transport_timeout_ms,
             // Which librdkafka takes as never.
-            Lane::Outbox => 0,
+            Durability::Outbox => 0,
         };
         let mut c = self.common();
         c.set("enable.idempotence", "true")

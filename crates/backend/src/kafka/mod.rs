@@ -24,7 +24,7 @@ use rdkafka::{Offset, TopicPartitionList};
 use roost_proto::events::CHAT_EVENTS;
 use tokio::sync::mpsc;
 
-use crate::log::{Lane, Log, LogError, LogReader, Position, Producer, Report, TopicSpec};
+use crate::log::{Durability, Log, LogError, LogReader, Position, Producer, Report, TopicSpec};
 
 pub use config::KafkaConfig;
 
@@ -100,7 +100,11 @@ impl Log for KafkaLog {
         topics::remove(&self.config, topic).await
     }
 
-    fn producer(&self, lane: Lane, reports: mpsc::Sender<Report>) -> Result<Arc<dyn Producer>, LogError> {
+    fn producer(
+        &self,
+        lane: Durability,
+        reports: mpsc::Sender<Report>,
+    ) -> Result<Arc<dyn Producer>, LogError> {
         let producer = producer::KafkaProducer::spawn(self.config.producer(lane), reports)?;
         Ok(Arc::new(producer))
     }

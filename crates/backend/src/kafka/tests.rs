@@ -11,7 +11,7 @@ use tokio::time::{Instant, timeout};
 
 use super::producer::KafkaProducer;
 use super::{KafkaConfig, KafkaLog};
-use crate::log::{Lane, Log, LogError, LogReader, Outgoing, Producer, Report, TopicSpec};
+use crate::log::{Durability, Log, LogError, LogReader, Outgoing, Producer, Report, TopicSpec};
 
 const TOPIC: &str = "messages-a";
 const SOON: Duration = Duration::from_secs(20);
@@ -54,7 +54,7 @@ async fn a_transport_record_is_given_up_after_its_timeout() {
     let (mock, config) = mock();
     let log = KafkaLog::connect(config).await.unwrap();
     let (reports, mut received) = mpsc::channel(16);
-    let producer = log.producer(Lane::Transport, reports).unwrap();
+    let producer = log.producer(Durability::Transport, reports).unwrap();
     producer.produce(numbered(0)).unwrap();
     assert_eq!(report(&mut received).await.result.unwrap().offset, 0);
 
@@ -80,7 +80,7 @@ async fn outbox_records_wait_for_the_broker_and_keep_their_order() {
     let log = KafkaLog::connect(config).await.unwrap();
     let mut reader = log.read_from_end(TOPIC).await.unwrap();
     let (reports, mut received) = mpsc::channel(16);
-    let producer = log.producer(Lane::Outbox, reports).unwrap();
+    let producer = log.producer(Durability::Outbox, reports).unwrap();
     producer.produce(numbered(0)).unwrap();
     report(&mut received).await.result.unwrap();
 
@@ -105,7 +105,7 @@ async fn a_reader_goes_on_where_it_was_after_an_outage() {
     let log = KafkaLog::connect(config).await.unwrap();
     let mut reader = log.read_from_end(TOPIC).await.unwrap();
     let (reports, mut received) = mpsc::channel(16);
-    let producer = log.producer(Lane::Outbox, reports).unwrap();
+    let producer = log.producer(Durability::Outbox, reports).unwrap();
     for n in 0..5 {
         producer.produce(numbered(n)).unwrap();
         report(&mut received).await.result.unwrap();
@@ -128,7 +128,7 @@ async fn the_errors_of_a_long_outage_do_not_hold_up_what_comes_after_it() {
     let log = KafkaLog::connect(config).await.unwrap();
     let mut reader = log.read_from_end(TOPIC).await.unwrap();
     let (reports, mut received) = mpsc::channel(16);
-    let producer = log.producer(Lane::Outbox, reports).unwrap();
+    let producer = log.producer(Durability::Outbox, reports).unwrap();
     producer.produce(numbered(0)).unwrap();
     assert_eq!(tokens(&mut *reader, 0).await, [0]);
     mock.broker_down(-1).unwrap();
@@ -154,7 +154,7 @@ async fn a_reader_that_lost_sight_of_a_leader_goes_on_where_it_was() {
     let ends = log.ends.of(TOPIC, vec![0]).await.unwrap();
     let mut reader = log.reader(TOPIC, [(0, ends[0])].into(), ends).unwrap();
     let (reports, mut received) = mpsc::channel(16);
-    let producer = log.producer(Lane::Outbox, reports).unwrap();
+    let producer = log.producer(Durability::Outbox, reports).unwrap();
     for token in 0..6 {
         if token == 3 {
             assert_eq!(tokens(&mut reader, 2).await, [0, 1, 2]);
@@ -171,7 +171,7 @@ async fn a_producer_that_broke_is_made_again() {
     let (mock, config) = mock();
     let log = KafkaLog::connect(config).await.unwrap();
     let (reports, mut received) = mpsc::channel(16);
-    let producer = log.producer(Lane::Outbox, reports).unwrap();
+    let producer = log.producer(Durability::Outbox, reports).unwrap();
     producer.produce(numbered(0)).unwrap();
     report(&mut received).await.result.unwrap();
 
@@ -205,7 +205,7 @@ async fn a_record_no_broker_would_take_is_reported_at_once() {
     let (_mock, config) = mock();
     let log = KafkaLog::connect(config).await.unwrap();
     let (reports, mut received) = mpsc::channel(1);
-    let producer = log.producer(Lane::Outbox, reports).unwrap();
+    let producer = log.producer(Durability::Outbox, reports).unwrap();
     let huge = || Outgoing { payload: vec![0; 2_000_000].into(), ..numbered(7) };
     producer.produce(huge()).unwrap();
     assert!(producer.produce(huge()).is_err(), "its report has no room, so it is not taken");
@@ -218,7 +218,7 @@ async fn a_record_no_broker_would_take_is_reported_at_once() {
 async fn a_dropped_producer_ends_although_nobody_reads_its_reports() {
     let (mock, config) = mock();
     let (reports, unread) = mpsc::channel(1);
-    let producer = KafkaProducer::spawn(config.producer(Lane::Outbox), reports).unwrap();
+    let producer = KafkaProducer::spawn(config.producer(Durability::Outbox), reports).unwrap();
     for n in 0..100 {
         producer.produce(numbered(n)).unwrap();
     }
@@ -341,7 +341,7 @@ fn librdkafka_was_built_with_what_the_secure_settings_need() {
             ..KafkaConfig::default()
         };
         config.check().unwrap();
-        KafkaProducer::spawn(config.producer(Lane::Outbox), mpsc::channel(1).0).unwrap();
+        KafkaProducer::spawn(config.producer(Durability::Outbox), mpsc::channel(1).0).unwrap();
     }
 }
 
@@ -358,7 +358,7 @@ fn secrets_stay_out_of_the_debug_output() {
 async fn librdkafka_takes_every_setting() {
     let (_mock, config) = mock();
     let log = KafkaLog::connect(config).await.unwrap();
-    for lane in [Lane::Transport, Lane::Outbox] {
+    for lane in [Durability::Transport, Durability::Outbox] {
         log.producer(lane, mpsc::channel(1).0).unwrap();
     }
     log.read_from_end(TOPIC).await.unwrap();
@@ -369,7 +369,7 @@ async fn librdkafka_takes_every_setting() {
 async fn produce_more_than_the_mock_keeps(log: &KafkaLog) -> u64 {
     const COUNT: u64 = 8;
     let (reports, mut received) = mpsc::channel(16);
-    let producer = log.producer(Lane::Outbox, reports).unwrap();
+    let producer = log.producer(Durability::Outbox, reports).unwrap();
     for n in 0..COUNT {
         let mut payload = vec![0; 900_000];
         payload[..8].copy_from_slice(&n.to_be_bytes());

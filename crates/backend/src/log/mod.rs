@@ -34,7 +34,7 @@ pub enum LogError {
 
 /// How long a producer tries.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Lane {
+pub enum Durability {
     /// Between nodes: gives up after 60 s at most, so that a late copy cannot outlive the dedup window
     /// (core rule 6).
     Transport,
@@ -154,7 +154,11 @@ pub trait Log: Send + Sync {
     ///
     /// # Errors
     /// If the configuration is refused.
-    fn producer(&self, lane: Lane, reports: mpsc::Sender<Report>) -> Result<Arc<dyn Producer>, LogError>;
+    fn producer(
+        &self,
+        lane: Durability,
+        reports: mpsc::Sender<Report>,
+    ) -> Result<Arc<dyn Producer>, LogError>;
 
     /// A reader of all of `topic`, from its present end.
     ///

@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use roost_client::bare::{Command, ConnId, Done, Lane, What};
+use roost_client::bare::{Command, ConnId, Done, OrderingKey, What};
 use roost_client::{Event as Shown, SendError};
 use roost_proto::answers::Listed;
 use roost_proto::events::Message;
@@ -96,7 +96,7 @@ impl World {
         let id = MessageId::new(format!("seat-{}", self.next_connection)).expect("a plain id");
         self.clients[i].seats[r].asked = Some(id.to_string());
         let what = what(id.clone(), room(r));
-        self.order_sdk(i, Command { id, lane: Lane::Within(room(r)), what });
+        self.order_sdk(i, Command { id, lane: OrderingKey::Within(room(r)), what });
     }
 
     /// The answer to a `join`, a `leave` or `members`.

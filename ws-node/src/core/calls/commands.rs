@@ -1,7 +1,7 @@
 //! Commands of the server API are done, through the same channels as what sessions send, with the same answers.
 
 use bytes::Bytes;
-use roost_backend::log::{Lane, Outgoing};
+use roost_backend::log::{Durability, Outgoing};
 use roost_proto::codes::{CloseCode, ErrorBody, ErrorCode};
 use roost_proto::frames::Empty;
 use roost_proto::ids::{NodeId, StreamId, UserId, VnodeId};
@@ -59,7 +59,7 @@ impl NodeCore {
         let token = self.fx.token(Token::Told { call: key });
         let (topic, key) = (CLIENT_RESULTS.into(), client.to_string().into());
         let record = Outgoing { topic, partition, key, payload, token };
-        self.fx.push(Action::Produce { lane: Lane::Outbox, record });
+        self.fx.push(Action::Produce { lane: Durability::Outbox, record });
     }
 
     /// Tells every living node: who is on the way from one home to the next has sessions at both.

@@ -1,6 +1,6 @@
 //! Events go out to the log, and what its reports allow to be told is told (rules 12, 13).
 
-use roost_backend::log::{Lane, Outgoing};
+use roost_backend::log::{Durability, Outgoing};
 use roost_backend::store::*;
 use roost_proto::events::{CHAT_EVENTS, CLIENT_EVENTS, UNDELIVERED_EVENTS, USER_STATUS_EVENTS};
 use roost_proto::frames::Empty;
@@ -46,7 +46,7 @@ impl NodeCore {
             let token = self.fx.token(Token::Event { vnode, epoch, seq: event.seq.0 });
             let partition = self.cfg.partition(vnode);
             let record = Outgoing { topic: topic.into(), partition, key, payload, token };
-            self.fx.push(Action::Produce { lane: Lane::Outbox, record });
+            self.fx.push(Action::Produce { lane: Durability::Outbox, record });
         }
     }
 

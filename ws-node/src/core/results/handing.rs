@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use roost_backend::log::{Lane, LogRecord, Outgoing};
+use roost_backend::log::{Durability, LogRecord, Outgoing};
 use roost_proto::ids::{StreamId, UserId, VnodeId};
 use roost_proto::records::{Append, ItemBody, ItemResult};
 use roost_proto::results::{CLIENT_RESULTS, ClientResult, DEAD_LETTERS, PROCESSOR, RESULT, Refused};
@@ -154,7 +154,7 @@ impl NodeCore {
         let payload = serde_json::to_vec(&refused).expect("plain fields always encode").into();
         let token = self.fx.token(Token::Refused { result: number });
         let record = Outgoing { topic: DEAD_LETTERS.into(), partition, key: client.into(), payload, token };
-        self.fx.push(Action::Produce { lane: Lane::Outbox, record });
+        self.fx.push(Action::Produce { lane: Durability::Outbox, record });
     }
 
     /// Whether the log took a refused one.

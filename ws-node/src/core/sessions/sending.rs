@@ -137,7 +137,7 @@ impl NodeCore {
         }
     }
 
-    pub(super) fn on_client_event(&mut self, key: SessionKey, event: frames::Event, now: Now) {
+    pub(super) fn on_client_event(&mut self, key: SessionKey, event: frames::AppEvent, now: Now) {
         let Some(session) = self.sessions.map.get(&key) else { return };
         let client = session.user.clone();
         let item = (StreamId::inbox(&client), EventOp::BY.to_owned(), event.id.clone());

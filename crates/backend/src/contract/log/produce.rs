@@ -64,7 +64,7 @@ pub async fn every_record_taken_gets_exactly_one_report(f: &Fixture) {
 pub async fn reports_of_a_partition_come_in_order(f: &Fixture) {
     const COUNT: usize = 400;
     let topic = f.topic(2).await;
-    let mut sender = f.lane(Lane::Outbox);
+    let mut sender = f.lane(Durability::Outbox);
     for n in 0..COUNT {
         sender.take(&topic, (n % 2) as u32);
     }
@@ -83,7 +83,7 @@ pub async fn a_full_queue_refuses_and_the_rest_is_reported(f: &Fixture) {
     const ENDLESS: u64 = 2_000_000;
     let topic = f.topic(1).await;
     let (reports, mut received) = mpsc::channel(1);
-    let producer = f.log.producer(Lane::Transport, reports).expect("a producer");
+    let producer = f.log.producer(Durability::Transport, reports).expect("a producer");
     let started = Instant::now();
     let taken = (0..ENDLESS).find(|&n| producer.produce(numbered(&topic, 0, n)).is_err());
     let taken = taken.expect("a bound on what nobody takes the reports of");
@@ -120,14 +120,14 @@ pub async fn nobody_is_troubled_by_those_who_went_away(f: &Fixture) {
     let mut sender = f.sender();
     let (reports, gone) = mpsc::channel(1);
     drop(gone);
-    let unheard = f.log.producer(Lane::Transport, reports).expect("a producer");
+    let unheard = f.log.producer(Durability::Transport, reports).expect("a producer");
     for n in 0..10 {
         unheard.produce(numbered(&topic, 0, n)).expect("the queue has room");
     }
     assert!(unheard.flush(SOON).await, "reports nobody wants are through");
     drop(f.reader(&topic).await);
     let (reports, stuck) = mpsc::channel(1);
-    let unread = f.log.producer(Lane::Outbox, reports).expect("a producer");
+    let unread = f.log.producer(Durability::Outbox, reports).expect("a producer");
     for n in 0..10 {
         unread.produce(numbered(&topic, 0, n)).expect("the queue has room");
     }
