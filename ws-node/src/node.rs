@@ -281,7 +281,7 @@ impl Node {
             Action::LeaveResults { partition } => self.readings.leave(partition),
             Action::ResultsDone { partition, ask, next } => self.readings.done(partition, ask, next),
             Action::Observe(what, us) => self.parts.metrics.observe(what, us),
-            Action::Refresh => self.parts.refresh.notify_one(),
+            Action::RefreshTable => self.parts.refresh.notify_one(),
             Action::LogEnd { session, ask, partition } => {
                 let (log, events) = (Arc::clone(&self.parts.log), self.parts.events.clone());
                 self.parts.tasks.spawn(async move {

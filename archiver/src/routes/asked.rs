@@ -3,7 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 
-use roost_backend::archive::{AT_MAX_MS, Asked, Moment, Place};
+use roost_backend::archive::{AT_MAX_MS, ArchivePosition, Asked, Moment};
 use roost_proto::ids::{Epoch, Seq};
 use roost_proto::{ErrorBody, UserId};
 
@@ -50,9 +50,9 @@ pub(super) fn asked(reader: &Reader<'_>, query: &Query, example: &str) -> Result
     let user = user(reader, query, example)?;
     let limit = query.limit()? + 1;
     let place = match query.place::<Mark>()? {
-        Place::Newest => Place::Newest,
-        Place::Before(key) => Place::Before(key.0),
-        Place::After(key) => Place::After(key.0),
+        ArchivePosition::Newest => ArchivePosition::Newest,
+        ArchivePosition::Before(key) => ArchivePosition::Before(key.0),
+        ArchivePosition::After(key) => ArchivePosition::After(key.0),
     };
     let from_ms = moment("from", query.from.as_ref())?.unwrap_or(0);
     let to_ms = moment("to", query.to.as_ref())?.unwrap_or(AT_MAX_MS);

@@ -2,7 +2,7 @@
 
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
-use roost_backend::archive::{DeadLetter, Place, Replayed};
+use roost_backend::archive::{ArchivePosition, DeadLetter, Replayed};
 use roost_proto::ErrorBody;
 use roost_proto::time::rfc3339;
 use roost_service::body;
@@ -52,7 +52,7 @@ pub(super) async fn list(api: &Api, reader: &Reader<'_>, query: &Query) -> Answe
         .map_err(|error| away(&error))?;
     let found = found.into_iter().map(|letter| (letter.id, letter)).collect();
     let size = |letter: &DeadLetter| letter.key.len() + letter.payload.len();
-    let page = Page::of(found, before.map_or(Place::Newest, Place::Before), limit, size);
+    let page = Page::of(found, before.map_or(ArchivePosition::Newest, ArchivePosition::Before), limit, size);
     let letter = |letter: &DeadLetter| {
         json!({
             "id": letter.id,

@@ -1,6 +1,6 @@
 //! `GET /history?stream=user:bob`: pages of a stream, newest first.
 
-use roost_backend::archive::Place;
+use roost_backend::archive::ArchivePosition;
 use roost_proto::history::Before;
 use roost_proto::{Json, StreamId};
 use serde::Serialize;
@@ -21,9 +21,9 @@ pub(super) async fn answer(api: &Api, reader: &Reader<'_>, query: &Query) -> Ans
     let stream: StreamId = required("stream", query.stream.as_ref(), "/history?stream=user:bob")?;
     let limit = query.limit()?;
     let place = match query.place::<Before>()? {
-        Place::Newest => Place::Newest,
-        Place::Before(key) => Place::Before(key.0),
-        Place::After(key) => Place::After(key.0),
+        ArchivePosition::Newest => ArchivePosition::Newest,
+        ArchivePosition::Before(key) => ArchivePosition::Before(key.0),
+        ArchivePosition::After(key) => ArchivePosition::After(key.0),
     };
     reader.may_read(&stream)?;
     let archive = api.archive(reader.place()).await?;

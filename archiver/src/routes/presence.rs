@@ -1,6 +1,6 @@
 //! `GET /presence/history` and `/presence/at`: when a user came and went, and who was there when.
 
-use roost_backend::archive::{Asked, Place};
+use roost_backend::archive::{ArchivePosition, Asked};
 use roost_proto::events::StatusEvent;
 use roost_proto::time::rfc3339;
 use serde_json::{Value, json};
@@ -35,7 +35,8 @@ pub(super) async fn at(api: &Api, reader: &Reader<'_>, query: &Query) -> Answer 
     let at_ms = moment("at", query.at.as_ref())?.ok_or_else(|| bad(format!("at is missing: {EXAMPLE}")))?;
     let archive = api.archive(reader.place()).await?;
     query.wait_through(&*archive).await?;
-    let asked = Asked { user: user.clone(), from_ms: 0, to_ms: at_ms, place: Place::Newest, limit: 1 };
+    let asked =
+        Asked { user: user.clone(), from_ms: 0, to_ms: at_ms, place: ArchivePosition::Newest, limit: 1 };
     let found = archive.changes(&asked).await.map_err(|error| away(&error))?;
     let mut answer =
         json!({"user_id": user, "at": rfc3339(at_ms), "status": "offline", "since": null, "last_seen": null});

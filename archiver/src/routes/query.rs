@@ -2,7 +2,7 @@
 
 use std::str::FromStr;
 
-use roost_backend::archive::{Archive, Place};
+use roost_backend::archive::{Archive, ArchivePosition};
 use roost_proto::events::CHAT_EVENTS;
 use roost_proto::history::Through;
 use roost_proto::limits::{ARCHIVE_PAGE_MAX, HISTORY_DEFAULT};
@@ -74,14 +74,14 @@ impl Query {
     }
 
     /// Where the page is, by `before` or `after`.
-    pub(super) fn place<K: FromStr>(&self) -> Result<Place<K>, ErrorBody>
+    pub(super) fn place<K: FromStr>(&self) -> Result<ArchivePosition<K>, ErrorBody>
     where
         K::Err: std::fmt::Display,
     {
         match (optional("before", self.before.as_ref())?, optional("after", self.after.as_ref())?) {
-            (None, None) => Ok(Place::Newest),
-            (Some(key), None) => Ok(Place::Before(key)),
-            (None, Some(key)) => Ok(Place::After(key)),
+            (None, None) => Ok(ArchivePosition::Newest),
+            (Some(key), None) => Ok(ArchivePosition::Before(key)),
+            (None, Some(key)) => Ok(ArchivePosition::After(key)),
             (Some(_), Some(_)) => Err(bad("after: only one of 'before' and 'after'")),
         }
     }

@@ -2,7 +2,7 @@
 //! and the connection goes on. If that fails the connection ends with its token, and the way back asks again.
 
 use rand::RngExt;
-use roost_proto::frames::{Refresh, Reply, TokenExpiring};
+use roost_proto::frames::{RefreshToken, Reply, TokenExpiring};
 use roost_proto::{ClientFrame, MessageId};
 
 use crate::core::{Action, Core};
@@ -31,7 +31,7 @@ impl Core {
                 let id = format!("refresh-{:016x}", self.rng.random::<u64>());
                 let id = MessageId::new(id).expect("a word and hex digits");
                 self.refreshing = Some(id.to_string());
-                self.write(conn, &ClientFrame::Refresh(Refresh { id, token }));
+                self.write(conn, &ClientFrame::Refresh(RefreshToken { id, token }));
             }
             Err(error) => self.not_refreshed(error.to_string()),
         }

@@ -82,7 +82,7 @@ frames! {
         "read" => Read(Read),
         "status" => Status(SetStatus),
         "history" => History(History),
-        "refresh" => Refresh(Refresh),
+        "refresh" => Refresh(RefreshToken),
         "ping" => Ping(Empty),
         "pong" => Pong(Empty),
     }
@@ -430,14 +430,14 @@ pub struct SetStatus {
 /// A fresh token of the same user.
 #[derive(Clone, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
-pub struct Refresh {
+pub struct RefreshToken {
     /// The client's: it is in the reply.
     pub id: MessageId,
     /// A JWT; what it allows replaces what the last one did.
     pub token: String,
 }
 
-impl std::fmt::Debug for Refresh {
+impl std::fmt::Debug for RefreshToken {
     /// Without the token, which would let anyone in who reads the log.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Refresh").field("id", &self.id).finish_non_exhaustive()

@@ -49,7 +49,7 @@ fn describe(action: &Action, text: &mut String) -> std::fmt::Result {
         Action::Follow { channel, .. } => write!(text, "follow {channel:?}"),
         Action::ReadResults { partition, .. } => write!(text, "read-results {partition}"),
         Action::ResultsDone { partition, next, .. } => write!(text, "results-done {partition} {next}"),
-        Action::Refresh => write!(text, "refresh"),
+        Action::RefreshTable => write!(text, "refresh"),
         Action::Unfollow { channel } => write!(text, "unfollow {channel:?}"),
         Action::Shout { channel, payload } => write!(text, "publish {channel:?} {payload:?}"),
         Action::LeaveResults { partition } => write!(text, "leave-results {partition}"),

@@ -333,7 +333,7 @@ impl World {
         if let Some(digest) = &mut self.digest {
             digest.add(self.now, pid, &action);
         }
-        if self.trace.is_some() && !matches!(action, Action::Observe(..) | Action::Refresh) {
+        if self.trace.is_some() && !matches!(action, Action::Observe(..) | Action::RefreshTable) {
             self.note(|| format!("p{pid} -> {action:?}"));
         }
         match action {
@@ -343,7 +343,7 @@ impl World {
                 }
                 self.ask_store(Peer::Node(pid), store::Request::Ask(ask));
             }
-            Action::Refresh => {
+            Action::RefreshTable => {
                 let at = self.now + self.between(1, 20);
                 self.at(at, Happening::ReadTable { peer: Peer::Node(pid), periodic: false });
             }

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use reqwest::StatusCode;
 use roost_archiver::Archiver;
 use roost_backend::archive::{
-    Answered, Archive, ArchiveError, Asked, Batch, DeadLetter, Moment, Place, Replayed, Stored,
+    Answered, Archive, ArchiveError, ArchivePosition, Asked, Batch, DeadLetter, Moment, Replayed, Stored,
 };
 use roost_backend::embedded::EmbeddedLog;
 use roost_proto::StreamId;
@@ -48,7 +48,7 @@ impl Archive for Gated {
     async fn messages(
         &self,
         stream: &StreamId,
-        place: Place<Cursor>,
+        place: ArchivePosition<Cursor>,
         limit: usize,
     ) -> Result<Vec<(Cursor, Bytes)>, ArchiveError> {
         if stream.as_str() == "user:alice" {

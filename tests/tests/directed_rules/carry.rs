@@ -49,7 +49,7 @@ impl Rig {
             Action::Answer { call, reply } => self.answers.push((call, *reply)),
             Action::End(Ending::Replaced) => self.replaced.push(node),
             Action::End(Ending::Forgotten) => self.forgotten.push(node),
-            Action::Refresh => self.look(node),
+            Action::RefreshTable => self.look(node),
             Action::ReadResults { partition, ask } => drop(self.readings.insert(partition, (node, ask))),
             Action::LeaveResults { partition } => drop(self.readings.remove(&partition)),
             Action::ResultsDone { partition, next, .. } => self.handed_out.push((partition, next)),

@@ -33,7 +33,7 @@ pub enum Action {
         partition: u32,
     },
     /// Read the table now.
-    Refresh,
+    RefreshTable,
     Produce {
         lane: roost_backend::log::Durability,
         record: Outgoing,

@@ -84,7 +84,7 @@ pub enum Stored {
 
 /// Which part of a list a page shows, by the key of its order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Place<K> {
+pub enum ArchivePosition<K> {
     /// From the newest on.
     Newest,
     /// The nearest that are older.
@@ -114,7 +114,7 @@ pub struct Asked {
     /// See `from_ms`.
     pub to_ms: u64,
     /// Which part of what lies between.
-    pub place: Place<Moment>,
+    pub place: ArchivePosition<Moment>,
     /// Entries at most; [`PAGE_BYTES_MAX`] may make them fewer.
     pub limit: usize,
 }
@@ -241,7 +241,7 @@ pub trait Archive: Send + Sync {
     async fn messages(
         &self,
         stream: &StreamId,
-        place: Place<Cursor>,
+        place: ArchivePosition<Cursor>,
         limit: usize,
     ) -> Result<Vec<(Cursor, Bytes)>, ArchiveError>;
 

@@ -23,8 +23,8 @@ use roost_proto::results::{CLIENT_RESULTS, DEAD_LETTERS, Refused};
 use serde_json::value::RawValue;
 
 use crate::archive::{
-    AGAIN_WITHIN_MS, Answered, Archive, Asked, Batch, DeadLetter, Moment, Place, RESULTS_SHOWN_MAX, Replayed,
-    Span, Stored, Tally,
+    AGAIN_WITHIN_MS, Answered, Archive, ArchivePosition, Asked, Batch, DeadLetter, Moment, RESULTS_SHOWN_MAX,
+    Replayed, Span, Stored, Tally,
 };
 use crate::log::{LogRecord, Position};
 
@@ -136,7 +136,7 @@ async fn kept(archive: &dyn Archive, batch: &Batch) -> Tally {
 
 /// All messages of a stream as they are shown, newest first.
 async fn shown(archive: &dyn Archive, stream: &StreamId) -> Vec<Bytes> {
-    let page = archive.messages(stream, Place::Newest, 10_000).await.expect(ANSWERS);
+    let page = archive.messages(stream, ArchivePosition::Newest, 10_000).await.expect(ANSWERS);
     page.into_iter().map(|(_, frame)| frame).collect()
 }
 

@@ -16,7 +16,8 @@ use roost_proto::ids::{Cursor, StreamId};
 
 use super::connections::Connections;
 use crate::archive::{
-    Answered, Archive, ArchiveError, Asked, Batch, DeadLetter, LIVING_MS, Moment, Place, Replayed, Stored,
+    Answered, Archive, ArchiveError, ArchivePosition, Asked, Batch, DeadLetter, LIVING_MS, Moment, Replayed,
+    Stored,
 };
 
 /// Wall-clock milliseconds since 1970; a test gives its own.
@@ -135,7 +136,7 @@ impl Archive for EmbeddedArchive {
     async fn messages(
         &self,
         stream: &StreamId,
-        place: Place<Cursor>,
+        place: ArchivePosition<Cursor>,
         limit: usize,
     ) -> Result<Vec<(Cursor, Bytes)>, ArchiveError> {
         let stream = stream.clone();

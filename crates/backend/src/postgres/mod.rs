@@ -18,7 +18,8 @@ use roost_proto::events::StatusEvent;
 use roost_proto::ids::{Cursor, StreamId};
 
 use crate::archive::{
-    Answered, Archive, ArchiveError, Asked, Batch, DeadLetter, LIVING_MS, Moment, Place, Replayed, Stored,
+    Answered, Archive, ArchiveError, ArchivePosition, Asked, Batch, DeadLetter, LIVING_MS, Moment, Replayed,
+    Stored,
 };
 use link::Link;
 use parts::Parts;
@@ -88,7 +89,7 @@ impl Archive for PostgresArchive {
     async fn messages(
         &self,
         stream: &StreamId,
-        place: Place<Cursor>,
+        place: ArchivePosition<Cursor>,
         limit: usize,
     ) -> Result<Vec<(Cursor, Bytes)>, ArchiveError> {
         let rows = self.link.question(async |tx| read::messages(tx, stream, place, limit).await).await?;

@@ -11,7 +11,9 @@ use tokio_postgres::{Client, Error, GenericClient, Portal, Row, Transaction};
 use super::{int, millis, moment, number};
 use crate::archive::fill::Fill;
 use crate::archive::row::{AT_MAX_MS, AT_MIN_MS, MessageRow, StatusRow, answered, message_row, status_row};
-use crate::archive::{Answered, Asked, DeadLetter, Moment, PAGE_BYTES_MAX, Place, RESULTS_SHOWN_MAX};
+use crate::archive::{
+    Answered, ArchivePosition, Asked, DeadLetter, Moment, PAGE_BYTES_MAX, RESULTS_SHOWN_MAX,
+};
 use crate::log::Position;
 
 /// Larger than every number that is kept.
@@ -25,18 +27,18 @@ pub(super) async fn positions(client: &Client, topic: &str) -> Result<BTreeMap<u
 }
 
 /// How a query says which side of a key it wants, nearest first.
-fn words<K>(place: &Place<K>) -> (&'static str, &'static str) {
+fn words<K>(place: &ArchivePosition<K>) -> (&'static str, &'static str) {
     match place {
-        Place::Newest | Place::Before(_) => ("<", "DESC"),
-        Place::After(_) => (">", "ASC"),
+        ArchivePosition::Newest | ArchivePosition::Before(_) => ("<", "DESC"),
+        ArchivePosition::After(_) => (">", "ASC"),
     }
 }
 
 /// The key to look beside, where `last` is larger than every key.
-fn key<K: Copy>(place: &Place<K>, last: K) -> K {
+fn key<K: Copy>(place: &ArchivePosition<K>, last: K) -> K {
     match place {
-        Place::Newest => last,
-        Place::Before(key) | Place::After(key) => *key,
+        ArchivePosition::Newest => last,
+        ArchivePosition::Before(key) | ArchivePosition::After(key) => *key,
     }
 }
 
@@ -94,8 +96,8 @@ async fn page<T>(
 }
 
 /// Turned so that the newest comes first.
-fn newest_first<T, K>(mut page: Vec<T>, place: &Place<K>) -> Vec<T> {
-    if matches!(place, Place::After(_)) {
+fn newest_first<T, K>(mut page: Vec<T>, place: &ArchivePosition<K>) -> Vec<T> {
+    if matches!(place, ArchivePosition::After(_)) {
         page.reverse();
     }
     page
@@ -104,7 +106,7 @@ fn newest_first<T, K>(mut page: Vec<T>, place: &Place<K>) -> Vec<T> {
 pub(super) async fn messages(
     tx: &Transaction<'_>,
     stream: &StreamId,
-    place: Place<Cursor>,
+    place: ArchivePosition<Cursor>,
     limit: usize,
 ) -> Result<Vec<Result<(Cursor, Bytes), String>>, Error> {
     let (beside, order) = words(&place);

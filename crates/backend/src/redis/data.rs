@@ -170,7 +170,7 @@ impl Named {
 }
 
 fn receipts_args(
-    wanted: &[(Place, Option<Wanted>)],
+    wanted: &[(InboxPosition, Option<Wanted>)],
     owed: &[(MessageId, Option<Owed>)],
     out: &mut Vec<Bytes>,
 ) {

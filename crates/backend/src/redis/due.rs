@@ -3,10 +3,10 @@
 use roost_proto::ids::MessageId;
 
 use super::reply::{Fields, cursor, from_json, parse, parse_pair, user_id};
-use crate::store::{Due, Owed, Place, StoreError, Ticket, TicketId, Wanted};
+use crate::store::{Due, InboxPosition, Owed, StoreError, Ticket, TicketId, Wanted};
 
 /// See [`keys::place`](super::keys::place).
-fn place(text: &str) -> Result<Place, StoreError> {
+fn place(text: &str) -> Result<InboxPosition, StoreError> {
     let (user, at) = text.split_once('\n').unwrap_or((text, ""));
     Ok((user_id(user)?, cursor(at.as_bytes())?))
 }
@@ -26,7 +26,7 @@ pub(super) fn due(mut fields: Fields) -> Result<Vec<Due>, StoreError> {
     Ok(due)
 }
 
-pub(super) fn wanted(mut fields: Fields) -> Result<Vec<(Place, Wanted)>, StoreError> {
+pub(super) fn wanted(mut fields: Fields) -> Result<Vec<(InboxPosition, Wanted)>, StoreError> {
     let mut wanted = Vec::new();
     while !fields.done() {
         wanted.push((place(&fields.text()?)?, from_json(&fields.bytes()?)?));

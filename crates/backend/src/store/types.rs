@@ -436,7 +436,7 @@ pub struct Activated {
     /// By user and place.
     pub due: Vec<Due>,
     /// Messages with receipts, by user and place.
-    pub wanted: Vec<(Place, Wanted)>,
+    pub wanted: Vec<(InboxPosition, Wanted)>,
     /// Receipts that are to be sent, by their ids.
     pub owed: Vec<(MessageId, Owed)>,
     /// Events without a result, by client and id.
@@ -475,7 +475,7 @@ pub struct OutboxEvent {
 }
 
 /// A place in a user's inbox.
-pub type Place = (UserId, Cursor);
+pub type InboxPosition = (UserId, Cursor);
 
 /// An event by its client and its id.
 pub type TicketId = (UserId, MessageId);
@@ -680,7 +680,7 @@ pub enum Op {
     /// These messages were acknowledged: none of them is due any more.
     Settle {
         /// Of which those that are not due are passed over.
-        places: Vec<Place>,
+        places: Vec<InboxPosition>,
     },
     /// Nobody acknowledged this message in time: if it is still due, it is no more, and its event goes out.
     Undelivered {
@@ -692,7 +692,7 @@ pub enum Op {
     /// What is known of messages with receipts, and receipts to be sent: sets these, or removes them.
     Receipts {
         /// `None` removes.
-        wanted: Vec<(Place, Option<Wanted>)>,
+        wanted: Vec<(InboxPosition, Option<Wanted>)>,
         /// `None` removes.
         owed: Vec<(MessageId, Option<Owed>)>,
     },

@@ -2,7 +2,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use roost_backend::archive::{Archive, ArchiveError, Asked, Place};
+use roost_backend::archive::{Archive, ArchiveError, ArchivePosition, Asked};
 use roost_backend::contract::archive::Fixture;
 use roost_backend::postgres::PostgresArchive;
 use roost_proto::ids::{Cursor, StreamId, UserId};
@@ -284,7 +284,7 @@ async fn a_question_reads_hardly_more_than_its_page_shows() {
     fixture.run(&counted("messages", columns, "data")).await;
     fixture.run(&counted("client_results", "client_id, result_id, event_id, kind, at", "record")).await;
     let bob = StreamId::new("user:bob").expect("a stream");
-    for place in [Place::Newest, Place::After(Cursor::default())] {
+    for place in [ArchivePosition::Newest, ArchivePosition::After(Cursor::default())] {
         fixture.run("SELECT setval('rows_read', 1, false)").await;
         let page = fixture.archive.messages(&bob, place, 501).await.expect("it answers");
         assert_eq!(page.len(), 18);
@@ -292,7 +292,7 @@ async fn a_question_reads_hardly_more_than_its_page_shows() {
         fixture.run("DO $$ BEGIN ASSERT (SELECT last_value FROM rows_read) BETWEEN 18 AND 20; END $$").await;
     }
     let user = UserId::new("bob").expect("a user");
-    let asked = Asked { user, from_ms: 0, to_ms: u64::MAX, place: Place::Newest, limit: 501 };
+    let asked = Asked { user, from_ms: 0, to_ms: u64::MAX, place: ArchivePosition::Newest, limit: 501 };
     fixture.run("SELECT setval('rows_read', 1, false)").await;
     let page = fixture.archive.events(&asked).await.expect("it answers");
     assert_eq!(page.iter().map(|(_, event)| event.results.len()).collect::<Vec<_>>(), [16, 16]);
@@ -316,7 +316,7 @@ async fn an_abandoned_question_does_not_run_on() {
     );
     let waiting = async || watcher.query_one(&waiting, &[]).await.expect("an answer").get::<_, i64>(0);
     let bob = StreamId::new("user:bob").expect("a stream");
-    let asked = archive.messages(&bob, Place::Newest, 10);
+    let asked = archive.messages(&bob, ArchivePosition::Newest, 10);
     let seen = async {
         while waiting().await == 0 {
             tokio::time::sleep(Duration::from_millis(10)).await;

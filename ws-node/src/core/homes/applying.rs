@@ -147,7 +147,7 @@ impl NodeCore {
     }
 
     /// That a message was not acknowledged is reported, unless it was meanwhile.
-    fn report_done(&mut self, at: Written, place: &Place, message: Option<Bytes>) {
+    fn report_done(&mut self, at: Written, place: &InboxPosition, message: Option<Bytes>) {
         let Some(home) = self.homes.map.get_mut(&at.vnode) else { return };
         home.due.reported(place);
         if let Some(payload) = message {

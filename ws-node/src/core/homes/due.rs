@@ -6,11 +6,11 @@
 
 use std::collections::VecDeque;
 
-use roost_backend::store::{Due, Place};
+use roost_backend::store::{Due, InboxPosition};
 use roost_proto::ids::{Cursor, UserId};
 
+use crate::core::homes::deadlines::Deadlines;
 use crate::core::homes::most::Most;
-use crate::core::homes::places::Places;
 use crate::core::keys::Now;
 
 /// Messages of one vnode that may be due: some 250 bytes each here. Beyond half of it (beyond nine tenths, while devices
@@ -25,11 +25,11 @@ const SETTLE_MAX: usize = 1000;
 #[derive(Debug, Default)]
 pub struct HomeDue {
     /// By age those that are not being reported.
-    waiting: Places<String>,
+    waiting: Deadlines<String>,
     /// Of those, who sent most.
-    senders: Most<Place>,
+    senders: Most<InboxPosition>,
     /// Acknowledged, which the store does not know yet.
-    settled: VecDeque<Place>,
+    settled: VecDeque<InboxPosition>,
     /// Until then devices have time to come and show what they have, on the monotonic clock.
     quiet_until: u64,
 }
@@ -48,18 +48,18 @@ impl HomeDue {
         self.quiet_until = until;
     }
 
-    pub fn insert(&mut self, place: Place, from: &str, since_ms: u64) {
+    pub fn insert(&mut self, place: InboxPosition, from: &str, since_ms: u64) {
         self.remove(&place);
         self.senders.insert(from, since_ms, place.clone());
         self.waiting.insert(place, since_ms, from.to_owned());
     }
 
-    fn remove(&mut self, place: &Place) {
+    fn remove(&mut self, place: &InboxPosition) {
         self.count_no_more(place);
         self.waiting.remove(place);
     }
 
-    fn count_no_more(&mut self, place: &Place) {
+    fn count_no_more(&mut self, place: &InboxPosition) {
         if let Some((since_ms, from)) = self.waiting.get(place) {
             self.senders.remove(from, since_ms, place);
         }
@@ -71,7 +71,7 @@ impl HomeDue {
 
     /// A device of `user` has everything up to `cursor`.
     pub fn settle(&mut self, user: &UserId, cursor: Cursor) {
-        let covered: Vec<Place> =
+        let covered: Vec<InboxPosition> =
             self.waiting.covered(user, cursor).map(|(place, _)| place.clone()).collect();
         for place in covered {
             self.remove(&place);
@@ -80,7 +80,7 @@ impl HomeDue {
     }
 
     /// What the next write takes from the store.
-    pub fn take_settled(&mut self) -> Vec<Place> {
+    pub fn take_settled(&mut self) -> Vec<InboxPosition> {
         self.settled.drain(..self.settled.len().min(SETTLE_MAX)).collect()
     }
 
@@ -90,7 +90,13 @@ impl HomeDue {
 
     /// At most `max` of those whose time is over, oldest first, or of who sent most, if there are too many; they are not
     /// told again.
-    pub(super) fn overdue(&mut self, clock_ms: u64, after_ms: u64, max: usize, now: Now) -> Vec<Place> {
+    pub(super) fn overdue(
+        &mut self,
+        clock_ms: u64,
+        after_ms: u64,
+        max: usize,
+        now: Now,
+    ) -> Vec<InboxPosition> {
         let mut overdue = Vec::new();
         let quiet = now.mono < self.quiet_until;
         let many = if quiet { DUE_MAX / 10 * 9 } else { DUE_MAX / 2 };
@@ -109,7 +115,7 @@ impl HomeDue {
         overdue
     }
 
-    pub fn reported(&mut self, place: &Place) {
+    pub fn reported(&mut self, place: &InboxPosition) {
         self.remove(place);
     }
 }

@@ -2,6 +2,7 @@
 
 pub(in crate::core) mod acks;
 pub(in crate::core) mod applying;
+pub(in crate::core) mod deadlines;
 pub(in crate::core) mod due;
 pub(in crate::core) mod explaining;
 pub(in crate::core) mod home;
@@ -13,7 +14,6 @@ pub(in crate::core) mod members;
 pub(in crate::core) mod most;
 pub(in crate::core) mod outbox;
 pub(in crate::core) mod paying;
-pub(in crate::core) mod places;
 pub(in crate::core) mod presence;
 pub(in crate::core) mod recalling;
 pub(in crate::core) mod receipts;

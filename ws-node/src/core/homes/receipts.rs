@@ -6,14 +6,14 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use roost_backend::store::{Op, Owed, Place, Wanted};
+use roost_backend::store::{InboxPosition, Op, Owed, Wanted};
 use roost_proto::events::Receipt;
 use roost_proto::ids::{Cursor, Epoch, MessageId, UserId, VnodeId};
 use roost_proto::time::rfc3339;
 use serde_json::value::to_raw_value;
 
+use crate::core::homes::deadlines::Deadlines;
 use crate::core::homes::most::Most;
-use crate::core::homes::places::Places;
 use crate::core::keys::Now;
 
 /// Messages of one vnode whose receipts may be to come, some 400 bytes each; beyond it the oldest of who asked for most
@@ -39,11 +39,11 @@ pub enum Became {
 /// The receipts of a vnode that lives here.
 #[derive(Debug, Default)]
 pub struct HomeReceipts {
-    wanted: Places<Wanted>,
+    wanted: Deadlines<Wanted>,
     /// Who asked for most of them.
-    askers: Most<Place>,
+    askers: Most<InboxPosition>,
     /// What became of messages, and what is wanted no more: not in the store yet.
-    news: VecDeque<(Place, Wanted, Option<Became>)>,
+    news: VecDeque<(InboxPosition, Wanted, Option<Became>)>,
     /// In the write that is in flight.
     written: Vec<(MessageId, Owed)>,
     /// In the store, and whether it is on its way.
@@ -55,7 +55,7 @@ pub struct HomeReceipts {
 }
 
 impl HomeReceipts {
-    pub fn inherited(wanted: Vec<(Place, Wanted)>, owed: Vec<(MessageId, Owed)>) -> Self {
+    pub fn inherited(wanted: Vec<(InboxPosition, Wanted)>, owed: Vec<(MessageId, Owed)>) -> Self {
         let mut home = Self::default();
         for (place, wanted) in wanted {
             home.want(place, wanted);
@@ -64,13 +64,13 @@ impl HomeReceipts {
         home
     }
 
-    pub fn want(&mut self, place: Place, wanted: Wanted) {
+    pub fn want(&mut self, place: InboxPosition, wanted: Wanted) {
         self.remove(&place);
         self.askers.insert(wanted.from.as_str(), wanted.since_ms, place.clone());
         self.wanted.insert(place, wanted.since_ms, wanted);
     }
 
-    fn remove(&mut self, place: &Place) -> Option<Wanted> {
+    fn remove(&mut self, place: &InboxPosition) -> Option<Wanted> {
         let wanted = self.wanted.remove(place)?;
         self.askers.remove(wanted.from.as_str(), wanted.since_ms, place);
         Some(wanted)

@@ -7,7 +7,7 @@ use roost_backend::store::{Ticket, TicketId};
 use roost_proto::ids::UserId;
 use roost_service::turns::has_place;
 
-use crate::core::homes::places::Places;
+use crate::core::homes::deadlines::Deadlines;
 
 /// Events of one vnode that may wait, some 200 bytes each here, and those of one client; more are refused until some
 /// are answered, or have waited long enough.
@@ -19,7 +19,7 @@ const TICKETS_OF_ONE_MAX: usize = 256;
 #[derive(Debug, Default)]
 pub struct HomeTickets {
     /// By age those whose time is not over.
-    pub(super) open: Places<Ticket, TicketId>,
+    pub(super) open: Deadlines<Ticket, TicketId>,
     of_clients: BTreeMap<UserId, usize>,
 }
 

@@ -1,6 +1,6 @@
 //! What a home does in its next write, the write in flight, and what is told when the log has it.
 
-use roost_backend::store::{AppendOp, MemberOp, Op, OpResult, Place, Write};
+use roost_backend::store::{AppendOp, InboxPosition, MemberOp, Op, OpResult, Write};
 use roost_proto::ids::{DeviceId, MessageId, Sid, UserId};
 use roost_proto::records::ItemResult;
 
@@ -34,7 +34,7 @@ pub enum Work {
         replies: Vec<(SessionKey, MessageId)>,
     },
     Undelivered {
-        place: Place,
+        place: InboxPosition,
     },
     /// Nobody answered an event.
     TimedOut {

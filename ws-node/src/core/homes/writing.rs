@@ -98,7 +98,7 @@ impl NodeCore {
             }
             Some(WriteAnswer::Deposed) => {
                 self.fx.count().writes_fenced += 1;
-                self.refresh(now);
+                self.refresh_table(now);
                 self.end_home(vnode, now);
             }
             Some(WriteAnswer::Lost | WriteAnswer::Rewound) => {

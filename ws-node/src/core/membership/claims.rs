@@ -210,7 +210,7 @@ impl NodeCore {
             }
             Some(ClaimAnswer::NotYours) => {
                 self.membership.claims.remove(&vnode);
-                self.refresh(now);
+                self.refresh_table(now);
                 self.set_adrift(vnode, now);
             }
             // Forgotten or revoked: which of them, a renewal is told.

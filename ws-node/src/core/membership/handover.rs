@@ -106,7 +106,7 @@ impl NodeCore {
                 self.membership.view.rows.remove(&vnode);
             }
             self.set_adrift(vnode, now);
-            self.refresh(now);
+            self.refresh_table(now);
         }
     }
 

@@ -80,7 +80,7 @@ impl NodeCore {
                 self.membership.registration = Registration::Yes;
                 self.membership.registered_before = true;
                 (self.membership.registered_at, self.membership.renewed_at) = (now.mono, now.wall);
-                self.refresh(now);
+                self.refresh_table(now);
                 self.tick_ownership(now);
             }
             Some(RegisterAnswer::Replaced) => self.replaced(now),
@@ -248,7 +248,7 @@ impl NodeCore {
         for vnode in self.homes.vnodes() {
             self.reclaim(vnode, false, now);
         }
-        self.refresh(now);
+        self.refresh_table(now);
         self.tick_ownership(now);
     }
 }

@@ -27,7 +27,7 @@ impl NodeCore {
         }
         let known = self.membership.view.nodes.get(&took.node).is_some_and(|n| n.sid == took.sid);
         if !known {
-            self.refresh(now);
+            self.refresh_table(now);
         }
         let row = Row { sid: took.sid.clone(), epoch: took.epoch, ready: true };
         self.learn_row(took.vnode, row, now);
@@ -72,7 +72,7 @@ impl NodeCore {
         self.end_replaced(now);
         self.give_up_strays(table);
         self.tick_ownership(now);
-        self.place_sessions(now);
+        self.assign_homes(now);
     }
 
     /// Who else has vnodes that should be elsewhere, by where.
@@ -127,10 +127,10 @@ impl NodeCore {
     }
 
     /// Has the table read now, at most ten times a second: what is waited for may take longer than a read.
-    pub(in crate::core) fn refresh(&mut self, now: Now) {
+    pub(in crate::core) fn refresh_table(&mut self, now: Now) {
         if now.mono >= self.membership.refresh_at {
             self.membership.refresh_at = now.mono + REFRESH_MS;
-            self.fx.push(Action::Refresh);
+            self.fx.push(Action::RefreshTable);
         }
     }
 }

@@ -4,11 +4,11 @@
 //! what comes after that comes through the channel, what comes before is read from the store. [`members`] is the
 //! home's side: who is in a room of a vnode that lives here.
 
+pub(in crate::core) mod join_position;
 pub(in crate::core) mod joining;
 pub(in crate::core) mod listening;
 pub(in crate::core) mod locals;
 pub(in crate::core) mod noting;
-pub(in crate::core) mod placing;
 pub(in crate::core) mod replica;
 pub(in crate::core) mod replicating;
 

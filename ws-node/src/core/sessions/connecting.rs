@@ -72,7 +72,7 @@ impl NodeCore {
                 now,
             );
         }
-        self.place(key, now);
+        self.assign_home(key, now);
     }
 
     pub(in crate::core) fn on_closed(&mut self, key: SessionKey, now: Now) {

@@ -18,7 +18,7 @@ const MOVED_CLOSE_MS: u64 = 5000;
 
 impl NodeCore {
     /// Puts a session that has no home into the queue of its home, or tells it where that is.
-    pub(in crate::core) fn place(&mut self, key: SessionKey, now: Now) {
+    pub(in crate::core) fn assign_home(&mut self, key: SessionKey, now: Now) {
         let Some(session) = self.sessions.map.get_mut(&key) else { return };
         if !matches!(session.state, State::Waiting { .. } | State::Adrift { .. }) {
             return;
@@ -49,12 +49,12 @@ impl NodeCore {
             Some((node, url, epoch)) if !self.homes.contains_key(&vnode) => {
                 self.tell_moved(key, &node, &url, epoch, now);
             }
-            _ => self.refresh(now),
+            _ => self.refresh_table(now),
         }
     }
 
     /// The table changed: sessions without a home may have one now.
-    pub(in crate::core) fn place_sessions(&mut self, now: Now) {
+    pub(in crate::core) fn assign_homes(&mut self, now: Now) {
         let keys: Vec<_> = self
             .sessions
             .map
@@ -63,7 +63,7 @@ impl NodeCore {
             .map(|(k, _)| *k)
             .collect();
         for key in keys {
-            self.place(key, now);
+            self.assign_home(key, now);
         }
     }
 
@@ -96,14 +96,14 @@ impl NodeCore {
     pub(in crate::core) fn set_adrift(&mut self, vnode: VnodeId, now: Now) {
         self.hold_sessions(vnode, now);
         for key in self.keys_of(vnode) {
-            self.place(key, now);
+            self.assign_home(key, now);
         }
     }
 
     /// The vnode is ready here: sessions that waited are opened, those that were live are opened again.
     pub(in crate::core) fn welcome_back(&mut self, vnode: VnodeId, now: Now) {
         for key in self.keys_of(vnode) {
-            self.place(key, now);
+            self.assign_home(key, now);
         }
     }
 
@@ -194,7 +194,7 @@ impl NodeCore {
             self.ask_log_end(key, now);
         }
         for key in waiting {
-            self.place(key, now);
+            self.assign_home(key, now);
             self.feed(key, now);
         }
         self.wake(None, now);

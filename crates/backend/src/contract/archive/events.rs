@@ -22,13 +22,13 @@ fn result(client: &str, event: &str, id: Option<&str>, data: &str) -> Bytes {
     .into()
 }
 
-fn asked(place: Place<Moment>, limit: usize) -> Asked {
+fn asked(place: ArchivePosition<Moment>, limit: usize) -> Asked {
     Asked { user: user("alice"), from_ms: 0, to_ms: u64::MAX, place, limit }
 }
 
 /// Alice's events, newest first, each with the texts of its results.
 async fn alices(archive: &dyn Archive) -> Vec<(String, Vec<String>)> {
-    let page = archive.events(&asked(Place::Newest, 100)).await.expect(ANSWERS);
+    let page = archive.events(&asked(ArchivePosition::Newest, 100)).await.expect(ANSWERS);
     let texts = |event: &Answered| event.results.iter().map(|text| text.get().to_owned()).collect();
     page.iter().map(|(_, event)| (event.event.event_id.to_string(), texts(event))).collect()
 }
@@ -50,7 +50,7 @@ pub async fn events_are_shown_with_their_results(f: &impl Fixture) {
     ];
     let mut topic = Topic::new(CLIENT_RESULTS);
     assert_eq!(topic.store(&*archive, results.clone()).await, Tally { rows: 4, ..Tally::default() });
-    let page = archive.events(&asked(Place::Newest, 100)).await.expect(ANSWERS);
+    let page = archive.events(&asked(ArchivePosition::Newest, 100)).await.expect(ANSWERS);
     let encoded: Vec<_> =
         page.iter().map(|(_, found)| serde_json::to_value(&found.event).expect("JSON")).collect();
     let stored = |event: &Bytes| {
@@ -60,7 +60,7 @@ pub async fn events_are_shown_with_their_results(f: &impl Fixture) {
     assert_eq!(encoded, [stored(&events[2]), stored(&events[0])]);
     let said = |n: &[usize]| n.iter().map(|n| text(&results[*n])).collect::<Vec<_>>();
     assert_eq!(alices(&*archive).await, [("e-3".into(), said(&[0, 2])), ("e-1".into(), said(&[]))]);
-    let between = Asked { from_ms: NOW_MS, to_ms: NOW_MS + 60_000, ..asked(Place::Newest, 9) };
+    let between = Asked { from_ms: NOW_MS, to_ms: NOW_MS + 60_000, ..asked(ArchivePosition::Newest, 9) };
     assert_eq!(archive.events(&between).await.expect(ANSWERS).len(), 1);
 }
 
@@ -69,15 +69,15 @@ pub async fn pages_of_events_show_everything_once_in_both_directions(f: &impl Fi
     let (archive, mut topic) = (f.archive(), Topic::new(CLIENT_EVENTS));
     topic.store(&*archive, (1..=10).map(|seq| event("alice", seq))).await;
     let page = async |place| archive.events(&asked(place, 4)).await.expect(ANSWERS);
-    let (mut place, mut back) = (Place::Newest, Vec::new());
+    let (mut place, mut back) = (ArchivePosition::Newest, Vec::new());
     loop {
         let page = page(place).await;
         let Some((oldest, _)) = page.last() else { break };
-        place = Place::Before(*oldest);
+        place = ArchivePosition::Before(*oldest);
         back.extend(page.into_iter().map(|(at, _)| at));
     }
     assert_eq!(back.iter().map(|at| at.seq.0).collect::<Vec<_>>(), (1..=10).rev().collect::<Vec<_>>());
-    let two = archive.events(&asked(Place::After(back[7]), 2)).await.expect(ANSWERS);
+    let two = archive.events(&asked(ArchivePosition::After(back[7]), 2)).await.expect(ANSWERS);
     assert_eq!(two.iter().map(|(at, _)| at.seq.0).collect::<Vec<_>>(), [5, 4], "the nearest");
 }
 
@@ -186,25 +186,25 @@ pub async fn pages_of_large_texts_are_shorter(f: &impl Fixture) {
     let large = format!("\"{}\"", "x".repeat(60_000));
     let said: Vec<_> = (1..=40).map(|n| Said { data: large.clone(), ..Said::new(&bob, n) }).collect();
     Topic::chat().store(&*archive, said.iter().map(Said::payload)).await;
-    let (mut place, mut all) = (Place::Newest, Vec::new());
+    let (mut place, mut all) = (ArchivePosition::Newest, Vec::new());
     loop {
         let page = archive.messages(&bob, place, 100).await.expect(ANSWERS);
         let Some((oldest, _)) = page.last() else { break };
         assert!((1..=18).contains(&page.len()), "{}", page.len());
-        place = Place::Before(*oldest);
+        place = ArchivePosition::Before(*oldest);
         all.extend(page.into_iter().map(|(_, frame)| frame));
     }
     assert_eq!(all, newest_first(&said));
-    let forth = archive.messages(&bob, Place::After(said[0].cursor), 100).await.expect(ANSWERS);
+    let forth = archive.messages(&bob, ArchivePosition::After(said[0].cursor), 100).await.expect(ANSWERS);
     assert_eq!(forth.last().expect("a page").0, said[1].cursor, "the nearest");
 
     Topic::new(CLIENT_EVENTS).store(&*archive, (1..=4).map(|seq| event("alice", seq))).await;
     let results = (1..=4).flat_map(|seq| (0..20).map(move |n| (format!("e-{seq}"), format!("r-{seq}-{n}"))));
     let results = results.map(|(event, id)| result("alice", &event, Some(&id), &large));
     Topic::new(CLIENT_RESULTS).store(&*archive, results).await;
-    let page = archive.events(&asked(Place::Newest, 100)).await.expect(ANSWERS);
+    let page = archive.events(&asked(ArchivePosition::Newest, 100)).await.expect(ANSWERS);
     assert_eq!(page.iter().map(|(_, event)| event.results.len()).collect::<Vec<_>>(), [RESULTS_SHOWN_MAX; 2]);
-    let page = archive.events(&asked(Place::Before(page[1].0), 100)).await.expect(ANSWERS);
+    let page = archive.events(&asked(ArchivePosition::Before(page[1].0), 100)).await.expect(ANSWERS);
     assert_eq!(page.len(), 2);
 }
 

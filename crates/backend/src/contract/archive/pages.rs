@@ -34,7 +34,7 @@ fn result(client: &str, seq: u64, n: usize, bytes: usize) -> Bytes {
     record(bytes - record(0).len()).into()
 }
 
-fn asked(client: &str, place: Place<Moment>, limit: usize) -> Asked {
+fn asked(client: &str, place: ArchivePosition<Moment>, limit: usize) -> Asked {
     Asked { user: user(client), from_ms: 0, to_ms: u64::MAX, place, limit }
 }
 
@@ -55,12 +55,12 @@ fn check_end(sizes: &[usize], limit: usize, more: bool) {
 
 /// Everything from one end to the other, page by page, nearest first.
 async fn walk<K: Copy, T>(
-    mut place: Place<K>,
+    mut place: ArchivePosition<K>,
     limit: usize,
-    ask: impl AsyncFn(Place<K>) -> Vec<(K, T)>,
+    ask: impl AsyncFn(ArchivePosition<K>) -> Vec<(K, T)>,
     size: impl Fn(&T) -> usize,
 ) -> Vec<(K, T)> {
-    let forth = matches!(place, Place::After(_));
+    let forth = matches!(place, ArchivePosition::After(_));
     let (mut all, mut last) = (Vec::new(), Vec::new());
     loop {
         let mut page = ask(place).await;
@@ -71,7 +71,7 @@ async fn walk<K: Copy, T>(
             check_end(&last, limit, !page.is_empty());
         }
         let Some((key, _)) = page.last() else { return all };
-        place = if forth { Place::After(*key) } else { Place::Before(*key) };
+        place = if forth { ArchivePosition::After(*key) } else { ArchivePosition::Before(*key) };
         last = page.iter().map(|(_, entry)| size(entry)).collect();
         all.extend(page);
     }
@@ -89,7 +89,7 @@ pub async fn a_page_of_messages_ends_with_the_byte_that_is_too_much(f: &impl Fix
     said(&*archive, &mut topic, &bob, &[SIXTEENTH; 20]).await;
     said(&*archive, &mut topic, &eve, &[SIXTEENTH + 1; 20]).await;
     for (stream, entries) in [(&bob, 17), (&eve, 16)] {
-        for place in [Place::Newest, Place::After(Cursor::default())] {
+        for place in [ArchivePosition::Newest, ArchivePosition::After(Cursor::default())] {
             let page = archive.messages(stream, place, 100).await.expect(ANSWERS);
             assert_eq!(page.len(), entries, "{stream} {place:?}");
         }
@@ -101,9 +101,9 @@ pub async fn pages_of_uneven_messages_show_everything_once_in_both_directions(f:
     let (archive, mut topic, bob) = (f.archive(), Topic::chat(), stream("user:bob"));
     let said = said(&*archive, &mut topic, &bob, &uneven()).await;
     let ask = async |place| archive.messages(&bob, place, 70).await.expect(ANSWERS);
-    let back = walk(Place::Newest, 70, ask, Bytes::len).await;
+    let back = walk(ArchivePosition::Newest, 70, ask, Bytes::len).await;
     assert!(back.iter().map(|(_, frame)| frame).eq(&newest_first(&said)));
-    let forth = walk(Place::After(Cursor::default()), 70, ask, Bytes::len).await;
+    let forth = walk(ArchivePosition::After(Cursor::default()), 70, ask, Bytes::len).await;
     assert!(reversed(forth) == back);
 }
 
@@ -115,11 +115,11 @@ pub async fn an_entry_that_is_larger_than_a_page_is_shown(f: &impl Fixture) {
         let page = archive.messages(&bob, place, 100).await.expect(ANSWERS);
         page.iter().map(|(at, _)| at.offset.0).collect::<Vec<_>>()
     };
-    assert_eq!(offsets(Place::Newest).await, [4, 3]);
-    assert_eq!(offsets(Place::Before(said[3].cursor)).await, [3, 2, 1]);
-    assert_eq!(offsets(Place::After(Cursor::default())).await, [2, 1]);
-    assert_eq!(offsets(Place::After(said[1].cursor)).await, [4, 3]);
-    assert_eq!(offsets(Place::Before(said[1].cursor)).await, [1]);
+    assert_eq!(offsets(ArchivePosition::Newest).await, [4, 3]);
+    assert_eq!(offsets(ArchivePosition::Before(said[3].cursor)).await, [3, 2, 1]);
+    assert_eq!(offsets(ArchivePosition::After(Cursor::default())).await, [2, 1]);
+    assert_eq!(offsets(ArchivePosition::After(said[1].cursor)).await, [4, 3]);
+    assert_eq!(offsets(ArchivePosition::Before(said[1].cursor)).await, [1]);
 }
 
 /// Promise 6: an event is as large as its results.
@@ -139,7 +139,7 @@ pub async fn pages_of_events_with_large_results_show_everything_once_in_both_dir
         results.store(&*archive, (0..count).map(|n| result("alice", seq, n, bytes))).await;
     }
     let ask = async |place| archive.events(&asked("alice", place, 25)).await.expect(ANSWERS);
-    let back = walk(Place::Newest, 25, ask, Answered::size).await;
+    let back = walk(ArchivePosition::Newest, 25, ask, Answered::size).await;
     let shown: Vec<_> = back
         .iter()
         .map(|(at, event)| (at.seq.0, event.results.iter().map(|record| record.get().len()).collect()))
@@ -150,7 +150,7 @@ pub async fn pages_of_events_with_large_results_show_everything_once_in_both_dir
     let first = back[0].1.results[0].get();
     assert!(first.contains("\"result_id\":\"r-60-0\""), "the oldest of them: {}", &first[..100]);
     let begin = Moment { at_ms: NOW_MS, epoch: Epoch(0), seq: Seq(0) };
-    let forth = walk(Place::After(begin), 25, ask, Answered::size).await;
+    let forth = walk(ArchivePosition::After(begin), 25, ask, Answered::size).await;
     let texts = |all: &[(Moment, Answered)]| {
         let text =
             |(at, event): &(Moment, Answered)| (*at, serde_json::to_string(&event.results).expect("JSON"));
@@ -172,7 +172,7 @@ pub async fn a_page_of_events_ends_with_the_byte_that_is_too_much(f: &impl Fixtu
     }
     let begin = Moment { at_ms: NOW_MS, epoch: Epoch(0), seq: Seq(0) };
     for (client, entries) in [("alice", 3), ("carol", 2)] {
-        for place in [Place::Newest, Place::After(begin)] {
+        for place in [ArchivePosition::Newest, ArchivePosition::After(begin)] {
             let page = archive.events(&asked(client, place, 100)).await.expect(ANSWERS);
             assert_eq!(page.len(), entries, "{client} {place:?}");
             assert!(page.iter().all(|(_, event)| event.results.len() == 8));
@@ -191,15 +191,15 @@ pub async fn pages_of_dead_letters_are_bounded_in_bytes(f: &impl Fixture) {
     let size = |letter: &DeadLetter| letter.key.len() + letter.payload.len();
     let ask = async |place| {
         let before = match place {
-            Place::Before(id) => Some(id),
+            ArchivePosition::Before(id) => Some(id),
             _ => None,
         };
         let page = archive.dead_letters(before, 100).await.expect(ANSWERS);
         page.into_iter().map(|letter| (letter.id, letter)).collect::<Vec<_>>()
     };
-    let all = walk(Place::Newest, 100, ask, size).await;
+    let all = walk(ArchivePosition::Newest, 100, ask, size).await;
     assert_eq!(all.iter().map(|(_, letter)| size(letter)).collect::<Vec<_>>(), reversed(sizes.to_vec()));
-    assert_eq!(ask(Place::Before(all[1].0)).await.len(), 3, "two fill it to the byte");
-    assert_eq!(ask(Place::Newest).await.len(), 3);
-    assert_eq!(ask(Place::Before(all[7].0)).await.len(), 2);
+    assert_eq!(ask(ArchivePosition::Before(all[1].0)).await.len(), 3, "two fill it to the byte");
+    assert_eq!(ask(ArchivePosition::Newest).await.len(), 3);
+    assert_eq!(ask(ArchivePosition::Before(all[7].0)).await.len(), 2);
 }

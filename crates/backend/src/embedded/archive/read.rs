@@ -9,7 +9,7 @@ use rusqlite::{Connection, OptionalExtension, Row, params};
 use super::{int, number};
 use crate::archive::fill::Fill;
 use crate::archive::row::{StatusRow, answered, message_row, status_row};
-use crate::archive::{Answered, Asked, DeadLetter, Moment, Place, RESULTS_SHOWN_MAX};
+use crate::archive::{Answered, ArchivePosition, Asked, DeadLetter, Moment, RESULTS_SHOWN_MAX};
 use crate::log::Position;
 
 /// Larger than every key.
@@ -29,15 +29,15 @@ struct Words {
 
 /// Reads beside `place`, where `last` is larger than every key; the newest comes first in the end.
 fn page<K, T>(
-    place: Place<K>,
+    place: ArchivePosition<K>,
     last: K,
     read: impl FnOnce(Words, K) -> rusqlite::Result<Vec<T>>,
 ) -> rusqlite::Result<Vec<T>> {
     let older = Words { beside: "<", order: "DESC" };
     match place {
-        Place::Newest => read(older, last),
-        Place::Before(key) => read(older, key),
-        Place::After(key) => {
+        ArchivePosition::Newest => read(older, last),
+        ArchivePosition::Before(key) => read(older, key),
+        ArchivePosition::After(key) => {
             let mut rows = read(Words { beside: ">", order: "ASC" }, key)?;
             rows.reverse();
             Ok(rows)
@@ -67,7 +67,7 @@ fn size_of<T>(row: &Result<T, String>, size: impl Fn(&T) -> usize) -> usize {
 pub(super) fn messages(
     db: &Connection,
     stream: &StreamId,
-    place: Place<Cursor>,
+    place: ArchivePosition<Cursor>,
     limit: usize,
 ) -> rusqlite::Result<Vec<Result<(Cursor, Bytes), String>>> {
     page(place, Cursor::new(Epoch(LAST), Offset(LAST)), |Words { beside, order }, key| {

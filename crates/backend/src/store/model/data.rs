@@ -122,8 +122,8 @@ pub struct VnodeData {
     pub(super) devices: HashMap<UserId, Devices>,
     rooms: BTreeMap<StreamId, Room>,
     read: HashMap<UserId, Cursor>,
-    pub(super) due: BTreeMap<Place, Waiting>,
-    pub(super) wanted: BTreeMap<Place, Wanted>,
+    pub(super) due: BTreeMap<InboxPosition, Waiting>,
+    pub(super) wanted: BTreeMap<InboxPosition, Wanted>,
     pub(super) owed: BTreeMap<MessageId, Owed>,
     pub(super) tickets: BTreeMap<TicketId, Ticket>,
     /// What was published in rooms, or of the vnode's presence, for a store to tell.

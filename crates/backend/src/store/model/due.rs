@@ -37,7 +37,7 @@ pub(super) fn cursor_of(key: &str) -> Option<Cursor> {
 impl VnodeData {
     /// By user and place.
     pub fn all_due(&self) -> Vec<Due> {
-        let due = |((user, cursor), waiting): (&Place, &Waiting)| Due {
+        let due = |((user, cursor), waiting): (&InboxPosition, &Waiting)| Due {
             user: user.clone(),
             cursor: *cursor,
             from: sender_of(&waiting.message).unwrap_or_default(),
@@ -50,7 +50,7 @@ impl VnodeData {
         self.owed.iter().map(|(id, owed)| (id.clone(), owed.clone())).collect()
     }
 
-    pub(super) fn put_due(&mut self, place: Place, since_ms: u64, message: Bytes) {
+    pub(super) fn put_due(&mut self, place: InboxPosition, since_ms: u64, message: Bytes) {
         let (user, cursor) = &place;
         self.put("due", user.as_str(), &key(*cursor), 0, || {
             [format!("{since_ms} ").as_bytes(), &message].concat()
@@ -64,7 +64,7 @@ impl VnodeData {
         Some(waiting)
     }
 
-    pub(super) fn settle(&mut self, places: &[Place]) -> OpResult {
+    pub(super) fn settle(&mut self, places: &[InboxPosition]) -> OpResult {
         for (user, cursor) in places {
             self.take_due(user, *cursor);
         }
@@ -81,7 +81,7 @@ impl VnodeData {
         OpResult::Undelivered { message }
     }
 
-    pub(super) fn set_wanted(&mut self, place: &Place, wanted: Option<&Wanted>) {
+    pub(super) fn set_wanted(&mut self, place: &InboxPosition, wanted: Option<&Wanted>) {
         let (user, key) = (place.0.to_string(), key(place.1));
         match wanted {
             Some(wanted) => {
@@ -97,7 +97,7 @@ impl VnodeData {
 
     pub(super) fn set_receipts(
         &mut self,
-        wanted: &[(Place, Option<Wanted>)],
+        wanted: &[(InboxPosition, Option<Wanted>)],
         owed: &[(MessageId, Option<Owed>)],
     ) -> OpResult {
         for (place, wanted) in wanted {

@@ -2,23 +2,23 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use roost_backend::store::Place;
+use roost_backend::store::InboxPosition;
 use roost_proto::ids::{Cursor, UserId};
 
 /// See the module's text.
 #[derive(Debug)]
-pub struct Places<T, K = Place> {
+pub struct Deadlines<T, K = InboxPosition> {
     kept: BTreeMap<K, (u64, T)>,
     by_age: BTreeSet<(u64, K)>,
 }
 
-impl<T, K> Default for Places<T, K> {
+impl<T, K> Default for Deadlines<T, K> {
     fn default() -> Self {
         Self { kept: BTreeMap::new(), by_age: BTreeSet::new() }
     }
 }
 
-impl<T, K: Ord + Clone> Places<T, K> {
+impl<T, K: Ord + Clone> Deadlines<T, K> {
     pub fn insert(&mut self, place: K, since_ms: u64, what: T) {
         self.remove(&place);
         self.by_age.insert((since_ms, place.clone()));
@@ -70,9 +70,9 @@ impl<T, K: Ord + Clone> Places<T, K> {
     }
 }
 
-impl<T> Places<T> {
+impl<T> Deadlines<T> {
     /// All of `user` up to `cursor`, in order.
-    pub fn covered(&self, user: &UserId, cursor: Cursor) -> impl Iterator<Item = (&Place, &T)> {
+    pub fn covered(&self, user: &UserId, cursor: Cursor) -> impl Iterator<Item = (&InboxPosition, &T)> {
         let covered = (user.clone(), Cursor::default())..=(user.clone(), cursor);
         self.kept.range(covered).map(|(place, (_, what))| (place, what))
     }

@@ -239,7 +239,7 @@ impl NodeCore {
                 session.seats_mut().arrival.pending.remove(stream);
                 let room = stream.room().expect("only streams of rooms come here");
                 session.seats_mut().arrival.told.push(RoomWelcome::joined(room, joined));
-                self.place(key, now);
+                self.assign_home(key, now);
             }
             How::Again if !joined.recovered => {
                 let reset = Reset { stream: stream.clone(), cursor: tail, through: joined.through };
@@ -281,7 +281,7 @@ impl NodeCore {
                 let error =
                     ErrorBody::new(ErrorCode::Unavailable, "the room's home does not answer: join again");
                 session.seats_mut().arrival.told.push(RoomWelcome::refused(room, error));
-                self.place(key, now);
+                self.assign_home(key, now);
             }
             Some(How::Again) | None => {}
         }
