@@ -141,7 +141,7 @@ fn switching_off_a_rule_is_noticed() {
         Rule::CompareTails,
         Rule::OwnQuestion,
         Rule::AcksKept,
-        Rule::DueInherited,
+        Rule::UnackedInherited,
         Rule::ComparePresence,
     ] {
         let found = a_violation(RARE * seeds(), |seed| Setup { off: Some(rule), ..Setup::new(seed) });

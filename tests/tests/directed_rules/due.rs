@@ -43,7 +43,7 @@ fn a_home_dies_with_something_due(off: Option<Rule>) -> Vec<String> {
 #[test]
 fn what_is_due_outlives_its_home_and_is_reported_once() {
     assert_eq!(a_home_dies_with_something_due(None), ["m1"]);
-    assert_eq!(a_home_dies_with_something_due(Some(Rule::DueInherited)), [""; 0]);
+    assert_eq!(a_home_dies_with_something_due(Some(Rule::UnackedInherited)), [""; 0]);
 }
 
 #[test]

@@ -84,7 +84,7 @@ fn a_home_dies_with_a_receipt_on_its_way(off: Option<Rule>) -> Vec<String> {
 #[test]
 fn a_receipt_outlives_its_home_and_comes_once() {
     assert_eq!(a_home_dies_with_a_receipt_on_its_way(None), ["delivered m1 m3"]);
-    assert_eq!(a_home_dies_with_a_receipt_on_its_way(Some(Rule::DueInherited)), [""; 0]);
+    assert_eq!(a_home_dies_with_a_receipt_on_its_way(Some(Rule::UnackedInherited)), [""; 0]);
 }
 
 /// The sender's home got the receipt, and the reader's dies before it hears so: its successor sends it again.

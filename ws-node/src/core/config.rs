@@ -53,7 +53,7 @@ pub enum Rule {
     /// Decision 13: what was acknowledged outlives its home, and the session that said so.
     AcksKept,
     /// Decision 13: what is due and owed outlives its home.
-    DueInherited,
+    UnackedInherited,
     /// 30: so is where the presence of watched users stands.
     ComparePresence,
     /// 30: who is in no roster since the store lost its data is not taken for offline before the grace.

@@ -1,6 +1,6 @@
 //! Messages as items and as operations of the store.
 
-use roost_backend::store::{AppendOp, Closes, EventOp, Op, Wanted};
+use roost_backend::store::{AppendOp, Closes, EventOp, Op, ReceiptRequest};
 use roost_proto::events::{RECEIPT, event_rest, message_rest};
 use roost_proto::ids::{MessageId, StreamId, UserId};
 use roost_proto::records::{Append, Event, ItemBody};
@@ -46,7 +46,12 @@ pub fn append_op(append: Append, at: u64, clock_ms: u64, reports: bool) -> Appen
     let asks = (said && append.receipt).then(|| UserId::new(&append.from).ok()).flatten();
     AppendOp {
         due: reports && said,
-        wanted: asks.map(|from| Wanted { from, id: append.id.clone(), since_ms: clock_ms, delivered: false }),
+        wanted: asks.map(|from| ReceiptRequest {
+            from,
+            id: append.id.clone(),
+            since_ms: clock_ms,
+            delivered: false,
+        }),
         hash: body_hash(&append.kind, append.data.get()),
         rest: message_rest(&append.id, &append.kind, &append.from, at, &append.data),
         stream: append.stream,

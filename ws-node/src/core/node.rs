@@ -224,7 +224,7 @@ impl NodeCore {
         self.membership.is_draining()
             && self.homes.is_empty()
             && !self.membership.is_claiming()
-            && !self.homes.has_leftovers()
+            && !self.homes.has_draining_outboxes()
     }
 
     /// Whether any item still waits for its confirm, or what was acknowledged for a home that hears it.

@@ -170,8 +170,8 @@ impl Named {
 }
 
 fn receipts_args(
-    wanted: &[(InboxPosition, Option<Wanted>)],
-    owed: &[(MessageId, Option<Owed>)],
+    wanted: &[(InboxPosition, Option<ReceiptRequest>)],
+    owed: &[(MessageId, Option<PendingReceipt>)],
     out: &mut Vec<Bytes>,
 ) {
     let mut push = |arg: &dyn ToString| out.push(Bytes::from(arg.to_string()));

@@ -3,7 +3,7 @@
 use roost_proto::ids::MessageId;
 
 use super::reply::{Fields, cursor, from_json, parse, parse_pair, user_id};
-use crate::store::{Due, InboxPosition, Owed, StoreError, Ticket, TicketId, Wanted};
+use crate::store::{Due, InboxPosition, PendingReceipt, ReceiptRequest, StoreError, Ticket, TicketId};
 
 /// See [`keys::place`](super::keys::place).
 fn place(text: &str) -> Result<InboxPosition, StoreError> {
@@ -26,7 +26,7 @@ pub(super) fn due(mut fields: Fields) -> Result<Vec<Due>, StoreError> {
     Ok(due)
 }
 
-pub(super) fn wanted(mut fields: Fields) -> Result<Vec<(InboxPosition, Wanted)>, StoreError> {
+pub(super) fn wanted(mut fields: Fields) -> Result<Vec<(InboxPosition, ReceiptRequest)>, StoreError> {
     let mut wanted = Vec::new();
     while !fields.done() {
         wanted.push((place(&fields.text()?)?, from_json(&fields.bytes()?)?));
@@ -35,7 +35,7 @@ pub(super) fn wanted(mut fields: Fields) -> Result<Vec<(InboxPosition, Wanted)>,
     Ok(wanted)
 }
 
-pub(super) fn owed(mut fields: Fields) -> Result<Vec<(MessageId, Owed)>, StoreError> {
+pub(super) fn owed(mut fields: Fields) -> Result<Vec<(MessageId, PendingReceipt)>, StoreError> {
     let mut owed = Vec::new();
     while !fields.done() {
         owed.push((message_id(&fields.text()?)?, from_json(&fields.bytes()?)?));

@@ -98,12 +98,12 @@ pub(super) fn due(vnode: VnodeId) -> String {
     format!("{{v{vnode}}}:due")
 }
 
-/// Hash: user, line feed, `<generation>:<offset>` → JSON of [`Wanted`](crate::store::Wanted).
+/// Hash: user, line feed, `<generation>:<offset>` → JSON of [`ReceiptRequest`](crate::store::Wanted).
 pub(super) fn wanted(vnode: VnodeId) -> String {
     format!("{{v{vnode}}}:wanted")
 }
 
-/// Hash: id → JSON of [`Owed`](crate::store::Owed).
+/// Hash: id → JSON of [`PendingReceipt`](crate::store::Owed).
 pub(super) fn owed(vnode: VnodeId) -> String {
     format!("{{v{vnode}}}:owed")
 }

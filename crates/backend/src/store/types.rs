@@ -436,9 +436,9 @@ pub struct Activated {
     /// By user and place.
     pub due: Vec<Due>,
     /// Messages with receipts, by user and place.
-    pub wanted: Vec<(InboxPosition, Wanted)>,
+    pub wanted: Vec<(InboxPosition, ReceiptRequest)>,
     /// Receipts that are to be sent, by their ids.
-    pub owed: Vec<(MessageId, Owed)>,
+    pub owed: Vec<(MessageId, PendingReceipt)>,
     /// Events without a result, by client and id.
     pub tickets: Vec<(TicketId, Ticket)>,
     /// Who had the vnode before, if anyone.
@@ -504,7 +504,7 @@ pub struct Due {
 
 /// A message in an inbox whose sender wants to know what becomes of it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Wanted {
+pub struct ReceiptRequest {
     /// Who wants to know.
     pub from: UserId,
     /// Of the message.
@@ -517,7 +517,7 @@ pub struct Wanted {
 
 /// A receipt that is to be sent, under an id of its own.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Owed {
+pub struct PendingReceipt {
     /// The reader.
     pub from: UserId,
     /// Who wanted to know.
@@ -692,9 +692,9 @@ pub enum Op {
     /// What is known of messages with receipts, and receipts to be sent: sets these, or removes them.
     Receipts {
         /// `None` removes.
-        wanted: Vec<(InboxPosition, Option<Wanted>)>,
+        wanted: Vec<(InboxPosition, Option<ReceiptRequest>)>,
         /// `None` removes.
-        owed: Vec<(MessageId, Option<Owed>)>,
+        owed: Vec<(MessageId, Option<PendingReceipt>)>,
     },
 }
 
@@ -743,7 +743,7 @@ pub struct AppendOp {
     /// It waits for an acknowledgement: [`Due`], until one comes or it is reported. Only in an inbox.
     pub due: bool,
     /// Kept with its place, if it is appended. Only in an inbox.
-    pub wanted: Option<Wanted>,
+    pub wanted: Option<ReceiptRequest>,
     /// The event that waits for it. Only in an inbox.
     pub closes: Option<Closes>,
 }

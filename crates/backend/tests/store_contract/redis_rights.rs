@@ -57,7 +57,7 @@ fn everything(epoch: Epoch, first: &str) -> Vec<Op> {
     let (bob, cursor) = (user("bob"), Cursor::new(epoch, Offset(1)));
     let due = AppendOp {
         due: true,
-        wanted: Some(Wanted { from: user("alice"), id: id("m1"), since_ms: 1, delivered: false }),
+        wanted: Some(ReceiptRequest { from: user("alice"), id: id("m1"), since_ms: 1, delivered: false }),
         ..message(&inbox("bob"), "m1", 1)
     };
     let answer = AppendOp { closes: Some(Closes::TimedOut(id("e0"))), ..message(&inbox("bob"), "t0", 1) };

@@ -258,15 +258,16 @@ async fn the_service_knows_who_asks() {
 }
 
 #[derive(serde::Deserialize)]
-struct Wanted {
+struct ReceiptRequest {
     id: u32,
 }
 
 #[tokio::test]
 async fn every_error_has_the_same_shape() {
     let body = warp::body::content_length_limit(16).and(warp::body::json());
-    let post = warp::path!("api").and(warp::post()).and(body).map(|w: Wanted| reply::ok(&w.id));
-    let query = warp::path!("query").and(warp::get()).and(warp::query()).map(|w: Wanted| reply::ok(&w.id));
+    let post = warp::path!("api").and(warp::post()).and(body).map(|w: ReceiptRequest| reply::ok(&w.id));
+    let query =
+        warp::path!("query").and(warp::get()).and(warp::query()).map(|w: ReceiptRequest| reply::ok(&w.id));
     let header = warp::path!("header").and(warp::header("x-id")).map(|id: u32| reply::ok(&id));
     let own = warp::path!("own").and_then(|| async {
         let body = ErrorBody::new(ErrorCode::Unavailable, "no home yet").retry_after(2_500);

@@ -77,7 +77,7 @@ impl NodeCore {
             }
         }
         if owes {
-            self.pay(vnode, now);
+            self.send_receipts(vnode, now);
         }
     }
 
@@ -149,7 +149,7 @@ impl NodeCore {
     /// That a message was not acknowledged is reported, unless it was meanwhile.
     fn report_done(&mut self, at: Written, place: &InboxPosition, message: Option<Bytes>) {
         let Some(home) = self.homes.map.get_mut(&at.vnode) else { return };
-        home.due.reported(place);
+        home.unacked.reported(place);
         if let Some(payload) = message {
             let (topic, key) = (EventTopic::Undelivered, place.0.to_string());
             home.outbox.push(OutboxEvent { seq: at.event, topic, key, payload });

@@ -10,13 +10,13 @@ use roost_proto::ids::{Cursor, DeviceId, Epoch, MessageId, Seq, Sid, UserId, Vno
 use roost_proto::records::{ChannelId, Confirm, Item};
 
 use crate::core::config::{CoreConfig, Rule};
-use crate::core::homes::due::HomeDue;
 use crate::core::homes::members::HomeRooms;
 use crate::core::homes::outbox::Outbox;
 use crate::core::homes::presence::UserPresence;
 use crate::core::homes::receipts::{Became, HomeReceipts};
 use crate::core::homes::sender::Sender;
 use crate::core::homes::tickets::HomeTickets;
+use crate::core::homes::unacked::Unacked;
 use crate::core::homes::work::{Held, OfItem, Work, WriteInFlight};
 use crate::core::keys::{Now, SessionKey};
 use crate::core::said::{SaidUpTo, Who};
@@ -70,7 +70,7 @@ pub struct Home {
     pub(super) held: VecDeque<(Seq, Held)>,
     pub(super) members: BTreeMap<UserId, UserPresence>,
     pub(super) rooms: HomeRooms,
-    pub(super) due: HomeDue,
+    pub(super) unacked: Unacked,
     pub(super) receipts: HomeReceipts,
     pub(super) tickets: HomeTickets,
     /// Outbox events up to here are gone from the store.
@@ -122,7 +122,7 @@ impl Home {
             held: VecDeque::new(),
             members: BTreeMap::new(),
             rooms: HomeRooms::default(),
-            due: HomeDue::default(),
+            unacked: Unacked::default(),
             receipts: HomeReceipts::default(),
             tickets: HomeTickets::default(),
             trimmed: Seq(0),
@@ -256,7 +256,7 @@ impl Home {
             }
         }
         self.rooms.ready(grace);
-        self.due.ready(grace);
+        self.unacked.ready(grace);
     }
 
     pub fn outbox_len(&self) -> usize {
@@ -302,7 +302,7 @@ impl Home {
     pub fn has_room(&self, cfg: &CoreConfig) -> bool {
         let few = self.queue.len() < cfg.queue_max && self.outbox.len() < cfg.outbox_max;
         let small = self.queued_bytes < QUEUE_BYTES_MAX && self.outbox.bytes() < OUTBOX_BYTES_MAX;
-        few && small && !self.due.is_full()
+        few && small && !self.unacked.is_full()
     }
 
     /// Half empty: asking for the rest at the first free place would have it all sent for one place.
@@ -328,7 +328,7 @@ impl Home {
             self.receipts.want((user.clone(), cursor), wanted.clone());
         }
         if op.due {
-            self.due.insert((user, cursor), &op.from, clock_ms);
+            self.unacked.insert((user, cursor), &op.from, clock_ms);
         }
     }
 
@@ -405,7 +405,7 @@ impl Home {
         }
         let fence = Fence { vnode: self.vnode, epoch: self.epoch, sid: sid.clone(), seq: self.seq };
         let write = Write { fence, now_ms: clock_ms, trim, ops };
-        let says_all = self.due.all_is_settled() && self.receipts.all_is_told();
+        let says_all = self.unacked.all_is_settled() && self.receipts.all_is_told();
         self.call = Some(WriteInFlight {
             id: call_id,
             work,
@@ -482,7 +482,7 @@ impl Home {
         let mut ops = Vec::new();
         self.note_said();
         for (who, cursor) in std::mem::take(&mut self.acks) {
-            self.due.settle(&who.user, cursor);
+            self.unacked.settle(&who.user, cursor);
             self.cover(&who, cursor, Became::Delivered);
             let Who { user, device, .. } = who;
             ops.extend(device.map(|device| Op::Ack { user, device, cursor }));
@@ -494,7 +494,7 @@ impl Home {
                 ops.push(Op::Read { user: who.user, cursor });
             }
         }
-        let places = self.due.take_settled();
+        let places = self.unacked.take_settled();
         if !places.is_empty() {
             ops.push(Op::Settle { places });
         }
@@ -545,7 +545,7 @@ impl Home {
     pub fn all_acks_are_taken(&self) -> bool {
         self.acks.is_empty()
             && self.reads.is_empty()
-            && self.due.all_is_settled()
+            && self.unacked.all_is_settled()
             && self.receipts.all_is_told()
     }
 

@@ -5,7 +5,6 @@ use roost_proto::events::StatusCause;
 use roost_proto::ids::{Sid, UserId};
 
 use crate::core::config::{CoreConfig, Rule};
-use crate::core::homes::due::HomeDue;
 use crate::core::homes::home::{Home, Phase};
 use crate::core::homes::members::HomeRooms;
 use crate::core::homes::outbox::Outbox;
@@ -13,6 +12,7 @@ use crate::core::homes::presence::UserPresence;
 use crate::core::homes::receipts::HomeReceipts;
 use crate::core::homes::remembered::Remembered;
 use crate::core::homes::tickets::HomeTickets;
+use crate::core::homes::unacked::Unacked;
 use crate::core::keys::Now;
 
 /// Who takes a vnode over.
@@ -34,8 +34,8 @@ impl Home {
         self.set_clock(activated.clock_ms, now);
         let inherited = if cfg.on(Rule::InheritFirst) { activated.outbox } else { Vec::new() };
         self.outbox = Outbox::inherited(activated.seq, inherited);
-        if cfg.on(Rule::DueInherited) {
-            self.due = HomeDue::inherited(activated.due);
+        if cfg.on(Rule::UnackedInherited) {
+            self.unacked = Unacked::inherited(activated.due);
             self.receipts = HomeReceipts::inherited(activated.wanted, activated.owed);
             self.tickets = HomeTickets::inherited(activated.tickets);
         }

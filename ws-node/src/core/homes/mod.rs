@@ -3,7 +3,6 @@
 pub(in crate::core) mod acks;
 pub(in crate::core) mod applying;
 pub(in crate::core) mod deadlines;
-pub(in crate::core) mod due;
 pub(in crate::core) mod explaining;
 pub(in crate::core) mod home;
 pub(in crate::core) mod inheriting;
@@ -13,16 +12,17 @@ pub(in crate::core) mod listing;
 pub(in crate::core) mod members;
 pub(in crate::core) mod most;
 pub(in crate::core) mod outbox;
-pub(in crate::core) mod paying;
 pub(in crate::core) mod presence;
 pub(in crate::core) mod recalling;
 pub(in crate::core) mod receipts;
 pub(in crate::core) mod remembered;
 pub(in crate::core) mod sender;
+pub(in crate::core) mod sending_receipts;
 pub(in crate::core) mod statuses;
 pub(in crate::core) mod sweeping;
 pub(in crate::core) mod telling;
 pub(in crate::core) mod tickets;
+pub(in crate::core) mod unacked;
 pub(in crate::core) mod work;
 pub(in crate::core) mod writes;
 pub(in crate::core) mod writing;
@@ -52,7 +52,7 @@ pub struct Homes {
     /// What was acknowledged and no home has written yet.
     kept: Kept,
     /// Outboxes of homes that ended with events not yet in the log.
-    leftovers: BTreeMap<(VnodeId, Epoch), Outbox>,
+    draining_outboxes: BTreeMap<(VnodeId, Epoch), Outbox>,
     swept_at: u64,
     /// Since when the log has not answered.
     no_log_since: Option<u64>,
@@ -93,8 +93,8 @@ impl Homes {
     }
 
     /// Whether something is left of homes that ended that is not in the log yet.
-    pub fn has_leftovers(&self) -> bool {
-        !self.leftovers.is_empty()
+    pub fn has_draining_outboxes(&self) -> bool {
+        !self.draining_outboxes.is_empty()
     }
 
     /// Whether something was acknowledged that the home elsewhere has not heard.
@@ -104,7 +104,7 @@ impl Homes {
 
     /// The outbox of a home that ended goes out under its old epoch.
     pub fn leave(&mut self, vnode: VnodeId, epoch: Epoch, outbox: Outbox) {
-        self.leftovers.insert((vnode, epoch), outbox);
+        self.draining_outboxes.insert((vnode, epoch), outbox);
     }
 
     /// What an earlier home here knew of its users.

@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use roost_backend::store::{InboxPosition, Op, Owed, Wanted};
+use roost_backend::store::{InboxPosition, Op, PendingReceipt, ReceiptRequest};
 use roost_proto::events::Receipt;
 use roost_proto::ids::{Cursor, Epoch, MessageId, UserId, VnodeId};
 use roost_proto::time::rfc3339;
@@ -24,7 +24,7 @@ const WANTED_MAX: usize = 10_000;
 const WANTED_KEPT_MS: u64 = 86_400_000;
 
 /// Messages that the receipts of one write are about: some 0.5 ms in the store.
-const NEWS_MAX: usize = 500;
+const UPDATES_MAX: usize = 500;
 
 /// Receipts that one vnode owes, some 1 kB each, 40 kB at most; beyond it acknowledgements wait for their receipts.
 const OWED_MAX: usize = 1_000;
@@ -39,15 +39,15 @@ pub enum Became {
 /// The receipts of a vnode that lives here.
 #[derive(Debug, Default)]
 pub struct HomeReceipts {
-    wanted: Deadlines<Wanted>,
+    wanted: Deadlines<ReceiptRequest>,
     /// Who asked for most of them.
     askers: Most<InboxPosition>,
     /// What became of messages, and what is wanted no more: not in the store yet.
-    news: VecDeque<(InboxPosition, Wanted, Option<Became>)>,
+    updates: VecDeque<(InboxPosition, ReceiptRequest, Option<Became>)>,
     /// In the write that is in flight.
-    written: Vec<(MessageId, Owed)>,
+    written: Vec<(MessageId, PendingReceipt)>,
     /// In the store, and whether it is on its way.
-    pub(super) owed: BTreeMap<MessageId, (Owed, bool)>,
+    pub(super) owed: BTreeMap<MessageId, (PendingReceipt, bool)>,
     /// Confirmed, and still in the store.
     pub(super) paid: Vec<MessageId>,
     /// Composed under this epoch.
@@ -55,7 +55,10 @@ pub struct HomeReceipts {
 }
 
 impl HomeReceipts {
-    pub fn inherited(wanted: Vec<(InboxPosition, Wanted)>, owed: Vec<(MessageId, Owed)>) -> Self {
+    pub fn inherited(
+        wanted: Vec<(InboxPosition, ReceiptRequest)>,
+        owed: Vec<(MessageId, PendingReceipt)>,
+    ) -> Self {
         let mut home = Self::default();
         for (place, wanted) in wanted {
             home.want(place, wanted);
@@ -64,13 +67,13 @@ impl HomeReceipts {
         home
     }
 
-    pub fn want(&mut self, place: InboxPosition, wanted: Wanted) {
+    pub fn want(&mut self, place: InboxPosition, wanted: ReceiptRequest) {
         self.remove(&place);
         self.askers.insert(wanted.from.as_str(), wanted.since_ms, place.clone());
         self.wanted.insert(place, wanted.since_ms, wanted);
     }
 
-    fn remove(&mut self, place: &InboxPosition) -> Option<Wanted> {
+    fn remove(&mut self, place: &InboxPosition) -> Option<ReceiptRequest> {
         let wanted = self.wanted.remove(place)?;
         self.askers.remove(wanted.from.as_str(), wanted.since_ms, place);
         Some(wanted)
@@ -78,7 +81,7 @@ impl HomeReceipts {
 
     /// `user` has everything up to `cursor`, or has read it.
     pub fn cover(&mut self, user: &UserId, cursor: Cursor, became: Became) {
-        let known = |wanted: &Wanted| became == Became::Delivered && wanted.delivered;
+        let known = |wanted: &ReceiptRequest| became == Became::Delivered && wanted.delivered;
         let covered = self.wanted.covered(user, cursor).filter(|(_, wanted)| !known(wanted));
         for place in covered.map(|(place, _)| place.clone()).collect::<Vec<_>>() {
             let wanted = match became {
@@ -88,7 +91,7 @@ impl HomeReceipts {
                     wanted.clone()
                 }),
             };
-            self.news.extend(wanted.map(|wanted| (place, wanted, Some(became))));
+            self.updates.extend(wanted.map(|wanted| (place, wanted, Some(became))));
         }
     }
 
@@ -99,7 +102,7 @@ impl HomeReceipts {
             let place = if old { Some(oldest) } else { self.askers.oldest() };
             let Some(place) = place.filter(|_| old || self.wanted.len() > WANTED_MAX).cloned() else { break };
             let forgotten = self.remove(&place).map(|wanted| (place, wanted, None));
-            self.news.extend(forgotten);
+            self.updates.extend(forgotten);
         }
     }
 
@@ -107,7 +110,7 @@ impl HomeReceipts {
     pub fn next_op(&mut self, vnode: VnodeId, epoch: Epoch, now: Now) -> Option<Op> {
         let mut wanted = Vec::new();
         let mut told: BTreeMap<(Became, UserId, UserId), Vec<MessageId>> = BTreeMap::new();
-        for (place, what, became) in self.news.drain(..self.news.len().min(NEWS_MAX)) {
+        for (place, what, became) in self.updates.drain(..self.updates.len().min(UPDATES_MAX)) {
             if let Some(became) = became {
                 let to = (became, place.0.clone(), what.from.clone());
                 told.entry(to).or_default().push(what.id.clone());
@@ -123,7 +126,7 @@ impl HomeReceipts {
             };
             let id = MessageId::new(format!("{name}-{vnode}-{epoch}-{}", self.composed));
             let data = to_raw_value(&receipt).expect("plain fields always encode").into();
-            self.written.push((id.expect("letters and digits"), Owed { from, to, data }));
+            self.written.push((id.expect("letters and digits"), PendingReceipt { from, to, data }));
         }
         let paid = std::mem::take(&mut self.paid).into_iter().map(|id| (id, None));
         let owed = self.written.iter().map(|(id, owed)| (id.clone(), Some(owed.clone())));
@@ -144,7 +147,7 @@ impl HomeReceipts {
     }
 
     pub fn all_is_told(&self) -> bool {
-        self.news.is_empty()
+        self.updates.is_empty()
     }
 }
 
@@ -165,7 +168,10 @@ mod tests {
         let mut home = HomeReceipts::default();
         for ((from, id), offset) in ids.iter().zip(1..) {
             let (from, id) = (user(from), MessageId::new(id).unwrap());
-            home.want((user("bob"), at(offset)), Wanted { from, id, since_ms: offset, delivered: false });
+            home.want(
+                (user("bob"), at(offset)),
+                ReceiptRequest { from, id, since_ms: offset, delivered: false },
+            );
         }
         home
     }
@@ -176,7 +182,7 @@ mod tests {
             return (vec![], 0);
         };
         home.done();
-        let told = |(id, owed): (MessageId, Option<Owed>)| {
+        let told = |(id, owed): (MessageId, Option<PendingReceipt>)| {
             let owed = owed?;
             let receipt: Receipt = serde_json::from_str(owed.data.get()).unwrap();
             let ids: Vec<_> = receipt.ids().iter().map(ToString::to_string).collect();
@@ -216,11 +222,11 @@ mod tests {
         for n in 2..2 * WANTED_MAX as u64 {
             let id = MessageId::new(format!("e{n}")).unwrap();
             let from = user(["eve", "eve2", "eve3"][n as usize % 3]);
-            home.want((user("bob"), at(n)), Wanted { from, id, since_ms: n, delivered: false });
+            home.want((user("bob"), at(n)), ReceiptRequest { from, id, since_ms: n, delivered: false });
             home.forget_old(n);
         }
         assert_eq!(home.wanted.len(), WANTED_MAX);
-        home.news.clear();
+        home.updates.clear();
         home.cover(&user("bob"), at(1), Became::Read);
         assert_eq!(next(&mut home).0, told(&[("alice", "read a1")]));
     }

@@ -69,21 +69,21 @@ impl NodeCore {
             if sweep {
                 self.sweep_presence(vnode, now);
                 self.sweep_members(vnode, now);
-                self.sweep_due(vnode, now);
+                self.sweep_unacked(vnode, now);
                 self.sweep_receipts(vnode, now);
                 self.sweep_tickets(vnode, now);
             }
         }
-        self.emit_leftovers(now);
+        self.emit_draining(now);
     }
 
     /// Reports what nobody acknowledged in time.
-    fn sweep_due(&mut self, vnode: VnodeId, now: Now) {
+    fn sweep_unacked(&mut self, vnode: VnodeId, now: Now) {
         let Some(home) = self.homes.map.get_mut(&vnode).filter(|h| h.serving(now)) else { return };
         // Half of the queue is for what is sent.
         let room = (self.cfg.queue_max / 2).saturating_sub(home.queue.len());
         let clock_ms = home.clock_ms(&self.cfg, now);
-        for place in home.due.overdue(clock_ms, self.cfg.undelivered_after_ms, room, now) {
+        for place in home.unacked.overdue(clock_ms, self.cfg.undelivered_after_ms, room, now) {
             home.queue.push_back(Work::Undelivered { place });
             self.fx.touch(vnode);
         }

@@ -26,12 +26,12 @@ impl NodeCore {
         }
     }
 
-    pub(in crate::core) fn emit_leftovers(&mut self, now: Now) {
-        let mut leftovers = std::mem::take(&mut self.homes.leftovers);
-        for ((vnode, epoch), outbox) in &mut leftovers {
+    pub(in crate::core) fn emit_draining(&mut self, now: Now) {
+        let mut draining_outboxes = std::mem::take(&mut self.homes.draining_outboxes);
+        for ((vnode, epoch), outbox) in &mut draining_outboxes {
             self.emit_from(outbox, *vnode, *epoch, now);
         }
-        self.homes.leftovers = leftovers;
+        self.homes.draining_outboxes = draining_outboxes;
     }
 
     fn emit_from(&mut self, outbox: &mut Outbox, vnode: VnodeId, epoch: Epoch, now: Now) {
@@ -60,10 +60,10 @@ impl NodeCore {
                         home.reported_at = now.mono;
                     }
                     self.fx.touch(vnode);
-                } else if let Some(outbox) = self.homes.leftovers.get_mut(&(vnode, epoch)) {
+                } else if let Some(outbox) = self.homes.draining_outboxes.get_mut(&(vnode, epoch)) {
                     outbox.report(Seq(seq), ok, now.mono);
                     if outbox.is_empty() {
-                        self.homes.leftovers.remove(&(vnode, epoch));
+                        self.homes.draining_outboxes.remove(&(vnode, epoch));
                     }
                 }
             }

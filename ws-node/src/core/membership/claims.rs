@@ -67,7 +67,7 @@ impl NodeCore {
         let outbox = home.take_outbox();
         if !outbox.is_empty() {
             self.homes.leave(vnode, home.epoch(), outbox);
-            self.emit_leftovers(now);
+            self.emit_draining(now);
         }
         if self.membership.view.rows.get(&vnode).is_some_and(|r| r.sid == self.membership.sid) {
             self.membership.view.rows.remove(&vnode);

@@ -53,7 +53,7 @@ pub struct Membership {
     /// Where this process left vnodes that it had: generation and seq (rule 17).
     left: BTreeMap<VnodeId, (Epoch, Seq)>,
     /// For each node the others that have something to hand over to it.
-    givers: BTreeMap<NodeId, BTreeSet<NodeId>>,
+    sources: BTreeMap<NodeId, BTreeSet<NodeId>>,
     /// Vnodes being claimed.
     claims: BTreeMap<VnodeId, Claiming>,
     /// By the wall clock, which goes on while the machine sleeps: when this node last heard that it is registered.
@@ -109,8 +109,8 @@ impl Membership {
     }
 
     /// How many others have something to hand over to a node.
-    pub fn givers_to(&self, node: &NodeId) -> u64 {
-        self.givers.get(node).map_or(0, BTreeSet::len) as u64
+    pub fn sources_to(&self, node: &NodeId) -> u64 {
+        self.sources.get(node).map_or(0, BTreeSet::len) as u64
     }
 
     /// Of a node that knows nothing yet.
@@ -126,7 +126,7 @@ impl Membership {
             refresh_at: 0,
             epochs: vec![Epoch(0); cfg.vnodes as usize],
             left: BTreeMap::new(),
-            givers: BTreeMap::new(),
+            sources: BTreeMap::new(),
             claims: BTreeMap::new(),
             renewed_at: 0,
             renewing: None,

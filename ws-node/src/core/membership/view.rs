@@ -68,36 +68,36 @@ impl NodeCore {
                 self.pass_on_remembered(vnode, now);
             }
         }
-        self.membership.givers = self.count_givers();
+        self.membership.sources = self.count_sources();
         self.end_replaced(now);
-        self.give_up_strays(table);
+        self.release_orphaned_rows(table);
         self.tick_ownership(now);
         self.assign_homes(now);
     }
 
     /// Who else has vnodes that should be elsewhere, by where.
-    fn count_givers(&self) -> BTreeMap<NodeId, BTreeSet<NodeId>> {
-        let mut givers: BTreeMap<NodeId, BTreeSet<NodeId>> = BTreeMap::new();
+    fn count_sources(&self) -> BTreeMap<NodeId, BTreeSet<NodeId>> {
+        let mut sources: BTreeMap<NodeId, BTreeSet<NodeId>> = BTreeMap::new();
         for (vnode, row) in
             self.membership.view.rows.iter().filter(|(_, row)| !self.membership.view.ended(&row.sid))
         {
-            let (giver, taker) = (row.node(), self.membership.view.assignment.targets.get(vnode));
-            if let Some(taker) = taker.filter(|taker| **taker != giver && giver != self.cfg.node) {
-                givers.entry(taker.clone()).or_default().insert(giver);
+            let (source, taker) = (row.node(), self.membership.view.assignment.targets.get(vnode));
+            if let Some(taker) = taker.filter(|taker| **taker != source && source != self.cfg.node) {
+                sources.entry(taker.clone()).or_default().insert(source);
             }
         }
-        givers
+        sources
     }
 
     /// Rows of this sid that it does not know to have: a claim whose answer was lost, or one from before the store
     /// went back. Normally they expire, but the store's clock may have stepped.
-    fn give_up_strays(&mut self, table: &Table) {
-        let stray = |(vnode, row): (&VnodeId, &Row)| {
+    fn release_orphaned_rows(&mut self, table: &Table) {
+        let orphaned = |(vnode, row): (&VnodeId, &Row)| {
             let known = self.homes.get(vnode).is_some_and(|h| h.epoch() >= row.epoch)
                 || self.membership.claims.get(vnode).is_some_and(|c| c.asked.is_some());
             (row.sid == self.membership.sid && !known).then_some((*vnode, row.epoch))
         };
-        let rows: Vec<_> = table.rows.iter().filter_map(stray).collect();
+        let rows: Vec<_> = table.rows.iter().filter_map(orphaned).collect();
         for (vnode, epoch) in rows {
             self.membership.view.rows.remove(&vnode);
             self.release_row(vnode, epoch);

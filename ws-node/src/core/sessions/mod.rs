@@ -12,7 +12,7 @@ pub(in crate::core) mod history;
 pub(in crate::core) mod limit;
 pub(in crate::core) mod moving;
 pub(in crate::core) mod opening;
-pub(in crate::core) mod pace;
+pub(in crate::core) mod rates;
 pub(in crate::core) mod reader;
 pub(in crate::core) mod reading;
 pub(in crate::core) mod reads;
@@ -31,7 +31,7 @@ use roost_proto::ids::{NodeId, StreamId, VnodeId};
 use crate::core::config::CoreConfig;
 use crate::core::keys::{Now, SessionKey};
 use crate::core::sessions::budget::Budget;
-use crate::core::sessions::pace::{Accepting, Pace};
+use crate::core::sessions::rates::{Accepting, MigrationRate};
 use crate::core::sessions::reads::{Reads, Want};
 use crate::core::sessions::session::Session;
 use crate::core::sessions::socket::{Seat, Socket};
@@ -47,7 +47,7 @@ pub struct Sessions {
     reads: Reads,
     /// Newcomers this node takes, and sessions it sends to others.
     accepting: Accepting,
-    pace: Pace,
+    migration_rate: MigrationRate,
 }
 
 impl Sessions {
@@ -58,7 +58,7 @@ impl Sessions {
             budget: Budget::new(cfg.credit_bytes),
             reads: Reads::default(),
             accepting: Accepting::new(cfg.accepts_per_s),
-            pace: Pace::default(),
+            migration_rate: MigrationRate::default(),
         }
     }
 
@@ -95,7 +95,7 @@ impl Sessions {
 
     /// How long what was promised to a node so far takes it, in milliseconds.
     pub fn behind(&self, node: &NodeId, now: Now) -> u64 {
-        self.pace.behind(node, now.mono)
+        self.migration_rate.behind(node, now.mono)
     }
 
     /// Newcomers a second that this node takes.

@@ -113,9 +113,9 @@ impl NodeCore {
         for key in self.keys_of(vnode) {
             let Some(session) = self.sessions.map.get(&key) else { continue };
             // As many as fit before the next sweep.
-            let ahead = self.sessions.pace.behind(&self.cfg.node, now.mono);
+            let ahead = self.sessions.migration_rate.behind(&self.cfg.node, now.mono);
             if ahead <= SWEEP_MS && !matches!(session.state, State::Moved { .. }) {
-                self.sessions.pace.next(&self.cfg.node, self.cfg.accepts_per_s, now.mono);
+                self.sessions.migration_rate.next(&self.cfg.node, self.cfg.accepts_per_s, now.mono);
                 self.close(key, CloseCode::LeaseLost, "this node does not know where home is");
             }
         }
@@ -144,7 +144,8 @@ impl NodeCore {
         let per_s = self.sends_per_s(node);
         let Some(session) = self.sessions.map.get_mut(&key) else { return };
         // Live sessions go at the pace the target can take; a newcomer costs it nothing more than it did here.
-        let after_ms = if session.welcomed { self.sessions.pace.next(node, per_s, now.mono) } else { 0 };
+        let after_ms =
+            if session.welcomed { self.sessions.migration_rate.next(node, per_s, now.mono) } else { 0 };
         session.state = State::Moved { close_at: now.mono + after_ms + MOVED_CLOSE_MS };
         self.fx.count().moved += 1;
         let moved = Moved { node: node.clone(), url: url.to_owned(), epoch, after_ms };
@@ -156,7 +157,7 @@ impl NodeCore {
     pub(in crate::core) fn sends_per_s(&self, node: &NodeId) -> u64 {
         let takes = self.membership.view().nodes.get(node).map_or(0, |row| row.load.accepts_per_s);
         let takes = if takes == 0 { self.cfg.accepts_per_s } else { takes };
-        let others = self.membership.givers_to(node);
+        let others = self.membership.sources_to(node);
         (takes / (others + 1)).max(1)
     }
 

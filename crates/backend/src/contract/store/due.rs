@@ -82,8 +82,12 @@ pub async fn what_is_known_of_receipts_stays_until_it_is_removed(fixture: &dyn F
     let me = sid("ws-1", 1);
     let mut owner = a.own(V, &me, Epoch(10)).await;
     let id = |id: &str| MessageId::new(id).expect("a valid message id");
-    let wanted =
-        |name: &str| Wanted { from: user("zoë \"z\""), id: id(name), since_ms: NOW_MS, delivered: false };
+    let wanted = |name: &str| ReceiptRequest {
+        from: user("zoë \"z\""),
+        id: id(name),
+        since_ms: NOW_MS,
+        delivered: false,
+    };
     let asking = |name: &str| AppendOp { wanted: Some(wanted(name)), ..message(&inbox("bob"), name, 1) };
     let room = StreamId::new("room:lobby").expect("a valid stream");
     let in_room = AppendOp { wanted: Some(wanted("m4")), ..message(&room, "m4", 1) };
@@ -94,10 +98,10 @@ pub async fn what_is_known_of_receipts_stays_until_it_is_removed(fixture: &dyn F
     let all = [(place(1), wanted("m1")), (place(2), wanted("m2")), (place(3), wanted("m3"))];
     assert_eq!((&left.wanted[..], &left.due[..]), (&all[..], &[][..]));
 
-    let told = Wanted { delivered: true, ..wanted("m2") };
+    let told = ReceiptRequest { delivered: true, ..wanted("m2") };
     let data = serde_json::value::RawValue::from_string("{\"type\": \"größe\"}".into()).expect("JSON").into();
-    let owed = Owed { from: user("bob"), to: user("zoë \"z\""), data };
-    let op = |told: &[(u64, Option<Wanted>)], owed: &[(&str, Option<Owed>)]| Op::Receipts {
+    let owed = PendingReceipt { from: user("bob"), to: user("zoë \"z\""), data };
+    let op = |told: &[(u64, Option<ReceiptRequest>)], owed: &[(&str, Option<PendingReceipt>)]| Op::Receipts {
         wanted: told.iter().map(|(offset, wanted)| (place(*offset), wanted.clone())).collect(),
         owed: owed.iter().map(|(name, owed)| (id(name), owed.clone())).collect(),
     };

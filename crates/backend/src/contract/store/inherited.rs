@@ -18,7 +18,7 @@ fn everything(n: u64) -> Vec<Op> {
     let bob = inbox(&format!("bob {}", n % 7));
     let data = RawValue::from_string(format!("{{\"n\":{n},\"from\":\"eve\",\"at\":\"x\"}}")).expect("JSON");
     let from = format!("zoë \"{}\", \\", n % 5);
-    let wanted = Wanted { from: user("alice"), id: id(n), since_ms: NOW_MS, delivered: false };
+    let wanted = ReceiptRequest { from: user("alice"), id: id(n), since_ms: NOW_MS, delivered: false };
     let append = AppendOp {
         due: true,
         wanted: Some(wanted),
@@ -35,7 +35,11 @@ fn everything(n: u64) -> Vec<Op> {
         generation: Epoch(10),
     };
     let roster = PresenceOp { user: name.clone(), roster: Some(roster), seen: None, event: None };
-    let owed = Owed { from: name.clone(), to: user("alice"), data: roost_proto::Json::of_frame("{}".into()) };
+    let owed = PendingReceipt {
+        from: name.clone(),
+        to: user("alice"),
+        data: roost_proto::Json::of_frame("{}".into()),
+    };
     let room = StreamId::new(format!("room:r{}", n % 3)).expect("a valid stream");
     let member = MemberOp {
         stream: room,

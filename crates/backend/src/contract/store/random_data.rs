@@ -243,16 +243,16 @@ impl Run<'_> {
         if self.often(50) { Closes::Answered(event) } else { Closes::TimedOut(event) }
     }
 
-    fn wanted(&mut self) -> Wanted {
+    fn wanted(&mut self) -> ReceiptRequest {
         let id = MessageId::new(format!("m{}", self.random.random_range(0..12))).expect("a valid message id");
-        Wanted { from: self.user(), id, since_ms: self.now_ms, delivered: self.often(50) }
+        ReceiptRequest { from: self.user(), id, since_ms: self.now_ms, delivered: self.often(50) }
     }
 
     fn receipts(&mut self) -> Op {
         let set = |run: &mut Self| ((run.user(), run.place()), run.often(50).then(|| run.wanted()));
         let wanted = (0..3).map(|_| set(self)).collect();
         let data = serde_json::value::RawValue::from_string("[1]".into()).expect("JSON");
-        let owed = Owed { from: self.user(), to: self.user(), data: data.into() };
+        let owed = PendingReceipt { from: self.user(), to: self.user(), data: data.into() };
         let owed = vec![(self.wanted().id, self.often(60).then_some(owed))];
         Op::Receipts { wanted, owed }
     }

@@ -123,8 +123,8 @@ pub struct VnodeData {
     rooms: BTreeMap<StreamId, Room>,
     read: HashMap<UserId, Cursor>,
     pub(super) due: BTreeMap<InboxPosition, Waiting>,
-    pub(super) wanted: BTreeMap<InboxPosition, Wanted>,
-    pub(super) owed: BTreeMap<MessageId, Owed>,
+    pub(super) wanted: BTreeMap<InboxPosition, ReceiptRequest>,
+    pub(super) owed: BTreeMap<MessageId, PendingReceipt>,
     pub(super) tickets: BTreeMap<TicketId, Ticket>,
     /// What was published in rooms, or of the vnode's presence, for a store to tell.
     published: Vec<(Option<StreamId>, Bytes)>,

@@ -46,7 +46,7 @@ impl VnodeData {
         self.due.iter().map(due).collect()
     }
 
-    pub fn all_owed(&self) -> Vec<(MessageId, Owed)> {
+    pub fn all_owed(&self) -> Vec<(MessageId, PendingReceipt)> {
         self.owed.iter().map(|(id, owed)| (id.clone(), owed.clone())).collect()
     }
 
@@ -81,7 +81,7 @@ impl VnodeData {
         OpResult::Undelivered { message }
     }
 
-    pub(super) fn set_wanted(&mut self, place: &InboxPosition, wanted: Option<&Wanted>) {
+    pub(super) fn set_wanted(&mut self, place: &InboxPosition, wanted: Option<&ReceiptRequest>) {
         let (user, key) = (place.0.to_string(), key(place.1));
         match wanted {
             Some(wanted) => {
@@ -97,8 +97,8 @@ impl VnodeData {
 
     pub(super) fn set_receipts(
         &mut self,
-        wanted: &[(InboxPosition, Option<Wanted>)],
-        owed: &[(MessageId, Option<Owed>)],
+        wanted: &[(InboxPosition, Option<ReceiptRequest>)],
+        owed: &[(MessageId, Option<PendingReceipt>)],
     ) -> OpResult {
         for (place, wanted) in wanted {
             self.set_wanted(place, wanted.as_ref());

@@ -23,7 +23,7 @@ const SETTLE_MAX: usize = 1000;
 
 /// What is due in a vnode that lives here.
 #[derive(Debug, Default)]
-pub struct HomeDue {
+pub struct Unacked {
     /// By age those that are not being reported.
     waiting: Deadlines<String>,
     /// Of those, who sent most.
@@ -34,7 +34,7 @@ pub struct HomeDue {
     quiet_until: u64,
 }
 
-impl HomeDue {
+impl Unacked {
     pub fn inherited(due: Vec<Due>) -> Self {
         let mut home = Self::default();
         for Due { user, cursor, from, since_ms } in due {
@@ -133,14 +133,14 @@ mod tests {
         Cursor::new(Epoch(7), Offset(offset))
     }
 
-    fn overdue(due: &mut HomeDue, clock_ms: u64, max: usize) -> Vec<u64> {
+    fn overdue(due: &mut Unacked, clock_ms: u64, max: usize) -> Vec<u64> {
         let now = Now { mono: 1000, ..Now::default() };
         due.overdue(clock_ms, 30, max, now).into_iter().map(|(_, cursor)| cursor.offset.0).collect()
     }
 
     #[test]
     fn an_acknowledgement_settles_what_it_covers_of_its_user() {
-        let mut due = HomeDue::default();
+        let mut due = Unacked::default();
         for offset in 1..=3 {
             due.insert((user("bob"), at(offset)), "eve", 100);
             due.insert((user("bobby"), at(offset)), "eve", 100);
@@ -154,7 +154,7 @@ mod tests {
 
     #[test]
     fn what_is_overdue_is_told_once_oldest_first() {
-        let mut due = HomeDue::default();
+        let mut due = Unacked::default();
         for offset in [3, 1, 2] {
             due.insert((user("bob"), at(offset)), "eve", 100 + offset);
         }
@@ -170,7 +170,7 @@ mod tests {
 
     #[test]
     fn too_many_are_reported_before_their_time() {
-        let mut due = HomeDue::default();
+        let mut due = Unacked::default();
         for offset in 0..=DUE_MAX as u64 / 2 {
             due.insert((user("bob"), at(offset)), "eve", offset);
         }
@@ -180,7 +180,7 @@ mod tests {
 
     #[test]
     fn only_of_who_sent_most_anything_is_reported_before_its_time() {
-        let mut due = HomeDue::default();
+        let mut due = Unacked::default();
         due.insert((user("bob"), at(1)), "alice", 0);
         for offset in 2..DUE_MAX as u64 {
             due.insert((user("bob"), at(offset)), ["eve", "eve2", "eve3"][offset as usize % 3], offset);

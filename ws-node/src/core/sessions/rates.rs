@@ -62,13 +62,13 @@ impl Accepting {
 
 /// When the next session may go to each node, in microseconds.
 #[derive(Debug, Default)]
-pub struct Pace {
+pub struct MigrationRate {
     slots: BTreeMap<NodeId, u64>,
     /// Turns that were asked for beyond the longest delay.
     beyond: u64,
 }
 
-impl Pace {
+impl MigrationRate {
     /// Takes the next turn; how long until then, in milliseconds.
     pub fn next(&mut self, node: &NodeId, per_s: u64, now_ms: u64) -> u64 {
         let latest = (now_ms + AHEAD_MS_MAX) * 1000;
@@ -127,7 +127,7 @@ mod tests {
     #[test]
     fn turns_are_spread_over_time_for_each_node_apart() {
         let [a, b] = ["a", "b"].map(|name| NodeId::new(name).unwrap());
-        let mut pace = Pace::default();
+        let mut pace = MigrationRate::default();
         let turns: Vec<u64> = (0..3).map(|_| pace.next(&a, 100, 1000)).collect();
         assert_eq!(turns, [10, 20, 30]);
         assert_eq!((pace.next(&b, 100, 1000), pace.behind(&a, 1000)), (10, 30));
@@ -137,7 +137,7 @@ mod tests {
     #[test]
     fn nobody_is_told_to_wait_longer_than_a_client_does() {
         let a = NodeId::new("a").unwrap();
-        let mut pace = Pace::default();
+        let mut pace = MigrationRate::default();
         let mut turns: Vec<u64> = (0..3000).map(|_| pace.next(&a, 100, 1000)).collect();
         assert_eq!((turns[1499], pace.behind(&a, 1000)), (15_000, 15_000));
         let mut late = turns.split_off(1500);

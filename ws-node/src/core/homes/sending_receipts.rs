@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use roost_backend::store::Owed;
+use roost_backend::store::PendingReceipt;
 use roost_proto::events::RECEIPT;
 use roost_proto::ids::{MessageId, StreamId, VnodeId};
 use roost_proto::records::{Append, ItemBody, ItemResult};
@@ -27,13 +27,13 @@ impl NodeCore {
         if !home.receipts.all_is_told() {
             home.write_soon(now);
         }
-        self.pay(vnode, now);
+        self.send_receipts(vnode, now);
     }
 
     /// Sends what is owed and not on its way yet, as far as there is room.
-    pub(super) fn pay(&mut self, vnode: VnodeId, now: Now) {
+    pub(super) fn send_receipts(&mut self, vnode: VnodeId, now: Now) {
         let Some(home) = self.homes.map.get(&vnode).filter(|h| h.serving(now)) else { return };
-        let to = |owed: &Owed| self.vnode_of(&StreamId::inbox(&owed.to));
+        let to = |owed: &PendingReceipt| self.vnode_of(&StreamId::inbox(&owed.to));
         let mut under_way: BTreeMap<VnodeId, usize> = BTreeMap::new();
         for (owed, _) in home.receipts.owed.values().filter(|(_, under_way)| *under_way) {
             *under_way.entry(to(owed)).or_default() += 1;
@@ -58,7 +58,7 @@ impl NodeCore {
         }
     }
 
-    fn send_receipt(&mut self, vnode: VnodeId, id: &MessageId, owed: Owed, now: Now) -> bool {
+    fn send_receipt(&mut self, vnode: VnodeId, id: &MessageId, owed: PendingReceipt, now: Now) -> bool {
         let stream = StreamId::inbox(&owed.to);
         let to = self.vnode_of(&stream);
         if !self.has_own_place(to) {
