@@ -165,7 +165,7 @@ fn what_is_broken_around_the_cores_is_noticed() {
         (Broken::ChoiceForgotten, Story::Faults),
         (Broken::RunIdAlone, Story::Faults),
         (Broken::RosterTrusted, Story::Faults),
-        (Broken::RecallLost, Story::Faults),
+        (Broken::TransferLost, Story::Faults),
         (Broken::MovesWithoutWaiting, Story::Join),
         (Broken::DrainReleasesEarly, Story::Leave),
         (Broken::DrainEndsAtOnce, Story::Leave),

@@ -21,11 +21,14 @@ pub enum Record {
     /// From a sender to the home.
     Probe(Probe),
     /// From a new home to the last one.
-    Took(Took),
+    #[serde(rename = "took")]
+    OwnerChanged(OwnerChanged),
     /// From an earlier home to the new one, after a loss of data.
-    Recall(Recall),
+    #[serde(rename = "recall")]
+    PresenceTransfer(PresenceTransfer),
     /// The answer to that.
-    Recalled(Recalled),
+    #[serde(rename = "recalled")]
+    PresenceTransferred(PresenceTransferred),
     /// To every node.
     Disconnect(Disconnect),
 }
@@ -71,7 +74,8 @@ pub enum ItemBody {
         stream: StreamId,
     },
     /// Who is in a room at the sender.
-    Here(Here),
+    #[serde(rename = "here")]
+    MemberUpdate(MemberUpdate),
     /// Something for the processors.
     Event(Event),
     /// Who is in this room?
@@ -105,12 +109,12 @@ pub struct Said {
 /// Changes of who is in a room at the sending node. A node says of each of its users once that it is there, however
 /// many sessions it has.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct Here {
+pub struct MemberUpdate {
     /// The room's.
     pub stream: StreamId,
     /// Nobody else is here: what was said before is forgotten.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    pub anew: bool,
+    #[serde(rename = "anew", default, skip_serializing_if = "std::ops::Not::not")]
+    pub full: bool,
     /// Or says something else of itself.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub came: Vec<InfoOf>,
@@ -251,9 +255,9 @@ pub struct Probe {
 }
 
 /// Who was shown in a vnode when the store lost its data, from an earlier home (`sid`) to the one of `epoch`; told
-/// again until it answers [`Recalled`].
+/// again until it answers [`PresenceTransferred`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Recall {
+pub struct PresenceTransfer {
     /// Which vnode it is about.
     pub vnode: VnodeId,
     /// Of the home that is told.
@@ -281,7 +285,7 @@ pub struct Shown {
 
 /// Of these the new home's roster knows.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Recalled {
+pub struct PresenceTransferred {
     /// Which vnode it is about.
     pub vnode: VnodeId,
     /// Of the home that says so: what an earlier one had says nothing of a later one. Earlier versions do not name it.
@@ -303,7 +307,7 @@ pub struct Disconnect {
 
 /// A new owner tells its predecessor.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Took {
+pub struct OwnerChanged {
     /// Which vnode it is about.
     pub vnode: VnodeId,
     /// Of the new home.

@@ -101,7 +101,7 @@ impl World {
     fn produce_transport(&mut self, pid: usize, record: Outgoing) {
         let down = self.now < self.log.down_until || self.now < self.processes[pid].no_log_until;
         let dice = if self.faulty() { self.between(0, 1000) } else { 999 };
-        let lost = self.is_broken(Broken::RecallLost) && record.payload.starts_with(b"{\"recall\"");
+        let lost = self.is_broken(Broken::TransferLost) && record.payload.starts_with(b"{\"recall\"");
         let topic = topic_of(&record);
         let payload = tag(usize::MAX, &record.payload);
         let mut soon = self.now + self.between(1, 12);

@@ -96,7 +96,7 @@ pub enum Broken {
     /// What a store that went back says of users counts as published.
     RosterTrusted,
     /// What an earlier home tells of its users never arrives.
-    RecallLost,
+    TransferLost,
 }
 
 impl Setup {

@@ -87,7 +87,7 @@ fn a_home_is_paused_past_its_lease(hears_took_first: bool) -> u64 {
     let (alice, bob) = (rig.user(0, 0), rig.user(1, 0));
     let (sender, reader) = (rig.connect(0, &alice), rig.connect(1, &bob));
     rig.road = Box::new(move |_, record| match record {
-        Record::Took(_) if !hears_took_first => Road::Held,
+        Record::OwnerChanged(_) if !hears_took_first => Road::Held,
         _ => Road::Goes,
     });
     let mut first = true;

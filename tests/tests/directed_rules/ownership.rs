@@ -4,7 +4,7 @@ use roost_backend::store::DataSet;
 use roost_backend::store::model::VnodeData;
 use roost_proto::ids::Epoch;
 use roost_proto::limits::{BEATS_PER_LEASE, VOID_AFTER_MS};
-use roost_proto::records::{Record, Took};
+use roost_proto::records::{OwnerChanged, Record};
 use roost_ws_node::core::{Action, Ask, Rule};
 use roost_ws_node::core::{Input, Now};
 
@@ -220,9 +220,9 @@ fn took_ends_a_home_without_the_store_and_its_sessions_are_told_to_move() {
     let vnode = roost_ring::vnode(&bob, 2);
     let sid = rig.nodes[1].sid().clone();
     let (node, url) = (sid.node(), "ws://n1".to_owned());
-    let old = Took { vnode, epoch: Epoch(head.0.0 - 1), node, sid, url };
+    let old = OwnerChanged { vnode, epoch: Epoch(head.0.0 - 1), node, sid, url };
     let epoch = head.0;
-    rig.give(0, Input::Record(Record::Took(old)));
+    rig.give(0, Input::Record(Record::OwnerChanged(old)));
     rig.say(sender, &bob, "m1");
     rig.run(100);
     assert_eq!(rig.told(sender, "m1"), ["ok"]);

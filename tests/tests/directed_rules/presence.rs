@@ -80,7 +80,7 @@ fn a_late_confirmation_of_an_earlier_home_is_not_that_of_the_next() {
         rig.no_store.clear();
     };
     rig.road = Box::new(|_, record| match record {
-        Record::Recalled(_) => Road::Held,
+        Record::PresenceTransferred(_) => Road::Held,
         _ => Road::Goes,
     });
     rig.hang_up(session);
@@ -94,12 +94,14 @@ fn a_late_confirmation_of_an_earlier_home_is_not_that_of_the_next() {
     let before = rig.sent.len();
     let held = std::mem::take(&mut rig.on_road);
     rig.road = Box::new(|_, record| match record {
-        Record::Recall(_) | Record::Recalled(_) => Road::Lost,
+        Record::PresenceTransfer(_) | Record::PresenceTransferred(_) => Road::Lost,
         _ => Road::Goes,
     });
     outage(&mut rig, [1, 2, 2, 2]);
     let told = |rig: &Rig| {
-        rig.sent[before..].iter().any(|(_, from, _, r)| *from == 1 && matches!(r, Record::Recall(_)))
+        rig.sent[before..]
+            .iter()
+            .any(|(_, from, _, r)| *from == 1 && matches!(r, Record::PresenceTransfer(_)))
     };
     let until = rig.now + GRACE_MS;
     while !told(&rig) && rig.now < until {

@@ -32,7 +32,7 @@ pub fn hash_of(body: &ItemBody) -> u64 {
     match body {
         ItemBody::Append(append) => body_hash(&append.kind, append.data.get()),
         ItemBody::Event(event) => body_hash(EVENT, event.data.get()),
-        ItemBody::Here(_) | ItemBody::Said(_) | ItemBody::Members { .. } | ItemBody::Tail { .. } => 0,
+        ItemBody::MemberUpdate(_) | ItemBody::Said(_) | ItemBody::Members { .. } | ItemBody::Tail { .. } => 0,
     }
 }
 

@@ -136,9 +136,9 @@ impl NodeCore {
             Record::Item(item) => self.on_item(item, now),
             Record::Confirm(confirm) => self.on_confirm(confirm, now),
             Record::Probe(probe) => self.on_probe(&probe),
-            Record::Took(took) => self.on_took(&took, now),
-            Record::Recall(recall) => self.on_recall(recall, now),
-            Record::Recalled(recalled) => self.on_recalled(&recalled),
+            Record::OwnerChanged(took) => self.on_owner_changed(&took, now),
+            Record::PresenceTransfer(recall) => self.on_presence_transfer(recall, now),
+            Record::PresenceTransferred(recalled) => self.on_presence_transferred(&recalled),
             Record::Disconnect(disconnect) => self.on_disconnect(&disconnect, now),
         }
     }

@@ -36,7 +36,7 @@ pub enum Question {
     /// Where the stream ends.
     Tail,
     /// Nothing: it is told who is here.
-    Here,
+    MemberUpdate,
     Members,
 }
 

@@ -58,10 +58,10 @@ impl NodeCore {
                     self.fx.count().undecodable += 1;
                     sender.take(item.n, Some(ItemResult::Bad));
                 }
-                Some(Ok(ItemBody::Here(here))) => {
+                Some(Ok(ItemBody::MemberUpdate(here))) => {
                     sender.take(item.n, Some(ItemResult::Noted));
                     let sid = channel.sid.clone();
-                    self.on_here(vnode, &sid, here, now);
+                    self.on_member_update(vnode, &sid, here, now);
                 }
                 Some(Ok(ItemBody::Said(said))) => {
                     sender.take(item.n, Some(ItemResult::Noted));

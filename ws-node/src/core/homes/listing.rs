@@ -1,7 +1,7 @@
 //! Nodes tell who is in the rooms of a home, and changes of the lists are written (rule 29).
 
 use roost_proto::ids::{Sid, StreamId, UserId, VnodeId};
-use roost_proto::records::Here;
+use roost_proto::records::MemberUpdate;
 
 use crate::core::homes::home::{Home, Phase};
 use crate::core::homes::work::Work;
@@ -10,7 +10,7 @@ use crate::core::node::NodeCore;
 
 impl NodeCore {
     /// A node told who is in a room.
-    pub(super) fn on_here(&mut self, vnode: VnodeId, sid: &Sid, here: Here, now: Now) {
+    pub(super) fn on_member_update(&mut self, vnode: VnodeId, sid: &Sid, here: MemberUpdate, now: Now) {
         let linger = self.cfg.linger_ms;
         let Some(home) = self.homes.map.get_mut(&vnode) else { return };
         let stream = here.stream.clone();

@@ -11,7 +11,7 @@ use roost_proto::frames::InfoOf;
 use roost_proto::ids::{Epoch, Sid, StreamId, UserId};
 use roost_proto::limits::{MEMBERS_BYTES_MAX, MEMBERS_LISTED_MAX};
 use roost_proto::live::{MemberChange, Note, Version};
-use roost_proto::records::{Here, ItemResult};
+use roost_proto::records::{ItemResult, MemberUpdate};
 
 use crate::core::keys::Now;
 
@@ -116,11 +116,11 @@ impl HomeRooms {
     }
 
     /// A node told who is there; returns whom to look at.
-    pub fn told(&mut self, sid: &Sid, here: Here, linger_ms: u64, now: Now) -> Vec<UserId> {
+    pub fn told(&mut self, sid: &Sid, here: MemberUpdate, linger_ms: u64, now: Now) -> Vec<UserId> {
         self.sids.insert(sid.clone(), None);
         let room = self.rooms.entry(here.stream).or_default();
         let mut touched = Vec::new();
-        if here.anew {
+        if here.full {
             for (user, member) in &mut room.users {
                 if member.at.remove(sid) && member.at.is_empty() {
                     member.due = now.mono + linger_ms;

@@ -2,7 +2,7 @@
 
 use roost_backend::store::*;
 use roost_proto::ids::{Epoch, Sid, VnodeId};
-use roost_proto::records::{Record, Took};
+use roost_proto::records::{OwnerChanged, Record};
 
 use crate::core::actions::Action;
 use crate::core::ask::Ask;
@@ -125,14 +125,14 @@ impl NodeCore {
         let Some(node) = home.previous().map(Sid::node).filter(|n| *n != self.cfg.node) else {
             return;
         };
-        let took = Took {
+        let took = OwnerChanged {
             vnode,
             epoch: home.epoch(),
             node: self.cfg.node.clone(),
             sid: self.membership.sid.clone(),
             url: self.cfg.url.clone(),
         };
-        self.transport(&node, vnode, Record::Took(took), Token::Other);
+        self.transport(&node, vnode, Record::OwnerChanged(took), Token::Other);
     }
 
     /// Requests about homes that got no answer are made again.

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use roost_backend::store::*;
 use roost_proto::ids::{Epoch, NodeId, VnodeId};
-use roost_proto::records::Took;
+use roost_proto::records::OwnerChanged;
 
 use crate::core::actions::Action;
 use crate::core::homes::home::Home;
@@ -15,7 +15,7 @@ use crate::core::node::NodeCore;
 const REFRESH_MS: u64 = 100;
 
 impl NodeCore {
-    pub(in crate::core) fn on_took(&mut self, took: &Took, now: Now) {
+    pub(in crate::core) fn on_owner_changed(&mut self, took: &OwnerChanged, now: Now) {
         if took.vnode.index() >= self.membership.epochs.len()
             || took.epoch < self.membership.epochs[took.vnode.index()]
         {

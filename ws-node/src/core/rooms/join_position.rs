@@ -26,7 +26,7 @@ const ROOMS_FROM: &str = "#rooms";
 fn name(question: Question) -> &'static str {
     match question {
         Question::Tail => "tail",
-        Question::Here => "here",
+        Question::MemberUpdate => "here",
         Question::Members => "members",
     }
 }
@@ -71,7 +71,7 @@ impl NodeCore {
                 let versions = (*version, *as_of);
                 self.on_members_told(stream, versions, *partial, *count, members.as_deref(), now);
             }
-            (Question::Here, Some(ItemResult::Noted)) => self.on_noted(stream, now),
+            (Question::MemberUpdate, Some(ItemResult::Noted)) => self.on_noted(stream, now),
             // Asked again on the next tick.
             (Question::Tail, _) => drop(self.rooms.get_mut(stream).map(|room| room.waiting.not_answered())),
             (Question::Members, _) => {
@@ -80,7 +80,7 @@ impl NodeCore {
                 }
                 self.give_up_asking(stream, now.mono);
             }
-            (Question::Here, _) => self.not_noted(stream),
+            (Question::MemberUpdate, _) => self.not_noted(stream),
         }
     }
 

@@ -9,7 +9,7 @@ use roost_proto::Json;
 use roost_proto::frames::InfoOf;
 use roost_proto::ids::{StreamId, UserId};
 use roost_proto::limits::INFO_BYTES_MAX;
-use roost_proto::records::{Here, Went};
+use roost_proto::records::{MemberUpdate, Went};
 
 use crate::core::keys::SessionKey;
 
@@ -77,7 +77,7 @@ impl Locals {
     }
 
     /// What to tell the home now, in records of bounded size; nothing while earlier ones are on their way.
-    pub(super) fn records(&mut self, stream: &StreamId) -> Vec<Here> {
+    pub(super) fn records(&mut self, stream: &StreamId) -> Vec<MemberUpdate> {
         if self.under_way > 0
             || !(self.anew && (self.told || !self.users.is_empty()) || !self.changed.is_empty())
         {
@@ -90,7 +90,7 @@ impl Locals {
             let shown = self.users.iter().filter(|(_, local)| local.shown);
             changed.extend(shown.map(|(user, _)| (user.clone(), false)));
         }
-        let new = |anew| Here { stream: stream.clone(), anew, came: Vec::new(), went: Vec::new() };
+        let new = |full| MemberUpdate { stream: stream.clone(), full, came: Vec::new(), went: Vec::new() };
         let mut records = vec![new(anew)];
         for (user, left) in changed {
             if records.last().is_some_and(|here| here.came.len() + here.went.len() >= NAMED_MAX) {

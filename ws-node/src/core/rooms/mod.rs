@@ -144,7 +144,7 @@ impl Room {
         match question {
             Question::Tail => self.waiting.asked.as_ref().is_some_and(|(asked, _)| *asked == number),
             Question::Members => self.copy_asked.is_some_and(|fetch| fetch.number == number),
-            Question::Here => true,
+            Question::MemberUpdate => true,
         }
     }
 

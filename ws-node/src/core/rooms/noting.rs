@@ -48,7 +48,7 @@ impl NodeCore {
             return;
         }
         for here in room.locals.records(stream) {
-            self.ask_home(Question::Here, stream, vnode, &ItemBody::Here(here), now);
+            self.ask_home(Question::MemberUpdate, stream, vnode, &ItemBody::MemberUpdate(here), now);
         }
     }
 

@@ -3,7 +3,7 @@
 use roost_backend::store::RosterEntry;
 use roost_proto::events::StatusCause;
 use roost_proto::ids::{Epoch, UserId, VnodeId};
-use roost_proto::records::{Recall, Recalled, Record, Shown};
+use roost_proto::records::{PresenceTransfer, PresenceTransferred, Record, Shown};
 
 use crate::core::config::Rule;
 use crate::core::effects::Token;
@@ -53,14 +53,14 @@ impl NodeCore {
         let users: Vec<_> = remembered.members.iter().filter_map(shown).collect();
         for users in users.chunks(USERS_PER_RECORD) {
             let (sid, users) = (self.membership.sid().clone(), users.to_vec());
-            let recall = Record::Recall(Recall { vnode, epoch: row.epoch, sid, users });
+            let recall = Record::PresenceTransfer(PresenceTransfer { vnode, epoch: row.epoch, sid, users });
             self.transport(&row.node(), vnode, recall, Token::Other);
         }
     }
 
     /// Users whom an earlier home had and this one may lack. They are confirmed when the roster has them: from then
     /// on they are known to every successor.
-    pub(in crate::core) fn on_recall(&mut self, recall: Recall, now: Now) {
+    pub(in crate::core) fn on_presence_transfer(&mut self, recall: PresenceTransfer, now: Now) {
         let due = Some((now.mono + self.cfg.grace_ms, StatusCause::Lost));
         let vnode = recall.vnode;
         let is_it = |h: &&mut Home| h.epoch == recall.epoch && h.phase == Phase::Ready;
@@ -77,13 +77,17 @@ impl NodeCore {
             }
         }
         if !kept.is_empty() {
-            let recalled = Record::Recalled(Recalled { vnode, epoch: Some(recall.epoch), users: kept });
+            let recalled = Record::PresenceTransferred(PresenceTransferred {
+                vnode,
+                epoch: Some(recall.epoch),
+                users: kept,
+            });
             self.transport(&recall.sid.node(), vnode, recalled, Token::Other);
         }
         self.sweep_presence(vnode, now);
     }
 
-    pub(in crate::core) fn on_recalled(&mut self, recalled: &Recalled) {
+    pub(in crate::core) fn on_presence_transferred(&mut self, recalled: &PresenceTransferred) {
         let Some(remembered) = self.homes.remembered.get_mut(&recalled.vnode) else { return };
         // An earlier home, which may have had what this one lacks.
         if recalled.epoch.is_some_and(|epoch| epoch != remembered.told) {
