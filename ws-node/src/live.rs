@@ -16,12 +16,12 @@ use crate::inputs::{NodeInput, RETRY, STORE_TIMEOUT};
 const BATCH: usize = 64;
 
 /// A channel to follow, under a number, or not any more.
-pub type Wish = (LiveChannel, Option<u64>);
+pub type SubscribeRequest = (LiveChannel, Option<u64>);
 
 /// Follows channels and ceases to, in order.
 pub async fn follow(
     subscriber: Arc<dyn Subscriber>,
-    mut wishes: mpsc::Receiver<Wish>,
+    mut requests: mpsc::Receiver<SubscribeRequest>,
     events: mpsc::Sender<NodeInput>,
     stop: CancellationToken,
 ) {
@@ -29,7 +29,7 @@ pub async fn follow(
     loop {
         tokio::select! {
             () = stop.cancelled() => return,
-            n = wishes.recv_many(&mut batch, BATCH) => if n == 0 { return },
+            n = requests.recv_many(&mut batch, BATCH) => if n == 0 { return },
         }
         // First polled in this order, and so handed over in it.
         let all = batch.drain(..).map(|(channel, ask)| {
@@ -52,7 +52,7 @@ pub async fn follow(
 }
 
 /// Publishes what is kept nowhere, in order.
-pub async fn shout(
+pub async fn publish(
     store: Arc<dyn Store>,
     mut queue: mpsc::Receiver<(LiveChannel, Bytes)>,
     stop: CancellationToken,
@@ -66,7 +66,7 @@ pub async fn shout(
         // First polled in this order, and so written in it, over one connection.
         let all = batch.drain(..).map(|(channel, payload)| {
             let store = &store;
-            async move { timeout(STORE_TIMEOUT, store.shout(&channel, payload)).await }
+            async move { timeout(STORE_TIMEOUT, store.publish(&channel, payload)).await }
         });
         for done in join_all(all).await {
             if !matches!(done, Ok(Ok(()))) {
@@ -77,7 +77,7 @@ pub async fn shout(
 }
 
 /// Brings what is published to the core.
-pub async fn hear(
+pub async fn listen(
     subscriber: Arc<dyn Subscriber>,
     own: LiveChannel,
     mut queue: mpsc::Receiver<LiveEvent>,

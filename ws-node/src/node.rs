@@ -26,7 +26,7 @@ use crate::core::{CallKey, Ending, Gauges, Now, SendQueue, SessionKey};
 use crate::error::Ended;
 use crate::inputs::{NodeInput, Out, RETRY, STORE_TIMEOUT};
 use crate::janitor::Names;
-use crate::live::Wish;
+use crate::live::SubscribeRequest;
 use crate::metrics::Metrics;
 use crate::questions::Questions;
 use crate::results::Readings;
@@ -85,8 +85,8 @@ pub struct Parts {
     pub core: NodeCore,
     pub clock: Clock,
     pub store: Arc<dyn Store>,
-    pub follows: mpsc::Sender<Wish>,
-    pub shouts: mpsc::Sender<(LiveChannel, Bytes)>,
+    pub follows: mpsc::Sender<SubscribeRequest>,
+    pub publications: mpsc::Sender<(LiveChannel, Bytes)>,
     pub log: Arc<dyn Log>,
     pub transport: Arc<dyn Producer>,
     pub outbox: Arc<dyn Producer>,
@@ -265,9 +265,9 @@ impl Node {
                     tracing::warn!("a channel stays followed that nobody needs");
                 }
             }
-            Action::Shout { channel, payload } => {
+            Action::Publish { channel, payload } => {
                 // Nobody waits for it, and a later one makes up for it.
-                if self.parts.shouts.try_send((channel, payload)).is_err() {
+                if self.parts.publications.try_send((channel, payload)).is_err() {
                     self.parts.metrics.signal_dropped();
                 }
             }

@@ -31,7 +31,7 @@ use crate::core::{CoreConfig, Input, NodeCore};
 use crate::error::{BindError, Ended};
 use crate::inputs::{EVENTS_MAX, NodeInput};
 use crate::janitor::{self, Janitor, Names};
-use crate::live::{self, Wish};
+use crate::live::{self, SubscribeRequest};
 use crate::metrics::{self, Metrics};
 use crate::node::{self, Clock, Node, Parts, Status};
 use crate::operate::{self, Operator};
@@ -147,8 +147,8 @@ impl Server {
             stop,
             tombstone: config.forget_after_s > 0,
         };
-        let (follows, wishes) = mpsc::channel(EVENTS_MAX);
-        let (shouts, shouted) = mpsc::channel(LIVE_MAX);
+        let (follows, requests) = mpsc::channel(EVENTS_MAX);
+        let (publications, published) = mpsc::channel(LIVE_MAX);
         let clock = Clock::new();
         let lag = Arc::new(AtomicU64::new(0));
         let refresh = Arc::new(Notify::new());
@@ -157,7 +157,7 @@ impl Server {
             clock,
             store: Arc::clone(&server.backends.store),
             follows,
-            shouts,
+            publications,
             log: Arc::clone(&server.backends.log),
             transport,
             outbox,
@@ -175,21 +175,25 @@ impl Server {
         };
         server.tasks.spawn("node", Node::new(parts).run(inputs, report_queue));
         server.spawn_watchers(reader, refresh, lag, &config)?;
-        server.spawn_live(shouted, wishes);
+        server.spawn_live(published, requests);
         server.spawn_http(&config, ports)?;
         Ok(server)
     }
 
     /// What is published, and heard.
-    fn spawn_live(&mut self, shouted: mpsc::Receiver<(LiveChannel, Bytes)>, wishes: mpsc::Receiver<Wish>) {
+    fn spawn_live(
+        &mut self,
+        published: mpsc::Receiver<(LiveChannel, Bytes)>,
+        requests: mpsc::Receiver<SubscribeRequest>,
+    ) {
         let (heard, hear) = mpsc::channel(LIVE_MAX);
         let subscriber: Arc<dyn Subscriber> = self.backends.store.subscribe(heard).into();
         let (store, stop) = (Arc::clone(&self.backends.store), self.stop.clone());
-        self.tasks.spawn("publish", live::shout(store, shouted, stop.clone()));
-        let (ear, events) = (Arc::clone(&subscriber), self.events.clone());
-        self.tasks.spawn("follow", live::follow(ear, wishes, events.clone(), stop.clone()));
+        self.tasks.spawn("publish", live::publish(store, published, stop.clone()));
+        let (follower, events) = (Arc::clone(&subscriber), self.events.clone());
+        self.tasks.spawn("follow", live::follow(follower, requests, events.clone(), stop.clone()));
         let own = LiveChannel::Node(self.node.clone());
-        self.tasks.spawn("hear", live::hear(subscriber, own, hear, events, stop));
+        self.tasks.spawn("hear", live::listen(subscriber, own, hear, events, stop));
     }
 
     fn spawn_watchers(

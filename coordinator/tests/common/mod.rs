@@ -145,8 +145,8 @@ macro_rules! delegate {
             fn subscribe(&self, queue: mpsc::Sender<LiveEvent>) -> Box<dyn Subscriber> {
                 self.inner.subscribe(queue)
             }
-            async fn shout(&self, channel: &LiveChannel, payload: bytes::Bytes) -> Result<(), StoreError> {
-                self.up()?.shout(channel, payload).await
+            async fn publish(&self, channel: &LiveChannel, payload: bytes::Bytes) -> Result<(), StoreError> {
+                self.up()?.publish(channel, payload).await
             }
             async fn ping(&self) -> Result<(), StoreError> {
                 self.up()?.ping().await

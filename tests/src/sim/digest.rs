@@ -51,7 +51,7 @@ fn describe(action: &Action, text: &mut String) -> std::fmt::Result {
         Action::ResultsDone { partition, next, .. } => write!(text, "results-done {partition} {next}"),
         Action::RefreshTable => write!(text, "refresh"),
         Action::Unfollow { channel } => write!(text, "unfollow {channel:?}"),
-        Action::Shout { channel, payload } => write!(text, "publish {channel:?} {payload:?}"),
+        Action::Publish { channel, payload } => write!(text, "publish {channel:?} {payload:?}"),
         Action::LeaveResults { partition } => write!(text, "leave-results {partition}"),
         Action::Frame { session, frame, lane } => write!(text, "frame {session:?} {lane:?} {frame:?}"),
         Action::Fan { sessions, frame } => write!(text, "fan {sessions:?} {frame:?}"),

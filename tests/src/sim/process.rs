@@ -358,7 +358,7 @@ impl World {
             Action::Close { session, code, .. } => self.close_connection(pid, session, code.code()),
             Action::Follow { channel, ask } => self.follow(pid, channel, ask),
             Action::Unfollow { channel } => self.unfollow(pid, &channel),
-            Action::Shout { channel, payload } => self.publish(&channel, &payload),
+            Action::Publish { channel, payload } => self.publish(&channel, &payload),
             Action::ReadResults { partition, ask } => self.read_results(pid, partition, ask),
             Action::LeaveResults { partition } => self.leave_results(pid, partition),
             Action::ResultsDone { partition, ask, next } => self.results_done(pid, partition, ask, next),

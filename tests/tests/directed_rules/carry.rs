@@ -45,7 +45,7 @@ impl Rig {
             Action::Observe(..) => {}
             Action::Follow { channel, ask } => self.follow(node, channel, ask),
             Action::Unfollow { channel } => self.unfollow(node, channel),
-            Action::Shout { channel, payload } => self.shout(&channel, &payload),
+            Action::Publish { channel, payload } => self.publish(&channel, &payload),
             Action::Answer { call, reply } => self.answers.push((call, *reply)),
             Action::End(Ending::Replaced) => self.replaced.push(node),
             Action::End(Ending::Forgotten) => self.forgotten.push(node),
@@ -115,7 +115,7 @@ impl Rig {
     pub(super) fn write(&mut self, write: &Write) -> WriteAnswer {
         let vnode = write.fence.vnode;
         let answer = self.data[vnode.index()].write(write, &self.store);
-        self.publish(vnode);
+        self.publish_written(vnode);
         answer
     }
 

@@ -43,7 +43,7 @@ impl Rig {
         self.live.followers.remove(&(channel, node));
     }
 
-    pub(super) fn shout(&mut self, channel: &LiveChannel, payload: &Bytes) {
+    pub(super) fn publish(&mut self, channel: &LiveChannel, payload: &Bytes) {
         let followers =
             self.live.followers.iter().filter(|(c, node)| c == channel && !self.live.deaf.contains(node));
         for node in followers.map(|(_, node)| *node).collect::<Vec<_>>() {
@@ -53,9 +53,9 @@ impl Rig {
     }
 
     /// What writes in this vnode published.
-    pub(super) fn publish(&mut self, vnode: VnodeId) {
+    pub(super) fn publish_written(&mut self, vnode: VnodeId) {
         for (channel, payload) in self.data[vnode.index()].take_published(vnode) {
-            self.shout(&channel, &payload);
+            self.publish(&channel, &payload);
         }
     }
 

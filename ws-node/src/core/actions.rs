@@ -47,7 +47,7 @@ pub enum Action {
         channel: LiveChannel,
     },
     /// Publish what is kept nowhere.
-    Shout {
+    Publish {
         channel: LiveChannel,
         payload: Bytes,
     },

@@ -3,10 +3,10 @@
 
 mod archive;
 mod connections;
-mod ears;
 mod file;
 mod log;
 mod store;
+mod subscribers;
 
 pub use archive::EmbeddedArchive;
 pub use log::EmbeddedLog;

@@ -17,8 +17,8 @@ use roost_proto::ids::{Cursor, Epoch, Offset, StreamId, UserId, VnodeId};
 use rusqlite::{Connection, OptionalExtension, params};
 use tokio::sync::{mpsc, watch};
 
-use super::ears::Ears;
 use super::file;
+use super::subscribers::Subscribers;
 use crate::store::model::{Change, Control, VnodeData};
 use crate::store::*;
 
@@ -36,7 +36,7 @@ pub struct EmbeddedStore {
     control: Mutex<Control>,
     data: Mutex<Data>,
     hints: watch::Sender<u64>,
-    ears: Arc<Mutex<Ears>>,
+    subscribers: Arc<Mutex<Subscribers>>,
     commands: AtomicU64,
 }
 
@@ -68,7 +68,7 @@ impl EmbeddedStore {
             control: Mutex::default(),
             data: Mutex::new(data),
             hints: watch::Sender::new(0),
-            ears: Arc::default(),
+            subscribers: Arc::default(),
             commands: AtomicU64::new(0),
         }
     }
@@ -208,9 +208,9 @@ impl Store for EmbeddedStore {
         let (answer, published) =
             data.step(vnode, |data| (data.write(request, &self.config), data.take_published(vnode)))?;
         // Still locked: what is published in one channel keeps its order.
-        let mut ears = lock(&self.ears);
+        let mut subscribers = lock(&self.subscribers);
         for (channel, payload) in published {
-            ears.tell(&channel, &payload);
+            subscribers.tell(&channel, &payload);
         }
         Ok(answer)
     }
@@ -256,12 +256,12 @@ impl Store for EmbeddedStore {
     }
 
     fn subscribe(&self, queue: mpsc::Sender<LiveEvent>) -> Box<dyn Subscriber> {
-        Box::new(Ears::add(&self.ears, queue))
+        Box::new(Subscribers::add(&self.subscribers, queue))
     }
 
-    async fn shout(&self, channel: &LiveChannel, payload: Bytes) -> Result<(), StoreError> {
+    async fn publish(&self, channel: &LiveChannel, payload: Bytes) -> Result<(), StoreError> {
         self.commands.fetch_add(1, Ordering::Relaxed);
-        lock(&self.ears).tell(channel, &payload);
+        lock(&self.subscribers).tell(channel, &payload);
         Ok(())
     }
 

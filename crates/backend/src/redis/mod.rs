@@ -7,12 +7,12 @@
 mod control;
 mod data;
 mod due;
-mod ear;
 mod hints;
 mod keys;
 mod link;
 mod reply;
 mod rights;
+mod subscriber;
 mod table;
 
 use std::sync::Arc;
@@ -26,12 +26,12 @@ use tokio::sync::{mpsc, watch};
 
 use self::control::ControlScripts;
 use self::data::DataScripts;
-use self::ear::Ear;
 use self::hints::Hints;
 use self::keys::Channels;
 use self::link::{Lane, Link, Links};
 use self::reply::{Fields, failed};
 use self::rights::{Rights, denies};
+use self::subscriber::RedisSubscriber;
 use self::table::LastAssignment;
 use crate::store::*;
 
@@ -234,10 +234,15 @@ impl Store for RedisStore {
     }
 
     fn subscribe(&self, queue: mpsc::Sender<LiveEvent>) -> Box<dyn Subscriber> {
-        Box::new(Ear::spawn(self.client.clone(), self.channels.clone(), self.rights.clone(), queue))
+        Box::new(RedisSubscriber::spawn(
+            self.client.clone(),
+            self.channels.clone(),
+            self.rights.clone(),
+            queue,
+        ))
     }
 
-    async fn shout(&self, channel: &LiveChannel, payload: Bytes) -> Result<(), StoreError> {
+    async fn publish(&self, channel: &LiveChannel, payload: Bytes) -> Result<(), StoreError> {
         let link = self.links.get(Lane::Writes).await?;
         let mut publish = cmd("PUBLISH");
         publish.arg(self.channels.of_live(channel)).arg(&payload[..]);

@@ -132,7 +132,7 @@ pub trait Store: Send + Sync {
     /// An ear of its own, which tells `queue`. Must be called within a Tokio runtime.
     fn subscribe(&self, queue: mpsc::Sender<LiveEvent>) -> Box<dyn Subscriber>;
     /// Publishes something that is kept nowhere.
-    async fn shout(&self, channel: &LiveChannel, payload: Bytes) -> Result<(), StoreError>;
+    async fn publish(&self, channel: &LiveChannel, payload: Bytes) -> Result<(), StoreError>;
     /// Whether the store answers now.
     async fn ping(&self) -> Result<(), StoreError>;
     /// Commands sent to the store so far, for the metrics.

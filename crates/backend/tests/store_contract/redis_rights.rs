@@ -302,9 +302,9 @@ async fn the_documented_rights_suffice() {
     let epoch = a.granted(V, &me).await;
     let mut owner = a.own(V, &me, epoch).await;
     let (tell, mut heard) = mpsc::channel(16);
-    let ear = a.store.subscribe(tell);
+    let subscriber = a.store.subscribe(tell);
     let channel = LiveChannel::Room { vnode: V, stream: room() };
-    eventually("it follows", || async { ear.follow(&channel).await.ok() }).await;
+    eventually("it follows", || async { subscriber.follow(&channel).await.ok() }).await;
     owner.write(everything(owner.generation, "m2")).await;
     loop {
         match heard.recv().await.expect("the ear lives") {
@@ -353,14 +353,14 @@ async fn clusters_in_two_databases_do_not_hear_each_other() {
         LiveChannel::Presence(V),
         LiveChannel::Node(NodeId::new("ws-1").expect("a valid node")),
     ];
-    let mut ears = Vec::new();
+    let mut subscribers = Vec::new();
     for process in [&zero, &three] {
         let (tell, heard) = mpsc::channel(64);
-        let ear = process.store.subscribe(tell);
+        let subscriber = process.store.subscribe(tell);
         for channel in &channels {
-            eventually("it follows", || async { ear.follow(channel).await.ok() }).await;
+            eventually("it follows", || async { subscriber.follow(channel).await.ok() }).await;
         }
-        ears.push((ear, heard));
+        subscribers.push((subscriber, heard));
     }
     let mut hints = three.store.hints();
     tokio::time::sleep(std::time::Duration::from_millis(300)).await;
@@ -370,7 +370,7 @@ async fn clusters_in_two_databases_do_not_hear_each_other() {
         owner.write(everything(owner.generation, "m2")).await;
         process
             .store
-            .shout(&channels[2], bytes::Bytes::from(format!("from {epoch}")))
+            .publish(&channels[2], bytes::Bytes::from(format!("from {epoch}")))
             .await
             .expect("shouted");
         if epoch == 10 {
@@ -379,7 +379,7 @@ async fn clusters_in_two_databases_do_not_hear_each_other() {
             assert!(!hints.has_changed().expect("it lives"), "nor each other's hints");
         }
     }
-    for ((_, heard), own) in ears.iter_mut().zip(["10", "20"]) {
+    for ((_, heard), own) in subscribers.iter_mut().zip(["10", "20"]) {
         let mut texts = Vec::new();
         while !texts.iter().any(|text: &String| text.starts_with("from")) {
             if let LiveEvent::Told { payload, .. } = heard.recv().await.expect("the ear lives") {

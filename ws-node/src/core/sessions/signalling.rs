@@ -66,7 +66,7 @@ impl NodeCore {
             _ => return self.fx.count().signals_dropped += 1,
         };
         let payload = Note::Signal { session: id, kind, to, frame }.to_json().into();
-        self.fx.push(Action::Shout { channel, payload });
+        self.fx.push(Action::Publish { channel, payload });
     }
 
     pub(in crate::core) fn signal_room(

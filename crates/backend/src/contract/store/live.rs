@@ -27,8 +27,8 @@ async fn told(queue: &mut mpsc::Receiver<LiveEvent>) -> (LiveChannel, Bytes) {
     }
 }
 
-async fn follow(ear: &dyn Subscriber, channel: &LiveChannel) {
-    eventually("it is followed", || async { ear.follow(channel).await.ok() }).await;
+async fn follow(subscriber: &dyn Subscriber, channel: &LiveChannel) {
+    eventually("it is followed", || async { subscriber.follow(channel).await.ok() }).await;
 }
 
 pub async fn what_is_published_in_a_room_reaches_those_who_follow_it_in_order(fixture: &dyn Fixture) {
@@ -36,8 +36,8 @@ pub async fn what_is_published_in_a_room_reaches_those_who_follow_it_in_order(fi
     let mut owner = a.own(V, &sid("ws-1", 1), Epoch(10)).await;
     let (lobby, other) = (room("lobby \"q\" größe"), room("other"));
     let (tell, mut queue) = mpsc::channel(64);
-    let ear = b.store.subscribe(tell);
-    follow(&*ear, &channel(&lobby)).await;
+    let subscriber = b.store.subscribe(tell);
+    follow(&*subscriber, &channel(&lobby)).await;
     let note = Bytes::from_static(b"{\"member\":1}");
     let version = Version { epoch: Epoch(10), n: 1 };
     let (user, entry) = (user("bob"), Some(MemberEntry::default()));
@@ -53,7 +53,7 @@ pub async fn what_is_published_in_a_room_reaches_those_who_follow_it_in_order(fi
     let found = b.store.standings(&[(V, lobby.clone()), (V, other)]).await.expect("the store answers");
     let at = |offset, version| Some(Standing { tail: Cursor::new(Epoch(10), Offset(offset)), version });
     assert_eq!(found, [at(2, version), at(1, Version::default())]);
-    ear.unfollow(&channel(&lobby)).await;
+    subscriber.unfollow(&channel(&lobby)).await;
 }
 
 /// Rule 30: one publication for all changes of a write, with the version that it follows.
@@ -61,9 +61,9 @@ pub async fn changes_of_presence_are_published_together_and_their_version_is_kep
     let (a, b) = (Process::start(fixture).await, Process::start(fixture).await);
     let mut owner = a.own(V, &sid("ws-1", 1), Epoch(10)).await;
     let (tell, mut queue) = mpsc::channel(64);
-    let ear = b.store.subscribe(tell);
+    let subscriber = b.store.subscribe(tell);
     let channel = LiveChannel::Presence(V);
-    follow(&*ear, &channel).await;
+    follow(&*subscriber, &channel).await;
     let event = |name: &str| {
         let user = user(name);
         status_rest(&user, Status::Online, StatusCause::Connected, NOW_MS, NOW_MS, None)
@@ -94,10 +94,10 @@ pub async fn a_shout_reaches_those_who_follow_its_channel_and_nobody_else(fixtur
     let (a, b) = (Process::start(fixture).await, Process::start(fixture).await);
     let (mine, others) = (LiveChannel::Node(node("ws-1")), LiveChannel::Node(node("ws-2")));
     let (tell, mut queue) = mpsc::channel(64);
-    let ear = a.store.subscribe(tell);
-    follow(&*ear, &mine).await;
+    let subscriber = a.store.subscribe(tell);
+    follow(&*subscriber, &mine).await;
     for (channel, text) in [(&others, "not for me"), (&mine, "one"), (&mine, "two \u{1F980}")] {
-        b.store.shout(channel, Bytes::from(text)).await.expect("the store answers");
+        b.store.publish(channel, Bytes::from(text)).await.expect("the store answers");
     }
     for wanted in ["one", "two \u{1F980}"] {
         assert_eq!(told(&mut queue).await, (mine.clone(), Bytes::from(wanted)));
@@ -108,10 +108,10 @@ pub async fn a_full_queue_is_told_that_something_was_missed(fixture: &dyn Fixtur
     let a = Process::start(fixture).await;
     let mine = LiveChannel::Node(node("ws-1"));
     let (tell, mut queue) = mpsc::channel(2);
-    let ear = a.store.subscribe(tell);
-    follow(&*ear, &mine).await;
+    let subscriber = a.store.subscribe(tell);
+    follow(&*subscriber, &mine).await;
     for n in 0..20 {
-        a.store.shout(&mine, Bytes::from(n.to_string())).await.expect("the store answers");
+        a.store.publish(&mine, Bytes::from(n.to_string())).await.expect("the store answers");
     }
     // Emptied, it hears again; before that it is told of the loss.
     let told = async {
@@ -124,7 +124,7 @@ pub async fn a_full_queue_is_told_that_something_was_missed(fixture: &dyn Fixtur
                     LiveEvent::Told { .. } => {}
                 }
             }
-            a.store.shout(&mine, Bytes::from_static(b"later")).await.expect("the store answers");
+            a.store.publish(&mine, Bytes::from_static(b"later")).await.expect("the store answers");
             tokio::time::sleep(std::time::Duration::from_millis(20)).await;
         }
     };

@@ -11,63 +11,63 @@ use crate::store::{LiveChannel, LiveEvent, StoreError, Subscriber};
 
 /// Everyone who listens.
 #[derive(Default)]
-pub(super) struct Ears {
+pub(super) struct Subscribers {
     next: u64,
-    ears: HashMap<u64, Ear>,
+    subscribers: HashMap<u64, EmbeddedSubscriber>,
     followers: HashMap<LiveChannel, BTreeSet<u64>>,
 }
 
-struct Ear {
+struct EmbeddedSubscriber {
     queue: mpsc::Sender<LiveEvent>,
     /// The queue was full: told as soon as there is room.
     missed: bool,
 }
 
-impl Ears {
-    pub(super) fn add(ears: &Arc<Mutex<Self>>, queue: mpsc::Sender<LiveEvent>) -> OneEar {
-        let mut all = ears.lock().unwrap_or_else(PoisonError::into_inner);
+impl Subscribers {
+    pub(super) fn add(subscribers: &Arc<Mutex<Self>>, queue: mpsc::Sender<LiveEvent>) -> OneEar {
+        let mut all = subscribers.lock().unwrap_or_else(PoisonError::into_inner);
         let id = all.next;
         all.next += 1;
-        all.ears.insert(id, Ear { queue, missed: false });
-        OneEar { ears: Arc::clone(ears), id }
+        all.subscribers.insert(id, EmbeddedSubscriber { queue, missed: false });
+        OneEar { subscribers: Arc::clone(subscribers), id }
     }
 
     pub(super) fn tell(&mut self, channel: &LiveChannel, payload: &Bytes) {
         for id in self.followers.get(channel).into_iter().flatten() {
-            let Some(ear) = self.ears.get_mut(id) else { continue };
-            if ear.missed && ear.queue.try_send(LiveEvent::Missed).is_err() {
+            let Some(subscriber) = self.subscribers.get_mut(id) else { continue };
+            if subscriber.missed && subscriber.queue.try_send(LiveEvent::Missed).is_err() {
                 continue;
             }
             let told = LiveEvent::Told { channel: channel.clone(), payload: payload.clone() };
-            ear.missed = ear.queue.try_send(told).is_err();
+            subscriber.missed = subscriber.queue.try_send(told).is_err();
         }
     }
 }
 
 pub(super) struct OneEar {
-    ears: Arc<Mutex<Ears>>,
+    subscribers: Arc<Mutex<Subscribers>>,
     id: u64,
 }
 
 impl OneEar {
-    fn with<T>(&self, f: impl FnOnce(&mut Ears) -> T) -> T {
-        f(&mut self.ears.lock().unwrap_or_else(PoisonError::into_inner))
+    fn with<T>(&self, f: impl FnOnce(&mut Subscribers) -> T) -> T {
+        f(&mut self.subscribers.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
 
 #[async_trait]
 impl Subscriber for OneEar {
     async fn follow(&self, channel: &LiveChannel) -> Result<(), StoreError> {
-        self.with(|ears| ears.followers.entry(channel.clone()).or_default().insert(self.id));
+        self.with(|subscribers| subscribers.followers.entry(channel.clone()).or_default().insert(self.id));
         Ok(())
     }
 
     async fn unfollow(&self, channel: &LiveChannel) {
-        self.with(|ears| {
-            if let Some(followers) = ears.followers.get_mut(channel) {
+        self.with(|subscribers| {
+            if let Some(followers) = subscribers.followers.get_mut(channel) {
                 followers.remove(&self.id);
                 if followers.is_empty() {
-                    ears.followers.remove(channel);
+                    subscribers.followers.remove(channel);
                 }
             }
         });
@@ -76,9 +76,9 @@ impl Subscriber for OneEar {
 
 impl Drop for OneEar {
     fn drop(&mut self) {
-        self.with(|ears| {
-            ears.ears.remove(&self.id);
-            ears.followers.retain(|_, followers| {
+        self.with(|subscribers| {
+            subscribers.subscribers.remove(&self.id);
+            subscribers.followers.retain(|_, followers| {
                 followers.remove(&self.id);
                 !followers.is_empty()
             });

@@ -25,36 +25,36 @@ const SILENCE: Duration = Duration::from_secs(2);
 const BACKOFF_FIRST: Duration = Duration::from_millis(50);
 const BACKOFF_LAST: Duration = Duration::from_secs(2);
 /// Wishes that wait for the connection; whoever has more waits.
-const WISHES_MAX: usize = 1024;
+const REQUESTS_MAX: usize = 1024;
 
-enum Wish {
+enum SubscribeRequest {
     Follow(LiveChannel, oneshot::Sender<Result<(), StoreError>>),
     Unfollow(LiveChannel),
 }
 
 /// The task that listens; dropping this ends it.
-pub(super) struct Ear {
-    wishes: mpsc::Sender<Wish>,
+pub(super) struct RedisSubscriber {
+    requests: mpsc::Sender<SubscribeRequest>,
     task: JoinHandle<()>,
 }
 
-impl Drop for Ear {
+impl Drop for RedisSubscriber {
     fn drop(&mut self) {
         self.task.abort();
     }
 }
 
-impl Ear {
+impl RedisSubscriber {
     pub(super) fn spawn(
         client: Client,
         channels: Channels,
         rights: Arc<Rights>,
         queue: mpsc::Sender<LiveEvent>,
     ) -> Self {
-        let (wishes, incoming) = mpsc::channel(WISHES_MAX);
+        let (requests, incoming) = mpsc::channel(REQUESTS_MAX);
         let followed = BTreeMap::new();
-        let listening = Listening { queue, channels, rights, missed: false, followed, wishes: incoming };
-        Self { wishes, task: tokio::spawn(listening.run(client)) }
+        let listening = Listening { queue, channels, rights, missed: false, followed, requests: incoming };
+        Self { requests, task: tokio::spawn(listening.run(client)) }
     }
 }
 
@@ -63,10 +63,10 @@ fn gone() -> StoreError {
 }
 
 #[async_trait]
-impl Subscriber for Ear {
+impl Subscriber for RedisSubscriber {
     async fn follow(&self, channel: &LiveChannel) -> Result<(), StoreError> {
         let (tell, told) = oneshot::channel();
-        self.wishes.send(Wish::Follow(channel.clone(), tell)).await.map_err(|_| gone())?;
+        self.requests.send(SubscribeRequest::Follow(channel.clone(), tell)).await.map_err(|_| gone())?;
         match timeout(DIAL_TIMEOUT, told).await {
             Ok(answer) => answer.unwrap_or_else(|_| Err(gone())),
             Err(_) => Err(StoreError::Timeout(DIAL_TIMEOUT)),
@@ -74,7 +74,7 @@ impl Subscriber for Ear {
     }
 
     async fn unfollow(&self, channel: &LiveChannel) {
-        let _ = self.wishes.send(Wish::Unfollow(channel.clone())).await;
+        let _ = self.requests.send(SubscribeRequest::Unfollow(channel.clone())).await;
     }
 }
 
@@ -86,7 +86,7 @@ struct Listening {
     missed: bool,
     /// By the name in Redis.
     followed: BTreeMap<String, LiveChannel>,
-    wishes: mpsc::Receiver<Wish>,
+    requests: mpsc::Receiver<SubscribeRequest>,
 }
 
 type Broken = Box<dyn std::error::Error + Send + Sync>;
@@ -105,9 +105,9 @@ impl Listening {
             loop {
                 tokio::select! {
                     () = &mut pause => break,
-                    wish = self.wishes.recv() => match wish {
-                        Some(Wish::Follow(_, tell)) => drop(tell.send(Err(gone()))),
-                        Some(Wish::Unfollow(channel)) => drop(self.followed.remove(&self.channels.of_live(&channel))),
+                    request = self.requests.recv() => match request {
+                        Some(SubscribeRequest::Follow(_, tell)) => drop(tell.send(Err(gone()))),
+                        Some(SubscribeRequest::Unfollow(channel)) => drop(self.followed.remove(&self.channels.of_live(&channel))),
                         None => return,
                     },
                 }
@@ -127,8 +127,8 @@ impl Listening {
         self.say_missed();
         loop {
             tokio::select! {
-                wish = self.wishes.recv() => match wish {
-                    Some(wish) => self.grant(&mut sink, wish).await?,
+                request = self.requests.recv() => match request {
+                    Some(request) => self.grant(&mut sink, request).await?,
                     None => std::future::pending().await,
                 },
                 heard = timeout(SILENCE, messages.next()) => match heard {
@@ -144,9 +144,9 @@ impl Listening {
         }
     }
 
-    async fn grant(&mut self, sink: &mut PubSubSink, wish: Wish) -> Result<(), Broken> {
-        match wish {
-            Wish::Follow(channel, tell) => {
+    async fn grant(&mut self, sink: &mut PubSubSink, request: SubscribeRequest) -> Result<(), Broken> {
+        match request {
+            SubscribeRequest::Follow(channel, tell) => {
                 let name = self.channels.of_live(&channel);
                 let done = timeout(DIAL_TIMEOUT, sink.subscribe(&name)).await;
                 if matches!(done, Ok(Ok(()))) {
@@ -156,7 +156,7 @@ impl Listening {
                 }
                 done??;
             }
-            Wish::Unfollow(channel) => {
+            SubscribeRequest::Unfollow(channel) => {
                 let name = self.channels.of_live(&channel);
                 self.followed.remove(&name);
                 timeout(DIAL_TIMEOUT, sink.unsubscribe(&name)).await??;
