@@ -208,7 +208,7 @@ impl Node {
         while let Some(event) = self.own.pop_front() {
             let now = self.parts.clock.now();
             for action in self.parts.core.step(event, now) {
-                self.carry(action);
+                self.run_action(action);
             }
         }
     }
@@ -240,7 +240,7 @@ impl Node {
         });
     }
 
-    fn carry(&mut self, action: Action) {
+    fn run_action(&mut self, action: Action) {
         match action {
             Action::Frame { session, frame, lane } => self.fan(&[session], &frame, lane),
             Action::Fan { sessions, frame } => self.fan(&sessions, &frame, SendQueue::Message),

@@ -43,7 +43,7 @@ pub struct Operator {
     pub health: Health,
     pub vnodes: u32,
     /// One request at a time.
-    pub turn: Semaphore,
+    pub permit: Semaphore,
 }
 
 #[derive(Debug, Deserialize)]
@@ -133,7 +133,7 @@ impl Operator {
             return Err(ErrorBody::new(ErrorCode::Conflict, "the process was asked to end, and does"));
         }
         // One after the other, so that what `/readyz` says is what the node does.
-        let _turn = self.turn.acquire().await;
+        let _permit = self.permit.acquire().await;
         if on {
             self.tell(NodeInput::Core(Input::Drain)).await?;
             self.health.drain();
@@ -154,7 +154,7 @@ impl Operator {
             _ => return Err(bad("one of user= and id= is needed")),
         };
         // An answer may take the node's task a while: one at a time.
-        let _turn = self.turn.acquire().await;
+        let _permit = self.permit.acquire().await;
         let mut body = json!(self.ask(asked.clone()).await?);
         if let (Query::Message(id), Some(to)) = (asked, query.to) {
             let to = UserId::new(to).map_err(|e| bad(format!("to: {e}")))?;

@@ -259,7 +259,7 @@ impl Server {
             stopping: self.stopping.clone(),
             health: self.health.clone(),
             vnodes: config.core.vnodes,
-            turn: Semaphore::new(1),
+            permit: Semaphore::new(1),
         });
         let admin_routes = admin::routes(self.health.clone(), self.registry.clone());
         let admin_routes = admin_routes.or(operator).or(api::routes(api)).recover(reply::recover);

@@ -27,20 +27,20 @@ pub(crate) struct Api {
     archive: Arc<dyn Archive>,
     pub(super) metrics: Metrics,
     /// Of all users; each has one of them at most.
-    turns: Semaphore,
+    permits: Semaphore,
     pub(super) shares: Shares,
     /// Questions under way, also those that nobody waits for any more.
     pub(super) questions: TaskTracker,
 }
 
 /// The archive, for as long as it is somebody's turn to ask it.
-pub(super) struct Turn<'a> {
+pub(super) struct Permit<'a> {
     archive: &'a dyn Archive,
     _own: OwnedMutexGuard<()>,
-    _turn: SemaphorePermit<'a>,
+    _permit: SemaphorePermit<'a>,
 }
 
-impl<'a> Deref for Turn<'a> {
+impl<'a> Deref for Permit<'a> {
     type Target = dyn Archive + 'a;
 
     fn deref(&self) -> &Self::Target {
@@ -56,19 +56,19 @@ impl Api {
         metrics: Metrics,
         questions: TaskTracker,
     ) -> Self {
-        let turns = Semaphore::new(QUESTIONS_MAX);
-        Self { config, archive, metrics, turns, shares: Shares::default(), questions }
+        let permits = Semaphore::new(QUESTIONS_MAX);
+        Self { config, archive, metrics, permits, shares: Shares::default(), questions }
     }
 
     /// The archive, when it is the caller's turn: the first of its user's, and then one of all.
     ///
     /// # Errors
     /// `rate_limited` while the same user asks, `unavailable` while too many others do.
-    pub(super) async fn archive(&self, place: &Place) -> Result<Turn<'_>, ErrorBody> {
+    pub(super) async fn archive(&self, place: &Place) -> Result<Permit<'_>, ErrorBody> {
         let until = Instant::now() + TURN_LIMIT;
         let own = timeout_at(until, place.asks()).await.map_err(|_| exceeded())?;
-        match timeout_at(until, self.turns.acquire()).await {
-            Ok(Ok(turn)) => Ok(Turn { archive: &*self.archive, _own: own, _turn: turn }),
+        match timeout_at(until, self.permits.acquire()).await {
+            Ok(Ok(permit)) => Ok(Permit { archive: &*self.archive, _own: own, _permit: permit }),
             _ => {
                 let body = ErrorBody::new(ErrorCode::Unavailable, "too many ask the archive at the moment");
                 Err(body.retry_after(AWAY_RETRY_AFTER_MS))
@@ -124,13 +124,13 @@ mod tests {
     async fn who_asks_while_too_many_do_is_told_when_to_come_again() {
         let api = api();
         let others: Vec<_> = (0..QUESTIONS_MAX).map(|n| place(&api, &format!("user-{n}"))).collect();
-        let turns = join_all(others.iter().map(|place| api.archive(place))).await;
-        assert!(turns.iter().all(Result::is_ok));
+        let permits = join_all(others.iter().map(|place| api.archive(place))).await;
+        assert!(permits.iter().all(Result::is_ok));
         let alice = place(&api, "alice");
         let refused = api.archive(&alice).await.err().unwrap();
         assert_eq!(refused.code, ErrorCode::Unavailable);
         assert_eq!(refused.retry_after_ms, Some(AWAY_RETRY_AFTER_MS));
-        drop(turns);
+        drop(permits);
         assert!(api.archive(&alice).await.is_ok());
     }
 
@@ -141,7 +141,7 @@ mod tests {
         let asking = api.archive(&first).await.unwrap();
         let refused = api.archive(&second).await.err().unwrap();
         assert_eq!(refused.code, ErrorCode::RateLimited);
-        assert_eq!(api.turns.available_permits(), QUESTIONS_MAX - 1);
+        assert_eq!(api.permits.available_permits(), QUESTIONS_MAX - 1);
         assert!(api.archive(&bob).await.is_ok());
         drop(asking);
         assert!(api.archive(&second).await.is_ok());

@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use roost_proto::{ErrorBody, ErrorCode, UserId};
-use tokio::sync::{Mutex as Turn, OwnedMutexGuard};
+use tokio::sync::{Mutex as Permit, OwnedMutexGuard};
 
 /// Requests of one user under way: the one that asks, those that wait for it, and answers of a megabyte at most that the
 /// client has not taken yet. A browser has six connections to a host; two windows of one user, and something beside.
@@ -21,14 +21,14 @@ pub(super) struct Shares(Arc<Mutex<HashMap<UserId, Share>>>);
 #[derive(Default)]
 struct Share {
     requests: usize,
-    asks: Arc<Turn<()>>,
+    asks: Arc<Permit<()>>,
 }
 
 /// The place of one request among those of its user; free again when it is dropped.
 pub(super) struct Place {
     shares: Shares,
     user: UserId,
-    asks: Arc<Turn<()>>,
+    asks: Arc<Permit<()>>,
 }
 
 impl Shares {

@@ -17,7 +17,7 @@ use roost_backend::store::{NodeRow, NodeState};
 use roost_proto::limits::BATCH_BYTES_MAX;
 use roost_proto::{ErrorBody, ErrorCode};
 use roost_service::admin::{SID_HEADER, is_unspecified};
-use roost_service::{Turns, body, cors, query, reply};
+use roost_service::{Permits, body, cors, query, reply};
 use tokio::time::timeout;
 use warp::http::header::{AUTHORIZATION, CONTENT_TYPE, RETRY_AFTER};
 use warp::http::{HeaderMap, Method, Request, StatusCode};
@@ -45,7 +45,7 @@ const ANSWER_BYTES_MAX: usize = 2 * BATCH_BYTES_MAX;
 /// The connections to the nodes.
 pub(crate) struct Forwarder {
     client: Client<HttpConnector, Full<Bytes>>,
-    turns: Turns,
+    permits: Permits,
     /// Which node is next.
     next: AtomicUsize,
 }
@@ -59,7 +59,7 @@ impl Forwarder {
             .pool_timer(hyper_util::rt::TokioTimer::new())
             .pool_idle_timeout(IDLE_TIMEOUT)
             .build(connector);
-        Self { client, turns: Turns::new(REQUESTS_MAX), next: AtomicUsize::new(0) }
+        Self { client, permits: Permits::new(REQUESTS_MAX), next: AtomicUsize::new(0) }
     }
 }
 
@@ -118,8 +118,8 @@ async fn forward<B: warp::Buf>(
         return Err(ErrorBody::new(ErrorCode::NotFound, why));
     }
     let busy = || ErrorBody::new(ErrorCode::RateLimited, "too many requests of the server API at once");
-    let turn = api.nodes.turns.take(&claims.sub);
-    let _turn = turn.ok_or_else(|| busy().retry_after(NO_HOME_RETRY_AFTER_MS))?;
+    let permit = api.nodes.permits.take(&claims.sub);
+    let _permit = permit.ok_or_else(|| busy().retry_after(NO_HOME_RETRY_AFTER_MS))?;
     let body = body::read(body, BATCH_BYTES_MAX).await?;
     for node in candidates(api) {
         let mut request = Request::builder().method(&method).uri(format!("http://{}{uri}", node.admin));

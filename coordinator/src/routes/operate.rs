@@ -42,8 +42,8 @@ pub(super) async fn drain(
     node: &str,
     headers: &HeaderMap,
 ) -> Response {
-    let _turn = match admitted(api, asker) {
-        Ok(turn) => turn,
+    let _permit = match admitted(api, asker) {
+        Ok(permit) => permit,
         Err(error) => return reply::error(&error),
     };
     let table = api.view.load().table.clone();
@@ -63,14 +63,14 @@ pub(super) async fn drain(
 /// The token first: who may not ask takes no place of those who may.
 fn admitted<'a>(api: &'a Api, asker: &Asker) -> Result<SemaphorePermit<'a>, ErrorBody> {
     asker.is_service()?;
-    let turn = api.operators.try_acquire();
-    turn.map_err(|_| ErrorBody::new(ErrorCode::RateLimited, "too many requests of operators at once"))
+    let permit = api.operators.try_acquire();
+    permit.map_err(|_| ErrorBody::new(ErrorCode::RateLimited, "too many requests of operators at once"))
 }
 
 /// Asks every living node, and answers with what each says. A node that refuses the token refuses for all.
 pub(super) async fn explain(api: &Api, asker: &Asker, query: &str, headers: &HeaderMap) -> Response {
-    let _turn = match admitted(api, asker) {
-        Ok(turn) => turn,
+    let _permit = match admitted(api, asker) {
+        Ok(permit) => permit,
         Err(error) => return reply::error(&error),
     };
     let table = api.view.load().table.clone();

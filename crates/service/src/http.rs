@@ -4,7 +4,7 @@
 //! HTTP/1.1 only, because WebSockets are upgraded from it. What an upgraded socket does afterwards is not its
 //! business, except that the socket keeps its [`ConnectionSlot`].
 
-mod door;
+mod admission;
 mod metrics;
 mod preface;
 mod request;
@@ -35,8 +35,8 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tower_service::Service;
 
-pub use self::door::ConnectionSlot;
-use self::door::{Door, Refusal};
+pub use self::admission::ConnectionSlot;
+use self::admission::{AdmissionControl, Refusal};
 pub use self::metrics::HttpMetrics;
 use self::preface::Told;
 use self::request::Refused;
@@ -154,9 +154,14 @@ where
     async move {
         // One tracker for all tasks of the process, and one to know when those of this listener are done.
         let own = TaskTracker::new();
-        let door = Door::new(&limits, metrics.clone());
-        let context =
-            Arc::new(Context { http: http1(&limits), limits, door, metrics, shutdown: shutdown.clone() });
+        let admission = AdmissionControl::new(&limits, metrics.clone());
+        let context = Arc::new(Context {
+            http: http1(&limits),
+            limits,
+            admission,
+            metrics,
+            shutdown: shutdown.clone(),
+        });
         let mut pause = None;
         loop {
             let accepted = tokio::select! {
@@ -215,7 +220,7 @@ fn pause_after(failure: &io::Error, before: Option<Duration>) -> Option<Duration
 struct Context {
     http: http1::Builder,
     limits: HttpLimits,
-    door: Door,
+    admission: AdmissionControl,
     metrics: HttpMetrics,
     shutdown: CancellationToken,
 }
@@ -228,9 +233,9 @@ impl Context {
     /// Before a byte is read.
     fn admit(&self, peer: IpAddr) -> Result<ConnectionSlot, Refusal> {
         if !self.trusts(peer) {
-            self.door.knock(peer).map_err(|refused| self.door.refusal(refused))?;
+            self.admission.knock(peer).map_err(|refused| self.admission.refusal(refused))?;
         }
-        self.door.place()
+        self.admission.place()
     }
 
     /// Who is at the other end, when a proxy may say so first; nobody if the connection is of no use.
@@ -274,7 +279,7 @@ impl Context {
         let proxies = &self.limits.trusted_proxies;
         let client = proxies.client_of(far.ip, request.headers());
         if client != far && !proxies.exempts(&client) && request.headers().contains_key(UPGRADE) {
-            self.door.knock(client.ip)?;
+            self.admission.knock(client.ip)?;
         }
         Ok(client)
     }
@@ -307,9 +312,9 @@ async fn connection<S, B>(
     let Some(far) = context.far_end(&mut stream, peer).await else { return };
     if far != ClientAddr::itself(peer)
         && !context.limits.trusted_proxies.exempts(&far)
-        && let Err(refused) = context.door.knock(far.ip)
+        && let Err(refused) = context.admission.knock(far.ip)
     {
-        return context.door.refusal(refused).answer(stream).await;
+        return context.admission.refusal(refused).answer(stream).await;
     }
     let shared = Arc::clone(&context);
     let answer = service_fn(move |mut request: Request<Incoming>| {

@@ -324,12 +324,12 @@ impl World {
             let Some(core) = self.processes[pid].core.as_mut() else { return };
             let actions = core.step(event, now);
             for action in actions {
-                self.carry(pid, action);
+                self.run_action(pid, action);
             }
         }
     }
 
-    fn carry(&mut self, pid: usize, action: Action) {
+    fn run_action(&mut self, pid: usize, action: Action) {
         if let Some(digest) = &mut self.digest {
             digest.add(self.now, pid, &action);
         }

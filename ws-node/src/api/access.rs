@@ -10,7 +10,7 @@ use roost_proto::claims::Role;
 use roost_proto::{Claims, ErrorBody, ErrorCode};
 use roost_service::admin::SID_HEADER;
 use roost_service::tokens::{self, Verifier};
-use roost_service::{Turn, Turns, reply};
+use roost_service::{Permit, Permits, reply};
 use tokio::sync::{Semaphore, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -44,8 +44,8 @@ pub struct Api {
     pub metrics: ApiMetrics,
     pub log: Arc<dyn Log>,
     pub tasks: TaskTracker,
-    turns: Turns,
-    pub pages: Turns,
+    permits: Permits,
+    pub pages: Permits,
     pub lookers: Arc<Semaphore>,
 }
 
@@ -81,7 +81,7 @@ impl Api {
         log: Arc<dyn Log>,
         tasks: TaskTracker,
     ) -> Self {
-        let turns = Turns::new(REQUESTS_MAX);
+        let permits = Permits::new(REQUESTS_MAX);
         let lookers = Arc::new(Semaphore::new(LOOKERS_MAX));
         Self {
             events,
@@ -94,8 +94,8 @@ impl Api {
             metrics,
             log,
             tasks,
-            turns,
-            pages: Turns::new(PAGES_MAX),
+            permits,
+            pages: Permits::new(PAGES_MAX),
             lookers,
         }
     }
@@ -117,11 +117,11 @@ impl Api {
         Ok(claims)
     }
 
-    pub(super) fn turn(&self, claims: &Claims) -> Result<Turn, ErrorBody> {
+    pub(super) fn permit(&self, claims: &Claims) -> Result<Permit, ErrorBody> {
         if self.closing.is_cancelled() {
             return Err(ended());
         }
-        self.turns.take(&claims.sub).ok_or_else(|| {
+        self.permits.take(&claims.sub).ok_or_else(|| {
             let error = ErrorBody::new(ErrorCode::RateLimited, "too many requests of the server API at once");
             error.retry_after(BUSY_RETRY_AFTER_MS)
         })

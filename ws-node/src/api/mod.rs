@@ -94,7 +94,7 @@ impl Api {
     ) -> Result<Answer, Refused> {
         // Nothing is read of who may not ask.
         let claims = self.authorize(headers)?;
-        let _turn = self.turn(&claims)?;
+        let _permit = self.permit(&claims)?;
         let asked = match (method, command) {
             (&Method::GET, "history") => commands::history(query)?,
             (&Method::GET, "tickets") => commands::tickets(query)?,

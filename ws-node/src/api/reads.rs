@@ -65,7 +65,7 @@ pub async fn history(
     let limit = Limit { entries: limit, bytes: BATCH_BYTES_MAX };
     let page = within(async {
         // Waited for as long as for the answer.
-        let _turn = api.pages.wait(by).await;
+        let _permit = api.pages.wait(by).await;
         api.store.page(vnode, stream, before, limit).await
     });
     let asked = history::Asked { stream, before, archive_url: api.archive_url.as_deref() };

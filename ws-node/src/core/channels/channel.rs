@@ -6,7 +6,7 @@ use roost_backend::store::EventOp;
 use roost_proto::ids::{Epoch, MessageId, NodeId, Sid, UserId, VnodeId};
 use roost_proto::limits::VOID_AFTER_MS;
 use roost_proto::records::{ChannelId, Confirm, Item, ItemBody, ItemResult, Probe};
-use roost_service::turns::has_place;
+use roost_service::permits::has_place;
 use serde_json::value::{RawValue, to_raw_value};
 
 use crate::core::channels::asker::Asker;

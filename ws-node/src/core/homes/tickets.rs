@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use roost_backend::store::{Ticket, TicketId};
 use roost_proto::ids::UserId;
-use roost_service::turns::has_place;
+use roost_service::permits::has_place;
 
 use crate::core::homes::deadlines::Deadlines;
 

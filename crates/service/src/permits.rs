@@ -15,7 +15,7 @@ struct Held {
 
 /// See the module's text.
 #[derive(Debug, Clone)]
-pub struct Turns {
+pub struct Permits {
     max: usize,
     held: Arc<Mutex<Held>>,
     freed: Arc<Notify>,
@@ -23,8 +23,8 @@ pub struct Turns {
 
 /// A place, until it is dropped.
 #[derive(Debug)]
-pub struct Turn {
-    turns: Turns,
+pub struct Permit {
+    permits: Permits,
     of: UserId,
 }
 
@@ -36,14 +36,14 @@ pub fn has_place(mine: usize, all: usize, max: usize) -> bool {
     if mine == 0 { all < 2 * max } else { free > 0 && mine <= free }
 }
 
-impl Turns {
+impl Permits {
     /// So many at once, and as many again for the first of each who asks.
     pub fn new(max: usize) -> Self {
         Self { max, held: Arc::default(), freed: Arc::default() }
     }
 
     /// A place for one more request; none if there is none for whoever this is.
-    pub fn take(&self, of: &UserId) -> Option<Turn> {
+    pub fn take(&self, of: &UserId) -> Option<Permit> {
         let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
         let mine = held.of.get(of).copied().unwrap_or_default();
         if !has_place(mine, held.all, self.max) {
@@ -51,26 +51,26 @@ impl Turns {
         }
         held.all += 1;
         *held.of.entry(of.clone()).or_default() += 1;
-        Some(Turn { turns: self.clone(), of: of.clone() })
+        Some(Permit { permits: self.clone(), of: of.clone() })
     }
 }
 
-impl Turns {
+impl Permits {
     /// A place, when there is one for whoever this is.
-    pub async fn wait(&self, of: &UserId) -> Turn {
+    pub async fn wait(&self, of: &UserId) -> Permit {
         loop {
             let freed = self.freed.notified();
-            if let Some(turn) = self.take(of) {
-                return turn;
+            if let Some(permit) = self.take(of) {
+                return permit;
             }
             freed.await;
         }
     }
 }
 
-impl Drop for Turn {
+impl Drop for Permit {
     fn drop(&mut self) {
-        let mut held = self.turns.held.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut held = self.permits.held.lock().unwrap_or_else(PoisonError::into_inner);
         held.all -= 1;
         if let Some(mine) = held.of.get_mut(&self.of) {
             *mine -= 1;
@@ -79,7 +79,7 @@ impl Drop for Turn {
             }
         }
         drop(held);
-        self.turns.freed.notify_waiters();
+        self.permits.freed.notify_waiters();
     }
 }
 
@@ -89,15 +89,15 @@ mod tests {
 
     #[test]
     fn a_service_with_many_requests_leaves_room_for_the_others() {
-        let turns = Turns::new(128);
+        let permits = Permits::new(128);
         let of = |name: &str| UserId::new(name).unwrap();
-        let taken: Vec<_> = std::iter::from_fn(|| turns.take(&of("busy"))).collect();
+        let taken: Vec<_> = std::iter::from_fn(|| permits.take(&of("busy"))).collect();
         assert_eq!(taken.len(), 65);
-        let others: Vec<_> = (0..100).filter_map(|n| turns.take(&of(&format!("s{n}")))).collect();
+        let others: Vec<_> = (0..100).filter_map(|n| permits.take(&of(&format!("s{n}")))).collect();
         assert_eq!(others.len(), 100);
         drop(taken);
         drop(others);
-        assert_eq!(turns.held.lock().unwrap().of.len(), 0);
-        assert!(turns.take(&of("busy")).is_some());
+        assert_eq!(permits.held.lock().unwrap().of.len(), 0);
+        assert!(permits.take(&of("busy")).is_some());
     }
 }

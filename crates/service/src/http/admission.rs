@@ -55,14 +55,14 @@ impl fmt::Debug for ConnectionSlot {
 }
 
 /// Shared by the accept loop and the connections that came through a proxy.
-pub(super) struct Door {
+pub(super) struct AdmissionControl {
     places: Arc<Semaphore>,
     answers: Arc<Semaphore>,
     addresses: Rates<IpAddr>,
     metrics: HttpMetrics,
 }
 
-impl Door {
+impl AdmissionControl {
     pub(super) fn new(limits: &HttpLimits, metrics: HttpMetrics) -> Self {
         Self {
             places: Arc::new(Semaphore::new(limits.connections_max)),
