@@ -5,17 +5,17 @@ pub mod broken;
 pub mod chaos;
 pub mod chat;
 pub mod cluster;
-pub mod gate;
+pub mod conversation;
 pub mod history;
-pub mod judge;
 pub mod ledger;
 pub mod presence;
 pub mod processes;
+pub mod proxy;
 pub mod schema;
 pub mod sim;
-pub mod talk;
+pub mod topic_reader;
+pub mod verdict;
 pub mod wire;
-pub mod witness;
 
 /// Runs each test on both back ends.
 #[macro_export]

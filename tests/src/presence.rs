@@ -7,7 +7,7 @@ use crate::processes::{Cluster, LIMIT, until};
 use roost_proto::events::{Status, StatusEvent};
 
 use crate::ledger::Ledger;
-use crate::witness::{Witness, statuses};
+use crate::topic_reader::{TopicReader, statuses};
 
 /// Who is there and who is not.
 pub struct Truth(BTreeMap<String, Status>);
@@ -30,7 +30,7 @@ impl Truth {
     }
 
     /// Waits until `/presence` and the last record of `user_status_events` say so of everyone.
-    pub async fn is_told(&self, cluster: &Cluster, status: &Witness) {
+    pub async fn is_told(&self, cluster: &Cluster, status: &TopicReader) {
         let users: Vec<String> = self.0.keys().cloned().collect();
         until("/presence tells the truth", LIMIT, async || {
             let shown = cluster.presence(&users).await?;

@@ -14,8 +14,8 @@ mod configuration;
 mod elasticity;
 #[path = "conformance/events.rs"]
 mod events;
-#[path = "conformance/gate.rs"]
-mod gate;
+#[path = "conformance/held_log.rs"]
+mod held_log;
 #[path = "conformance/messages.rs"]
 mod messages;
 #[path = "conformance/operations.rs"]

@@ -9,6 +9,8 @@
 mod access;
 #[path = "directed_rules/due.rs"]
 mod due;
+#[path = "directed_rules/harness.rs"]
+mod harness;
 #[path = "directed_rules/history.rs"]
 mod history;
 #[path = "directed_rules/homes.rs"]
@@ -25,8 +27,6 @@ mod questions;
 mod receipts;
 #[path = "directed_rules/results.rs"]
 mod results;
-#[path = "directed_rules/rig.rs"]
-mod rig;
 #[path = "directed_rules/rooms.rs"]
 mod rooms;
 #[path = "directed_rules/sending.rs"]

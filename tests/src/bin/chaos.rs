@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail, ensure};
 use roost_tests::chaos::options::{Options, USAGE};
-use roost_tests::chaos::{archive, bystanders, check, crowd, leaderless, measure, runner, storm};
+use roost_tests::chaos::{archive, bystanders, check, leaderless, load, measure, runner, storm};
 use tokio::signal::unix::{SignalKind, signal};
 
 #[tokio::main]
@@ -30,7 +30,7 @@ async fn command() -> anyhow::Result<()> {
         "failover" => measure::failover(&Options::parse(args)?).await,
         "drain" => measure::drain(&Options::parse(args)?).await,
         // A part of the storm.
-        "crowd" => crowd::crowd(args.next().context(USAGE)?).await,
+        "crowd" => load::crowd(args.next().context(USAGE)?).await,
         "storm" => storm::storm(&Options::parse(args)?).await,
         "leaderless" => leaderless::leaderless(&Options::parse(args)?).await,
         "archive" => archive::archive(&Options::parse(args)?).await,

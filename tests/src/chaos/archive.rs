@@ -15,11 +15,11 @@ use super::leaderless::show;
 use super::measure::{cluster, verdict};
 use super::options::Options;
 use super::outside::{Outside, Service};
-use super::scene::NODES;
+use super::scenario::NODES;
 use crate::archive::column;
+use crate::conversation::Talk;
 use crate::processes::free_addr;
-use crate::talk::Talk;
-use crate::witness::Witness;
+use crate::topic_reader::TopicReader;
 
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 /// For whatever is waited for; then it is no measurement.
@@ -41,7 +41,7 @@ pub async fn archive(options: &Options) -> anyhow::Result<()> {
     let mut cluster = cluster(options, options.cluster()).await?;
     let ring = cluster.settled().await;
     let names = cluster.users_at(&ring, &NODES.map(|node| (node, options.clients / NODES.len())));
-    let (admin, chat) = (free_addr(), Witness::start(&cluster, CHAT_EVENTS).await);
+    let (admin, chat) = (free_addr(), TopicReader::start(&cluster, CHAT_EVENTS).await);
     // Half a second of the load is on its way at any time.
     let archived = Archived { url: &url, chat: &chat, behind_max: options.rate as u64 / 2 };
     let mut archiver = cluster.start_archiver(&url, admin);
@@ -104,7 +104,7 @@ pub async fn archive(options: &Options) -> anyhow::Result<()> {
 /// The tables, beside the topic.
 struct Archived<'a> {
     url: &'a str,
-    chat: &'a Witness,
+    chat: &'a TopicReader,
     behind_max: u64,
 }
 

@@ -39,7 +39,7 @@ use self::round::Round;
 use super::measure::{cluster, one_address};
 use super::options::Options;
 use super::outside::Outside;
-use super::scene::NODES;
+use super::scenario::NODES;
 use crate::ledger::quantile;
 use crate::processes::{Cluster, ClusterSetup};
 

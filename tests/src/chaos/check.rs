@@ -17,7 +17,7 @@ use super::{HISTORY, dump};
 use crate::chat::Chat;
 use crate::history::{Line, Made, What, read};
 use crate::ledger::{Flaw, Ledger};
-use crate::witness::statuses_and_differing;
+use crate::topic_reader::statuses_and_differing;
 
 /// Around a fault: for what is said a moment after it was taken, and for the last of those that come back.
 const CALM: Duration = Duration::from_secs(2);

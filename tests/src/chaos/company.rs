@@ -13,8 +13,8 @@ use tokio::time::timeout;
 
 use super::options::Options;
 use super::processor::Processor;
+use crate::conversation::{SEND_TIMEOUT, Speech, Talk, at_pace, confirmed, status_word};
 use crate::history::What;
-use crate::talk::{SEND_TIMEOUT, Speech, Talk, at_pace, confirmed, status_word};
 
 pub const ROOMS: usize = 5;
 /// Of all clients, so many sit in a room, and at least two in each.

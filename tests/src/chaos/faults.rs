@@ -13,7 +13,7 @@ use roost_proto::events::PARTITIONS;
 use tokio::time::sleep;
 
 use super::outside::Service;
-use super::scene::{GATED, NODES, Scene};
+use super::scenario::{GATED, NODES, Scenario};
 use crate::processes::{LIMIT, Signal, until};
 
 /// Between the death of a node and that of the one that takes most of what it had.
@@ -177,7 +177,7 @@ impl FromStr for Fault {
     }
 }
 
-impl Scene<'_> {
+impl Scenario<'_> {
     /// Does it, from before its beginning until what was done is undone.
     ///
     /// # Errors
@@ -418,9 +418,9 @@ impl Scene<'_> {
 
     async fn reconnect_storm(&mut self) {
         self.begins("", self.everybody());
-        self.stage.client_gates.values().for_each(crate::gate::Gate::cut);
+        self.stage.client_gates.values().for_each(crate::proxy::Proxy::cut);
         sleep(STORM).await;
-        self.stage.client_gates.values().for_each(crate::gate::Gate::restore);
+        self.stage.client_gates.values().for_each(crate::proxy::Proxy::restore);
         self.ends();
     }
 

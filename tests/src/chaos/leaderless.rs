@@ -8,10 +8,10 @@ use tokio::time::{Instant, sleep};
 
 use super::measure::{cluster, percentiles, verdict};
 use super::options::Options;
-use super::scene::NODES;
+use super::scenario::NODES;
+use crate::conversation::Talk;
 use crate::ledger::{Ledger, quantile};
-use crate::talk::Talk;
-use crate::witness::Witness;
+use crate::topic_reader::TopicReader;
 
 /// Of each phase: how much its parts differ among themselves is what counts as noise.
 const PARTS: u32 = 6;
@@ -26,7 +26,7 @@ pub async fn leaderless(options: &Options) -> anyhow::Result<()> {
     let ring = cluster.settled().await;
     let each = options.clients / NODES.len();
     let names = cluster.users_at(&ring, &NODES.map(|node| (node, each)));
-    let chat = Witness::start(&cluster, CHAT_EVENTS).await;
+    let chat = TopicReader::start(&cluster, CHAT_EVENTS).await;
     let talk = Talk::open(&cluster, names.clone()).await;
     let everybody: Vec<usize> = (0..names.len()).collect();
     let pace = Duration::from_secs_f64(names.len() as f64 / options.rate as f64);

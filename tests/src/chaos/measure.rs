@@ -10,15 +10,15 @@ use tokio::time::{Instant, sleep};
 
 use super::options::Options;
 use super::outside::Outside;
-use super::scene::NODES;
+use super::scenario::NODES;
 use super::visitors::Visitors;
 use crate::chat::Chat;
 use crate::cluster::services::Services;
-use crate::judge::times;
+use crate::conversation::Talk;
 use crate::ledger::{Ledger, quantile};
 use crate::processes::{Cluster, ClusterSetup, NodeSetup, Signal};
-use crate::talk::Talk;
-use crate::witness::{Witness, statuses};
+use crate::topic_reader::{TopicReader, statuses};
+use crate::verdict::times;
 
 /// Enough that a user gets a message every fifth of a second: the times are as exact as that.
 const TALKERS_PER_NODE: usize = 12;
@@ -66,7 +66,7 @@ pub async fn failover(options: &Options) -> anyhow::Result<()> {
     let mut cluster = cluster(options, ClusterSetup { linger_ms, grace_ms, ..options.cluster() }).await?;
     let ring = cluster.settled().await;
     let names = cluster.users_at(&ring, &NODES.map(|name| (name, TALKERS_PER_NODE)));
-    let chat = Witness::start(&cluster, CHAT_EVENTS).await;
+    let chat = TopicReader::start(&cluster, CHAT_EVENTS).await;
     let talk = Talk::open(&cluster, names.clone()).await;
     let everybody: Vec<usize> = (0..names.len()).collect();
     let began = Instant::now();
@@ -152,8 +152,8 @@ pub async fn drain(options: &Options) -> anyhow::Result<()> {
     let ring = cluster.settled().await;
     let wanted = [(NODES[0], options.sessions), (NODES[1], SPEAKERS / 2), (NODES[2], SPEAKERS / 2)];
     let names = cluster.users_at(&ring, &wanted);
-    let chat = Witness::start(&cluster, CHAT_EVENTS).await;
-    let status = Witness::start(&cluster, USER_STATUS_EVENTS).await;
+    let chat = TopicReader::start(&cluster, CHAT_EVENTS).await;
+    let status = TopicReader::start(&cluster, USER_STATUS_EVENTS).await;
     let connecting = Instant::now();
     let talk = Talk::open(&cluster, names.clone()).await;
     println!("{} clients connected in {:.1?}", names.len(), connecting.elapsed());
@@ -212,7 +212,7 @@ fn longest(ledger: &Ledger, from: Instant, to: Instant) -> Vec<Duration> {
 /// Prints what is lost, doubled or out of order: nothing, or it is an error.
 pub(super) async fn verdict(
     ledger: &Ledger,
-    chat: &Witness,
+    chat: &TopicReader,
     names: &[String],
     since: Instant,
 ) -> anyhow::Result<()> {

@@ -16,12 +16,12 @@ use super::company::{ABSENT, Company};
 use super::dump;
 use super::options::Options;
 use super::outside::Outside;
-use super::scene::{NODES, Scene, Stage};
+use super::scenario::{NODES, Scenario, Stage};
 use super::visitors::Visitors;
+use crate::conversation::{Habits, Talk};
 use crate::history::{History, What};
 use crate::ledger::Ledger;
 use crate::processes::{LIMIT, VNODES};
-use crate::talk::{Habits, Talk};
 
 /// For everybody to have new messages again after a fault; then the run is stopped.
 const RECOVERED_WITHIN: Duration = Duration::from_secs(60);
@@ -121,7 +121,7 @@ async fn all_rounds(
             // Some have come and some gone by then, and of those some are not published yet.
             sleep(options.outage().mul_f64(rng.random_range(0.0..0.4))).await;
             let since = Instant::now();
-            let mut scene = Scene {
+            let mut scene = Scenario {
                 stage: &mut *stage,
                 talk,
                 options,
@@ -145,7 +145,7 @@ async fn all_rounds(
 
 /// Waits until everyone who was hit has been sent a message since then that is confirmed and has arrived, and until
 /// everything that anybody sent before that is confirmed: a way between two nodes that stays shut is found by that.
-async fn recovered(scene: &Scene<'_>) -> String {
+async fn recovered(scene: &Scenario<'_>) -> String {
     let limit = Instant::now() + RECOVERED_WITHIN;
     let mut fresh_at = None;
     loop {
@@ -168,7 +168,7 @@ async fn recovered(scene: &Scene<'_>) -> String {
 }
 
 /// Of those who were hit, who has no new message.
-fn stale(scene: &Scene<'_>) -> Vec<usize> {
+fn stale(scene: &Scenario<'_>) -> Vec<usize> {
     let ledger = scene.talk.ledger();
     let new =
         ledger.sent.values().filter(|s| s.at >= scene.since && s.acked.is_some() && s.arrived.is_some());
@@ -177,7 +177,7 @@ fn stale(scene: &Scene<'_>) -> Vec<usize> {
 }
 
 /// To whom something was sent before `at` that is not confirmed, and who published such to a room.
-fn unconfirmed(scene: &Scene<'_>, at: Instant) -> Vec<usize> {
+fn unconfirmed(scene: &Scenario<'_>, at: Instant) -> Vec<usize> {
     let ledger = scene.talk.ledger();
     let waiting = ledger.sent.values().filter(|s| s.at < at && s.acked.is_none()).map(|s| s.to);
     let published = ledger.published.values().filter(|p| p.at < at && p.acked.is_none()).map(|p| p.from);

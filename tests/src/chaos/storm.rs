@@ -10,17 +10,17 @@ use anyhow::ensure;
 use roost_proto::events::{CHAT_EVENTS, USER_STATUS_EVENTS};
 use tokio::time::{Instant, sleep};
 
-use super::crowd::Crowd;
+use super::load::Crowd;
 use super::measure::{cluster, one_address, percentiles, published_offline, verdict};
 use super::options::Options;
-use super::scene::NODES;
+use super::scenario::NODES;
+use crate::conversation::Talk;
 use crate::history::What;
-use crate::judge::times;
 use crate::ledger::{Sent, quantile};
 use crate::processes::metrics::scrape;
 use crate::processes::{Cluster, ClusterSetup};
-use crate::talk::Talk;
-use crate::witness::{Witness, statuses};
+use crate::topic_reader::{TopicReader, statuses};
+use crate::verdict::times;
 
 /// At home on each node that stays: they send to each other all the time.
 const OTHERS: usize = 50;
@@ -61,8 +61,8 @@ pub async fn storm(options: &Options) -> anyhow::Result<()> {
     let wanted = [(NODES[1], OTHERS), (NODES[2], OTHERS), (NODES[0], options.sessions)];
     let names = cluster.users_at(&ring, &wanted);
     let (others, hit): (Vec<usize>, Vec<usize>) = (0..names.len()).partition(|user| *user < 2 * OTHERS);
-    let chat = Witness::start(&cluster, CHAT_EVENTS).await;
-    let status = Witness::start(&cluster, USER_STATUS_EVENTS).await;
+    let chat = TopicReader::start(&cluster, CHAT_EVENTS).await;
+    let status = TopicReader::start(&cluster, USER_STATUS_EVENTS).await;
     let mut talk = Talk::open(&cluster, names[..others.len()].to_vec()).await;
     talk.elsewhere = names[others.len()..].to_vec();
     let (note, first) = (talk.noter(), others.len());

@@ -38,7 +38,7 @@ pub(super) fn at_the_end(world: &mut World) {
     let places =
         streams.flat_map(|(s, all)| all.iter().map(move |((g, o), id)| ((s.clone(), *g, *o), id.clone())));
     world.check_rooms(&places.collect(), &mut wrong);
-    world.check_lookouts(&mut wrong);
+    world.check_watchers(&mut wrong);
     world.violations.extend(wrong);
 }
 

@@ -12,10 +12,10 @@ use roost_ws_node::core::Command;
 use roost_ws_node::core::Rights;
 use roost_ws_node::core::{Connecting, Input, SessionKey};
 
-use super::lookout::Lookout;
 use super::rooms::{self, Seat};
 use super::sdk::{self, Sdk};
 use super::status::Choice;
+use super::watcher::Watcher;
 use super::{Happening, Story, World};
 
 pub(crate) fn name(user: usize) -> String {
@@ -80,7 +80,7 @@ pub struct Client {
     pub(super) sdk: Option<Sdk>,
     pub(super) choice: Choice,
     pub(super) seats: Vec<Seat>,
-    pub(super) lookout: Lookout,
+    pub(super) watcher: Watcher,
     wants_online: bool,
     current: Option<Connection>,
     /// The one being opened while `current` is still used.
@@ -116,7 +116,7 @@ impl Client {
             sdk: (i % 2 == 1).then(|| sdk::asleep(user)),
             choice: Choice::default(),
             seats: rooms::seats(i),
-            lookout: Lookout::new(i, users),
+            watcher: Watcher::new(i, users),
             wants_online: true,
             current: None,
             opening: None,
@@ -405,7 +405,7 @@ impl World {
 
     fn unsend(client: &mut Client) {
         client.choice.cut();
-        client.lookout.cut();
+        client.watcher.cut();
         Self::unseat(&mut client.seats);
         client.hold.clear();
         for out in &mut client.outgoing {

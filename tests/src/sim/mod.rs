@@ -13,7 +13,6 @@ mod faults;
 mod joins;
 mod live;
 mod log;
-mod lookout;
 mod memory;
 mod process;
 mod results;
@@ -23,6 +22,7 @@ mod status;
 mod store;
 mod story;
 mod watch;
+mod watcher;
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap};

@@ -86,8 +86,8 @@ impl World {
         let seed = self.rng.random();
         let client = &mut self.clients[i];
         client.choice.cut();
-        client.lookout.cut();
-        let watched = client.lookout.wanted();
+        client.watcher.cut();
+        let watched = client.watcher.wanted();
         let (user, device) = (client.user, client.device.clone());
         let waiting: Vec<_> = client.outgoing.iter().map(|out| (out.id.clone(), out.to)).collect();
         let Some(sdk) = &mut client.sdk else { return };

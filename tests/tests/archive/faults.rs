@@ -14,8 +14,8 @@ use roost_proto::events::{CHAT_EVENTS, PARTITIONS, message_bytes, message_rest};
 use roost_proto::ids::{Cursor, Epoch, MessageId, Offset, StreamId};
 use roost_tests::archive::{Database, Reader, archiver, run};
 use roost_tests::cluster::{eventually, now_s, token_of};
-use roost_tests::gate::Gate;
 use roost_tests::processes::{self, LEASE_TTL_MS, LIMIT, free_addr, until};
+use roost_tests::proxy::Proxy;
 use serde_json::value::RawValue;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
@@ -143,7 +143,7 @@ async fn killed_archivers_and_ended_connections_lose_and_double_nothing() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_database_that_is_away_is_waited_for() {
     let (Some(log), Some(database)) = (kafka().await, Database::find().await) else { return };
-    let gate = Gate::start(&[database.host()]).await;
+    let gate = Proxy::start(&[database.host()]).await;
     let archive =
         PostgresArchive::connect(&database.url_at(&gate.addr.to_string())).await.expect("through the gate");
     let archiver = archiver(Arc::clone(&log), Arc::new(archive)).await;

@@ -13,7 +13,7 @@ use roost_tests::cluster::{AUDIENCE, Backend, Cluster, ISSUER, Setup, now_s, sec
 use roost_tests::wire::{Answer, Dial, Incoming, Wire, get, request};
 use serde_json::{Value, json};
 
-use crate::gate::Gate;
+use crate::held_log::HeldLog;
 
 /// Bytes of the largest frame.
 const FRAME_BYTES_MAX: usize = 65_536;
@@ -482,7 +482,7 @@ pub(crate) async fn every_bad_input_gets_its_documented_answer(backend: Backend)
 /// The log is stopped. One session needs to know where it ends, another one would make its user online.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn while_the_log_is_away_a_connect_that_needs_it_is_closed_with_1013() {
-    let gate = Gate::default();
+    let gate = HeldLog::default();
     let between = gate.clone();
     let setup = Setup::new(Backend::Memory, 2).log(move |log| between.before(log));
     let Some(cluster) = setup.start().await else { return };
@@ -556,7 +556,7 @@ fn send(id: usize, to: &str) -> Value {
 /// The earliest refused send has to be repeated first: later ones are refused until it is accepted (order, P3).
 /// The log is stopped, so that nothing is answered; 260 sends go out, then the log goes on.
 pub(crate) async fn more_than_256_unanswered_sends_are_refused_and_keep_their_order(backend: Backend) {
-    let gate = Gate::default();
+    let gate = HeldLog::default();
     let unlimited = |config: &mut roost_ws_node::WsNodeConfig| {
         config.core.commands_per_s = 100_000;
         config.core.commands_burst = 100_000;

@@ -9,7 +9,7 @@ use roost_ws_node::Ended;
 use serde_json::{Value, json};
 use tokio::time::timeout;
 
-use crate::gate::Gate;
+use crate::held_log::HeldLog;
 use crate::operations::{metrics, value_of};
 use crate::{cursor_of, pump};
 
@@ -138,7 +138,7 @@ pub(crate) async fn a_drained_node_gives_everything_away_stays_and_can_be_taken_
 /// Where a message is and why, from the sender to the reader.
 /// The log is stopped, so that it waits; then it goes on.
 pub(crate) async fn explain_says_where_a_message_and_a_user_are_and_why(backend: Backend) {
-    let gate = Gate::default();
+    let gate = HeldLog::default();
     let between = gate.clone();
     let Some(cluster) = Setup::new(backend, 2).log(move |log| between.before(log)).start().await else {
         return;
@@ -187,7 +187,7 @@ pub(crate) async fn explain_says_where_a_message_and_a_user_are_and_why(backend:
 /// P9: a message of each node's own goes through the whole path; its age says whether messages get through.
 /// The log is stopped for a while.
 pub(crate) async fn the_age_of_the_canary_tells_whether_messages_get_through(backend: Backend) {
-    let gate = Gate::default();
+    let gate = HeldLog::default();
     let between = gate.clone();
     let setup = Setup::new(backend, 2).tune(|_, config| config.core.canary_every_ms = 100);
     let Some(cluster) = setup.log(move |log| between.before(log)).start().await else { return };

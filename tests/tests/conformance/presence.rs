@@ -5,7 +5,7 @@ use roost_proto::{UserId, VnodeId};
 use roost_tests::cluster::{Backend, Cluster, Setup, eventually, token_of};
 use serde_json::{Value, json};
 
-use crate::gate::Gate;
+use crate::held_log::HeldLog;
 
 /// Longer than a reconnect takes on the slowest machine, short enough to wait for once.
 const LONG_LINGER_MS: u64 = 1_500;
@@ -112,7 +112,7 @@ pub(crate) async fn a_user_shows_what_it_chose(backend: Backend) {
 /// P9: a status is acknowledged when it is kept, not before, however fast it follows the one before it.
 /// The log is stopped; two choices come in one packet, and then a command that is answered without the log.
 pub(crate) async fn a_status_is_not_acknowledged_before_it_is_kept(backend: Backend) {
-    let gate = Gate::default();
+    let gate = HeldLog::default();
     let between = gate.clone();
     let Some(cluster) = Setup::new(backend, 2).log(move |log| between.before(log)).start().await else {
         return;

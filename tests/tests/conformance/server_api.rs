@@ -7,7 +7,7 @@ use roost_tests::cluster::{Backend, Cluster, Setup, token_of};
 use roost_tests::wire::{Answer, get, request, request_with};
 use serde_json::{Value, json};
 
-use crate::gate::Gate;
+use crate::held_log::HeldLog;
 use crate::operations::{metrics, value_of};
 
 /// A back end with a service token, and whom it asks.
@@ -271,7 +271,7 @@ pub(crate) async fn wrong_requests_get_their_codes(backend: Backend) {
 /// P9, P4: what is not in the log is not acknowledged, and a repeat meanwhile waits for the same answer.
 /// The log is stopped; the same send is asked for twice, by both ways; then the log goes on.
 pub(crate) async fn while_the_log_is_away_nothing_is_promised_and_a_retry_is_safe(backend: Backend) {
-    let gate = Gate::default();
+    let gate = HeldLog::default();
     let between = gate.clone();
     let Some(cluster) = Setup::new(backend, 2).log(move |log| between.before(log)).start().await else {
         return;

@@ -9,12 +9,12 @@ use roost_proto::records::Record;
 use roost_ws_node::core::{Action, Ending, Input, SendQueue, SessionKey};
 use roost_ws_node::core::{Ask, Rule};
 
-use super::{LEASE_TTL_MS, LateWrite, ROAD_MS, Reach, Rig, Road, STORE_MS};
+use super::{Harness, LEASE_TTL_MS, LateWrite, ROAD_MS, Reach, Road, STORE_MS};
 
 const STORE_TIMEOUT_MS: u64 = 400;
 const LOG_MS: u64 = 2;
 
-impl Rig {
+impl Harness {
     pub(super) fn later(&mut self, ms: u64, node: usize, event: Input) {
         self.next += 1;
         self.pending.insert((self.now + ms, self.next), (node, event));

@@ -4,14 +4,14 @@ use roost_backend::store::{Op, Write};
 use roost_ws_node::core::Input;
 use roost_ws_node::core::Rule;
 
-use super::rig::{LEASE_TTL_MS, Reach, Rig};
+use super::harness::{Harness, LEASE_TTL_MS, Reach};
 
 /// As by default.
 const AFTER_MS: u64 = 30_000;
 const GRACE_MS: u64 = 20_000;
 
-fn reported(rig: &Rig) -> Vec<String> {
-    rig.undelivered.iter().map(|(_, message)| message.id.to_string()).collect()
+fn reported(harness: &Harness) -> Vec<String> {
+    harness.undelivered.iter().map(|(_, message)| message.id.to_string()).collect()
 }
 
 /// The first write with such an operation takes effect, and its writer is not told.
@@ -26,18 +26,18 @@ fn untold(which: fn(&Op) -> bool) -> Box<dyn FnMut(&Write) -> Reach> {
 
 /// The home of `bob`, who is not there, dies between an append and its time.
 fn a_home_dies_with_something_due(off: Option<Rule>) -> Vec<String> {
-    let mut rig = Rig::new(&[0, 1], off);
-    let bob = rig.user(1, 0);
-    let sender = rig.connect(0, &rig.user(0, 0));
-    rig.say(sender, &bob, "m1");
-    rig.run(AFTER_MS / 2);
-    rig.freeze(1);
-    rig.revoke(1);
-    rig.assign(1, 0);
-    rig.run(LEASE_TTL_MS + AFTER_MS + GRACE_MS + 1000);
-    rig.thaw(1);
-    rig.run(AFTER_MS);
-    reported(&rig)
+    let mut harness = Harness::new(&[0, 1], off);
+    let bob = harness.user(1, 0);
+    let sender = harness.connect(0, &harness.user(0, 0));
+    harness.say(sender, &bob, "m1");
+    harness.run(AFTER_MS / 2);
+    harness.freeze(1);
+    harness.revoke(1);
+    harness.assign(1, 0);
+    harness.run(LEASE_TTL_MS + AFTER_MS + GRACE_MS + 1000);
+    harness.thaw(1);
+    harness.run(AFTER_MS);
+    reported(&harness)
 }
 
 #[test]
@@ -48,119 +48,119 @@ fn what_is_due_outlives_its_home_and_is_reported_once() {
 
 #[test]
 fn what_one_device_acknowledged_is_not_reported_and_another_device_still_gets_it() {
-    let mut rig = Rig::new(&[0, 1], None);
-    let bob = rig.user(1, 0);
-    let sender = rig.connect(0, &rig.user(0, 0));
-    let phone = rig.connect_at(1, &bob, Some("phone"), None);
-    let laptop = rig.connect_at(1, &bob, Some("laptop"), None);
+    let mut harness = Harness::new(&[0, 1], None);
+    let bob = harness.user(1, 0);
+    let sender = harness.connect(0, &harness.user(0, 0));
+    let phone = harness.connect_at(1, &bob, Some("phone"), None);
+    let laptop = harness.connect_at(1, &bob, Some("laptop"), None);
     for id in ["m1", "m2", "m3"] {
-        rig.say(sender, &bob, id);
-        rig.run(100);
+        harness.say(sender, &bob, id);
+        harness.run(100);
     }
-    let mut second = rig.cursor(phone);
+    let mut second = harness.cursor(phone);
     second.offset.0 -= 1;
-    rig.ack(phone, second);
-    rig.run(AFTER_MS + 1000);
-    assert_eq!(reported(&rig), ["m3"]);
-    rig.hang_up(laptop);
-    rig.hang_up(phone);
-    let laptop = rig.connect_at(1, &bob, Some("laptop"), None);
-    let phone = rig.connect_at(1, &bob, Some("phone"), None);
-    rig.run(100);
-    assert_eq!(rig.inbox(phone), ["m3"], "each resumes at its own");
-    assert_eq!(rig.inbox(laptop), [""; 0], "without an ack there is nothing to resume from");
+    harness.ack(phone, second);
+    harness.run(AFTER_MS + 1000);
+    assert_eq!(reported(&harness), ["m3"]);
+    harness.hang_up(laptop);
+    harness.hang_up(phone);
+    let laptop = harness.connect_at(1, &bob, Some("laptop"), None);
+    let phone = harness.connect_at(1, &bob, Some("phone"), None);
+    harness.run(100);
+    assert_eq!(harness.inbox(phone), ["m3"], "each resumes at its own");
+    assert_eq!(harness.inbox(laptop), [""; 0], "without an ack there is nothing to resume from");
 }
 
 #[test]
 fn a_session_without_a_device_and_a_shown_cursor_acknowledge_too() {
-    let mut rig = Rig::new(&[0, 1], None);
-    let bob = rig.user(1, 0);
-    let sender = rig.connect(0, &rig.user(0, 0));
-    let session = rig.connect(1, &bob);
-    rig.say(sender, &bob, "m1");
-    rig.run(100);
-    rig.ack(session, rig.cursor(session));
-    rig.say(sender, &bob, "m2");
-    rig.run(100);
-    let cursor = rig.cursor(session);
-    rig.hang_up(session);
-    rig.run(AFTER_MS / 2);
-    rig.connect_at(1, &bob, None, Some(cursor));
-    rig.run(2 * AFTER_MS);
-    assert_eq!(reported(&rig), [""; 0]);
+    let mut harness = Harness::new(&[0, 1], None);
+    let bob = harness.user(1, 0);
+    let sender = harness.connect(0, &harness.user(0, 0));
+    let session = harness.connect(1, &bob);
+    harness.say(sender, &bob, "m1");
+    harness.run(100);
+    harness.ack(session, harness.cursor(session));
+    harness.say(sender, &bob, "m2");
+    harness.run(100);
+    let cursor = harness.cursor(session);
+    harness.hang_up(session);
+    harness.run(AFTER_MS / 2);
+    harness.connect_at(1, &bob, None, Some(cursor));
+    harness.run(2 * AFTER_MS);
+    assert_eq!(reported(&harness), [""; 0]);
 }
 
 /// A planned handover takes what was acknowledged just before with it.
 #[test]
 fn what_was_acknowledged_before_a_handover_stays_so() {
-    let mut rig = Rig::new(&[0, 1], None);
-    let bob = rig.user(1, 0);
-    let sender = rig.connect(0, &rig.user(0, 0));
-    let session = rig.connect_at(1, &bob, Some("phone"), None);
-    rig.say(sender, &bob, "m1");
-    rig.run(100);
-    rig.ack(session, rig.cursor(session));
-    rig.assign(1, 0);
-    rig.look(1);
-    rig.run(AFTER_MS + GRACE_MS + 5000);
-    assert_eq!(rig.data[1].head().unwrap().1.node().as_str(), "n0");
-    assert_eq!(reported(&rig), [""; 0]);
+    let mut harness = Harness::new(&[0, 1], None);
+    let bob = harness.user(1, 0);
+    let sender = harness.connect(0, &harness.user(0, 0));
+    let session = harness.connect_at(1, &bob, Some("phone"), None);
+    harness.say(sender, &bob, "m1");
+    harness.run(100);
+    harness.ack(session, harness.cursor(session));
+    harness.assign(1, 0);
+    harness.look(1);
+    harness.run(AFTER_MS + GRACE_MS + 5000);
+    assert_eq!(harness.data[1].head().unwrap().1.node().as_str(), "n0");
+    assert_eq!(reported(&harness), [""; 0]);
 }
 
 /// The report is written, and nobody is told: written again it finds nothing.
 #[test]
 fn a_report_of_unknown_outcome_is_made_once() {
-    let mut rig = Rig::new(&[0, 1], None);
-    let bob = rig.user(1, 0);
-    let sender = rig.connect(0, &rig.user(0, 0));
-    rig.say(sender, &bob, "m1");
-    rig.run(1000);
-    rig.writes = untold(|op| matches!(op, Op::Undelivered { .. }));
-    rig.run(AFTER_MS + 5000);
-    assert_eq!(reported(&rig), ["m1"]);
+    let mut harness = Harness::new(&[0, 1], None);
+    let bob = harness.user(1, 0);
+    let sender = harness.connect(0, &harness.user(0, 0));
+    harness.say(sender, &bob, "m1");
+    harness.run(1000);
+    harness.writes = untold(|op| matches!(op, Op::Undelivered { .. }));
+    harness.run(AFTER_MS + 5000);
+    assert_eq!(reported(&harness), ["m1"]);
 }
 
 /// An append lands without its writer being told, and is found by its id: it is due like any other.
 #[test]
 fn what_landed_untold_is_due_too() {
-    let mut rig = Rig::new(&[0, 1], None);
-    let bob = rig.user(1, 0);
-    let sender = rig.connect(0, &rig.user(0, 0));
-    rig.writes = untold(|op| matches!(op, Op::Append(_)));
-    rig.say(sender, &bob, "m1");
-    rig.run(AFTER_MS + 5000);
-    assert_eq!(reported(&rig), ["m1"]);
+    let mut harness = Harness::new(&[0, 1], None);
+    let bob = harness.user(1, 0);
+    let sender = harness.connect(0, &harness.user(0, 0));
+    harness.writes = untold(|op| matches!(op, Op::Append(_)));
+    harness.say(sender, &bob, "m1");
+    harness.run(AFTER_MS + 5000);
+    assert_eq!(reported(&harness), ["m1"]);
 }
 
 #[test]
 fn switched_off_nothing_is_reported() {
-    let mut rig = Rig::with(&[0, 1], None, |cfg| cfg.undelivered_after_ms = 0);
-    let sender = rig.connect(0, &rig.user(0, 0));
-    rig.say(sender, &rig.user(1, 0), "m1");
-    rig.run(AFTER_MS);
-    assert_eq!(reported(&rig), [""; 0]);
-    assert!(rig.data[1].all_due().is_empty());
+    let mut harness = Harness::with(&[0, 1], None, |cfg| cfg.undelivered_after_ms = 0);
+    let sender = harness.connect(0, &harness.user(0, 0));
+    harness.say(sender, &harness.user(1, 0), "m1");
+    harness.run(AFTER_MS);
+    assert_eq!(reported(&harness), [""; 0]);
+    assert!(harness.data[1].all_due().is_empty());
 }
 
 /// The store stands still for longer than the lease; bob acknowledges so long after, and leaves: what is reported, and
 /// whether the sender got the receipt it asked for.
 fn acknowledged_without_a_home(off: Option<Rule>, after_ms: u64) -> (Vec<String>, bool) {
-    let mut rig = Rig::new(&[0, 1], off);
-    let (alice, bob) = (rig.user(0, 0), rig.user(1, 0));
-    let sender = rig.connect(0, &alice);
-    let session = rig.connect_at(1, &bob, Some("phone"), None);
-    rig.say_with_receipt(sender, &bob, "m1");
-    rig.run(500);
-    rig.no_store = [0, 1].into();
-    rig.run(after_ms);
-    rig.ack(session, rig.cursor(session));
-    rig.run(300);
-    rig.hang_up(session);
-    rig.run(2 * LEASE_TTL_MS - after_ms);
-    rig.no_store.clear();
-    rig.run(AFTER_MS + GRACE_MS + 5000);
-    let receipt = rig.logged(&alice).iter().any(|id| id.starts_with("delivered-"));
-    (reported(&rig), receipt)
+    let mut harness = Harness::new(&[0, 1], off);
+    let (alice, bob) = (harness.user(0, 0), harness.user(1, 0));
+    let sender = harness.connect(0, &alice);
+    let session = harness.connect_at(1, &bob, Some("phone"), None);
+    harness.say_with_receipt(sender, &bob, "m1");
+    harness.run(500);
+    harness.no_store = [0, 1].into();
+    harness.run(after_ms);
+    harness.ack(session, harness.cursor(session));
+    harness.run(300);
+    harness.hang_up(session);
+    harness.run(2 * LEASE_TTL_MS - after_ms);
+    harness.no_store.clear();
+    harness.run(AFTER_MS + GRACE_MS + 5000);
+    let receipt = harness.logged(&alice).iter().any(|id| id.starts_with("delivered-"));
+    (reported(&harness), receipt)
 }
 
 #[test]
@@ -175,43 +175,43 @@ fn who_acknowledges_and_leaves_while_there_is_no_home_has_acknowledged() {
 /// A cursor that was shown just before counts, too.
 #[test]
 fn a_cursor_shown_just_before_the_store_stood_still_has_acknowledged() {
-    let mut rig = Rig::new(&[0, 1], None);
-    let bob = rig.user(1, 0);
-    let sender = rig.connect(0, &rig.user(0, 0));
-    let session = rig.connect_at(1, &bob, Some("phone"), None);
-    rig.say(sender, &bob, "m1");
-    rig.run(500);
-    let cursor = rig.cursor(session);
-    rig.hang_up(session);
-    rig.run(500);
-    let session = rig.connect_at(1, &bob, Some("phone"), Some(cursor));
-    assert!(rig.is_welcome(session));
-    rig.no_store = [0, 1].into();
-    rig.run(LEASE_TTL_MS + 1000);
-    rig.hang_up(session);
-    rig.no_store.clear();
-    rig.run(AFTER_MS + GRACE_MS + 5000);
-    assert_eq!(reported(&rig), [""; 0]);
+    let mut harness = Harness::new(&[0, 1], None);
+    let bob = harness.user(1, 0);
+    let sender = harness.connect(0, &harness.user(0, 0));
+    let session = harness.connect_at(1, &bob, Some("phone"), None);
+    harness.say(sender, &bob, "m1");
+    harness.run(500);
+    let cursor = harness.cursor(session);
+    harness.hang_up(session);
+    harness.run(500);
+    let session = harness.connect_at(1, &bob, Some("phone"), Some(cursor));
+    assert!(harness.is_welcome(session));
+    harness.no_store = [0, 1].into();
+    harness.run(LEASE_TTL_MS + 1000);
+    harness.hang_up(session);
+    harness.no_store.clear();
+    harness.run(AFTER_MS + GRACE_MS + 5000);
+    assert_eq!(reported(&harness), [""; 0]);
 }
 
 /// The next home is another node's: it is told, and so is its successor, if it ends before it has written that.
 #[test]
 fn a_home_elsewhere_hears_what_was_acknowledged_and_its_successor_too() {
     for first_dies in [false, true] {
-        let mut rig = Rig::new(&[0, 1, 2, 0], None);
-        let bob = rig.user(1, 0);
-        let sender = rig.connect(0, &rig.user(0, 0));
-        let session = rig.connect_at(1, &bob, Some("phone"), None);
-        rig.say(sender, &bob, "m1");
-        rig.run(500);
-        rig.no_store.insert(1);
-        rig.run(LEASE_TTL_MS / 2);
-        rig.ack(session, rig.cursor(session));
-        rig.run(100);
-        rig.hang_up(session);
-        rig.assign(1, 0);
+        let mut harness = Harness::new(&[0, 1, 2, 0], None);
+        let bob = harness.user(1, 0);
+        let sender = harness.connect(0, &harness.user(0, 0));
+        let session = harness.connect_at(1, &bob, Some("phone"), None);
+        harness.say(sender, &bob, "m1");
+        harness.run(500);
+        harness.no_store.insert(1);
+        harness.run(LEASE_TTL_MS / 2);
+        harness.ack(session, harness.cursor(session));
+        harness.run(100);
+        harness.hang_up(session);
+        harness.assign(1, 0);
         if first_dies {
-            rig.writes = Box::new(|write| {
+            harness.writes = Box::new(|write| {
                 if write.ops.iter().any(|op| matches!(op, Op::Ack { .. })) {
                     Reach::Late
                 } else {
@@ -219,46 +219,46 @@ fn a_home_elsewhere_hears_what_was_acknowledged_and_its_successor_too() {
                 }
             });
         }
-        rig.run(LEASE_TTL_MS + 4000);
-        assert_eq!(rig.data[1].head().unwrap().1.node().as_str(), "n0");
+        harness.run(LEASE_TTL_MS + 4000);
+        assert_eq!(harness.data[1].head().unwrap().1.node().as_str(), "n0");
         if first_dies {
-            rig.freeze(0);
-            rig.revoke(0);
-            rig.assign(1, 2);
-            rig.writes = Box::new(|_| Reach::Answered);
+            harness.freeze(0);
+            harness.revoke(0);
+            harness.assign(1, 2);
+            harness.writes = Box::new(|_| Reach::Answered);
         }
-        rig.no_store.clear();
-        rig.run(LEASE_TTL_MS + AFTER_MS + 2 * GRACE_MS);
-        assert_eq!(reported(&rig), [""; 0], "{first_dies}");
+        harness.no_store.clear();
+        harness.run(LEASE_TTL_MS + AFTER_MS + 2 * GRACE_MS);
+        assert_eq!(reported(&harness), [""; 0], "{first_dies}");
     }
 }
 
 /// After a loss of the data the places count anew.
 #[test]
 fn an_acknowledgement_of_a_generation_that_is_over_settles_nothing_in_the_next() {
-    let mut rig = Rig::new(&[0, 1], None);
-    let bob = rig.user(1, 0);
-    let sender = rig.connect(0, &rig.user(0, 0));
-    let session = rig.connect_at(1, &bob, Some("phone"), None);
+    let mut harness = Harness::new(&[0, 1], None);
+    let bob = harness.user(1, 0);
+    let sender = harness.connect(0, &harness.user(0, 0));
+    let session = harness.connect_at(1, &bob, Some("phone"), None);
     for id in ["m1", "m2", "m3"] {
-        rig.say(sender, &bob, id);
-        rig.run(100);
+        harness.say(sender, &bob, id);
+        harness.run(100);
     }
-    rig.no_store = [0, 1].into();
-    rig.run(LEASE_TTL_MS + 2000);
-    rig.ack(session, rig.cursor(session));
-    rig.run(100);
-    rig.hang_up(session);
-    rig.wipe();
-    rig.assign(0, 0);
-    rig.assign(1, 1);
-    rig.no_store.clear();
-    rig.run(5 * LEASE_TTL_MS);
-    rig.say(sender, &bob, "m4");
-    rig.run(AFTER_MS + GRACE_MS + 5000);
-    assert_eq!(reported(&rig), ["m4"]);
+    harness.no_store = [0, 1].into();
+    harness.run(LEASE_TTL_MS + 2000);
+    harness.ack(session, harness.cursor(session));
+    harness.run(100);
+    harness.hang_up(session);
+    harness.wipe();
+    harness.assign(0, 0);
+    harness.assign(1, 1);
+    harness.no_store.clear();
+    harness.run(5 * LEASE_TTL_MS);
+    harness.say(sender, &bob, "m4");
+    harness.run(AFTER_MS + GRACE_MS + 5000);
+    assert_eq!(reported(&harness), ["m4"]);
     let user = roost_proto::UserId::new(&bob).unwrap();
-    assert_eq!(rig.data[1].acked_by_any(&user), None, "nor does the device's cursor say so");
+    assert_eq!(harness.data[1].acked_by_any(&user), None, "nor does the device's cursor say so");
 }
 
 /// What a client says of an outage of the store that began when it had `m1`.
@@ -275,38 +275,38 @@ enum Says {
 #[test]
 fn what_was_due_before_the_store_restarted_is_settled_by_what_was_said_meanwhile() {
     for says in [Says::Acked, Says::Read, Says::Shows] {
-        let mut rig = Rig::new(&[0, 1], None);
-        let (alice, bob) = (rig.user(0, 0), rig.user(1, 0));
-        let sender = rig.connect(0, &alice);
-        let session = rig.connect_at(1, &bob, Some("phone"), None);
-        rig.say_with_receipt(sender, &bob, "m1");
-        rig.run(500);
-        rig.no_store = [0, 1].into();
-        rig.run(LEASE_TTL_MS + 2000);
-        let cursor = rig.cursor(session);
+        let mut harness = Harness::new(&[0, 1], None);
+        let (alice, bob) = (harness.user(0, 0), harness.user(1, 0));
+        let sender = harness.connect(0, &alice);
+        let session = harness.connect_at(1, &bob, Some("phone"), None);
+        harness.say_with_receipt(sender, &bob, "m1");
+        harness.run(500);
+        harness.no_store = [0, 1].into();
+        harness.run(LEASE_TTL_MS + 2000);
+        let cursor = harness.cursor(session);
         match says {
-            Says::Acked => rig.ack(session, cursor),
-            Says::Read => rig.read(session, cursor),
+            Says::Acked => harness.ack(session, cursor),
+            Says::Read => harness.read(session, cursor),
             Says::Shows => {}
         }
-        rig.run(100);
-        rig.hang_up(session);
-        rig.another_data_set();
-        rig.no_store.clear();
-        rig.run(3 * LEASE_TTL_MS);
-        assert!(rig.data[1].head().unwrap().2 > cursor.generation, "streams began anew");
+        harness.run(100);
+        harness.hang_up(session);
+        harness.another_data_set();
+        harness.no_store.clear();
+        harness.run(3 * LEASE_TTL_MS);
+        assert!(harness.data[1].head().unwrap().2 > cursor.generation, "streams began anew");
         if says == Says::Shows {
-            let session = rig.connect_at(1, &bob, Some("phone"), Some(cursor));
-            assert!(!rig.welcome(session).recovered);
+            let session = harness.connect_at(1, &bob, Some("phone"), Some(cursor));
+            assert!(!harness.welcome(session).recovered);
         }
-        rig.run(AFTER_MS + GRACE_MS + 5000);
-        assert_eq!(reported(&rig), [""; 0], "{says:?}");
-        let told = |what| rig.logged(&alice).iter().any(|id| id.starts_with(what));
+        harness.run(AFTER_MS + GRACE_MS + 5000);
+        assert_eq!(reported(&harness), [""; 0], "{says:?}");
+        let told = |what| harness.logged(&alice).iter().any(|id| id.starts_with(what));
         assert_eq!((told("delivered-"), told("read-")), (true, says == Says::Read), "{says:?}");
         let user = roost_proto::UserId::new(&bob).unwrap();
-        assert_eq!(rig.data[1].acked_by_any(&user), None, "it is no place of a device");
-        let later = rig.connect(1, &bob);
-        assert_eq!(rig.welcome(later).read, None, "nor one that was read up to");
+        assert_eq!(harness.data[1].acked_by_any(&user), None, "it is no place of a device");
+        let later = harness.connect(1, &bob);
+        assert_eq!(harness.welcome(later).read, None, "nor one that was read up to");
     }
 }
 
@@ -314,61 +314,61 @@ fn what_was_due_before_the_store_restarted_is_settled_by_what_was_said_meanwhile
 /// waits for that home to hear it.
 #[test]
 fn a_node_that_stops_says_first_what_was_acknowledged() {
-    let mut rig = Rig::new(&[0, 1], None);
-    let bob = rig.user(1, 0);
-    let sender = rig.connect(0, &rig.user(0, 0));
-    let session = rig.connect_at(1, &bob, Some("phone"), None);
-    rig.say(sender, &bob, "m1");
-    rig.run(500);
-    rig.no_store.insert(0);
-    rig.give(1, Input::Drain);
-    rig.assign(1, 0);
-    rig.run(2000);
-    assert!(rig.nodes[1].is_empty_handed());
-    rig.ack(session, rig.cursor(session));
-    rig.hang_up(session);
-    let until = rig.now + LEASE_TTL_MS;
-    rig.no_store.clear();
-    while rig.nodes[1].has_unconfirmed() && rig.now < until {
-        rig.run(50);
+    let mut harness = Harness::new(&[0, 1], None);
+    let bob = harness.user(1, 0);
+    let sender = harness.connect(0, &harness.user(0, 0));
+    let session = harness.connect_at(1, &bob, Some("phone"), None);
+    harness.say(sender, &bob, "m1");
+    harness.run(500);
+    harness.no_store.insert(0);
+    harness.give(1, Input::Drain);
+    harness.assign(1, 0);
+    harness.run(2000);
+    assert!(harness.nodes[1].is_empty_handed());
+    harness.ack(session, harness.cursor(session));
+    harness.hang_up(session);
+    let until = harness.now + LEASE_TTL_MS;
+    harness.no_store.clear();
+    while harness.nodes[1].has_unconfirmed() && harness.now < until {
+        harness.run(50);
     }
-    assert!(rig.now < until, "and not for longer");
-    rig.freeze(1);
-    rig.run(AFTER_MS + GRACE_MS + 5000);
-    assert_eq!(rig.data[1].head().unwrap().1.node().as_str(), "n0");
-    assert_eq!(reported(&rig), [""; 0]);
+    assert!(harness.now < until, "and not for longer");
+    harness.freeze(1);
+    harness.run(AFTER_MS + GRACE_MS + 5000);
+    assert_eq!(harness.data[1].head().unwrap().1.node().as_str(), "n0");
+    assert_eq!(reported(&harness), [""; 0]);
 }
 
 /// The next home hears it and dies before it has written that; the node that keeps it cannot read the table for longer
 /// than the grace, and still believes that home to be ready.
 #[test]
 fn what_is_kept_is_not_forgotten_while_the_table_is_old() {
-    let mut rig = Rig::new(&[0, 1, 2, 0], None);
-    let bob = rig.user(1, 0);
-    let sender = rig.connect(0, &rig.user(0, 0));
-    let session = rig.connect_at(1, &bob, Some("phone"), None);
-    rig.say(sender, &bob, "m1");
-    rig.run(500);
-    rig.no_store.insert(1);
-    rig.run(LEASE_TTL_MS + 500);
-    rig.ack(session, rig.cursor(session));
-    rig.hang_up(session);
+    let mut harness = Harness::new(&[0, 1, 2, 0], None);
+    let bob = harness.user(1, 0);
+    let sender = harness.connect(0, &harness.user(0, 0));
+    let session = harness.connect_at(1, &bob, Some("phone"), None);
+    harness.say(sender, &bob, "m1");
+    harness.run(500);
+    harness.no_store.insert(1);
+    harness.run(LEASE_TTL_MS + 500);
+    harness.ack(session, harness.cursor(session));
+    harness.hang_up(session);
     let acks = |write: &Write| write.ops.iter().any(|op| matches!(op, Op::Ack { .. }));
-    rig.writes = Box::new(move |write| if acks(write) { Reach::Late } else { Reach::Answered });
-    rig.assign(1, 0);
-    rig.no_store.clear();
-    rig.run(4000);
-    assert_eq!(rig.data[1].head().unwrap().1.node().as_str(), "n0");
-    assert!(!rig.nodes[1].has_unconfirmed(), "it has heard it");
-    rig.no_store.insert(1);
-    rig.freeze(0);
-    rig.revoke(0);
-    rig.writes = Box::new(|_| Reach::Answered);
-    rig.run(GRACE_MS + 2000);
-    rig.assign(1, 2);
-    rig.run(2000);
-    rig.no_store.clear();
-    rig.run(AFTER_MS + GRACE_MS + 5000);
-    assert_eq!(rig.data[1].head().unwrap().1.node().as_str(), "n2");
-    assert_eq!(reported(&rig), [""; 0]);
+    harness.writes = Box::new(move |write| if acks(write) { Reach::Late } else { Reach::Answered });
+    harness.assign(1, 0);
+    harness.no_store.clear();
+    harness.run(4000);
+    assert_eq!(harness.data[1].head().unwrap().1.node().as_str(), "n0");
+    assert!(!harness.nodes[1].has_unconfirmed(), "it has heard it");
+    harness.no_store.insert(1);
+    harness.freeze(0);
+    harness.revoke(0);
+    harness.writes = Box::new(|_| Reach::Answered);
+    harness.run(GRACE_MS + 2000);
+    harness.assign(1, 2);
+    harness.run(2000);
+    harness.no_store.clear();
+    harness.run(AFTER_MS + GRACE_MS + 5000);
+    assert_eq!(harness.data[1].head().unwrap().1.node().as_str(), "n2");
+    assert_eq!(reported(&harness), [""; 0]);
 }

@@ -1,4 +1,4 @@
-//! Publish and subscribe in a [`Rig`], and what sessions say of rooms.
+//! Publish and subscribe in a [`Harness`], and what sessions say of rooms.
 
 use std::collections::BTreeSet;
 
@@ -13,7 +13,7 @@ use roost_ws_node::core::{Connecting, Input, SessionKey};
 use serde::de::DeserializeOwned;
 use serde_json::value::RawValue;
 
-use super::{ROAD_MS, Rig, STORE_MS};
+use super::{Harness, ROAD_MS, STORE_MS};
 
 /// The store's publish and subscribe.
 #[derive(Default)]
@@ -28,7 +28,7 @@ pub struct Live {
     pub compared: usize,
 }
 
-impl Rig {
+impl Harness {
     pub(super) fn follow(&mut self, node: usize, channel: LiveChannel, ask: u64) {
         self.live.followers.insert((channel.clone(), node));
         let followed = Input::Followed { channel, ask, done: true };

@@ -8,7 +8,7 @@ use roost_proto::records::{OwnerChanged, Record};
 use roost_ws_node::core::{Action, Ask, Rule};
 use roost_ws_node::core::{Input, Now};
 
-use super::rig::{LEASE_TTL_MS, Reach, Rig, Road};
+use super::harness::{Harness, LEASE_TTL_MS, Reach, Road};
 
 const BEAT_MS: u64 = LEASE_TTL_MS / BEATS_PER_LEASE;
 
@@ -17,42 +17,42 @@ const BEAT_MS: u64 = LEASE_TTL_MS / BEATS_PER_LEASE;
 ///
 /// Returns what the sender was told, and what `bob` knows who had been away.
 fn the_store_goes_back_to_an_earlier_owner(off: Option<Rule>) -> (Vec<&'static str>, Vec<String>) {
-    let mut rig = Rig::new(&[0, 0, 1, 1], off);
-    let (alice, bob) = (rig.user(2, 0), rig.user(1, 0));
-    let snapshot = (rig.control.clone(), rig.data.clone());
-    rig.assign(1, 1);
-    rig.run(2000);
-    let (sender, reader) = (rig.connect(1, &alice), rig.connect(1, &bob));
-    rig.say(sender, &bob, "m1");
-    rig.run(100);
-    let shown = Some(rig.cursor(reader));
-    rig.hang_up(reader);
-    rig.no_log.insert(1);
-    rig.say(sender, &bob, "m2");
-    rig.run(100);
-    assert_eq!(rig.told(sender, "m1"), ["ok"]);
+    let mut harness = Harness::new(&[0, 0, 1, 1], off);
+    let (alice, bob) = (harness.user(2, 0), harness.user(1, 0));
+    let snapshot = (harness.control.clone(), harness.data.clone());
+    harness.assign(1, 1);
+    harness.run(2000);
+    let (sender, reader) = (harness.connect(1, &alice), harness.connect(1, &bob));
+    harness.say(sender, &bob, "m1");
+    harness.run(100);
+    let shown = Some(harness.cursor(reader));
+    harness.hang_up(reader);
+    harness.no_log.insert(1);
+    harness.say(sender, &bob, "m2");
+    harness.run(100);
+    assert_eq!(harness.told(sender, "m1"), ["ok"]);
     assert!(
-        (50..350).contains(&(rig.now % BEAT_MS)),
+        (50..350).contains(&(harness.now % BEAT_MS)),
         "node 1 neither renews nor reads the table in what follows"
     );
-    (rig.control, rig.data) = snapshot;
-    rig.another_data_set();
-    rig.look(0);
-    rig.run(50);
-    let mut reader = rig.connect_at(0, &bob, Some("phone"), shown);
-    rig.log_again();
-    rig.run(50);
-    assert_eq!(rig.told(sender, "m2"), ["ok"], "node 1 knows nothing yet, and the log has it");
+    (harness.control, harness.data) = snapshot;
+    harness.another_data_set();
+    harness.look(0);
+    harness.run(50);
+    let mut reader = harness.connect_at(0, &bob, Some("phone"), shown);
+    harness.log_again();
+    harness.run(50);
+    assert_eq!(harness.told(sender, "m2"), ["ok"], "node 1 knows nothing yet, and the log has it");
     for _ in 0..10 {
-        rig.run(1000);
-        if let Some(moved) = rig.moved(reader).cloned() {
+        harness.run(1000);
+        if let Some(moved) = harness.moved(reader).cloned() {
             let node = usize::from(moved.node.as_str() == "n1");
-            reader = rig.connect_at(node, &bob, Some("phone"), shown);
+            reader = harness.connect_at(node, &bob, Some("phone"), shown);
         }
     }
-    rig.say(sender, &bob, "m3");
-    rig.run(30_000);
-    (rig.told(sender, "m2"), rig.history_and_inbox(reader, &bob))
+    harness.say(sender, &bob, "m3");
+    harness.run(30_000);
+    (harness.told(sender, "m2"), harness.history_and_inbox(reader, &bob))
 }
 
 #[test]
@@ -66,73 +66,73 @@ fn while_settling_nobody_gets_a_vnode_that_another_holds_now() {
 /// Rules 18 and 19: the store was away for less than a lease and lost nothing.
 #[test]
 fn a_restart_of_the_store_without_loss_resets_nobody() {
-    let mut rig = Rig::new(&[0, 1], None);
-    let (alice, bob) = (rig.user(0, 0), rig.user(1, 0));
-    let (sender, reader) = (rig.connect(0, &alice), rig.connect(1, &bob));
-    rig.say(sender, &bob, "m1");
-    rig.run(100);
-    let generation = rig.data[1].head().unwrap().2;
-    rig.control.expire_all_rows();
-    rig.another_data_set();
-    rig.run(3000);
-    rig.say(sender, &bob, "m2");
-    rig.run(1000);
-    assert_eq!(rig.inbox(reader), ["m1", "m2"]);
-    assert_eq!((rig.resets(reader).len(), rig.closed(reader)), (0, vec![]));
-    assert_eq!(rig.data[1].head().unwrap().2, generation);
+    let mut harness = Harness::new(&[0, 1], None);
+    let (alice, bob) = (harness.user(0, 0), harness.user(1, 0));
+    let (sender, reader) = (harness.connect(0, &alice), harness.connect(1, &bob));
+    harness.say(sender, &bob, "m1");
+    harness.run(100);
+    let generation = harness.data[1].head().unwrap().2;
+    harness.control.expire_all_rows();
+    harness.another_data_set();
+    harness.run(3000);
+    harness.say(sender, &bob, "m2");
+    harness.run(1000);
+    assert_eq!(harness.inbox(reader), ["m1", "m2"]);
+    assert_eq!((harness.resets(reader).len(), harness.closed(reader)), (0, vec![]));
+    assert_eq!(harness.data[1].head().unwrap().2, generation);
 }
 
 /// Rules 18 and 19, with a write whose answer was lost with the store: it is made again before anything is proved.
 #[test]
 fn a_restart_without_loss_resets_nobody_whose_write_has_no_answer() {
     for lands in [true, false] {
-        let mut rig = Rig::new(&[0, 1], None);
-        let (alice, bob) = (rig.user(0, 0), rig.user(1, 0));
-        let (sender, reader) = (rig.connect(0, &alice), rig.connect(1, &bob));
-        rig.say(sender, &bob, "m1");
-        rig.run(1500);
-        let generation = rig.data[1].head().unwrap().2;
-        rig.writes = Box::new(move |_| if lands { Reach::Untold } else { Reach::Late });
-        rig.say(sender, &bob, "m2");
-        rig.run(20);
-        rig.late_writes.clear();
-        rig.writes = Box::new(|_| Reach::Answered);
-        rig.control.expire_all_rows();
-        rig.another_data_set();
-        rig.look(1);
-        rig.run(3000);
-        assert_eq!(rig.told(sender, "m2"), ["ok"]);
-        rig.say(sender, &bob, "m3");
-        rig.run(1000);
-        assert_eq!(rig.inbox(reader), ["m1", "m2", "m3"], "it landed: {lands}");
-        assert_eq!((rig.resets(reader).len(), rig.closed(reader)), (0, vec![]));
-        assert_eq!(rig.data[1].head().unwrap().2, generation);
+        let mut harness = Harness::new(&[0, 1], None);
+        let (alice, bob) = (harness.user(0, 0), harness.user(1, 0));
+        let (sender, reader) = (harness.connect(0, &alice), harness.connect(1, &bob));
+        harness.say(sender, &bob, "m1");
+        harness.run(1500);
+        let generation = harness.data[1].head().unwrap().2;
+        harness.writes = Box::new(move |_| if lands { Reach::Untold } else { Reach::Late });
+        harness.say(sender, &bob, "m2");
+        harness.run(20);
+        harness.late_writes.clear();
+        harness.writes = Box::new(|_| Reach::Answered);
+        harness.control.expire_all_rows();
+        harness.another_data_set();
+        harness.look(1);
+        harness.run(3000);
+        assert_eq!(harness.told(sender, "m2"), ["ok"]);
+        harness.say(sender, &bob, "m3");
+        harness.run(1000);
+        assert_eq!(harness.inbox(reader), ["m1", "m2", "m3"], "it landed: {lands}");
+        assert_eq!((harness.resets(reader).len(), harness.closed(reader)), (0, vec![]));
+        assert_eq!(harness.data[1].head().unwrap().2, generation);
     }
 }
 
 /// Rule 17: the data go back, under the same name, to before `m2` and `m3`, and the leases in them are over. Returns
 /// how often the reader was reset, and whether the generation goes on.
 fn the_store_goes_back_under_the_same_name(off: Option<Rule>) -> (usize, bool) {
-    let mut rig = Rig::new(&[0, 1], off);
-    let (alice, bob) = (rig.user(0, 0), rig.user(1, 0));
-    let (sender, reader) = (rig.connect(0, &alice), rig.connect(1, &bob));
-    rig.say(sender, &bob, "m1");
-    rig.run(1500);
-    let (mut control, data) = (rig.control.clone(), rig.data.clone());
+    let mut harness = Harness::new(&[0, 1], off);
+    let (alice, bob) = (harness.user(0, 0), harness.user(1, 0));
+    let (sender, reader) = (harness.connect(0, &alice), harness.connect(1, &bob));
+    harness.say(sender, &bob, "m1");
+    harness.run(1500);
+    let (mut control, data) = (harness.control.clone(), harness.data.clone());
     for id in ["m2", "m3"] {
-        rig.say(sender, &bob, id);
-        rig.run(100);
+        harness.say(sender, &bob, id);
+        harness.run(100);
     }
-    let generation = rig.data[1].head().unwrap().2;
+    let generation = harness.data[1].head().unwrap().2;
     control.expire_all_rows();
-    (rig.control, rig.data) = (control, data);
-    rig.run(3000);
+    (harness.control, harness.data) = (control, data);
+    harness.run(3000);
     for id in ["m4", "m5"] {
-        rig.say(sender, &bob, id);
-        rig.run(1000);
-        assert_eq!(rig.told(sender, id), ["ok"]);
+        harness.say(sender, &bob, id);
+        harness.run(1000);
+        assert_eq!(harness.told(sender, id), ["ok"]);
     }
-    (rig.resets(reader).len(), rig.data[1].head().unwrap().2 == generation)
+    (harness.resets(reader).len(), harness.data[1].head().unwrap().2 == generation)
 }
 
 #[test]
@@ -145,28 +145,28 @@ fn who_had_a_vnode_before_notices_that_its_data_went_back_under_the_same_name() 
 /// did, or after. Node 0, which was to have it, stands still, and node 1 is given it back. Returns whether the generation
 /// goes on.
 fn the_store_goes_back_at_a_planned_move(before: bool, off: Option<Rule>) -> bool {
-    let mut rig = Rig::new(&[0, 1], off);
-    let (alice, bob) = (rig.user(1, 0), rig.user(1, 1));
-    let sender = rig.connect(1, &alice);
-    rig.say(sender, &bob, "m1");
-    rig.run(1500);
-    let snapshot = rig.data[1].clone();
-    rig.say(sender, &bob, "m2");
-    rig.run(2000);
-    assert_eq!(rig.told(sender, "m2"), ["ok"]);
-    let generation = rig.data[1].head().unwrap().2;
-    rig.freeze(0);
+    let mut harness = Harness::new(&[0, 1], off);
+    let (alice, bob) = (harness.user(1, 0), harness.user(1, 1));
+    let sender = harness.connect(1, &alice);
+    harness.say(sender, &bob, "m1");
+    harness.run(1500);
+    let snapshot = harness.data[1].clone();
+    harness.say(sender, &bob, "m2");
+    harness.run(2000);
+    assert_eq!(harness.told(sender, "m2"), ["ok"]);
+    let generation = harness.data[1].head().unwrap().2;
+    harness.freeze(0);
     if before {
-        rig.data[1] = snapshot.clone();
+        harness.data[1] = snapshot.clone();
     }
-    rig.assign(1, 0);
-    rig.run(1000);
+    harness.assign(1, 0);
+    harness.run(1000);
     if !before {
-        rig.data[1] = snapshot;
+        harness.data[1] = snapshot;
     }
-    rig.assign(1, 1);
-    rig.run(3000);
-    rig.data[1].head().unwrap().2 == generation
+    harness.assign(1, 1);
+    harness.run(3000);
+    harness.data[1].head().unwrap().2 == generation
 }
 
 #[test]
@@ -180,186 +180,189 @@ fn who_gave_a_vnode_up_notices_that_its_data_went_back_since_and_looks_before_it
 /// Rule 18: the data is gone under a home that holds its lease.
 #[test]
 fn a_home_whose_data_is_gone_begins_a_new_generation_and_says_reset() {
-    let mut rig = Rig::new(&[0, 1], None);
-    let (alice, bob) = (rig.user(0, 0), rig.user(1, 0));
-    let (sender, reader) = (rig.connect(0, &alice), rig.connect(1, &bob));
-    rig.say(sender, &bob, "m1");
-    rig.run(2000);
-    rig.data[1] = VnodeData::default();
-    rig.say(sender, &bob, "m2");
-    rig.run(3000);
-    assert_eq!(rig.nodes[1].counters().writes_fenced, 1);
-    assert_eq!(rig.told(sender, "m2"), ["ok"]);
-    assert_eq!(rig.inbox(reader), ["m1", "m2"]);
-    let [reset] = rig.resets(reader)[..] else { panic!("one reset") };
-    let head = rig.data[1].head().unwrap();
+    let mut harness = Harness::new(&[0, 1], None);
+    let (alice, bob) = (harness.user(0, 0), harness.user(1, 0));
+    let (sender, reader) = (harness.connect(0, &alice), harness.connect(1, &bob));
+    harness.say(sender, &bob, "m1");
+    harness.run(2000);
+    harness.data[1] = VnodeData::default();
+    harness.say(sender, &bob, "m2");
+    harness.run(3000);
+    assert_eq!(harness.nodes[1].counters().writes_fenced, 1);
+    assert_eq!(harness.told(sender, "m2"), ["ok"]);
+    assert_eq!(harness.inbox(reader), ["m1", "m2"]);
+    let [reset] = harness.resets(reader)[..] else { panic!("one reset") };
+    let head = harness.data[1].head().unwrap();
     assert_eq!((reset.cursor.generation, head.2), (head.0, head.0));
-    assert_eq!(rig.cursor(reader).generation, head.0);
+    assert_eq!(harness.cursor(reader).generation, head.0);
     assert!(reset.through.is_some(), "the history has what came before");
-    assert_eq!(rig.logged(&bob), ["m1", "m2"]);
+    assert_eq!(harness.logged(&bob), ["m1", "m2"]);
 }
 
 /// Rule 22: the home is cut off from the store alone, and another node takes its vnode.
 #[test]
 fn took_ends_a_home_without_the_store_and_its_sessions_are_told_to_move() {
-    let mut rig = Rig::new(&[0, 1], None);
-    let (alice, bob) = (rig.user(0, 0), rig.user(1, 0));
-    let (sender, reader) = (rig.connect(0, &alice), rig.connect(1, &bob));
-    rig.no_store.insert(1);
-    rig.revoke(1);
-    rig.assign(1, 0);
-    rig.run(2000);
-    assert_eq!(rig.nodes[1].gauges(rig.clock()).owned, 0);
-    assert!(rig.nodes[1].counters().suspensions == 0, "before its lease was over");
-    let moved = rig.moved(reader).expect("it knows where to");
-    let head = rig.data[1].head().unwrap();
+    let mut harness = Harness::new(&[0, 1], None);
+    let (alice, bob) = (harness.user(0, 0), harness.user(1, 0));
+    let (sender, reader) = (harness.connect(0, &alice), harness.connect(1, &bob));
+    harness.no_store.insert(1);
+    harness.revoke(1);
+    harness.assign(1, 0);
+    harness.run(2000);
+    assert_eq!(harness.nodes[1].gauges(harness.clock()).owned, 0);
+    assert!(harness.nodes[1].counters().suspensions == 0, "before its lease was over");
+    let moved = harness.moved(reader).expect("it knows where to");
+    let head = harness.data[1].head().unwrap();
     assert_eq!((moved.node.as_str(), &*moved.url, moved.epoch), ("n0", "ws://n0", head.0));
-    assert_eq!(rig.closed(reader), [0; 0]);
+    assert_eq!(harness.closed(reader), [0; 0]);
 
     // The other way round it says nothing: what is older ends nobody.
     let vnode = roost_ring::vnode(&bob, 2);
-    let sid = rig.nodes[1].sid().clone();
+    let sid = harness.nodes[1].sid().clone();
     let (node, url) = (sid.node(), "ws://n1".to_owned());
     let old = OwnerChanged { vnode, epoch: Epoch(head.0.0 - 1), node, sid, url };
     let epoch = head.0;
-    rig.give(0, Input::Record(Record::OwnerChanged(old)));
-    rig.say(sender, &bob, "m1");
-    rig.run(100);
-    assert_eq!(rig.told(sender, "m1"), ["ok"]);
-    assert_eq!(rig.data[1].head().unwrap().0, epoch);
+    harness.give(0, Input::Record(Record::OwnerChanged(old)));
+    harness.say(sender, &bob, "m1");
+    harness.run(100);
+    assert_eq!(harness.told(sender, "m1"), ["ok"]);
+    assert_eq!(harness.data[1].head().unwrap().0, epoch);
 }
 
 /// Rule 22, with the answer to the activation lost: its repeat finds the new owner in the head.
 #[test]
 fn took_is_sent_even_if_the_answer_to_the_activation_was_lost() {
-    let mut rig = Rig::new(&[0, 1], None);
-    let bob = rig.user(1, 0);
-    let reader = rig.connect(1, &bob);
-    rig.no_store.insert(1);
-    rig.revoke(1);
-    rig.assign(1, 0);
-    rig.activations_untold = 1;
-    rig.run(5000);
-    assert_eq!(rig.data[1].head().unwrap().1.node().as_str(), "n0");
-    assert_eq!(rig.moved(reader).map(|m| m.node.as_str()), Some("n0"));
+    let mut harness = Harness::new(&[0, 1], None);
+    let bob = harness.user(1, 0);
+    let reader = harness.connect(1, &bob);
+    harness.no_store.insert(1);
+    harness.revoke(1);
+    harness.assign(1, 0);
+    harness.activations_untold = 1;
+    harness.run(5000);
+    assert_eq!(harness.data[1].head().unwrap().1.node().as_str(), "n0");
+    assert_eq!(harness.moved(reader).map(|m| m.node.as_str()), Some("n0"));
 }
 
 /// Rule 20.
 #[test]
 fn an_epoch_only_grows_in_a_view_except_after_a_new_data_set() {
-    let mut rig = Rig::new(&[0, 1, 2, 2], None);
-    let (alice, bob) = (rig.user(0, 0), rig.user(1, 0));
-    let sender = rig.connect(0, &alice);
-    let mut stale = rig.control.table(rig.store_now());
-    rig.assign(1, 2);
-    rig.run(3000);
-    let epoch_of_next_item = |rig: &mut Rig, id: &str| {
-        rig.say(sender, &bob, id);
-        let Some((.., Record::Item(item))) = rig.sent.last() else { panic!("an item is the last") };
+    let mut harness = Harness::new(&[0, 1, 2, 2], None);
+    let (alice, bob) = (harness.user(0, 0), harness.user(1, 0));
+    let sender = harness.connect(0, &alice);
+    let mut stale = harness.control.table(harness.store_now());
+    harness.assign(1, 2);
+    harness.run(3000);
+    let epoch_of_next_item = |harness: &mut Harness, id: &str| {
+        harness.say(sender, &bob, id);
+        let Some((.., Record::Item(item))) = harness.sent.last() else { panic!("an item is the last") };
         item.channel.epoch
     };
-    let current = rig.data[1].head().unwrap().0;
-    rig.give(0, Input::View(Box::new(stale.clone())));
-    assert_eq!(epoch_of_next_item(&mut rig, "m1"), current);
+    let current = harness.data[1].head().unwrap().0;
+    harness.give(0, Input::View(Box::new(stale.clone())));
+    assert_eq!(epoch_of_next_item(&mut harness, "m1"), current);
     let old = stale.rows.values().find(|r| r.node().as_str() == "n1").unwrap().epoch;
     assert!(old < current);
     stale.data_set = DataSet("d1".into());
-    rig.road = Box::new(|_, _| Road::Lost);
-    rig.give(0, Input::View(Box::new(stale)));
-    assert_eq!(epoch_of_next_item(&mut rig, "m2"), old);
+    harness.road = Box::new(|_, _| Road::Lost);
+    harness.give(0, Input::View(Box::new(stale)));
+    assert_eq!(epoch_of_next_item(&mut harness, "m2"), old);
 }
 
 /// Rule 21: the leader declares a living node dead.
 #[test]
 fn a_revoked_node_goes_on_as_another_sid_and_keeps_its_sockets() {
-    let mut rig = Rig::new(&[0, 1], None);
-    let (alice, bob) = (rig.user(0, 0), rig.user(1, 0));
-    let (reader, both) = (rig.connect(0, &alice), rig.connect(1, &bob));
-    let old = rig.nodes[1].sid().clone();
-    rig.road = Box::new(|from, record| match record {
+    let mut harness = Harness::new(&[0, 1], None);
+    let (alice, bob) = (harness.user(0, 0), harness.user(1, 0));
+    let (reader, both) = (harness.connect(0, &alice), harness.connect(1, &bob));
+    let old = harness.nodes[1].sid().clone();
+    harness.road = Box::new(|from, record| match record {
         Record::Item(_) if from == 1 => Road::Held,
         _ => Road::Goes,
     });
     for id in ["x1", "x2"] {
-        rig.say(both, &alice, id);
+        harness.say(both, &alice, id);
     }
-    rig.revoke(1);
-    rig.run(2000);
-    assert_eq!((rig.told(both, "x1"), rig.told(both, "x2")), (vec!["unknown"], vec!["unknown"]));
-    let new = rig.nodes[1].sid().clone();
+    harness.revoke(1);
+    harness.run(2000);
+    assert_eq!((harness.told(both, "x1"), harness.told(both, "x2")), (vec!["unknown"], vec!["unknown"]));
+    let new = harness.nodes[1].sid().clone();
     assert!(new != old && new.born() > old.born());
-    assert_eq!(rig.control.sid_of(&new.node()), Some(&new), "it registered again");
-    assert_eq!((rig.replaced.len(), rig.closed(both), rig.moved(both)), (0, vec![], None));
+    assert_eq!(harness.control.sid_of(&new.node()), Some(&new), "it registered again");
+    assert_eq!((harness.replaced.len(), harness.closed(both), harness.moved(both)), (0, vec![], None));
 
     // What the ended sid sent is void, wherever it was.
-    let void = rig.nodes[0].counters().void_records;
-    rig.clear_road();
-    rig.run(100);
-    assert_eq!(rig.nodes[0].counters().void_records, void + 2);
-    assert_eq!(rig.logged(&alice), [""; 0]);
+    let void = harness.nodes[0].counters().void_records;
+    harness.clear_road();
+    harness.run(100);
+    assert_eq!(harness.nodes[0].counters().void_records, void + 2);
+    assert_eq!(harness.logged(&alice), [""; 0]);
 
     // The same socket goes on, both ways, and rule 1 holds across the two lives.
-    rig.say(both, &alice, "x2");
-    assert_eq!(rig.told(both, "x2"), ["unknown", "rate_limited"], "x1 comes first");
+    harness.say(both, &alice, "x2");
+    assert_eq!(harness.told(both, "x2"), ["unknown", "rate_limited"], "x1 comes first");
     for id in ["x1", "x2"] {
-        rig.say(both, &alice, id);
-        rig.run(100);
-        assert_eq!(rig.told(both, id).last(), Some(&"ok"));
+        harness.say(both, &alice, id);
+        harness.run(100);
+        assert_eq!(harness.told(both, id).last(), Some(&"ok"));
     }
-    rig.say(reader, &bob, "y1");
-    rig.run(100);
-    assert_eq!((rig.inbox(reader), rig.inbox(both)), (vec!["x1".into(), "x2".into()], vec!["y1".to_owned()]));
-    assert_eq!((rig.resets(both).len(), rig.closed(both)), (0, vec![]));
+    harness.say(reader, &bob, "y1");
+    harness.run(100);
+    assert_eq!(
+        (harness.inbox(reader), harness.inbox(both)),
+        (vec!["x1".into(), "x2".into()], vec!["y1".to_owned()])
+    );
+    assert_eq!((harness.resets(both).len(), harness.closed(both)), (0, vec![]));
 }
 
 /// Rule 21: the store's data is gone under a node that was revoked, so it claims at once, and is told that its sid is
 /// not registered. That is also what a forgotten node would be told.
 #[test]
 fn a_revoked_node_whose_claim_is_answered_first_begins_another_life() {
-    let mut rig = Rig::new(&[0, 1], None);
-    let (alice, bob) = (rig.user(0, 0), rig.user(1, 0));
-    let (sender, reader) = (rig.connect(0, &alice), rig.connect(1, &bob));
-    let (old, claims) = (rig.nodes[1].sid().clone(), rig.nodes[1].counters().claims);
-    assert!((50..350).contains(&(rig.now % BEAT_MS)), "no renewal is due in what follows");
-    rig.revoke(1);
-    rig.data[1] = VnodeData::default();
-    rig.say(sender, &bob, "m1");
-    rig.run(100);
-    assert_eq!(rig.nodes[1].counters().writes_fenced, 1);
-    assert!(rig.nodes[1].counters().claims > claims);
-    assert_eq!((rig.forgotten.len(), rig.replaced.len()), (0, 0));
-    let new = rig.nodes[1].sid().clone();
+    let mut harness = Harness::new(&[0, 1], None);
+    let (alice, bob) = (harness.user(0, 0), harness.user(1, 0));
+    let (sender, reader) = (harness.connect(0, &alice), harness.connect(1, &bob));
+    let (old, claims) = (harness.nodes[1].sid().clone(), harness.nodes[1].counters().claims);
+    assert!((50..350).contains(&(harness.now % BEAT_MS)), "no renewal is due in what follows");
+    harness.revoke(1);
+    harness.data[1] = VnodeData::default();
+    harness.say(sender, &bob, "m1");
+    harness.run(100);
+    assert_eq!(harness.nodes[1].counters().writes_fenced, 1);
+    assert!(harness.nodes[1].counters().claims > claims);
+    assert_eq!((harness.forgotten.len(), harness.replaced.len()), (0, 0));
+    let new = harness.nodes[1].sid().clone();
     assert!(new.born() > old.born());
-    assert_eq!(rig.control.sid_of(&new.node()), Some(&new), "it asked at once, and registered again");
-    rig.run(5000);
-    assert_eq!((rig.told(sender, "m1"), rig.closed(reader)), (vec!["ok"], vec![]));
-    rig.say(sender, &bob, "m2");
-    rig.run(100);
-    assert_eq!(rig.inbox(reader).last().map(String::as_str), Some("m2"), "the same socket goes on");
+    assert_eq!(harness.control.sid_of(&new.node()), Some(&new), "it asked at once, and registered again");
+    harness.run(5000);
+    assert_eq!((harness.told(sender, "m1"), harness.closed(reader)), (vec!["ok"], vec![]));
+    harness.say(sender, &bob, "m2");
+    harness.run(100);
+    assert_eq!(harness.inbox(reader).last().map(String::as_str), Some("m2"), "the same socket goes on");
 }
 
 /// Rules 19 and 21: the machine of node 0 slept, and wakes under other data. Returns by how much its sid is later,
 /// and whether it still has what nobody confirmed.
 fn a_node_that_slept_finds_other_data(slept_ms: u64) -> (u64, bool) {
-    let mut rig = Rig::new(&[0, 1], None);
-    let (alice, bob) = (rig.user(0, 0), rig.user(1, 0));
-    let sender = rig.connect(0, &alice);
-    rig.road = Box::new(|_, record| match record {
+    let mut harness = Harness::new(&[0, 1], None);
+    let (alice, bob) = (harness.user(0, 0), harness.user(1, 0));
+    let sender = harness.connect(0, &alice);
+    harness.road = Box::new(|_, record| match record {
         Record::Confirm(_) => Road::Lost,
         _ => Road::Goes,
     });
-    rig.say(sender, &bob, "m1");
-    rig.run(100);
-    assert!(rig.nodes[0].has_unconfirmed());
-    let old = rig.nodes[0].sid().born();
-    rig.another_data_set();
-    let (table, now) = (rig.control.table(rig.store_now()), rig.clock());
+    harness.say(sender, &bob, "m1");
+    harness.run(100);
+    assert!(harness.nodes[0].has_unconfirmed());
+    let old = harness.nodes[0].sid().born();
+    harness.another_data_set();
+    let (table, now) = (harness.control.table(harness.store_now()), harness.clock());
     let woken = Now { wall: now.wall + slept_ms, ..now };
-    let actions = rig.nodes[0].step(Input::View(Box::new(table)), woken);
-    let sid = rig.nodes[0].sid();
+    let actions = harness.nodes[0].step(Input::View(Box::new(table)), woken);
+    let sid = harness.nodes[0].sid();
     let registers = |action: &Action| matches!(action, Action::Ask(Ask::Register(r)) if r.row.sid == *sid);
     assert!(actions.iter().any(registers));
-    (sid.born() - old, rig.nodes[0].has_unconfirmed())
+    (sid.born() - old, harness.nodes[0].has_unconfirmed())
 }
 
 #[test]
@@ -371,84 +374,87 @@ fn a_node_that_slept_for_long_gives_up_its_channels_under_other_data() {
 
 #[test]
 fn a_revoked_node_tells_its_sessions_to_move_when_another_has_the_vnode() {
-    let mut rig = Rig::new(&[0, 1], None);
-    let bob = rig.user(1, 0);
-    let reader = rig.connect(1, &bob);
-    rig.revoke(1);
-    rig.assign(1, 0);
-    rig.run(3000);
-    assert_eq!(rig.moved(reader).map(|m| m.node.as_str()), Some("n0"));
-    assert_eq!(rig.closed(reader), [0; 0], "the client goes by itself");
-    rig.run(10_000);
-    assert_eq!(rig.closed(reader), [3000], "or is closed later");
+    let mut harness = Harness::new(&[0, 1], None);
+    let bob = harness.user(1, 0);
+    let reader = harness.connect(1, &bob);
+    harness.revoke(1);
+    harness.assign(1, 0);
+    harness.run(3000);
+    assert_eq!(harness.moved(reader).map(|m| m.node.as_str()), Some("n0"));
+    assert_eq!(harness.closed(reader), [0; 0], "the client goes by itself");
+    harness.run(10_000);
+    assert_eq!(harness.closed(reader), [3000], "or is closed later");
 }
 
 /// Rule 21: a node sleeps for longer than its tombstone stays, and so does a copy of its item that was on its way.
-fn a_forgotten_node_wakes(off: Option<Rule>) -> (Rig, String) {
-    let mut rig = Rig::new(&[0, 1], off);
-    let (alice, bob) = (rig.user(0, 0), rig.user(1, 0));
-    let sender = rig.connect(0, &alice);
-    rig.road = Box::new(|_, record| match record {
+fn a_forgotten_node_wakes(off: Option<Rule>) -> (Harness, String) {
+    let mut harness = Harness::new(&[0, 1], off);
+    let (alice, bob) = (harness.user(0, 0), harness.user(1, 0));
+    let sender = harness.connect(0, &alice);
+    harness.road = Box::new(|_, record| match record {
         Record::Confirm(_) => Road::Lost,
         _ => Road::Goes,
     });
-    rig.say(sender, &bob, "m1");
-    rig.run(100);
-    assert_eq!((rig.logged(&bob), rig.told(sender, "m1")), (vec!["m1".to_owned()], vec![""; 0]));
-    rig.freeze(0);
-    rig.revoke(0);
-    rig.assign(0, 1);
-    rig.road = Box::new(|_, _| Road::Goes);
-    rig.tick_ms = 1000;
-    rig.run(HALF_A_DAY_MS + 3_600_000);
-    rig.tick_ms = 50;
-    rig.forget(0);
-    rig.run(2000);
+    harness.say(sender, &bob, "m1");
+    harness.run(100);
+    assert_eq!((harness.logged(&bob), harness.told(sender, "m1")), (vec!["m1".to_owned()], vec![""; 0]));
+    harness.freeze(0);
+    harness.revoke(0);
+    harness.assign(0, 1);
+    harness.road = Box::new(|_, _| Road::Goes);
+    harness.tick_ms = 1000;
+    harness.run(HALF_A_DAY_MS + 3_600_000);
+    harness.tick_ms = 50;
+    harness.forget(0);
+    harness.run(2000);
     let item = |(_, from, _, record): &(u64, usize, usize, Record)| {
         (*from == 0 && matches!(record, Record::Item(_))).then(|| record.clone())
     };
-    let copies: Vec<_> = rig.sent.iter().filter_map(item).collect();
+    let copies: Vec<_> = harness.sent.iter().filter_map(item).collect();
     assert!(!copies.is_empty());
     for record in copies {
-        rig.give(1, Input::Record(record));
+        harness.give(1, Input::Record(record));
     }
-    rig.run(1000);
-    rig.thaw(0);
-    rig.run(3000);
-    (rig, bob)
+    harness.run(1000);
+    harness.thaw(0);
+    harness.run(3000);
+    (harness, bob)
 }
 
 const HALF_A_DAY_MS: u64 = 43_200_000;
 
 #[test]
 fn a_forgotten_node_ends_and_nothing_of_it_becomes_a_second_message() {
-    let (rig, bob) = a_forgotten_node_wakes(None);
-    assert_eq!(rig.forgotten, [0]);
-    assert!(rig.control.sid_of(&rig.nodes[0].sid().node()).is_none(), "it does not begin another life");
-    let owned = rig.nodes[0].gauges(rig.clock()).owned;
-    assert_eq!((owned, rig.nodes[0].has_unconfirmed()), (0, false));
-    assert_eq!(rig.logged(&bob), ["m1"]);
+    let (harness, bob) = a_forgotten_node_wakes(None);
+    assert_eq!(harness.forgotten, [0]);
+    assert!(
+        harness.control.sid_of(&harness.nodes[0].sid().node()).is_none(),
+        "it does not begin another life"
+    );
+    let owned = harness.nodes[0].gauges(harness.clock()).owned;
+    assert_eq!((owned, harness.nodes[0].has_unconfirmed()), (0, false));
+    assert_eq!(harness.logged(&bob), ["m1"]);
 
-    let (rig, bob) = a_forgotten_node_wakes(Some(Rule::Forgotten));
-    assert_eq!((rig.forgotten.len(), rig.logged(&bob).len()), (0, 2), "the rule is needed");
+    let (harness, bob) = a_forgotten_node_wakes(Some(Rule::Forgotten));
+    assert_eq!((harness.forgotten.len(), harness.logged(&bob).len()), (0, 2), "the rule is needed");
 }
 
 /// A node that is just starting is in nobody's view yet: what it sends at once is taken.
 #[test]
 fn the_first_items_of_a_new_node_are_taken_before_it_is_seen() {
-    let mut rig = Rig::new(&[0, 1], None);
-    let bob = rig.user(1, 0);
-    let new = rig.start(2, 0, &|_| {});
-    rig.look(new);
-    rig.run(20);
-    let born = rig.nodes[new].sid().clone();
-    assert!(rig.control.sid_of(&born.node()).is_some(), "registered");
-    let sent = rig.sent.len();
-    let alice = rig.user(0, 1);
-    let sender = rig.connect(0, &alice);
-    rig.say(sender, &bob, "m1");
-    rig.run(100);
-    let first = rig.sent[sent..].iter().find_map(|(_, from, _, record)| match record {
+    let mut harness = Harness::new(&[0, 1], None);
+    let bob = harness.user(1, 0);
+    let new = harness.start(2, 0, &|_| {});
+    harness.look(new);
+    harness.run(20);
+    let born = harness.nodes[new].sid().clone();
+    assert!(harness.control.sid_of(&born.node()).is_some(), "registered");
+    let sent = harness.sent.len();
+    let alice = harness.user(0, 1);
+    let sender = harness.connect(0, &alice);
+    harness.say(sender, &bob, "m1");
+    harness.run(100);
+    let first = harness.sent[sent..].iter().find_map(|(_, from, _, record)| match record {
         Record::Item(item) if *from == 0 => Some(item.clone()),
         _ => None,
     });
@@ -456,44 +462,45 @@ fn the_first_items_of_a_new_node_are_taken_before_it_is_seen() {
     item.channel.sid = born;
     item.n = 1;
     item.acked = 0;
-    let void = rig.nodes[1].counters().void_records;
-    rig.give(1, Input::Record(Record::Item(item)));
-    assert_eq!(rig.nodes[1].counters().void_records, void);
+    let void = harness.nodes[1].counters().void_records;
+    harness.give(1, Input::Record(Record::Item(item)));
+    assert_eq!(harness.nodes[1].counters().void_records, void);
 }
 
 /// An answer to what was asked before it registered under the present data set says nothing.
 #[test]
 fn a_node_that_registers_again_under_other_data_is_not_forgotten() {
-    let mut rig = Rig::new(&[0, 1], None);
-    let settling = rig.store_now() + LEASE_TTL_MS;
-    rig.control = Default::default();
-    rig.control.new_data_set(2, DataSet("d1".into()), settling);
-    rig.run(3000);
-    assert_eq!((rig.forgotten.len(), rig.replaced.len()), (0, 0));
-    assert_eq!(rig.control.table(rig.store_now()).nodes.len(), 2);
+    let mut harness = Harness::new(&[0, 1], None);
+    let settling = harness.store_now() + LEASE_TTL_MS;
+    harness.control = Default::default();
+    harness.control.new_data_set(2, DataSet("d1".into()), settling);
+    harness.run(3000);
+    assert_eq!((harness.forgotten.len(), harness.replaced.len()), (0, 0));
+    assert_eq!(harness.control.table(harness.store_now()).nodes.len(), 2);
 }
 
 /// Rule 21, with a successor whose clock is behind by `behind_ms`.
 fn a_later_process_of_the_node_starts(behind_ms: u64) {
-    let mut rig = Rig::new(&[0, 1], None);
-    let bob = rig.user(1, 0);
-    let reader = rig.connect(1, &bob);
-    let later = rig.start(1, behind_ms, &|_| {});
-    rig.run(1500);
-    assert_eq!(rig.replaced, [1], "only a later one replaces, and the earlier one ends once");
-    let owned = rig.nodes[1].gauges(rig.clock()).owned;
+    let mut harness = Harness::new(&[0, 1], None);
+    let bob = harness.user(1, 0);
+    let reader = harness.connect(1, &bob);
+    let later = harness.start(1, behind_ms, &|_| {});
+    harness.run(1500);
+    assert_eq!(harness.replaced, [1], "only a later one replaces, and the earlier one ends once");
+    let owned = harness.nodes[1].gauges(harness.clock()).owned;
     assert_eq!(
-        (owned, rig.nodes[1].has_unconfirmed()),
+        (owned, harness.nodes[1].has_unconfirmed()),
         (0, false),
         "it waits for nothing that is the other's"
     );
-    rig.freeze(1);
-    rig.run(8000);
-    let row = rig.control.table(rig.store_now()).rows.values().find(|r| r.node().as_str() == "n1").cloned();
-    assert_eq!(&row.unwrap().sid, rig.nodes[later].sid());
-    let again = rig.connect(later, &bob);
-    assert!(rig.is_welcome(again));
-    assert_eq!(rig.inbox(reader), [""; 0]);
+    harness.freeze(1);
+    harness.run(8000);
+    let row =
+        harness.control.table(harness.store_now()).rows.values().find(|r| r.node().as_str() == "n1").cloned();
+    assert_eq!(&row.unwrap().sid, harness.nodes[later].sid());
+    let again = harness.connect(later, &bob);
+    assert!(harness.is_welcome(again));
+    assert_eq!(harness.inbox(reader), [""; 0]);
 }
 
 #[test]
@@ -505,19 +512,19 @@ fn a_later_process_of_a_node_replaces_the_earlier_one_even_if_its_clock_is_behin
 /// Rule 27, with the home dead and nobody else in its place yet.
 #[test]
 fn nobody_is_sent_to_a_life_that_is_over() {
-    let mut rig = Rig::new(&[0, 1], None);
-    let (alice, bob) = (rig.user(0, 0), rig.user(1, 0));
-    let sender = rig.connect(0, &alice);
-    rig.freeze(1);
-    rig.revoke(1);
-    rig.run(1000);
-    let reader = rig.connect(0, &bob);
-    rig.run(1000);
-    assert_eq!(rig.moved(reader), None, "n1 is dead, and n0 knows it");
-    rig.assign(1, 0);
-    rig.run(2000);
-    assert!(rig.is_welcome(reader));
-    rig.say(sender, &bob, "m1");
-    rig.run(100);
-    assert_eq!(rig.inbox(reader), ["m1"]);
+    let mut harness = Harness::new(&[0, 1], None);
+    let (alice, bob) = (harness.user(0, 0), harness.user(1, 0));
+    let sender = harness.connect(0, &alice);
+    harness.freeze(1);
+    harness.revoke(1);
+    harness.run(1000);
+    let reader = harness.connect(0, &bob);
+    harness.run(1000);
+    assert_eq!(harness.moved(reader), None, "n1 is dead, and n0 knows it");
+    harness.assign(1, 0);
+    harness.run(2000);
+    assert!(harness.is_welcome(reader));
+    harness.say(sender, &bob, "m1");
+    harness.run(100);
+    assert_eq!(harness.inbox(reader), ["m1"]);
 }

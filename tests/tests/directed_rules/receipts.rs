@@ -6,12 +6,12 @@ use roost_proto::ids::Cursor;
 use roost_proto::records::Record;
 use roost_ws_node::core::Rule;
 
-use super::rig::{LEASE_TTL_MS, Rig, Road};
+use super::harness::{Harness, LEASE_TTL_MS, Road};
 
 /// The receipts in the log for a user, in order.
-fn receipts(rig: &Rig, user: &str) -> Vec<String> {
+fn receipts(harness: &Harness, user: &str) -> Vec<String> {
     let inbox = format!("user:{user}");
-    let to = rig.chat.iter().flatten().filter(|(_, m)| m.stream.as_str() == inbox);
+    let to = harness.chat.iter().flatten().filter(|(_, m)| m.stream.as_str() == inbox);
     let receipts = to.filter_map(|(_, m)| m.receipt());
     let told = receipts.map(|receipt| {
         let what = if matches!(receipt, Receipt::Read { .. }) { "read" } else { "delivered" };
@@ -22,63 +22,63 @@ fn receipts(rig: &Rig, user: &str) -> Vec<String> {
 }
 
 /// What a session was told of how far its user has read.
-fn reads(rig: &Rig, session: u64) -> Vec<Cursor> {
-    let of = rig.frames.iter().filter(|(s, _)| *s == session);
+fn reads(harness: &Harness, session: u64) -> Vec<Cursor> {
+    let of = harness.frames.iter().filter(|(s, _)| *s == session);
     of.filter_map(|(_, f)| if let ServerFrame::Read(read) = f { Some(read.cursor) } else { None }).collect()
 }
 
 /// `bob` at node 1 has three messages of `alice` at node 0, who wants receipts of the first and the last.
-fn three_messages(off: Option<Rule>) -> (Rig, String, String, u64, u64) {
-    let mut rig = Rig::new(&[0, 1], off);
-    let (alice, bob) = (rig.user(0, 0), rig.user(1, 0));
-    let sender = rig.connect(0, &alice);
-    let reader = rig.connect_at(1, &bob, Some("phone"), None);
-    rig.say_with_receipt(sender, &bob, "m1");
-    rig.say(sender, &bob, "m2");
-    rig.say_with_receipt(sender, &bob, "m3");
-    rig.run(100);
-    (rig, alice, bob, sender, reader)
+fn three_messages(off: Option<Rule>) -> (Harness, String, String, u64, u64) {
+    let mut harness = Harness::new(&[0, 1], off);
+    let (alice, bob) = (harness.user(0, 0), harness.user(1, 0));
+    let sender = harness.connect(0, &alice);
+    let reader = harness.connect_at(1, &bob, Some("phone"), None);
+    harness.say_with_receipt(sender, &bob, "m1");
+    harness.say(sender, &bob, "m2");
+    harness.say_with_receipt(sender, &bob, "m3");
+    harness.run(100);
+    (harness, alice, bob, sender, reader)
 }
 
 #[test]
 fn a_sender_is_told_once_what_was_delivered_and_what_was_read() {
-    let (mut rig, alice, bob, sender, reader) = three_messages(None);
-    let all = rig.cursor(reader);
+    let (mut harness, alice, bob, sender, reader) = three_messages(None);
+    let all = harness.cursor(reader);
     let first = Cursor { offset: roost_proto::Offset(1), ..all };
-    rig.run(5000);
-    assert_eq!(receipts(&rig, &alice), [""; 0], "sent to a session is not delivered");
-    rig.ack(reader, first);
-    rig.run(1000);
-    rig.ack(reader, all);
-    rig.run(1000);
-    rig.ack(reader, all);
-    rig.read(reader, all);
-    rig.run(1000);
-    rig.read(reader, all);
-    let again = rig.connect_at(1, &bob, Some("laptop"), Some(all));
-    rig.run(5000);
-    assert_eq!(receipts(&rig, &alice), ["delivered m1", "delivered m3", "read m1 m3"]);
-    assert_eq!(rig.inbox(sender).len(), 3, "in her inbox like any message");
-    assert!(rig.is_welcome(again));
+    harness.run(5000);
+    assert_eq!(receipts(&harness, &alice), [""; 0], "sent to a session is not delivered");
+    harness.ack(reader, first);
+    harness.run(1000);
+    harness.ack(reader, all);
+    harness.run(1000);
+    harness.ack(reader, all);
+    harness.read(reader, all);
+    harness.run(1000);
+    harness.read(reader, all);
+    let again = harness.connect_at(1, &bob, Some("laptop"), Some(all));
+    harness.run(5000);
+    assert_eq!(receipts(&harness, &alice), ["delivered m1", "delivered m3", "read m1 m3"]);
+    assert_eq!(harness.inbox(sender).len(), 3, "in her inbox like any message");
+    assert!(harness.is_welcome(again));
 }
 
 /// The receipt is in the store, and its home dies before the sender's home has heard of it.
 fn a_home_dies_with_a_receipt_on_its_way(off: Option<Rule>) -> Vec<String> {
-    let (mut rig, alice, _, _, reader) = three_messages(off);
-    rig.road = Box::new(|from, record| match record {
+    let (mut harness, alice, _, _, reader) = three_messages(off);
+    harness.road = Box::new(|from, record| match record {
         Record::Item(_) if from == 1 => Road::Held,
         _ => Road::Goes,
     });
-    rig.ack(reader, rig.cursor(reader));
-    rig.run(1000);
-    rig.freeze(1);
-    rig.revoke(1);
-    rig.assign(1, 0);
-    rig.run(2 * LEASE_TTL_MS);
-    rig.clear_road();
-    rig.thaw(1);
-    rig.run(2 * LEASE_TTL_MS);
-    receipts(&rig, &alice)
+    harness.ack(reader, harness.cursor(reader));
+    harness.run(1000);
+    harness.freeze(1);
+    harness.revoke(1);
+    harness.assign(1, 0);
+    harness.run(2 * LEASE_TTL_MS);
+    harness.clear_road();
+    harness.thaw(1);
+    harness.run(2 * LEASE_TTL_MS);
+    receipts(&harness, &alice)
 }
 
 #[test]
@@ -90,39 +90,39 @@ fn a_receipt_outlives_its_home_and_comes_once() {
 /// The sender's home got the receipt, and the reader's dies before it hears so: its successor sends it again.
 #[test]
 fn a_receipt_that_is_sent_again_is_found_by_its_id() {
-    let (mut rig, alice, _, _, reader) = three_messages(None);
-    rig.road = Box::new(|from, record| match record {
+    let (mut harness, alice, _, _, reader) = three_messages(None);
+    harness.road = Box::new(|from, record| match record {
         Record::Confirm(_) if from == 0 => Road::Lost,
         _ => Road::Goes,
     });
-    rig.ack(reader, rig.cursor(reader));
-    rig.run(1000);
-    assert_eq!(receipts(&rig, &alice), ["delivered m1 m3"]);
-    rig.freeze(1);
-    rig.revoke(1);
-    rig.assign(1, 0);
-    rig.run(2 * LEASE_TTL_MS);
-    assert_eq!(receipts(&rig, &alice), ["delivered m1 m3"]);
-    let head = rig.data[1].head().unwrap();
+    harness.ack(reader, harness.cursor(reader));
+    harness.run(1000);
+    assert_eq!(receipts(&harness, &alice), ["delivered m1 m3"]);
+    harness.freeze(1);
+    harness.revoke(1);
+    harness.assign(1, 0);
+    harness.run(2 * LEASE_TTL_MS);
+    assert_eq!(receipts(&harness, &alice), ["delivered m1 m3"]);
+    let head = harness.data[1].head().unwrap();
     assert_eq!(head.1.node().as_str(), "n0");
-    assert!(rig.data[1].all_owed().is_empty(), "and it is done with");
+    assert!(harness.data[1].all_owed().is_empty(), "and it is done with");
 }
 
 #[test]
 fn of_an_invisible_user_there_are_no_receipts_until_it_is_seen_again() {
-    let (mut rig, alice, bob, sender, reader) = three_messages(None);
-    rig.choose(reader, ChosenStatus::Invisible, "s1");
-    rig.run(500);
-    rig.ack(reader, rig.cursor(reader));
-    rig.read(reader, rig.cursor(reader));
-    rig.run(5000);
-    assert_eq!(receipts(&rig, &alice), [""; 0]);
-    rig.choose(reader, ChosenStatus::Online, "s2");
-    rig.say_with_receipt(sender, &bob, "m4");
-    rig.run(500);
-    rig.ack(reader, rig.cursor(reader));
-    rig.run(1000);
-    assert_eq!(receipts(&rig, &alice), ["delivered m1 m3 m4"]);
+    let (mut harness, alice, bob, sender, reader) = three_messages(None);
+    harness.choose(reader, ChosenStatus::Invisible, "s1");
+    harness.run(500);
+    harness.ack(reader, harness.cursor(reader));
+    harness.read(reader, harness.cursor(reader));
+    harness.run(5000);
+    assert_eq!(receipts(&harness, &alice), [""; 0]);
+    harness.choose(reader, ChosenStatus::Online, "s2");
+    harness.say_with_receipt(sender, &bob, "m4");
+    harness.run(500);
+    harness.ack(reader, harness.cursor(reader));
+    harness.run(1000);
+    assert_eq!(receipts(&harness, &alice), ["delivered m1 m3 m4"]);
 }
 
 /// The store stands still for longer than the lease; so long after that bob, who is invisible, acknowledges and reads, and
@@ -137,61 +137,61 @@ fn what_an_invisible_user_said_without_a_home_yields_no_receipt_either() {
         (100, 0, 60_000),
         (LEASE_TTL_MS / 2, 0, 60_000),
     ] {
-        let (mut rig, alice, bob, sender, reader) = three_messages(None);
-        rig.choose(reader, ChosenStatus::Invisible, "s1");
-        rig.run(500);
-        rig.no_store.insert(1);
+        let (mut harness, alice, bob, sender, reader) = three_messages(None);
+        harness.choose(reader, ChosenStatus::Invisible, "s1");
+        harness.run(500);
+        harness.no_store.insert(1);
         if late_ms > 0 {
-            rig.road = Box::new(|from, record| match record {
+            harness.road = Box::new(|from, record| match record {
                 Record::Item(_) if from == 1 => Road::Lost,
                 _ => Road::Goes,
             });
         }
-        rig.run(after_ms);
-        rig.read(reader, rig.cursor(reader));
-        rig.run(100);
-        rig.hang_up(reader);
-        rig.assign(1, next);
-        rig.run(2 * LEASE_TTL_MS);
-        rig.no_store.clear();
-        rig.run(late_ms);
-        rig.road = Box::new(|_, _| Road::Goes);
-        rig.run(4 * LEASE_TTL_MS);
-        assert_eq!(rig.data[1].head().unwrap().1.node().as_str(), format!("n{next}"));
-        assert_eq!(receipts(&rig, &alice), [""; 0], "{after_ms} {next} {late_ms}");
+        harness.run(after_ms);
+        harness.read(reader, harness.cursor(reader));
+        harness.run(100);
+        harness.hang_up(reader);
+        harness.assign(1, next);
+        harness.run(2 * LEASE_TTL_MS);
+        harness.no_store.clear();
+        harness.run(late_ms);
+        harness.road = Box::new(|_, _| Road::Goes);
+        harness.run(4 * LEASE_TTL_MS);
+        assert_eq!(harness.data[1].head().unwrap().1.node().as_str(), format!("n{next}"));
+        assert_eq!(receipts(&harness, &alice), [""; 0], "{after_ms} {next} {late_ms}");
         assert_eq!(
-            rig.undelivered.is_empty(),
+            harness.undelivered.is_empty(),
             late_ms == 0,
             "{after_ms} {next} {late_ms}: it is acknowledged"
         );
-        let reader = rig.connect_at(next, &bob, Some("phone"), None);
-        rig.choose(reader, ChosenStatus::Online, "s2");
-        rig.say_with_receipt(sender, &bob, "m4");
-        rig.run(500);
-        rig.ack(reader, rig.cursor(reader));
-        rig.run(1000);
-        assert_eq!(receipts(&rig, &alice), ["delivered m1 m3 m4"], "{after_ms} {next} {late_ms}");
+        let reader = harness.connect_at(next, &bob, Some("phone"), None);
+        harness.choose(reader, ChosenStatus::Online, "s2");
+        harness.say_with_receipt(sender, &bob, "m4");
+        harness.run(500);
+        harness.ack(reader, harness.cursor(reader));
+        harness.run(1000);
+        assert_eq!(receipts(&harness, &alice), ["delivered m1 m3 m4"], "{after_ms} {next} {late_ms}");
     }
 }
 
 #[test]
 fn what_one_device_read_the_others_are_told_and_who_comes_later_too() {
-    let (mut rig, _, bob, _, phone) = three_messages(None);
-    let laptop = rig.connect_at(1, &bob, Some("laptop"), None);
-    let all = rig.cursor(phone);
+    let (mut harness, _, bob, _, phone) = three_messages(None);
+    let laptop = harness.connect_at(1, &bob, Some("laptop"), None);
+    let all = harness.cursor(phone);
     let first = Cursor { offset: roost_proto::Offset(1), ..all };
     for cursor in [first, all, first] {
-        rig.read(phone, cursor);
-        rig.run(300);
+        harness.read(phone, cursor);
+        harness.run(300);
     }
-    assert_eq!((reads(&rig, phone), reads(&rig, laptop)), (vec![], vec![first, all]));
-    let tablet = rig.connect_at(1, &bob, Some("tablet"), None);
-    assert_eq!((rig.welcome(tablet).read, reads(&rig, tablet)), (Some(all), vec![]));
+    assert_eq!((reads(&harness, phone), reads(&harness, laptop)), (vec![], vec![first, all]));
+    let tablet = harness.connect_at(1, &bob, Some("tablet"), None);
+    assert_eq!((harness.welcome(tablet).read, reads(&harness, tablet)), (Some(all), vec![]));
     // What is read is acknowledged, by that device.
-    rig.hang_up(phone);
-    let phone = rig.connect_at(1, &bob, Some("phone"), None);
-    assert_eq!(rig.welcome(phone).replayed, 0);
-    rig.read(laptop, Cursor { offset: roost_proto::Offset(99), ..all });
-    rig.run(300);
-    assert_eq!(reads(&rig, phone), [], "nobody reads what was not sent to it");
+    harness.hang_up(phone);
+    let phone = harness.connect_at(1, &bob, Some("phone"), None);
+    assert_eq!(harness.welcome(phone).replayed, 0);
+    harness.read(laptop, Cursor { offset: roost_proto::Offset(99), ..all });
+    harness.run(300);
+    assert_eq!(reads(&harness, phone), [], "nobody reads what was not sent to it");
 }

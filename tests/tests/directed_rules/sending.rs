@@ -5,7 +5,7 @@ use roost_proto::records::{ChannelId, Confirm, Item, ItemResult, Probe, Record};
 use roost_ws_node::core::Input;
 use roost_ws_node::core::Rule;
 
-use super::rig::{Rig, Road, Roads};
+use super::harness::{Harness, Road, Roads};
 
 fn is_item(record: &Record) -> bool {
     matches!(record, Record::Item(_))
@@ -27,53 +27,53 @@ fn lose_one(what: fn(&Record) -> bool) -> Roads {
     })
 }
 
-fn items_from(rig: &Rig, node: usize) -> Vec<u64> {
-    let items = rig.sent.iter().filter(|(_, from, ..)| *from == node);
+fn items_from(harness: &Harness, node: usize) -> Vec<u64> {
+    let items = harness.sent.iter().filter(|(_, from, ..)| *from == node);
     items.filter_map(|(.., r)| if let Record::Item(i) = r { Some(i.n) } else { None }).collect()
 }
 
 /// Rule 1. [m2 refused, m3 accepted, m2 repeated: order broken]
 #[test]
 fn after_a_refusal_the_stream_waits_until_the_refused_message_is_accepted() {
-    let mut rig = Rig::with(&[0, 1], None, |cfg| cfg.channel_items_max = 1);
-    let (bob, carol) = (rig.user(1, 0), rig.user(1, 1));
-    let (alice, tablet) = (rig.user(0, 0), rig.user(0, 0));
-    let (alice, tablet) = (rig.connect(0, &alice), rig.connect(0, &tablet));
-    rig.road = Box::new(|_, record| if is_item(record) { Road::Held } else { Road::Goes });
+    let mut harness = Harness::with(&[0, 1], None, |cfg| cfg.channel_items_max = 1);
+    let (bob, carol) = (harness.user(1, 0), harness.user(1, 1));
+    let (alice, tablet) = (harness.user(0, 0), harness.user(0, 0));
+    let (alice, tablet) = (harness.connect(0, &alice), harness.connect(0, &tablet));
+    harness.road = Box::new(|_, record| if is_item(record) { Road::Held } else { Road::Goes });
     for id in ["m1", "m2", "m3", "m2"] {
-        rig.say(alice, &bob, id);
+        harness.say(alice, &bob, id);
     }
-    assert_eq!(rig.told(alice, "m2"), ["rate_limited"; 2]);
-    assert_eq!(rig.told(alice, "m3"), ["rate_limited"]);
-    rig.clear_road();
-    rig.run(100);
-    assert_eq!(rig.told(alice, "m1"), ["ok"]);
-    rig.say(alice, &bob, "m3");
-    rig.run(100);
-    assert_eq!(rig.told(alice, "m3"), ["rate_limited"; 2], "there is room, but it would overtake m2");
+    assert_eq!(harness.told(alice, "m2"), ["rate_limited"; 2]);
+    assert_eq!(harness.told(alice, "m3"), ["rate_limited"]);
+    harness.clear_road();
+    harness.run(100);
+    assert_eq!(harness.told(alice, "m1"), ["ok"]);
+    harness.say(alice, &bob, "m3");
+    harness.run(100);
+    assert_eq!(harness.told(alice, "m3"), ["rate_limited"; 2], "there is room, but it would overtake m2");
     for (session, to, id) in
         [(alice, &carol, "c1"), (tablet, &bob, "t1"), (alice, &bob, "m2"), (alice, &bob, "m3")]
     {
-        rig.say(session, to, id);
-        rig.run(100);
-        assert_eq!(rig.told(session, id).last(), Some(&"ok"), "{id}");
+        harness.say(session, to, id);
+        harness.run(100);
+        assert_eq!(harness.told(session, id).last(), Some(&"ok"), "{id}");
     }
-    assert_eq!(rig.logged(&bob), ["m1", "t1", "m2", "m3"]);
+    assert_eq!(harness.logged(&bob), ["m1", "t1", "m2", "m3"]);
 }
 
 /// Rule 3: one record is lost and nothing follows it. Returns what the sender heard and what the reader got.
 fn the_last_one_is_lost(what: fn(&Record) -> bool, off: Option<Rule>) -> (Vec<&'static str>, Vec<String>) {
-    let mut rig = Rig::new(&[0, 1], off);
-    let (alice, bob) = (rig.user(0, 0), rig.user(1, 0));
-    let (sender, reader) = (rig.connect(0, &alice), rig.connect(1, &bob));
-    rig.road = lose_one(what);
-    rig.say(sender, &bob, "m1");
-    rig.run(1200);
+    let mut harness = Harness::new(&[0, 1], off);
+    let (alice, bob) = (harness.user(0, 0), harness.user(1, 0));
+    let (sender, reader) = (harness.connect(0, &alice), harness.connect(1, &bob));
+    harness.road = lose_one(what);
+    harness.say(sender, &bob, "m1");
+    harness.run(1200);
     if off.is_some() {
-        rig.run(120_000);
-        assert!(rig.nodes[0].has_unconfirmed(), "it will wait for ever, although everyone is well");
+        harness.run(120_000);
+        assert!(harness.nodes[0].has_unconfirmed(), "it will wait for ever, although everyone is well");
     }
-    (rig.told(sender, "m1"), rig.inbox(reader))
+    (harness.told(sender, "m1"), harness.inbox(reader))
 }
 
 #[test]
@@ -87,50 +87,50 @@ fn a_lost_last_record_or_confirm_is_noticed_within_a_second() {
 
 #[test]
 fn a_silent_home_is_probed_after_1_2_4_and_8_seconds_and_gets_no_item_twice() {
-    let mut rig = Rig::new(&[0, 1], None);
-    let (alice, bob) = (rig.user(0, 0), rig.user(1, 0));
-    let (sender, reader) = (rig.connect(0, &alice), rig.connect(1, &bob));
-    rig.road = Box::new(|_, _| Road::Lost);
-    let start = rig.now;
+    let mut harness = Harness::new(&[0, 1], None);
+    let (alice, bob) = (harness.user(0, 0), harness.user(1, 0));
+    let (sender, reader) = (harness.connect(0, &alice), harness.connect(1, &bob));
+    harness.road = Box::new(|_, _| Road::Lost);
+    let start = harness.now;
     for id in ["m1", "m2", "m3"] {
-        rig.say(sender, &bob, id);
+        harness.say(sender, &bob, id);
     }
-    rig.run(32_000);
-    let probes: Vec<_> = rig.sent.iter().filter(|(.., r)| matches!(r, Record::Probe(_))).collect();
+    harness.run(32_000);
+    let probes: Vec<_> = harness.sent.iter().filter(|(.., r)| matches!(r, Record::Probe(_))).collect();
     let at: Vec<_> = probes.iter().map(|(at, ..)| at - start).collect();
     assert_eq!(at, [1000, 3000, 7000, 15_000, 23_000, 31_000]);
     assert!(probes.iter().all(|p| p.2 == probes[0].2 && p.2 < 200), "of constant size");
-    assert_eq!(items_from(&rig, 0), [1, 2, 3], "nothing is repeated on a timer");
-    rig.clear_road();
-    rig.run(9000);
-    assert_eq!(rig.inbox(reader), ["m1", "m2", "m3"]);
-    assert!(!rig.nodes[0].has_unconfirmed());
+    assert_eq!(items_from(&harness, 0), [1, 2, 3], "nothing is repeated on a timer");
+    harness.clear_road();
+    harness.run(9000);
+    assert_eq!(harness.inbox(reader), ["m1", "m2", "m3"]);
+    assert!(!harness.nodes[0].has_unconfirmed());
 }
 
 /// Rule 6: the home appends, its confirms do not arrive, the sender's client has gone away; much later, when the
 /// store has forgotten the id, the vnode gets another home. Returns what the log has.
 fn a_late_copy_after_the_dedup_window(off: Option<Rule>) -> Vec<String> {
-    let mut rig = Rig::new(&[0, 1], off);
-    let (alice, bob) = (rig.user(0, 0), rig.user(1, 0));
-    let sender = rig.connect(0, &alice);
-    rig.road = Box::new(|from, _| if from == 1 { Road::Lost } else { Road::Goes });
-    rig.say(sender, &bob, "m1");
-    rig.run(1000);
-    assert_eq!(rig.logged(&bob), ["m1"]);
-    rig.hang_up(sender);
-    rig.tick_ms = 500;
-    rig.run(44 * 60_000);
-    assert!(rig.nodes[0].has_unconfirmed(), "a number is never left out");
+    let mut harness = Harness::new(&[0, 1], off);
+    let (alice, bob) = (harness.user(0, 0), harness.user(1, 0));
+    let sender = harness.connect(0, &alice);
+    harness.road = Box::new(|from, _| if from == 1 { Road::Lost } else { Road::Goes });
+    harness.say(sender, &bob, "m1");
+    harness.run(1000);
+    assert_eq!(harness.logged(&bob), ["m1"]);
+    harness.hang_up(sender);
+    harness.tick_ms = 500;
+    harness.run(44 * 60_000);
+    assert!(harness.nodes[0].has_unconfirmed(), "a number is never left out");
     // A write, with which the vnode's clock is kept: for a successor it would have stood still.
-    rig.connect(1, &bob);
-    rig.assign(1, 0);
-    rig.run(5000);
-    assert!(!rig.nodes[0].has_unconfirmed());
-    let sender = rig.connect(0, &alice);
-    rig.say(sender, &bob, "m2");
-    rig.run(1000);
-    assert_eq!(rig.told(sender, "m2"), ["ok"], "the channel goes on after the void");
-    rig.logged(&bob)
+    harness.connect(1, &bob);
+    harness.assign(1, 0);
+    harness.run(5000);
+    assert!(!harness.nodes[0].has_unconfirmed());
+    let sender = harness.connect(0, &alice);
+    harness.say(sender, &bob, "m2");
+    harness.run(1000);
+    assert_eq!(harness.told(sender, "m2"), ["ok"], "the channel goes on after the void");
+    harness.logged(&bob)
 }
 
 #[test]
@@ -142,22 +142,22 @@ fn an_item_that_nobody_renews_for_5_minutes_becomes_a_void_and_never_a_second_me
 /// Rule 6: a home is away for `away` ms; its sender repeats at the times given. Returns what the reader got, and
 /// what the sender heard.
 fn the_home_is_away(away: u64, repeats: &[u64]) -> (Vec<String>, Vec<&'static str>) {
-    let mut rig = Rig::new(&[0, 1], None);
-    let (alice, bob) = (rig.user(0, 0), rig.user(1, 0));
-    let (sender, reader) = (rig.connect(0, &alice), rig.connect(1, &bob));
-    rig.road = Box::new(|_, _| Road::Lost);
-    rig.say(sender, &bob, "m1");
-    let start = rig.now;
+    let mut harness = Harness::new(&[0, 1], None);
+    let (alice, bob) = (harness.user(0, 0), harness.user(1, 0));
+    let (sender, reader) = (harness.connect(0, &alice), harness.connect(1, &bob));
+    harness.road = Box::new(|_, _| Road::Lost);
+    harness.say(sender, &bob, "m1");
+    let start = harness.now;
     for at in repeats {
-        rig.run(start + at - rig.now);
-        rig.say(sender, &bob, "m1");
-        assert_eq!(rig.nodes[0].gauges(rig.clock()).channel_items, 1, "a repeat is no second item");
+        harness.run(start + at - harness.now);
+        harness.say(sender, &bob, "m1");
+        assert_eq!(harness.nodes[0].gauges(harness.clock()).channel_items, 1, "a repeat is no second item");
     }
-    rig.run(start + away - rig.now);
-    rig.clear_road();
-    rig.run(20_000);
-    assert!(!rig.nodes[0].has_unconfirmed());
-    (rig.inbox(reader), rig.told(sender, "m1"))
+    harness.run(start + away - harness.now);
+    harness.clear_road();
+    harness.run(20_000);
+    assert!(!harness.nodes[0].has_unconfirmed());
+    (harness.inbox(reader), harness.told(sender, "m1"))
 }
 
 #[test]
@@ -176,73 +176,77 @@ fn unknown_alone_removes_nothing_and_a_repeat_renews() {
 /// clients repeat in order.
 #[test]
 fn what_is_unknown_twice_is_still_before_what_was_sent_after_it() {
-    let mut rig = Rig::new(&[0, 1], None);
-    let (alice, bob) = (rig.user(0, 0), rig.user(1, 0));
-    let (sender, reader) = (rig.connect(0, &alice), rig.connect(1, &bob));
-    rig.road = Box::new(|_, _| Road::Lost);
-    rig.say(sender, &bob, "m1");
-    rig.run(3_000);
-    rig.say(sender, &bob, "m2");
-    rig.run(17_500);
-    rig.say(sender, &bob, "m1");
-    rig.run(20_500);
-    assert_eq!((rig.told(sender, "m1"), rig.told(sender, "m2")), (vec!["unknown"; 2], vec!["unknown"]));
-    rig.clear_road();
-    rig.run(20_000);
-    assert!(!rig.nodes[0].has_unconfirmed());
+    let mut harness = Harness::new(&[0, 1], None);
+    let (alice, bob) = (harness.user(0, 0), harness.user(1, 0));
+    let (sender, reader) = (harness.connect(0, &alice), harness.connect(1, &bob));
+    harness.road = Box::new(|_, _| Road::Lost);
+    harness.say(sender, &bob, "m1");
+    harness.run(3_000);
+    harness.say(sender, &bob, "m2");
+    harness.run(17_500);
+    harness.say(sender, &bob, "m1");
+    harness.run(20_500);
+    assert_eq!(
+        (harness.told(sender, "m1"), harness.told(sender, "m2")),
+        (vec!["unknown"; 2], vec!["unknown"])
+    );
+    harness.clear_road();
+    harness.run(20_000);
+    assert!(!harness.nodes[0].has_unconfirmed());
     for id in ["m1", "m2"] {
-        rig.say(sender, &bob, id);
-        rig.run(1_000);
-        assert_eq!(rig.told(sender, id).last(), Some(&"ok"), "{id}");
+        harness.say(sender, &bob, id);
+        harness.run(1_000);
+        assert_eq!(harness.told(sender, id).last(), Some(&"ok"), "{id}");
     }
-    assert_eq!(rig.inbox(reader), ["m1", "m2"]);
+    assert_eq!(harness.inbox(reader), ["m1", "m2"]);
 }
 
 #[test]
 fn a_repeat_of_a_queued_message_is_never_refused() {
-    let mut rig = Rig::with(&[0, 1], None, |cfg| (cfg.channel_items_max, cfg.unanswered_max) = (1, 2));
-    let (alice, bob) = (rig.user(0, 0), rig.user(1, 0));
-    let alice = rig.connect(0, &alice);
-    rig.road = Box::new(|_, record| if is_item(record) { Road::Held } else { Road::Goes });
+    let mut harness =
+        Harness::with(&[0, 1], None, |cfg| (cfg.channel_items_max, cfg.unanswered_max) = (1, 2));
+    let (alice, bob) = (harness.user(0, 0), harness.user(1, 0));
+    let alice = harness.connect(0, &alice);
+    harness.road = Box::new(|_, record| if is_item(record) { Road::Held } else { Road::Goes });
     for id in ["m1", "m2", "m1", "m1"] {
-        rig.say(alice, &bob, id);
+        harness.say(alice, &bob, id);
     }
-    rig.say_this(alice, &bob, "m1", "{\"another\":1}");
-    assert_eq!(rig.told(alice, "m2"), ["rate_limited"]);
-    assert_eq!(rig.told(alice, "m1"), ["conflict"], "only of the one with another body");
-    rig.clear_road();
-    rig.run(100);
-    assert_eq!(rig.told(alice, "m1"), ["conflict", "ok"]);
+    harness.say_this(alice, &bob, "m1", "{\"another\":1}");
+    assert_eq!(harness.told(alice, "m2"), ["rate_limited"]);
+    assert_eq!(harness.told(alice, "m1"), ["conflict"], "only of the one with another body");
+    harness.clear_road();
+    harness.run(100);
+    assert_eq!(harness.told(alice, "m1"), ["conflict", "ok"]);
 }
 
 /// Rule 9: a confirm of the old epoch comes when its number means another message under the new one. Returns what
 /// the sender heard about that message, and what the log has.
 fn a_confirm_of_the_old_epoch_comes_late(off: Option<Rule>) -> (Vec<&'static str>, Vec<String>) {
-    let mut rig = Rig::new(&[0, 1, 2, 2], off);
-    let (alice, bob) = (rig.user(0, 0), rig.user(1, 0));
-    let sender = rig.connect(0, &alice);
-    rig.say(sender, &bob, "m1");
-    rig.run(100);
-    rig.road = Box::new(|from, r| if from == 1 && is_confirm(r) { Road::Held } else { Road::Goes });
-    rig.say(sender, &bob, "m2");
-    rig.run(100);
-    rig.assign(1, 2);
-    rig.run(3000);
-    assert_eq!((rig.told(sender, "m1"), rig.told(sender, "m2")), (vec!["ok"], vec!["ok"]));
+    let mut harness = Harness::new(&[0, 1, 2, 2], off);
+    let (alice, bob) = (harness.user(0, 0), harness.user(1, 0));
+    let sender = harness.connect(0, &alice);
+    harness.say(sender, &bob, "m1");
+    harness.run(100);
+    harness.road = Box::new(|from, r| if from == 1 && is_confirm(r) { Road::Held } else { Road::Goes });
+    harness.say(sender, &bob, "m2");
+    harness.run(100);
+    harness.assign(1, 2);
+    harness.run(3000);
+    assert_eq!((harness.told(sender, "m1"), harness.told(sender, "m2")), (vec!["ok"], vec!["ok"]));
     // m2 was number 2 for the old home and number 1 for the new one; m3 is number 2 now, and is lost.
-    let held = std::mem::take(&mut rig.on_road);
-    rig.road = lose_one(is_item);
-    rig.say(sender, &bob, "m3");
-    rig.on_road = held
+    let held = std::mem::take(&mut harness.on_road);
+    harness.road = lose_one(is_item);
+    harness.say(sender, &bob, "m3");
+    harness.on_road = held
         .into_iter()
         .filter(|(_, e)| matches!(e, Input::Record(Record::Confirm(c)) if c.from == 2))
         .collect();
-    assert!(!rig.on_road.is_empty());
-    for (node, event) in std::mem::take(&mut rig.on_road) {
-        rig.give(node, event);
+    assert!(!harness.on_road.is_empty());
+    for (node, event) in std::mem::take(&mut harness.on_road) {
+        harness.give(node, event);
     }
-    rig.run(60_000);
-    (rig.told(sender, "m3"), rig.logged(&bob))
+    harness.run(60_000);
+    (harness.told(sender, "m3"), harness.logged(&bob))
 }
 
 #[test]
@@ -255,19 +259,19 @@ fn a_late_confirm_of_another_epoch_confirms_nothing() {
 
 /// Rule 9, each part by itself. Returns what the sender heard.
 fn a_foreign_confirm_comes(change: fn(&mut Confirm), off: Option<Rule>) -> Vec<&'static str> {
-    let mut rig = Rig::new(&[0, 1], off);
-    let (alice, bob) = (rig.user(0, 0), rig.user(1, 0));
-    let sender = rig.connect(0, &alice);
-    rig.road = Box::new(|_, _| Road::Lost);
-    rig.say(sender, &bob, "m1");
-    let Some((.., Record::Item(item))) = rig.sent.last() else { panic!("an item is the last") };
+    let mut harness = Harness::new(&[0, 1], off);
+    let (alice, bob) = (harness.user(0, 0), harness.user(1, 0));
+    let sender = harness.connect(0, &alice);
+    harness.road = Box::new(|_, _| Road::Lost);
+    harness.say(sender, &bob, "m1");
+    let Some((.., Record::Item(item))) = harness.sent.last() else { panic!("an item is the last") };
     let results = vec![ItemResult::Ok { at: 1, cursor: None }];
     let channel = item.channel.clone();
     let mut confirm = Confirm { channel, from: 1, results, ask: None, unreadable: false };
     change(&mut confirm);
-    rig.give(0, Input::Record(Record::Confirm(confirm)));
-    assert_eq!(rig.logged(&bob), [""; 0]);
-    rig.told(sender, "m1")
+    harness.give(0, Input::Record(Record::Confirm(confirm)));
+    assert_eq!(harness.logged(&bob), [""; 0]);
+    harness.told(sender, "m1")
 }
 
 #[test]
@@ -287,48 +291,48 @@ fn a_confirm_counts_only_for_its_own_sid_epoch_and_channel() {
 /// Rule 9: the home took the sender's life for ended and forgot its channel; then the store went back to before that.
 #[test]
 fn a_channel_that_its_home_has_forgotten_begins_again() {
-    let mut rig = Rig::new(&[0, 1], None);
-    let (alice, bob) = (rig.user(0, 0), rig.user(1, 0));
-    let (sender, reader) = (rig.connect(0, &alice), rig.connect(1, &bob));
-    rig.say(sender, &bob, "m1");
-    rig.run(100);
-    assert_eq!(rig.told(sender, "m1"), ["ok"]);
+    let mut harness = Harness::new(&[0, 1], None);
+    let (alice, bob) = (harness.user(0, 0), harness.user(1, 0));
+    let (sender, reader) = (harness.connect(0, &alice), harness.connect(1, &bob));
+    harness.say(sender, &bob, "m1");
+    harness.run(100);
+    assert_eq!(harness.told(sender, "m1"), ["ok"]);
     // Right after a renewal, so that the sender hears nothing of its end.
-    while rig.now % 500 != 50 {
-        rig.run(10);
+    while harness.now % 500 != 50 {
+        harness.run(10);
     }
-    let before = rig.control.clone();
-    rig.revoke(0);
-    rig.look(1);
-    rig.run(300);
-    rig.control = before;
-    rig.look(1);
-    rig.run(50);
-    rig.say(sender, &bob, "m2");
-    rig.say(sender, &bob, "m3");
-    rig.run(4000);
-    assert_eq!((rig.told(sender, "m2"), rig.told(sender, "m3")), (vec!["ok"], vec!["ok"]));
-    assert_eq!(rig.inbox(reader), ["m1", "m2", "m3"]);
+    let before = harness.control.clone();
+    harness.revoke(0);
+    harness.look(1);
+    harness.run(300);
+    harness.control = before;
+    harness.look(1);
+    harness.run(50);
+    harness.say(sender, &bob, "m2");
+    harness.say(sender, &bob, "m3");
+    harness.run(4000);
+    assert_eq!((harness.told(sender, "m2"), harness.told(sender, "m3")), (vec!["ok"], vec!["ok"]));
+    assert_eq!(harness.inbox(reader), ["m1", "m2", "m3"]);
 }
 
 /// Rule 4: what a late record of an earlier channel says was confirmed is not what a later one confirmed.
 #[test]
 fn a_late_record_of_an_earlier_channel_prunes_nothing_of_the_later_one() {
-    let mut rig = Rig::new(&[0, 1], None);
-    rig.run(1000);
+    let mut harness = Harness::new(&[0, 1], None);
+    harness.run(1000);
     let channel = |chan| ChannelId {
         vnode: VnodeId(1),
-        epoch: rig.data[1].head().unwrap().0,
-        sid: rig.nodes[0].sid().clone(),
+        epoch: harness.data[1].head().unwrap().0,
+        sid: harness.nodes[0].sid().clone(),
         chan,
         round: 0,
     };
     let void = |chan, n, acked| Record::Item(Item { channel: channel(chan), n, acked, body: None });
     let probe = Record::Probe(Probe { channel: channel(9), first: 1, last: 2 });
     for record in [void(8, 1, 0), void(9, 1, 0), void(9, 2, 0), void(8, 3, 2), probe] {
-        rig.give(1, Input::Record(record));
+        harness.give(1, Input::Record(record));
     }
-    let Some((.., Record::Confirm(confirm))) = rig.sent.last() else { panic!("a probe is answered") };
+    let Some((.., Record::Confirm(confirm))) = harness.sent.last() else { panic!("a probe is answered") };
     assert_eq!((confirm.channel.chan, confirm.from), (9, 1));
     assert_eq!(confirm.results, [ItemResult::Void, ItemResult::Void]);
 }

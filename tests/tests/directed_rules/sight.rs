@@ -1,4 +1,4 @@
-//! What a test sees of a [`Rig`].
+//! What a test sees of a [`Harness`].
 
 use std::collections::BTreeMap;
 
@@ -7,9 +7,9 @@ use roost_proto::events::{Message, Status, StatusCause};
 use roost_proto::frames::{Moved, Reset, ServerFrame, Welcome};
 use roost_proto::ids::Cursor;
 
-use super::Rig;
+use super::Harness;
 
-impl Rig {
+impl Harness {
     fn seen<'a, T: 'a>(
         &'a self,
         session: u64,

@@ -7,10 +7,10 @@ use roost_tests::processes::{Cluster, GRACE_MS, Signal};
 use tokio::time::{Instant, sleep_until};
 
 use super::TURN;
-use roost_tests::judge::{judge, times};
+use roost_tests::conversation::Talk;
 use roost_tests::presence::{Truth, no_flap};
-use roost_tests::talk::Talk;
-use roost_tests::witness::{Witness, statuses};
+use roost_tests::topic_reader::{TopicReader, statuses};
+use roost_tests::verdict::{judge, times};
 
 /// P2, P3, P6, P8: of three nodes one gets SIGTERM and is started again, and another gets SIGKILL, while 20 users
 /// send to each other. Then half of them leave.
@@ -21,8 +21,8 @@ async fn nothing_acknowledged_is_lost_when_one_node_is_stopped_and_another_kille
     let Some(mut cluster) = Cluster::with_nodes(&nodes).await else { return };
     let second = Duration::from_secs(1);
     let ring = cluster.settled().await;
-    let chat = Witness::start(&cluster, CHAT_EVENTS).await;
-    let status = Witness::start(&cluster, USER_STATUS_EVENTS).await;
+    let chat = TopicReader::start(&cluster, CHAT_EVENTS).await;
+    let status = TopicReader::start(&cluster, USER_STATUS_EVENTS).await;
     let names = cluster.users_at(&ring, &[("pinned", 7), ("second", 7), ("third", 6)]);
     let talk = Talk::open(&cluster, names.clone()).await;
     // They leave when their home can no longer tell anybody.

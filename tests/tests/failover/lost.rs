@@ -9,9 +9,9 @@ use roost_tests::processes::{Cluster, LEASE_TTL_MS, LIMIT, until};
 use tokio::time::{Instant, sleep};
 
 use super::TURN;
-use roost_tests::judge::judge;
-use roost_tests::talk::Talk;
-use roost_tests::witness::Witness;
+use roost_tests::conversation::Talk;
+use roost_tests::topic_reader::TopicReader;
+use roost_tests::verdict::judge;
 
 /// What an emptied Redis may cost: settling for a lease, and a second each for noticing, claiming and connecting.
 const RESUMED_WITHIN: Duration = Duration::from_secs(10);
@@ -23,7 +23,7 @@ async fn redis_emptied_under_load_takes_nothing_acknowledged_with_it() {
     let nodes = [("first", ""), ("second", ""), ("third", "")];
     let Some(mut cluster) = Cluster::with_nodes(&nodes).await else { return };
     let ring = cluster.settled().await;
-    let chat = Witness::start(&cluster, CHAT_EVENTS).await;
+    let chat = TopicReader::start(&cluster, CHAT_EVENTS).await;
     let names = cluster.users_at(&ring, &[("first", 3), ("second", 3), ("third", 3)]);
     let talk = Talk::open(&cluster, names.clone()).await;
     let everybody: Vec<usize> = (0..names.len()).collect();
@@ -67,7 +67,7 @@ async fn a_dead_coordinator_is_noticed_by_no_connected_client() {
     let nodes = [("first", ""), ("second", ""), ("third", "")];
     let Some(mut cluster) = Cluster::with_nodes(&nodes).await else { return };
     let ring = cluster.settled().await;
-    let chat = Witness::start(&cluster, CHAT_EVENTS).await;
+    let chat = TopicReader::start(&cluster, CHAT_EVENTS).await;
     let names = cluster.users_at(&ring, &[("first", 3), ("second", 3), ("third", 3)]);
     let talk = Talk::open(&cluster, names.clone()).await;
     let everybody: Vec<usize> = (0..names.len()).collect();

@@ -7,11 +7,11 @@ use roost_tests::processes::{Cluster, LIMIT, NodeSetup, Signal, until};
 use tokio::time::{Instant, sleep_until, timeout};
 
 use super::TURN;
-use roost_tests::gate::Gate;
-use roost_tests::judge::judge;
-use roost_tests::talk::Talk;
+use roost_tests::conversation::Talk;
+use roost_tests::proxy::Proxy;
+use roost_tests::topic_reader::TopicReader;
+use roost_tests::verdict::judge;
 use roost_tests::wire::authority;
-use roost_tests::witness::Witness;
 
 /// Short, so that the pause is past it before the node's own patience with Redis (2 s) is over: an answer that comes
 /// later is not looked at, and the refusal seen by Redis alone.
@@ -30,7 +30,7 @@ const COUNTED_WITHIN: Duration = Duration::from_secs(3);
 async fn a_node_paused_past_its_lease_writes_nothing() {
     let _turn = TURN.lock().await;
     let Some(mut cluster) = Cluster::start(SHORT_LEASE_MS).await else { return };
-    let gate = Gate::start(&[authority(cluster.redis_url()).to_owned()]).await;
+    let gate = Proxy::start(&[authority(cluster.redis_url()).to_owned()]).await;
     // Pinned, so that it has the same users in every round.
     let setup = NodeSetup {
         pins: "0-20".to_owned(),
@@ -41,7 +41,7 @@ async fn a_node_paused_past_its_lease_writes_nothing() {
     cluster.start_node("second", NodeSetup::default());
     cluster.start_node("third", NodeSetup::default());
     let ring = cluster.settled().await;
-    let chat = Witness::start(&cluster, CHAT_EVENTS).await;
+    let chat = TopicReader::start(&cluster, CHAT_EVENTS).await;
     let names = cluster.users_at(&ring, &[("paused", 8), ("second", 5), ("third", 5)]);
     let talk = Talk::open(&cluster, names.clone()).await;
     let (listeners, speakers): (Vec<usize>, Vec<usize>) = (0..names.len()).partition(|user| *user < 8);
@@ -113,7 +113,7 @@ async fn of_two_processes_with_one_node_id_the_later_one_stays() {
     let nodes = [("first", ""), ("second", ""), ("double", "")];
     let Some(mut cluster) = Cluster::with_nodes(&nodes).await else { return };
     let ring = cluster.settled().await;
-    let chat = Witness::start(&cluster, CHAT_EVENTS).await;
+    let chat = TopicReader::start(&cluster, CHAT_EVENTS).await;
     let names = cluster.users_at(&ring, &[("first", 3), ("second", 3), ("double", 3)]);
     let talk = Talk::open(&cluster, names.clone()).await;
     let everybody: Vec<usize> = (0..names.len()).collect();

@@ -2,8 +2,8 @@
 
 use redis::cmd;
 use roost_tests::cluster::services::Services;
+use roost_tests::conversation::Talk;
 use roost_tests::processes::{Cluster, ClusterSetup, NodeSetup};
-use roost_tests::talk::Talk;
 use tokio::time::Instant;
 
 use super::TURN;

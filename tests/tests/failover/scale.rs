@@ -7,10 +7,10 @@ use roost_tests::processes::{Cluster, GRACE_MS, LIMIT, NodeSetup, Signal, VNODES
 use tokio::time::Instant;
 
 use super::TURN;
-use roost_tests::judge::judge;
+use roost_tests::conversation::Talk;
 use roost_tests::presence::no_flap;
-use roost_tests::talk::Talk;
-use roost_tests::witness::{Witness, statuses};
+use roost_tests::topic_reader::{TopicReader, statuses};
+use roost_tests::verdict::judge;
 
 const NODES: [&str; 4] = ["one", "two", "three", "four"];
 const READY: &str = "roost_vnodes_ready";
@@ -73,8 +73,8 @@ async fn a_fourth_node_takes_its_share_gives_it_back_and_nothing_else_moves() {
         return;
     };
     let ring = cluster.settled().await;
-    let chat = Witness::start(&cluster, CHAT_EVENTS).await;
-    let status = Witness::start(&cluster, USER_STATUS_EVENTS).await;
+    let chat = TopicReader::start(&cluster, CHAT_EVENTS).await;
+    let status = TopicReader::start(&cluster, USER_STATUS_EVENTS).await;
     let names = cluster.users_at(&ring, &[("one", 10), ("two", 10), ("three", 10)]);
     let talk = Talk::open(&cluster, names.clone()).await;
     let everybody: Vec<usize> = (0..names.len()).collect();

@@ -10,8 +10,8 @@ use serde_json::Value;
 use tokio::time::Instant;
 
 use super::TURN;
-use roost_tests::talk::Talk;
-use roost_tests::witness::Witness;
+use roost_tests::conversation::Talk;
+use roost_tests::topic_reader::TopicReader;
 
 /// Keys, leases and records as `docs/ARCHITECTURE.md` has them, and a pinned node owns what it pins.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -25,10 +25,10 @@ async fn redis_and_kafka_hold_what_is_documented() {
     assert_eq!(ring.of(&pinned), wanted, "a pinned node has what it pins, and the others the rest");
     leases_are_held(&cluster).await;
 
-    let chat = Witness::start(&cluster, CHAT_EVENTS).await;
-    let status = Witness::start(&cluster, USER_STATUS_EVENTS).await;
-    let to_pinned = Witness::start(&cluster, &format!("messages-{pinned}")).await;
-    let to_second = Witness::start(&cluster, &format!("messages-{}", cluster.node_id("second"))).await;
+    let chat = TopicReader::start(&cluster, CHAT_EVENTS).await;
+    let status = TopicReader::start(&cluster, USER_STATUS_EVENTS).await;
+    let to_pinned = TopicReader::start(&cluster, &format!("messages-{pinned}")).await;
+    let to_second = TopicReader::start(&cluster, &format!("messages-{}", cluster.node_id("second"))).await;
     let names = cluster.users_at(&ring, &[("second", 1), ("pinned", 1)]);
     let talk = Talk::open(&cluster, names.clone()).await;
     let began = Instant::now();
@@ -95,7 +95,7 @@ async fn leases_are_held(cluster: &Cluster) {
 }
 
 /// The first record with this key that is as asked for.
-async fn first(topic: &Witness, key: &str, wanted: impl Fn(&Value) -> bool) -> Value {
+async fn first(topic: &TopicReader, key: &str, wanted: impl Fn(&Value) -> bool) -> Value {
     until(&format!("a record of {key}"), LIMIT, async || {
         topic.records().into_iter().filter(|record| record.key == key.as_bytes()).find_map(|record| {
             let value: Value = serde_json::from_slice(&record.payload).expect("values are JSON");

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use roost_client::Client;
 use roost_tests::cluster::{Cluster, Route, eventually};
-use roost_tests::gate::Gate;
+use roost_tests::proxy::Proxy;
 use roost_tests::wire::authority;
 use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -14,14 +14,14 @@ use tokio::task::JoinSet;
 /// A coordinator that names the gate in front of the user's home of now.
 pub(crate) struct Way {
     pub url: String,
-    pub gate: Gate,
+    pub gate: Proxy,
     _answering: JoinSet<()>,
 }
 
 impl Way {
     pub(crate) async fn to(cluster: &Cluster, user: &str) -> Self {
         let Route { node, url, vnode, epoch } = cluster.route(user).await;
-        let gate = Gate::start(&[authority(&url).to_owned()]).await;
+        let gate = Proxy::start(&[authority(&url).to_owned()]).await;
         let url = url.replace(authority(&url), &gate.addr.to_string());
         let route = json!({"user_id": user, "vnode": vnode, "node": node, "url": url, "epoch": epoch});
         let listener = TcpListener::bind(SocketAddr::from(([127, 0, 0, 1], 0))).await.expect("a free port");

@@ -13,7 +13,7 @@ use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use super::flood::Answered;
 use super::round::Round;
-use crate::chaos::scene::NODES;
+use crate::chaos::scenario::NODES;
 use crate::cluster::token_of;
 
 /// More than the 128 places.

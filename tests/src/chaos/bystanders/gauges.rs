@@ -8,7 +8,7 @@ use std::time::Duration;
 use redis::aio::MultiplexedConnection;
 use redis::{AsyncConnectionConfig, Client, cmd};
 
-use crate::chaos::scene::NODES;
+use crate::chaos::scenario::NODES;
 use crate::chaos::storm::{REVOKED, SUSPENSIONS, resident_mb};
 use crate::processes::Cluster;
 

@@ -10,7 +10,7 @@ use tokio::time::Instant;
 
 use super::flood::{Answered, Flood, Ids};
 use super::round::Round;
-use crate::witness::Witness;
+use crate::topic_reader::TopicReader;
 
 const SESSIONS: usize = 16;
 const AT_A_TIME: usize = 10;
@@ -19,7 +19,7 @@ const NEIGHBOURS: usize = 40;
 
 pub(super) async fn attack(round: &mut Round<'_>) -> anyhow::Result<Answered> {
     let [alice, bob, flooder] = ["alice", "bob", "flooder"].map(|name| round.user(name));
-    let reports = Witness::start(round.cluster, UNDELIVERED_EVENTS).await;
+    let reports = TopicReader::start(round.cluster, UNDELIVERED_EVENTS).await;
     let near = round.neighbours(&bob, NEIGHBOURS);
     let mut sender = round.door.come(&alice, &json!({})).await?;
     round.begin().await?;

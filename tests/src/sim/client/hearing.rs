@@ -168,7 +168,7 @@ impl World {
     }
 
     fn replied(&mut self, user: usize, connection: u64, reply: Reply) {
-        if self.seat_answered(user, connection, &reply) || self.lookout_answered(user, connection, &reply) {
+        if self.seat_answered(user, connection, &reply) || self.watcher_answered(user, connection, &reply) {
             return;
         }
         let client = &mut self.clients[user];

@@ -10,10 +10,10 @@ use tokio::time::{Instant, sleep};
 use super::options::Options;
 use super::outside::Outside;
 use crate::cluster::services::Services;
-use crate::gate::Gate;
+use crate::conversation::Talk;
 use crate::history::What;
 use crate::processes::{Cluster, Node, NodeSetup, Ring, free_addr};
-use crate::talk::Talk;
+use crate::proxy::Proxy;
 
 pub const NODES: [&str; 3] = ["one", "two", "three"];
 /// The node whose ways to Kafka have gates: a broker names one address to all that come by one listener.
@@ -26,13 +26,13 @@ pub struct Stage {
     pub cluster: Cluster,
     pub outside: Outside,
     /// Each node's way to Redis.
-    pub redis_gates: BTreeMap<&'static str, Gate>,
+    pub redis_gates: BTreeMap<&'static str, Proxy>,
     /// In front of each broker.
-    pub kafka_gates: Vec<Gate>,
+    pub kafka_gates: Vec<Proxy>,
     /// Each node's clients come through one; a new one for each start at another address.
-    pub client_gates: BTreeMap<&'static str, Gate>,
+    pub client_gates: BTreeMap<&'static str, Proxy>,
     /// In front of the coordinators.
-    _front: Gate,
+    _front: Proxy,
 }
 
 impl Stage {
@@ -41,15 +41,15 @@ impl Stage {
         let services = Services::at(outside.kafka(), format!("redis://{}", outside.redis()));
         let mut cluster = Cluster::launch(services, options.cluster());
         let coordinators: Vec<String> = cluster.coordinators().iter().map(|c| c.listen.to_string()).collect();
-        let front = Gate::start(&coordinators).await;
+        let front = Proxy::start(&coordinators).await;
         cluster.ask_at(front.addr);
         let mut redis_gates = BTreeMap::new();
         for name in NODES {
-            redis_gates.insert(name, Gate::start(&[outside.redis()]).await);
+            redis_gates.insert(name, Proxy::start(&[outside.redis()]).await);
         }
         let mut kafka_gates = Vec::new();
         for (gate, behind) in outside.kafka_gates() {
-            kafka_gates.push(Gate::start_at(gate, &[behind]).await);
+            kafka_gates.push(Proxy::start_at(gate, &[behind]).await);
         }
         let mut stage =
             Self { cluster, outside, redis_gates, kafka_gates, client_gates: BTreeMap::new(), _front: front };
@@ -65,9 +65,9 @@ impl Stage {
 
     /// Starts a process at a new address; the one that had the name, if there is one, still runs, and so does the way
     /// to it as long as the caller keeps it.
-    pub async fn start_node(&mut self, name: &'static str) -> Option<(Node, Gate)> {
+    pub async fn start_node(&mut self, name: &'static str) -> Option<(Node, Proxy)> {
         let listen = free_addr();
-        let gate = Gate::start(&[listen.to_string()]).await;
+        let gate = Proxy::start(&[listen.to_string()]).await;
         let setup = NodeSetup {
             redis_url: Some(format!("redis://{}", self.redis_gates[name].addr)),
             brokers: (name == GATED).then(|| self.behind_gates()),
@@ -82,7 +82,7 @@ impl Stage {
 }
 
 /// What a fault has in its hands.
-pub struct Scene<'a> {
+pub struct Scenario<'a> {
     pub stage: &'a mut Stage,
     pub talk: &'a Talk,
     pub options: &'a Options,
@@ -96,7 +96,7 @@ pub struct Scene<'a> {
     pub since: Instant,
 }
 
-impl Scene<'_> {
+impl Scenario<'_> {
     pub fn node(&mut self) -> &'static str {
         NODES.choose(self.rng).expect("there are nodes")
     }

@@ -15,7 +15,7 @@ use super::{Happening, World};
 
 /// What one client watches.
 #[derive(Debug, Default)]
-pub(crate) struct Lookout {
+pub(crate) struct Watcher {
     wanted: BTreeSet<UserId>,
     /// What is known over the connection in use, and its place in the history of the user.
     shown: BTreeMap<UserId, (Presence, usize)>,
@@ -30,7 +30,7 @@ struct Asked {
     watch: bool,
 }
 
-impl Lookout {
+impl Watcher {
     /// Client `i` watches half of the users.
     pub(super) fn new(i: usize, users: usize) -> Self {
         let wanted = (0..users).filter(|user| (i / 2 + user).is_multiple_of(2)).map(id_of).collect();
@@ -96,26 +96,26 @@ impl World {
         let faulty = self.faulty();
         self.next_connection += 1;
         let id = format!("watch-{}", self.next_connection);
-        let lookout = &mut self.clients[i].lookout;
-        if lookout.asked.is_some() {
+        let watcher = &mut self.clients[i].watcher;
+        if watcher.asked.is_some() {
             return;
         }
         let lacking: Vec<_> =
-            lookout.wanted.iter().filter(|user| !lookout.shown.contains_key(*user)).cloned().collect();
+            watcher.wanted.iter().filter(|user| !watcher.shown.contains_key(*user)).cloned().collect();
         let (users, watch) = match lacking.is_empty() {
             false => (lacking, true),
             true if !faulty => return,
-            true if lookout.wanted.remove(&some) => (vec![some], false),
+            true if watcher.wanted.remove(&some) => (vec![some], false),
             true => {
-                lookout.wanted.insert(some.clone());
+                watcher.wanted.insert(some.clone());
                 (vec![some], true)
             }
         };
         if !watch {
             // What is under way is not looked at.
-            lookout.shown.retain(|user, _| !users.contains(user));
+            watcher.shown.retain(|user, _| !users.contains(user));
         }
-        lookout.asked = Some(Asked { id: id.clone(), users: users.clone(), watch });
+        watcher.asked = Some(Asked { id: id.clone(), users: users.clone(), watch });
         let command = OfUsers { id: MessageId::new(id).expect("a plain id"), users };
         let session = SessionKey(c.key);
         let command = if watch { Command::Watch(command) } else { Command::Unwatch(command) };
@@ -124,14 +124,14 @@ impl World {
     }
 
     /// An answer to a `watch` or `unwatch`; false if it is about something else.
-    pub(super) fn lookout_answered(&mut self, i: usize, connection: u64, reply: &Reply) -> bool {
+    pub(super) fn watcher_answered(&mut self, i: usize, connection: u64, reply: &Reply) -> bool {
         let id = reply.id.as_deref().unwrap_or_default();
         if !id.starts_with("watch-") {
             return false;
         }
         let current = self.clients[i].current().is_some_and(|c| c.key == connection);
-        let lookout = &mut self.clients[i].lookout;
-        let Some(asked) = lookout.asked.take_if(|asked| current && asked.id == id) else { return true };
+        let watcher = &mut self.clients[i].watcher;
+        let Some(asked) = watcher.asked.take_if(|asked| current && asked.id == id) else { return true };
         match (&reply.ok, &reply.error) {
             (Some(ok), _) if asked.watch => {
                 let shown = ok.read::<Watched>().unwrap_or_default().users;
@@ -158,9 +158,9 @@ impl World {
         if self.clients[i].current().is_none_or(|c| c.key != connection) {
             return;
         }
-        let (label, lookout) = (&self.clients[i].label, &self.clients[i].lookout);
-        let dropped = lookout.asked.as_ref().is_some_and(|a| !a.watch && a.users.contains(&presence.user));
-        match lookout.shown.get(&presence.user) {
+        let (label, watcher) = (&self.clients[i].label, &self.clients[i].watcher);
+        let dropped = watcher.asked.as_ref().is_some_and(|a| !a.watch && a.users.contains(&presence.user));
+        match watcher.shown.get(&presence.user) {
             _ if dropped => {}
             Some((before, _)) if *before == presence => {
                 self.violations.push(format!("P6: {label} is told {presence:?} twice"));
@@ -173,7 +173,7 @@ impl World {
     /// What the SDK tells. Another connection may know less than the last one, for a while.
     pub(super) fn lookout_is_shown(&mut self, i: usize, told: Vec<Presence>) {
         for presence in told {
-            self.clients[i].lookout.shown.remove(&presence.user);
+            self.clients[i].watcher.shown.remove(&presence.user);
             self.lookout_learns(i, Presence { stale: false, ..presence });
         }
     }
@@ -183,9 +183,9 @@ impl World {
         let user = presence.user.clone();
         let history = self.watch.shown.entry(user.clone()).or_insert_with(|| vec![nothing(&user)]);
         let client = &mut self.clients[i];
-        let from = client.lookout.shown.get(&user).map_or(0, |(_, place)| *place);
+        let from = client.watcher.shown.get(&user).map_or(0, |(_, place)| *place);
         match history.iter().skip(from).position(|shown| *shown == presence) {
-            Some(further) => drop(client.lookout.shown.insert(user, (presence, from + further))),
+            Some(further) => drop(client.watcher.shown.insert(user, (presence, from + further))),
             None => {
                 let text = format!("P6: {} is told {presence:?}, after {from} of {history:?}", client.label);
                 self.violations.push(text);
@@ -194,10 +194,10 @@ impl World {
     }
 
     /// P6 at the end: watchers see what is.
-    pub(super) fn check_lookouts(&self, wrong: &mut Vec<String>) {
+    pub(super) fn check_watchers(&self, wrong: &mut Vec<String>) {
         for client in self.clients.iter().filter(|client| client.is_online()) {
-            for user in &client.lookout.wanted {
-                let (seen, is) = (client.lookout.shown.get(user).map(|(shown, _)| shown), self.shows(user));
+            for user in &client.watcher.wanted {
+                let (seen, is) = (client.watcher.shown.get(user).map(|(shown, _)| shown), self.shows(user));
                 if seen != Some(&is) {
                     wrong.push(format!("P6: {} sees {seen:?}; the store has {is:?}", client.label));
                 }

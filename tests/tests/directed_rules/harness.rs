@@ -37,7 +37,7 @@ pub enum Road {
     Goes,
     /// Retention or a reader's restart took it.
     Lost,
-    /// Kept in [`Rig::on_road`].
+    /// Kept in [`Harness::on_road`].
     Held,
     /// Arrives as something nobody can read.
     Garbled,
@@ -54,9 +54,9 @@ pub enum Reach {
     Answered,
     /// It takes effect at once; nobody is told.
     Untold,
-    /// The writer gives up waiting; the write stays in [`Rig::late_writes`].
+    /// The writer gives up waiting; the write stays in [`Harness::late_writes`].
     Late,
-    /// On its way for long; it is answered when [`Rig::land`] lets it arrive.
+    /// On its way for long; it is answered when [`Harness::land`] lets it arrive.
     Underway,
 }
 
@@ -68,7 +68,7 @@ pub struct LateWrite {
     answered: bool,
 }
 
-pub struct Rig {
+pub struct Harness {
     pub now: u64,
     pub tick_ms: u64,
     pub nodes: Vec<NodeCore>,
@@ -119,7 +119,7 @@ pub struct Rig {
     next: u64,
 }
 
-impl Rig {
+impl Harness {
     /// Vnode `v` is assigned to node `homes[v]`, and ready there.
     pub fn new(homes: &[usize], off: Option<Rule>) -> Self {
         Self::with(homes, off, |_| {})
@@ -130,7 +130,7 @@ impl Rig {
         let mut control = Control::default();
         let data_set = control.open_ring(vnodes, DataSet("d0".into())).unwrap();
         control.lead(&Lead { data_set, token: LEADER.into(), frozen: None });
-        let mut rig = Self {
+        let mut harness = Self {
             now: 0,
             tick_ms: 50,
             nodes: Vec::new(),
@@ -169,15 +169,15 @@ impl Rig {
             next: 0,
         };
         for (v, node) in homes.iter().enumerate() {
-            rig.assign(v, *node);
+            harness.assign(v, *node);
         }
         for i in 0..=homes.iter().copied().max().unwrap_or(0) {
-            rig.start(i, 0, &set);
+            harness.start(i, 0, &set);
         }
-        rig.run(2000);
-        let table = rig.control.table(rig.store_now());
+        harness.run(2000);
+        let table = harness.control.table(harness.store_now());
         assert_eq!(table.rows.values().filter(|r| r.ready).count(), homes.len(), "everything is ready");
-        rig
+        harness
     }
 
     /// A process of node `i`, its clock so much behind; it is known by the index that is returned.

@@ -12,7 +12,7 @@ use tokio::task::JoinSet;
 use crate::processes::{Cluster, LIMIT, until, vnode_of};
 
 /// Every record of one topic from when it was made; of a topic that runs share, those about users of this one.
-pub struct Witness {
+pub struct TopicReader {
     topic: String,
     log: Arc<KafkaLog>,
     seen: Arc<Mutex<Seen>>,
@@ -27,7 +27,7 @@ struct Seen {
     next: Vec<u64>,
 }
 
-impl Witness {
+impl TopicReader {
     /// Sees everything that is produced after this has returned. The nodes make their topics before they register.
     pub async fn start(cluster: &Cluster, topic: &str) -> Self {
         let config = KafkaConfig { brokers: cluster.brokers().to_owned(), ..KafkaConfig::default() };

@@ -6,7 +6,7 @@ use tokio::time::Instant;
 
 use crate::chat::Chat;
 use crate::ledger::{Ledger, quantile};
-use crate::witness::Witness;
+use crate::topic_reader::TopicReader;
 
 /// Of a list of times: how many, the middle, the 95th percentile and the longest.
 pub fn times(times: &[Duration]) -> String {
@@ -23,7 +23,7 @@ pub fn times(times: &[Duration]) -> String {
 /// Fails unless everything that was confirmed arrived once and in order, of what was sent since then, and all of it
 /// is in `chat_events` once in a generation, at a place that names nothing else. Returns how many generations a
 /// stream had at most.
-pub async fn judge(ledger: &Ledger, names: &[String], chat: &Witness, since: Instant) -> usize {
+pub async fn judge(ledger: &Ledger, names: &[String], chat: &TopicReader, since: Instant) -> usize {
     let Chat { flaws: logged, copies, generations, .. } = Chat::judge(&chat.all().await, names, ledger);
     let seen = ledger.flaws(since);
     let acked = ledger.acked_since(since);

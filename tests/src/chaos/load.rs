@@ -11,10 +11,10 @@ use std::time::Duration;
 use anyhow::Context;
 use tokio::time::sleep;
 
+use crate::conversation::{SEND_TIMEOUT, Talk};
 use crate::history::{History, Line, What};
 use crate::ledger::Ledger;
 use crate::processes::Front;
-use crate::talk::{SEND_TIMEOUT, Talk};
 
 /// What was confirmed when the end was asked for has arrived by then.
 const LAST_WORDS: Duration = Duration::from_secs(2);

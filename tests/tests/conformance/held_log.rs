@@ -13,7 +13,7 @@ use tokio::sync::mpsc;
 /// Open until it is closed; shared by all logs that it was put before. Events are held up (`chat_events`,
 /// `user_status_events`) and nobody learns where a topic ends; what nodes say to each other passes.
 #[derive(Clone, Default)]
-pub(crate) struct Gate(Arc<Mutex<State>>);
+pub(crate) struct HeldLog(Arc<Mutex<State>>);
 
 #[derive(Default)]
 struct State {
@@ -21,7 +21,7 @@ struct State {
     held: Vec<(Arc<dyn Producer>, Outgoing)>,
 }
 
-impl Gate {
+impl HeldLog {
     pub(crate) fn before(&self, log: Arc<dyn Log>) -> Arc<dyn Log> {
         Arc::new(Gated { log, gate: self.clone() })
     }
@@ -46,7 +46,7 @@ impl Gate {
 
 struct Gated {
     log: Arc<dyn Log>,
-    gate: Gate,
+    gate: HeldLog,
 }
 
 #[async_trait]
@@ -105,7 +105,7 @@ impl Log for Gated {
 
 struct GatedProducer {
     producer: Arc<dyn Producer>,
-    gate: Gate,
+    gate: HeldLog,
 }
 
 #[async_trait]

@@ -17,7 +17,7 @@ const CHUNK: usize = 64 * 1024;
 
 /// A proxy in front of one server, or of several, of which each new connection goes to the next one that takes it.
 /// All connections end with it.
-pub struct Gate {
+pub struct Proxy {
     pub addr: SocketAddr,
     state: Arc<State>,
     _accepting: JoinSet<()>,
@@ -51,7 +51,7 @@ fn count(bytes: &[u8], text: &str) -> usize {
     bytes.windows(text.len()).filter(|window| *window == text.as_bytes()).count()
 }
 
-impl Gate {
+impl Proxy {
     /// In front of these servers (`host:port`), open, at a free port.
     pub async fn start(servers: &[String]) -> Self {
         Self::start_at(SocketAddr::from(([127, 0, 0, 1], 0)), servers).await
