@@ -13,14 +13,14 @@ use tokio::sync::{mpsc, oneshot};
 use crate::core::{ApiCommand, Connecting, Explained, Input, Query, SendQueue, TicketShown};
 
 /// Events waiting for the core. A full queue makes sockets and readers wait, never drops.
-pub const EVENTS_MAX: usize = 16_384;
+pub(crate) const EVENTS_MAX: usize = 16_384;
 /// How long a call to the store may take; what is slower counts as unknown. The store's own limit is shorter.
-pub const STORE_TIMEOUT: Duration = Duration::from_millis(2300);
+pub(crate) const STORE_TIMEOUT: Duration = Duration::from_millis(2300);
 /// Pause after a failed read.
-pub const RETRY: Duration = Duration::from_millis(200);
+pub(crate) const RETRY: Duration = Duration::from_millis(200);
 
 /// What reaches the node's task.
-pub enum NodeInput {
+pub(crate) enum NodeInput {
     Core(Input),
     /// A connection said `connect`: its frames go to `out` from now on.
     Connect(Box<Connecting>, mpsc::Sender<Out>),
@@ -36,7 +36,7 @@ pub enum NodeInput {
 
 /// What the node's task hands to a connection.
 #[derive(Debug)]
-pub enum Out {
+pub(crate) enum Out {
     /// As it goes over the wire; those on credit give it back when they are written.
     Frame {
         frame: Bytes,

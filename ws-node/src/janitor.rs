@@ -32,7 +32,7 @@ const AGAIN_MS: u64 = 60_000;
 
 /// Who is in the table, as last read, and when that was, by a clock that goes on while the machine sleeps.
 #[derive(Debug, Clone, Default)]
-pub struct Names {
+pub(crate) struct Names {
     data_set: DataSet,
     settling: bool,
     nodes: BTreeMap<NodeId, NodeState>,
@@ -40,7 +40,7 @@ pub struct Names {
 }
 
 impl Names {
-    pub fn of(table: &Table, read_ms: u64) -> Self {
+    pub(crate) fn of(table: &Table, read_ms: u64) -> Self {
         let nodes = table.nodes.iter().map(|(node, row)| (node.clone(), row.state)).collect();
         Self { data_set: table.data_set.clone(), settling: table.settling, nodes, read_ms }
     }
@@ -53,7 +53,7 @@ impl Names {
 
 /// What one node knows of names that are gone.
 #[derive(Debug)]
-pub struct Janitor {
+pub(crate) struct Janitor {
     me: NodeId,
     lease_ttl_ms: u64,
     data_set: DataSet,
@@ -64,13 +64,13 @@ pub struct Janitor {
 }
 
 impl Janitor {
-    pub fn new(me: NodeId, lease_ttl_ms: u64) -> Self {
+    pub(crate) fn new(me: NodeId, lease_ttl_ms: u64) -> Self {
         let (data_set, gone) = (DataSet::default(), BTreeMap::new());
         Self { me, lease_ttl_ms, data_set, read_ms: 0, gone, not_before_ms: 0 }
     }
 
     /// The table was read: the name whose topic is to be removed now, if there is one.
-    pub fn look(&mut self, names: &Names) -> Option<NodeId> {
+    pub(crate) fn look(&mut self, names: &Names) -> Option<NodeId> {
         let now = names.read_ms;
         if names.data_set != self.data_set {
             // Rows that are not there may be of nodes that have not registered again.
@@ -107,7 +107,7 @@ impl Janitor {
     }
 
     /// Whether the removal was done; otherwise it is tried again.
-    pub fn removed(&mut self, node: &NodeId, done: bool, now_ms: u64) {
+    pub(crate) fn removed(&mut self, node: &NodeId, done: bool, now_ms: u64) {
         if done {
             self.gone.remove(node);
         } else {
@@ -116,7 +116,7 @@ impl Janitor {
     }
 }
 
-pub fn topics_removed(registry: &prometheus::Registry) -> prometheus::Result<IntCounter> {
+pub(crate) fn topics_removed(registry: &prometheus::Registry) -> prometheus::Result<IntCounter> {
     let help = "Topics of nodes that were forgotten, removed by this one";
     let counter = IntCounter::new("roost_topics_removed_total", help)?;
     registry.register(Box::new(counter.clone()))?;
@@ -124,7 +124,7 @@ pub fn topics_removed(registry: &prometheus::Registry) -> prometheus::Result<Int
 }
 
 /// Until `stop`.
-pub async fn run(
+pub(crate) async fn run(
     mut janitor: Janitor,
     mut names: watch::Receiver<Names>,
     store: Arc<dyn Store>,

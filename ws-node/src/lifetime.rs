@@ -9,7 +9,7 @@ const AHEAD_S_MAX: u64 = 365 * 86_400;
 
 /// Of one token.
 #[derive(Debug, Clone, Copy)]
-pub struct Lifetime {
+pub(crate) struct Lifetime {
     ends: Instant,
     tells: Instant,
     told: bool,
@@ -17,26 +17,26 @@ pub struct Lifetime {
 
 impl Lifetime {
     /// Of a token that ends at `exp_s`; the client is told `lead` before, or after half of the time if there is less.
-    pub fn of(exp_s: u64, now_s: u64, lead: Duration, now: Instant) -> Self {
+    pub(crate) fn of(exp_s: u64, now_s: u64, lead: Duration, now: Instant) -> Self {
         let left = Duration::from_secs(exp_s.saturating_sub(now_s).min(AHEAD_S_MAX));
         let before = if left > lead { lead } else { left / 2 };
         Self { ends: now + left, tells: now + left - before, told: false }
     }
 
-    pub fn ends(&self) -> Instant {
+    pub(crate) fn ends(&self) -> Instant {
         self.ends
     }
 
-    pub fn tells(&self) -> Instant {
+    pub(crate) fn tells(&self) -> Instant {
         self.tells
     }
 
-    pub fn told(&self) -> bool {
+    pub(crate) fn told(&self) -> bool {
         self.told
     }
 
     /// Notes that the client is being told; how many milliseconds are left.
-    pub fn tell(&mut self, now: Instant) -> u64 {
+    pub(crate) fn tell(&mut self, now: Instant) -> u64 {
         self.told = true;
         u64::try_from(self.ends.saturating_duration_since(now).as_millis()).unwrap_or(u64::MAX)
     }

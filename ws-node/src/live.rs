@@ -16,10 +16,10 @@ use crate::inputs::{NodeInput, RETRY, STORE_TIMEOUT};
 const BATCH: usize = 64;
 
 /// A channel to follow, under a number, or not any more.
-pub type SubscribeRequest = (LiveChannel, Option<u64>);
+pub(crate) type SubscribeRequest = (LiveChannel, Option<u64>);
 
 /// Follows channels and ceases to, in order.
-pub async fn follow(
+pub(crate) async fn follow(
     subscriber: Arc<dyn Subscriber>,
     mut requests: mpsc::Receiver<SubscribeRequest>,
     events: mpsc::Sender<NodeInput>,
@@ -52,7 +52,7 @@ pub async fn follow(
 }
 
 /// Publishes what is kept nowhere, in order.
-pub async fn publish(
+pub(crate) async fn publish(
     store: Arc<dyn Store>,
     mut queue: mpsc::Receiver<(LiveChannel, Bytes)>,
     stop: CancellationToken,
@@ -77,7 +77,7 @@ pub async fn publish(
 }
 
 /// Brings what is published to the core.
-pub async fn listen(
+pub(crate) async fn listen(
     subscriber: Arc<dyn Subscriber>,
     own: LiveChannel,
     mut queue: mpsc::Receiver<LiveEvent>,

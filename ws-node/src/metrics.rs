@@ -7,7 +7,7 @@ use crate::core::{Gauges, Observation};
 
 /// Buckets in seconds, from half a millisecond (one round trip to the log on the same host) to the 20 s after
 /// which a command is answered `unknown`.
-pub const BUCKETS: &[f64] = &[
+pub(crate) const BUCKETS: &[f64] = &[
     0.0005, 0.001, 0.002, 0.003, 0.005, 0.0075, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 20.0,
 ];
 
@@ -126,7 +126,7 @@ fn seconds(ms: u64) -> f64 {
     ms as f64 / 1000.0
 }
 
-pub struct Metrics {
+pub(crate) struct Metrics {
     last: Counters,
     last_commands: u64,
     counts: Vec<(IntCounter, Count)>,
@@ -167,12 +167,12 @@ fn histogram(registry: &Registry, name: &str, help: &str) -> prometheus::Result<
 }
 
 /// Counts sockets of pages that are not allowed.
-pub fn origins_refused(registry: &Registry) -> prometheus::Result<IntCounter> {
+pub(crate) fn origins_refused(registry: &Registry) -> prometheus::Result<IntCounter> {
     counter(registry, "roost_origins_refused_total", "Sockets refused for the page they came from")
 }
 
 impl Metrics {
-    pub fn register(r: &Registry) -> prometheus::Result<Self> {
+    pub(crate) fn register(r: &Registry) -> prometheus::Result<Self> {
         let (mut counts, mut signals_dropped) = (Vec::new(), None);
         for (name, key, what) in FAMILIES {
             let family = IntCounterVec::new(Opts::new(name, help(name, what)), &[key])?;
@@ -222,11 +222,11 @@ impl Metrics {
     }
 
     /// What is left of a partition of `client_results` that this node reads.
-    pub fn results_lag(&self) -> IntGaugeVec {
+    pub(crate) fn results_lag(&self) -> IntGaugeVec {
         self.results_lag.clone()
     }
 
-    pub fn observe(&self, what: Observation, us: u64) {
+    pub(crate) fn observe(&self, what: Observation, us: u64) {
         let histogram = match what {
             Observation::Append => &self.append,
             Observation::Delivery => &self.delivery,
@@ -236,16 +236,16 @@ impl Metrics {
     }
 
     /// One that the core had sent was not published.
-    pub fn signal_dropped(&self) {
+    pub(crate) fn signal_dropped(&self) {
         self.signals_dropped.inc();
     }
 
-    pub fn lag(&self, records: u64) {
+    pub(crate) fn lag(&self, records: u64) {
         self.lag.set(records as f64);
     }
 
     /// Brings everything up to what the core says.
-    pub fn update(&mut self, now: Counters, gauges: Gauges, lease_ttl_ms: u64, commands: u64) {
+    pub(crate) fn update(&mut self, now: Counters, gauges: Gauges, lease_ttl_ms: u64, commands: u64) {
         for (gauge, level) in &self.levels {
             gauge.set(level(&gauges));
         }

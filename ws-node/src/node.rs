@@ -48,19 +48,19 @@ const PING_EVERY: Duration = Duration::from_secs(2);
 /// The clocks of a node. The wall clock is read once, so a step of the system's clock moves nothing, and goes on with
 /// [`boot_ms`]: also while the machine sleeps.
 #[derive(Debug, Clone, Copy)]
-pub struct Clock {
+pub(crate) struct Clock {
     start: Instant,
     boot_ms: u64,
     wall_ms: u64,
 }
 
 impl Clock {
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         Self { start: Instant::now(), boot_ms: boot_ms(), wall_ms: wall.as_millis() as u64 }
     }
 
-    pub fn now(&self) -> Now {
+    pub(crate) fn now(&self) -> Now {
         let us = self.start.elapsed().as_micros() as u64;
         let since = boot_ms().saturating_sub(self.boot_ms);
         // From 1, so that 0 can mean never.
@@ -81,7 +81,7 @@ pub struct Status {
 }
 
 /// What a [`Node`] works with.
-pub struct Parts {
+pub(crate) struct Parts {
     pub core: NodeCore,
     pub clock: Clock,
     pub store: Arc<dyn Store>,
@@ -103,7 +103,7 @@ pub struct Parts {
 }
 
 /// The node's task.
-pub struct Node {
+pub(crate) struct Node {
     parts: Parts,
     sessions: HashMap<SessionKey, mpsc::Sender<Out>>,
     /// Who waits for the answers to commands of the server API; each is answered within 20 s.
@@ -117,7 +117,7 @@ pub struct Node {
 }
 
 impl Node {
-    pub fn new(parts: Parts) -> Self {
+    pub(crate) fn new(parts: Parts) -> Self {
         let (log, events) = (Arc::clone(&parts.log), parts.events.clone());
         let (jobs, stop) = (parts.readings.clone(), parts.stop.clone());
         let questions = Questions::new(Arc::clone(&parts.store), Arc::clone(&parts.lag));
@@ -133,7 +133,11 @@ impl Node {
     }
 
     /// Runs until stopped.
-    pub async fn run(mut self, mut inputs: mpsc::Receiver<NodeInput>, mut reports: mpsc::Receiver<Report>) {
+    pub(crate) async fn run(
+        mut self,
+        mut inputs: mpsc::Receiver<NodeInput>,
+        mut reports: mpsc::Receiver<Report>,
+    ) {
         let mut tick = tokio::time::interval(TICK);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut batch = Vec::with_capacity(BATCH);
@@ -334,7 +338,7 @@ impl Node {
 }
 
 /// Keeps the core's view fresh: on hints, when asked, and every second.
-pub async fn watch_table(
+pub(crate) async fn watch_table(
     store: Arc<dyn Store>,
     events: mpsc::Sender<NodeInput>,
     refresh: Arc<Notify>,
@@ -381,7 +385,7 @@ pub async fn watch_table(
 }
 
 /// Brings the records of the node's topic to the core.
-pub async fn read_inbox(
+pub(crate) async fn read_inbox(
     mut reader: Box<dyn LogReader>,
     events: mpsc::Sender<NodeInput>,
     lag: Arc<AtomicU64>,
@@ -419,7 +423,7 @@ pub async fn read_inbox(
 }
 
 /// Says in `/readyz` whether the log answers.
-pub async fn watch_log(
+pub(crate) async fn watch_log(
     log: Arc<dyn Log>,
     events: mpsc::Sender<NodeInput>,
     health: Health,

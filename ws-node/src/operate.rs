@@ -33,7 +33,7 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(3);
 const SEARCH_MAX: usize = 10_000;
 
 /// What the routes work with.
-pub struct Operator {
+pub(crate) struct Operator {
     pub events: mpsc::Sender<NodeInput>,
     pub store: Arc<dyn Store>,
     pub verifier: Verifier,
@@ -55,7 +55,7 @@ struct ExplainQuery {
 }
 
 /// `POST` and `DELETE /drain`, `GET /explain`.
-pub fn routes(operator: Operator) -> BoxedFilter<(Response,)> {
+pub(crate) fn routes(operator: Operator) -> BoxedFilter<(Response,)> {
     let operator = Arc::new(operator);
     let with = {
         let operator = Arc::clone(&operator);

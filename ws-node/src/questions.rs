@@ -18,7 +18,7 @@ const ACTIVATE_TIMEOUT: Duration = Duration::from_secs(10);
 const PRESENCE_MAX: usize = 64;
 
 /// What questions are put with.
-pub struct Questions {
+pub(crate) struct Questions {
     store: Arc<dyn Store>,
     /// Records of the node's topic that wait to be read, for the load in its row.
     lag: Arc<AtomicU64>,
@@ -26,12 +26,12 @@ pub struct Questions {
 }
 
 impl Questions {
-    pub fn new(store: Arc<dyn Store>, lag: Arc<AtomicU64>) -> Self {
+    pub(crate) fn new(store: Arc<dyn Store>, lag: Arc<AtomicU64>) -> Self {
         Self { store, lag, turns: Semaphore::new(PRESENCE_MAX) }
     }
 
     /// Asks, and tells what the core is told: also if there was no answer.
-    pub async fn put(&self, ask: Ask) -> Input {
+    pub(crate) async fn put(&self, ask: Ask) -> Input {
         let store = &*self.store;
         match ask {
             Ask::Register(register) => Input::Registered(soon(store.register(&register)).await),

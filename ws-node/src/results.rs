@@ -23,7 +23,7 @@ const COMMIT_AGAIN: Duration = Duration::from_secs(1);
 const COMMIT_EVERY: Duration = Duration::from_secs(3600);
 
 /// The readings of one node.
-pub struct Readings {
+pub(crate) struct Readings {
     log: Arc<dyn Log>,
     events: mpsc::Sender<NodeInput>,
     lag: IntGaugeVec,
@@ -34,7 +34,7 @@ pub struct Readings {
 }
 
 impl Readings {
-    pub fn new(
+    pub(crate) fn new(
         log: Arc<dyn Log>,
         events: mpsc::Sender<NodeInput>,
         lag: IntGaugeVec,
@@ -44,7 +44,7 @@ impl Readings {
         Self { log, events, lag, jobs, stop, under_way: HashMap::new() }
     }
 
-    pub fn begin(&mut self, partition: u32, ask: u64) {
+    pub(crate) fn begin(&mut self, partition: u32, ask: u64) {
         let (done, is_done) = watch::channel(0);
         let stop = self.stop.child_token();
         let (log, events) = (Arc::clone(&self.log), self.events.clone());
@@ -59,13 +59,13 @@ impl Readings {
         self.under_way.insert(partition, (ask, done, stop.drop_guard()));
     }
 
-    pub fn leave(&mut self, partition: u32) {
+    pub(crate) fn leave(&mut self, partition: u32) {
         self.under_way.remove(&partition);
         // Whoever reads on says how much is left.
         let _ = self.lag.remove_label_values(&[&partition.to_string()]);
     }
 
-    pub fn done(&self, partition: u32, ask: u64, next: u64) {
+    pub(crate) fn done(&self, partition: u32, ask: u64, next: u64) {
         if let Some((_, done, _)) = self.under_way.get(&partition).filter(|(of, ..)| *of == ask) {
             done.send_replace(next);
         }

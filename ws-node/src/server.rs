@@ -25,7 +25,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use warp::Filter;
 
-use crate::api::{self, Api, ApiMetrics};
+use crate::api::{self, Api, ApiMetrics, ApiPermits};
 use crate::config::{MESSAGES_RETENTION_MS, WsNodeConfig};
 use crate::core::{CoreConfig, Input, NodeCore};
 use crate::error::{BindError, Ended};
@@ -238,18 +238,19 @@ impl Server {
             closing: self.closing.clone(),
             stop: self.stop.clone(),
         });
-        let api = Arc::new(Api::new(
-            self.events.clone(),
-            Arc::clone(&self.backends.store),
-            config.verifier.clone(),
-            self.status.clone(),
-            self.closing.clone(),
-            config.core.vnodes,
-            config.core.archive_url.clone(),
-            ApiMetrics::register(&self.registry)?,
-            Arc::clone(&self.backends.log),
-            self.tasks.tracker().clone(),
-        ));
+        let api = Arc::new(Api {
+            events: self.events.clone(),
+            store: Arc::clone(&self.backends.store),
+            verifier: config.verifier.clone(),
+            status: self.status.clone(),
+            closing: self.closing.clone(),
+            vnodes: config.core.vnodes,
+            archive_url: config.core.archive_url.clone(),
+            metrics: ApiMetrics::register(&self.registry)?,
+            log: Arc::clone(&self.backends.log),
+            tasks: self.tasks.tracker().clone(),
+            permits: ApiPermits::default(),
+        });
         let public = upgrade::route(shared).or(api::routes(Arc::clone(&api))).recover(reply::recover);
         let operator = operate::routes(Operator {
             events: self.events.clone(),

@@ -7,7 +7,7 @@ use tokio::time::Instant;
 
 /// See the module's text.
 #[derive(Debug)]
-pub struct Silence {
+pub(crate) struct Silence {
     since: Instant,
     pinged: bool,
 }
@@ -19,21 +19,21 @@ impl Default for Silence {
 }
 
 impl Silence {
-    pub fn end(&mut self) {
+    pub(crate) fn end(&mut self) {
         *self = Self::default();
     }
 
     /// From now on an answer is expected.
-    pub fn ping(&mut self) {
+    pub(crate) fn ping(&mut self) {
         *self = Self { since: Instant::now(), pinged: true };
     }
 
-    pub fn was_pinged(&self) -> bool {
+    pub(crate) fn was_pinged(&self) -> bool {
         self.pinged
     }
 
     /// When it is too long.
-    pub fn ends(&self) -> Instant {
+    pub(crate) fn ends(&self) -> Instant {
         self.since + Duration::from_millis(if self.pinged { PONG_TIMEOUT_MS } else { PING_INTERVAL_MS })
     }
 }

@@ -49,7 +49,7 @@ const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 const WRITE_BATCH: usize = 64;
 
 /// What all connections of a node share.
-pub struct Shared {
+pub(crate) struct Shared {
     pub events: mpsc::Sender<NodeInput>,
     pub verifier: Verifier,
     /// Pages that may connect; none: all.
@@ -73,13 +73,13 @@ pub struct Shared {
 }
 
 impl Shared {
-    pub fn verify(&self, token: &str) -> Result<Claims, TokenError> {
+    pub(crate) fn verify(&self, token: &str) -> Result<Claims, TokenError> {
         // The system's clock, not the node's: what a token says is about the present.
         self.verifier.verify(token, wall_s())
     }
 }
 
-pub fn wall_s() -> u64 {
+pub(crate) fn wall_s() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
 }
 
@@ -87,7 +87,7 @@ type Socket = WebSocketStream<TcpStream>;
 type Closing = (CloseCode, String);
 
 /// Serves one connection to its end. A bug that panics ends it, and nobody else's.
-pub async fn run(shared: Arc<Shared>, mut socket: Socket, claims: Option<Claims>) {
+pub(crate) async fn run(shared: Arc<Shared>, mut socket: Socket, claims: Option<Claims>) {
     let bug = |bug: Panicked| Some((CloseCode::Bug, bug.to_string()));
     let closing = guarded(served(&shared, &mut socket, claims)).await.unwrap_or_else(bug);
     match closing {
@@ -189,7 +189,7 @@ fn cut(text: &str, max: usize) -> &str {
 }
 
 /// Says why, and closes: for a connection that is not served at all.
-pub async fn turn_away(mut socket: Socket, code: CloseCode, reason: &str) {
+pub(crate) async fn turn_away(mut socket: Socket, code: CloseCode, reason: &str) {
     close(&mut socket, code, reason).await;
 }
 

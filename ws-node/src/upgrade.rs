@@ -29,7 +29,7 @@ const READ_BUFFER_BYTES: usize = 2 * 1024;
 const WRITE_BUFFER_BYTES_MAX: usize = 2 * FRAME_BYTES_MAX;
 
 /// The route of the public listener.
-pub fn route(
+pub(crate) fn route(
     shared: Arc<Shared>,
 ) -> impl Filter<Extract = (impl Reply,), Error = Rejection> + Clone + Send + Sync {
     warp::path!("socket")

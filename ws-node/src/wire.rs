@@ -15,7 +15,7 @@ const HEADER_BYTES_MAX: usize = 10;
 ///
 /// # Errors
 /// It is not text.
-pub fn encode(message: &[u8]) -> Result<Bytes, Utf8Error> {
+pub(crate) fn encode(message: &[u8]) -> Result<Bytes, Utf8Error> {
     std::str::from_utf8(message)?;
     let mut wire = BytesMut::with_capacity(HEADER_BYTES_MAX + message.len());
     wire.put_u8(TEXT);
@@ -36,13 +36,13 @@ pub fn encode(message: &[u8]) -> Result<Bytes, Utf8Error> {
 
 /// Frames that are written together, without being copied together.
 #[derive(Debug, Default)]
-pub struct Frames {
+pub(crate) struct Frames {
     queue: VecDeque<Bytes>,
     bytes: usize,
 }
 
 impl Frames {
-    pub fn push(&mut self, frame: Bytes) {
+    pub(crate) fn push(&mut self, frame: Bytes) {
         self.bytes += frame.len();
         self.queue.push_back(frame);
     }

@@ -75,7 +75,7 @@ impl Cluster {
     }
 
     /// Waits until a part of one of them ends, which none should.
-    pub async fn join(&self) -> anyhow::Error {
+    pub(super) async fn join(&self) -> anyhow::Error {
         loop {
             let nodes = self.nodes.lock().await;
             let failed = |node: &Server| Some((node.node().clone(), node.failed()?));

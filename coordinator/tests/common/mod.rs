@@ -58,7 +58,7 @@ impl TestStore {
     }
 
     /// From now on whoever reads the table panics.
-    pub fn break_table(&self) {
+    pub(crate) fn break_table(&self) {
         self.broken.store(true, Ordering::Relaxed);
     }
 

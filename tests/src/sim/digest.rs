@@ -22,7 +22,7 @@ impl Digest {
         Self { hash: Xxh3::new(), text: String::new(), lines: lines.then(Vec::new) }
     }
 
-    pub fn add(&mut self, now: u64, pid: usize, action: &Action) {
+    pub(crate) fn add(&mut self, now: u64, pid: usize, action: &Action) {
         self.text.clear();
         write!(self.text, "{now} p{pid} ").expect("a string takes everything");
         describe(action, &mut self.text).expect("a string takes everything");

@@ -73,18 +73,18 @@ const HANDOFF_STALLS_MS: u64 = 2000;
 
 impl Process {
     /// Where its admin port is: with its node's, as a successor would have it.
-    pub fn admin(&self) -> &str {
+    pub(crate) fn admin(&self) -> &str {
         self.node.as_str()
     }
 
     /// Until when it was last paused or cut off.
-    pub fn troubled_until(&self) -> u64 {
+    pub(crate) fn troubled_until(&self) -> u64 {
         let cut = self.no_store_until.max(self.no_log_until).max(self.isolated_until);
         self.troubled_until.max(self.paused_until).max(cut)
     }
 
     /// How long ago its last message to itself that got through was sent, if it lives and sends any.
-    pub fn canary_age_ms(&self, now: u64) -> Option<u64> {
+    pub(crate) fn canary_age_ms(&self, now: u64) -> Option<u64> {
         let core = self.core.as_ref().filter(|_| self.canaries)?;
         Some(core.gauges(Now { mono: now, ..Now::default() }).canary_age_ms)
     }

@@ -20,18 +20,18 @@ pub(crate) struct Choice {
 
 impl Choice {
     /// An answer came, or none will.
-    pub fn answered(&mut self, ok: bool) {
+    pub(super) fn answered(&mut self, ok: bool) {
         self.kept = self.waits.take().map(|(_, status)| status).filter(|_| ok);
     }
 
     /// The socket or the application is gone.
-    pub fn cut(&mut self) {
+    pub(super) fn cut(&mut self) {
         if self.waits.is_some() {
             self.answered(false);
         }
     }
 
-    pub fn is_about(&self, id: &str) -> bool {
+    pub(super) fn is_about(&self, id: &str) -> bool {
         self.waits.as_ref().is_some_and(|(waits, _)| waits == id)
     }
 }

@@ -60,7 +60,7 @@ pub(crate) async fn what_a_node_leaves_behind_that_is_gone_is_removed(backend: B
 
 /// Decision 17: a node of which a part is gone does not stay, ready and deaf; it ends as if it had been killed.
 /// The reader of its own topic panics.
-pub async fn a_node_of_which_a_part_is_broken_says_which_and_the_others_take_over(backend: Backend) {
+pub(crate) async fn a_node_of_which_a_part_is_broken_says_which_and_the_others_take_over(backend: Backend) {
     let broken = Broken::new("ws-1");
     let log = broken.clone();
     let Some(mut cluster) = Setup::new(backend, 2).log(move |under| log.before(under)).start().await else {

@@ -6,7 +6,7 @@
 #[path = "carry.rs"]
 mod carry;
 #[path = "live.rs"]
-pub mod live;
+pub(crate) mod live;
 #[path = "sight.rs"]
 mod sight;
 
@@ -26,14 +26,14 @@ use roost_ws_node::core::{CallKey, Connecting, Input, Now, SessionKey};
 use roost_ws_node::core::{Command, CoreConfig, NodeCore, Rule};
 use serde_json::value::RawValue;
 
-pub const LEASE_TTL_MS: u64 = 6000;
+pub(crate) const LEASE_TTL_MS: u64 = 6000;
 const WALL: u64 = 1_795_000_000_000;
 const LEADER: &str = "hand";
 const STORE_MS: u64 = 1;
 const ROAD_MS: u64 = 5;
 
 /// What becomes of a record between nodes. Its producer is told that it arrived, whatever happens.
-pub enum Road {
+pub(crate) enum Road {
     Goes,
     /// Retention or a reader's restart took it.
     Lost,
@@ -46,11 +46,11 @@ pub enum Road {
 }
 
 /// Decides for each record, knowing which node it comes from.
-pub type Roads = Box<dyn FnMut(usize, &Record) -> Road>;
+pub(crate) type Roads = Box<dyn FnMut(usize, &Record) -> Road>;
 
 /// What becomes of a write.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Reach {
+pub(crate) enum Reach {
     Answered,
     /// It takes effect at once; nobody is told.
     Untold,
@@ -61,14 +61,14 @@ pub enum Reach {
 }
 
 /// A write that has not arrived yet.
-pub struct LateWrite {
+pub(crate) struct LateWrite {
     node: usize,
     call: u64,
     write: Write,
     answered: bool,
 }
 
-pub struct Harness {
+pub(crate) struct Harness {
     pub now: u64,
     pub tick_ms: u64,
     pub nodes: Vec<NodeCore>,
@@ -121,11 +121,11 @@ pub struct Harness {
 
 impl Harness {
     /// Vnode `v` is assigned to node `homes[v]`, and ready there.
-    pub fn new(homes: &[usize], off: Option<Rule>) -> Self {
+    pub(crate) fn new(homes: &[usize], off: Option<Rule>) -> Self {
         Self::with(homes, off, |_| {})
     }
 
-    pub fn with(homes: &[usize], off: Option<Rule>, set: impl Fn(&mut CoreConfig)) -> Self {
+    pub(crate) fn with(homes: &[usize], off: Option<Rule>, set: impl Fn(&mut CoreConfig)) -> Self {
         let vnodes = homes.len() as u32;
         let mut control = Control::default();
         let data_set = control.open_ring(vnodes, DataSet("d0".into())).unwrap();
@@ -181,7 +181,7 @@ impl Harness {
     }
 
     /// A process of node `i`, its clock so much behind; it is known by the index that is returned.
-    pub fn start(&mut self, i: usize, behind_ms: u64, set: &impl Fn(&mut CoreConfig)) -> usize {
+    pub(crate) fn start(&mut self, i: usize, behind_ms: u64, set: &impl Fn(&mut CoreConfig)) -> usize {
         let mut cfg = CoreConfig::new(node(i));
         cfg.url = format!("ws://n{i}");
         (cfg.vnodes, cfg.partitions) = (self.data.len() as u32, self.data.len() as u32);
@@ -198,16 +198,16 @@ impl Harness {
         at
     }
 
-    pub fn clock(&self) -> Now {
+    pub(crate) fn clock(&self) -> Now {
         Now { mono: self.now, wall: WALL + self.now, us: self.now * 1000 }
     }
 
-    pub fn store_now(&self) -> u64 {
+    pub(crate) fn store_now(&self) -> u64 {
         WALL + self.now
     }
 
     /// Lets time pass.
-    pub fn run(&mut self, ms: u64) {
+    pub(crate) fn run(&mut self, ms: u64) {
         let end = self.now + ms;
         loop {
             let tick = (self.now / self.tick_ms + 1) * self.tick_ms;
@@ -240,14 +240,14 @@ impl Harness {
     }
 
     /// Node `node` reads the table.
-    pub fn look(&mut self, node: usize) {
+    pub(crate) fn look(&mut self, node: usize) {
         if !self.no_store.contains(&node) {
             let table = Box::new(self.control.table(self.store_now()));
             self.later(STORE_MS, node, Input::View(table));
         }
     }
 
-    pub fn give(&mut self, node: usize, event: Input) {
+    pub(crate) fn give(&mut self, node: usize, event: Input) {
         if self.asleep.contains(&node) {
             return self.backlog.entry(node).or_default().push(event);
         }
@@ -258,16 +258,16 @@ impl Harness {
     }
 
     /// Hands a sleeping process something before all that waits for it.
-    pub fn give_first(&mut self, node: usize, event: Input) {
+    pub(crate) fn give_first(&mut self, node: usize, event: Input) {
         self.backlog.entry(node).or_default().insert(0, event);
     }
 
     /// The scheduler stops a process, and lets it go on with all that came in the meantime.
-    pub fn freeze(&mut self, node: usize) {
+    pub(crate) fn freeze(&mut self, node: usize) {
         self.asleep.insert(node);
     }
 
-    pub fn thaw(&mut self, node: usize) {
+    pub(crate) fn thaw(&mut self, node: usize) {
         self.asleep.remove(&node);
         for event in self.backlog.remove(&node).unwrap_or_default() {
             self.give(node, event);
@@ -275,7 +275,7 @@ impl Harness {
     }
 
     /// Lets everything held on the road arrive, and holds no more.
-    pub fn clear_road(&mut self) {
+    pub(crate) fn clear_road(&mut self) {
         self.road = Box::new(|_, _| Road::Goes);
         for (node, event) in std::mem::take(&mut self.on_road) {
             self.later(ROAD_MS, node, event);
@@ -283,7 +283,7 @@ impl Harness {
     }
 
     /// The writes that were under way or late arrive.
-    pub fn land(&mut self) {
+    pub(crate) fn land(&mut self) {
         for w in std::mem::take(&mut self.late_writes) {
             let vnode = w.write.fence.vnode;
             let answer = self.write(&w.write);
@@ -294,14 +294,14 @@ impl Harness {
     }
 
     /// The log takes what it was given, and more.
-    pub fn log_again(&mut self) {
+    pub(crate) fn log_again(&mut self) {
         self.no_log.clear();
         for (node, record) in std::mem::take(&mut self.unlogged) {
             self.log(node, record);
         }
     }
 
-    pub fn assign(&mut self, vnode: usize, to: usize) {
+    pub(crate) fn assign(&mut self, vnode: usize, to: usize) {
         let from_version = self.control.table(0).assignment.version;
         let targets = vec![(VnodeId(vnode as u16), node(to))];
         let data_set = self.control.data_set.clone();
@@ -309,7 +309,7 @@ impl Harness {
     }
 
     /// The leader declares the node dead.
-    pub fn revoke(&mut self, i: usize) {
+    pub(crate) fn revoke(&mut self, i: usize) {
         let row = self.control.table(0).nodes[&node(i)].clone();
         let data_set = self.control.data_set.clone();
         let revoke = Revoke { data_set, token: LEADER.into(), sid: row.sid, beat: row.beat };
@@ -317,18 +317,18 @@ impl Harness {
     }
 
     /// The leader removes the row of a node that is revoked.
-    pub fn forget(&mut self, i: usize) {
+    pub(crate) fn forget(&mut self, i: usize) {
         let (data_set, token) = (self.control.data_set.clone(), LEADER.into());
         let sid = self.control.sid_of(&node(i)).unwrap().clone();
         assert!(self.control.forget(&Forget { data_set, token, sid, gone_for_s: None }));
     }
 
-    pub fn connect(&mut self, node: usize, user: &str) -> u64 {
+    pub(crate) fn connect(&mut self, node: usize, user: &str) -> u64 {
         self.connect_at(node, user, None, None)
     }
 
     /// Returns the session's key; it is placed when time passes.
-    pub fn connect_at(
+    pub(crate) fn connect_at(
         &mut self,
         node: usize,
         user: &str,
@@ -346,20 +346,20 @@ impl Harness {
         key
     }
 
-    pub fn hang_up(&mut self, session: u64) {
+    pub(crate) fn hang_up(&mut self, session: u64) {
         self.give(self.sessions[&session], Input::Closed { session: SessionKey(session) });
     }
 
-    pub fn say(&mut self, session: u64, to: &str, id: &str) {
+    pub(crate) fn say(&mut self, session: u64, to: &str, id: &str) {
         self.say_this(session, to, id, "{}");
     }
 
-    pub fn say_this(&mut self, session: u64, to: &str, id: &str, data: &str) {
+    pub(crate) fn say_this(&mut self, session: u64, to: &str, id: &str, data: &str) {
         self.say_asking(session, to, id, data, false);
     }
 
     /// Says something and wants to know what becomes of it.
-    pub fn say_with_receipt(&mut self, session: u64, to: &str, id: &str) {
+    pub(crate) fn say_with_receipt(&mut self, session: u64, to: &str, id: &str) {
         self.say_asking(session, to, id, "{}", true);
     }
 
@@ -369,29 +369,29 @@ impl Harness {
         self.command(session, Command::Send(send));
     }
 
-    pub fn ack(&mut self, session: u64, cursor: Cursor) {
+    pub(crate) fn ack(&mut self, session: u64, cursor: Cursor) {
         self.command(session, Command::Ack(cursor));
     }
 
-    pub fn read(&mut self, session: u64, cursor: Cursor) {
+    pub(crate) fn read(&mut self, session: u64, cursor: Cursor) {
         self.command(session, Command::Read(cursor));
     }
 
-    pub fn choose(&mut self, session: u64, status: ChosenStatus, id: &str) {
+    pub(crate) fn choose(&mut self, session: u64, status: ChosenStatus, id: &str) {
         let id = MessageId::new(id).unwrap();
         self.command(session, Command::Status(SetStatus { id, status }));
     }
 
-    pub fn watch(&mut self, session: u64, users: &[&str], id: &str) {
+    pub(crate) fn watch(&mut self, session: u64, users: &[&str], id: &str) {
         self.command(session, Command::Watch(of_users(users, id)));
     }
 
-    pub fn unwatch(&mut self, session: u64, users: &[&str], id: &str) {
+    pub(crate) fn unwatch(&mut self, session: u64, users: &[&str], id: &str) {
         self.command(session, Command::Unwatch(of_users(users, id)));
     }
 
     /// The store comes up with what it had, as another data set; the first connection says so.
-    pub fn another_data_set(&mut self) {
+    pub(crate) fn another_data_set(&mut self) {
         let settling = self.store_now() + LEASE_TTL_MS;
         self.control.new_data_set(self.data.len() as u32, self.another_name(), settling);
     }
@@ -401,7 +401,7 @@ impl Harness {
     }
 
     /// The store comes up empty, under another name.
-    pub fn wipe(&mut self) {
+    pub(crate) fn wipe(&mut self) {
         let (vnodes, name) = (self.data.len() as u32, self.another_name());
         self.data = vec![VnodeData::default(); self.data.len()];
         self.control = Control::default();
@@ -410,7 +410,7 @@ impl Harness {
     }
 
     /// The socket takes everything it was handed.
-    pub fn drain(&mut self, session: u64) {
+    pub(crate) fn drain(&mut self, session: u64) {
         self.stalled.remove(&session);
         let [messages, signals] = self.undrained.remove(&session).unwrap_or_default();
         let session = SessionKey(session);

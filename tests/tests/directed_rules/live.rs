@@ -17,7 +17,7 @@ use super::{Harness, ROAD_MS, STORE_MS};
 
 /// The store's publish and subscribe.
 #[derive(Default)]
-pub struct Live {
+pub(crate) struct Live {
     pub followers: BTreeSet<(LiveChannel, usize)>,
     /// Answers to follows wait in `unanswered`.
     pub hold_follows: bool,
@@ -66,29 +66,29 @@ impl Harness {
     }
 
     /// The `k`-th room whose home is vnode `v`.
-    pub fn room(&self, v: usize, k: usize) -> RoomId {
+    pub(crate) fn room(&self, v: usize, k: usize) -> RoomId {
         let rooms = (0..).map(|i| RoomId::new(format!("r{i}")).unwrap());
         let vnode =
             |room: &RoomId| roost_ring::vnode_of_stream(&StreamId::of_room(room), self.data.len() as u32);
         rooms.filter(|room| vnode(room).index() == v).nth(k).unwrap()
     }
 
-    pub fn command(&mut self, session: u64, command: Command) {
+    pub(crate) fn command(&mut self, session: u64, command: Command) {
         self.give(self.sessions[&session], Input::Command { session: SessionKey(session), command });
     }
 
-    pub fn join(&mut self, session: u64, room: &RoomId, id: &str) {
+    pub(crate) fn join(&mut self, session: u64, room: &RoomId, id: &str) {
         self.join_as(session, room, id, false, None);
     }
 
     /// Who shows where it is.
-    pub fn join_from(&mut self, session: u64, room: &RoomId, id: &str, cursor: Cursor) {
+    pub(crate) fn join_from(&mut self, session: u64, room: &RoomId, id: &str, cursor: Cursor) {
         let at = RoomAt { room: room.clone(), cursor: Some(cursor), presence: false, info: None };
         self.command(session, Command::Join(Join::new(MessageId::new(id).unwrap(), at)));
     }
 
     /// Connects with rooms to be in as a member from the beginning.
-    pub fn connect_in(&mut self, node: usize, user: &str, rooms: &[&RoomId]) -> u64 {
+    pub(crate) fn connect_in(&mut self, node: usize, user: &str, rooms: &[&RoomId]) -> u64 {
         let key = self.sessions.len() as u64 + 1;
         self.sessions.insert(key, node);
         let at = |room: &&RoomId| RoomAt { room: (*room).clone(), cursor: None, presence: true, info: None };
@@ -107,30 +107,37 @@ impl Harness {
     }
 
     /// With presence, and this `info`.
-    pub fn join_as(&mut self, session: u64, room: &RoomId, id: &str, presence: bool, info: Option<&str>) {
+    pub(crate) fn join_as(
+        &mut self,
+        session: u64,
+        room: &RoomId,
+        id: &str,
+        presence: bool,
+        info: Option<&str>,
+    ) {
         let info = info.map(|text| Json::from(RawValue::from_string(text.into()).unwrap()));
         let at = RoomAt { room: room.clone(), cursor: None, presence, info };
         self.command(session, Command::Join(Join::new(MessageId::new(id).unwrap(), at)));
     }
 
-    pub fn leave(&mut self, session: u64, room: &RoomId, id: &str) {
+    pub(crate) fn leave(&mut self, session: u64, room: &RoomId, id: &str) {
         let command = InRoom { id: MessageId::new(id).unwrap(), room: room.clone() };
         self.command(session, Command::Leave(command));
     }
 
-    pub fn members(&mut self, session: u64, room: &RoomId, id: &str) {
+    pub(crate) fn members(&mut self, session: u64, room: &RoomId, id: &str) {
         let command = InRoom { id: MessageId::new(id).unwrap(), room: room.clone() };
         self.command(session, Command::Members(command));
     }
 
-    pub fn publish_in(&mut self, session: u64, room: &RoomId, id: &str) {
+    pub(crate) fn publish_in(&mut self, session: u64, room: &RoomId, id: &str) {
         let data = RawValue::from_string("{}".into()).unwrap();
         let publish = Publish { id: MessageId::new(id).unwrap(), room: room.clone(), data };
         self.command(session, Command::Publish(publish));
     }
 
     /// The `ok` of a reply.
-    pub fn done<T: DeserializeOwned>(&self, session: u64, id: &str) -> T {
+    pub(crate) fn done<T: DeserializeOwned>(&self, session: u64, id: &str) -> T {
         let ok = self.frames.iter().find_map(|(key, frame)| match frame {
             ServerFrame::Reply(r) if *key == session && r.id.as_deref() == Some(id) => {
                 r.ok.as_ref()?.read().ok()
@@ -141,7 +148,7 @@ impl Harness {
     }
 
     /// Who came and went, as a session was told.
-    pub fn told_of(&self, session: u64) -> Vec<(String, Change)> {
+    pub(crate) fn told_of(&self, session: u64) -> Vec<(String, Change)> {
         let members = self.frames.iter().filter_map(|(key, frame)| match frame {
             ServerFrame::Member(m) if *key == session => Some((m.user.to_string(), m.change)),
             _ => None,

@@ -19,20 +19,20 @@ impl Harness {
     }
 
     /// What was published of a user, as a consumer reads it: in the order of epoch and seq.
-    pub fn published(&self, user: &str) -> Vec<(Status, StatusCause)> {
+    pub(crate) fn published(&self, user: &str) -> Vec<(Status, StatusCause)> {
         let mut events: Vec<_> = self.statuses.iter().filter(|e| e.user.as_str() == user).collect();
         events.sort_by_key(|e| (e.epoch, e.seq));
         events.into_iter().map(|e| (e.status, e.cause)).collect()
     }
 
     /// Ids of the messages that a session was handed.
-    pub fn inbox(&self, session: u64) -> Vec<String> {
+    pub(crate) fn inbox(&self, session: u64) -> Vec<String> {
         self.seen(session, |f| if let ServerFrame::Message(m) = f { Some(m.id.to_string()) } else { None })
             .collect()
     }
 
     /// Every answer to a command: `ok` or the code.
-    pub fn told(&self, session: u64, id: &str) -> Vec<&'static str> {
+    pub(crate) fn told(&self, session: u64, id: &str) -> Vec<&'static str> {
         let answer = |f: &ServerFrame| match f {
             ServerFrame::Reply(r) if r.id.as_deref() == Some(id) => {
                 Some(r.error.as_ref().map_or("ok", |e| e.code.as_str()))
@@ -43,7 +43,7 @@ impl Harness {
     }
 
     /// What a session was told of a user it watches, in answers and frames.
-    pub fn seen_of(&self, session: u64, user: &str) -> Vec<Status> {
+    pub(crate) fn seen_of(&self, session: u64, user: &str) -> Vec<Status> {
         let shown = |frame: &ServerFrame| match frame {
             ServerFrame::Presence(presence) => vec![presence.clone()],
             ServerFrame::Reply(reply) => {
@@ -55,35 +55,35 @@ impl Harness {
         told.filter(|presence| presence.user.as_str() == user).map(|presence| presence.status).collect()
     }
 
-    pub fn is_welcome(&self, session: u64) -> bool {
+    pub(crate) fn is_welcome(&self, session: u64) -> bool {
         self.seen(session, |f| matches!(f, ServerFrame::Welcome(_)).then_some(())).count() == 1
     }
 
-    pub fn welcome(&self, session: u64) -> &Welcome {
+    pub(crate) fn welcome(&self, session: u64) -> &Welcome {
         self.seen(session, |f| if let ServerFrame::Welcome(w) = f { Some(w) } else { None }).last().unwrap()
     }
 
     /// Where a session that reads everything is.
-    pub fn cursor(&self, session: u64) -> Cursor {
+    pub(crate) fn cursor(&self, session: u64) -> Cursor {
         let last =
             self.seen(session, |f| if let ServerFrame::Message(m) = f { Some(m) } else { None }).last();
         last.map_or(self.welcome(session).cursor, Message::cursor)
     }
 
-    pub fn moved(&self, session: u64) -> Option<&Moved> {
+    pub(crate) fn moved(&self, session: u64) -> Option<&Moved> {
         self.seen(session, |f| if let ServerFrame::Moved(m) = f { Some(m) } else { None }).last()
     }
 
-    pub fn resets(&self, session: u64) -> Vec<&Reset> {
+    pub(crate) fn resets(&self, session: u64) -> Vec<&Reset> {
         self.seen(session, |f| if let ServerFrame::Reset(r) = f { Some(r) } else { None }).collect()
     }
 
-    pub fn closed(&self, session: u64) -> Vec<u16> {
+    pub(crate) fn closed(&self, session: u64) -> Vec<u16> {
         self.closes.iter().filter(|(s, _)| *s == session).map(|(_, c)| c.code()).collect()
     }
 
     /// What a client knows that was told to read the history, and read it: that, and what it was handed.
-    pub fn history_and_inbox(&self, session: u64, user: &str) -> Vec<String> {
+    pub(crate) fn history_and_inbox(&self, session: u64, user: &str) -> Vec<String> {
         let through = self.welcome(session).through.as_ref().expect("only if not recovered");
         let (partition, end) = through.split_once(':').unwrap();
         let (partition, end): (usize, usize) = (partition.parse().unwrap(), end.parse().unwrap());
@@ -93,7 +93,7 @@ impl Harness {
     }
 
     /// What the log has of a user's inbox, read as consumers do: once per place.
-    pub fn logged(&self, user: &str) -> Vec<String> {
+    pub(crate) fn logged(&self, user: &str) -> Vec<String> {
         let stream = format!("user:{user}");
         let mut places = BTreeMap::new();
         for (_, m) in self.chat.iter().flatten().filter(|(_, m)| m.stream.as_str() == stream) {
@@ -104,7 +104,7 @@ impl Harness {
     }
 
     /// The `k`-th user whose home is vnode `v`.
-    pub fn user(&self, v: usize, k: usize) -> String {
+    pub(crate) fn user(&self, v: usize, k: usize) -> String {
         let names = (0..).map(|i| format!("u{i}"));
         names.filter(|n| roost_ring::vnode(n, self.data.len() as u32).index() == v).nth(k).unwrap()
     }

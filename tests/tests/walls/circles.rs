@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::imports::Graph;
 
 /// The files of every circle, largest first.
-pub fn circles(graph: &Graph) -> Vec<BTreeSet<String>> {
+pub(crate) fn circles(graph: &Graph) -> Vec<BTreeSet<String>> {
     let reach: BTreeMap<&str, BTreeSet<&str>> =
         graph.keys().map(|file| (file.as_str(), reached(graph, file))).collect();
     let mut seen = BTreeSet::new();
@@ -36,7 +36,7 @@ fn reached<'a>(graph: &'a Graph, from: &'a str) -> BTreeSet<&'a str> {
 }
 
 /// What ties a circle: who takes what from whom.
-pub fn ties(graph: &Graph, circle: &BTreeSet<String>) -> Vec<String> {
+pub(crate) fn ties(graph: &Graph, circle: &BTreeSet<String>) -> Vec<String> {
     let arrows = circle.iter().flat_map(|from| graph[from].iter().map(move |(to, names)| (from, to, names)));
     let inside = arrows.filter(|(_, to, _)| circle.contains(*to));
     inside

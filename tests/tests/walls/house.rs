@@ -13,7 +13,7 @@ const CORE: &str = "ws-node/src/core/";
 const PROTO: &str = "crates/proto/src";
 
 /// The sources of what is released.
-pub const PRODUCT: &[&str] = &[
+pub(crate) const PRODUCT: &[&str] = &[
     "coordinator/src",
     NODE,
     "archiver/src",
@@ -61,7 +61,7 @@ const QUESTIONS: &[(&str, &str)] = &[
 ];
 
 /// A number, and what somebody looks at who wants it smaller.
-pub struct Count {
+pub(crate) struct Count {
     pub number: usize,
     pub places: Vec<String>,
 }
@@ -73,38 +73,38 @@ impl Count {
 }
 
 /// The sources of the product.
-pub struct House(BTreeMap<&'static str, Crate>);
+pub(crate) struct House(BTreeMap<&'static str, Crate>);
 
 impl House {
-    pub fn read() -> Self {
+    pub(crate) fn read() -> Self {
         let root = root();
         Self(PRODUCT.iter().map(|source| (*source, Crate::read(&root, source))).collect())
     }
 
-    pub fn fields(&self) -> Count {
+    pub(crate) fn fields(&self) -> Count {
         Count::of(shape::fields(&self.0[NODE], CORE, "NodeCore"))
     }
 
-    pub fn inputs(&self) -> Count {
+    pub(crate) fn inputs(&self) -> Count {
         Count::of(shape::variants(&self.0[NODE], CORE, &["Input", "Event"]))
     }
 
-    pub fn actions(&self) -> Count {
+    pub(crate) fn actions(&self) -> Count {
         Count::of(shape::variants(&self.0[NODE], CORE, &["Action"]))
     }
 
     /// The settings are not the core's own: who starts a node fills them in.
-    pub fn open_owners(&self) -> Count {
+    pub(crate) fn open_owners(&self) -> Count {
         Count::of(shape::open_owners(&self.0[NODE], CORE, "NodeCore", &["CoreConfig"]))
     }
 
     /// The largest circle that has a file below `under`.
-    pub fn circle(&self, source: &str, under: &str) -> Count {
+    pub(crate) fn circle(&self, source: &str, under: &str) -> Count {
         self.largest(source, |circle| circle.iter().any(|file| file.starts_with(under)))
     }
 
     /// The largest circle that has no file below `under`.
-    pub fn circle_without(&self, source: &str, under: &str) -> Count {
+    pub(crate) fn circle_without(&self, source: &str, under: &str) -> Count {
         self.largest(source, |circle| !circle.iter().any(|file| file.starts_with(under)))
     }
 
@@ -115,11 +115,11 @@ impl House {
         Count { number: largest.len(), places: circles::ties(&graph, &largest) }
     }
 
-    pub fn long_functions(&self) -> Count {
+    pub(crate) fn long_functions(&self) -> Count {
         self.everywhere(|of| shape::long_functions(of, FUNCTION_LINES_MAX))
     }
 
-    pub fn unreachable(&self) -> Count {
+    pub(crate) fn unreachable(&self) -> Count {
         self.everywhere(|of| spelled::calls(of, "unreachable"))
     }
 
@@ -128,7 +128,7 @@ impl House {
     }
 
     /// Where each command of a client is spelled in the node.
-    pub fn commands(&self) -> Spelled {
+    pub(crate) fn commands(&self) -> Spelled {
         let mentions = spelled::mentions(&self.0[NODE], COMMAND_ENUMS);
         let commands = spelled::made_variants(&self.0[PROTO], "ClientFrame");
         let commands = commands.into_iter().filter(|command| !NO_COMMANDS.contains(&command.as_str()));
@@ -141,7 +141,7 @@ impl House {
     }
 
     /// Where each question to the store and its answer is spelled in the node: defined, put, and asked.
-    pub fn questions(&self) -> Spelled {
+    pub(crate) fn questions(&self) -> Spelled {
         let enums: Vec<_> = QUESTION_ENUMS.iter().chain(ANSWER_ENUMS).copied().collect();
         let mentions = spelled::mentions(&self.0[NODE], &enums);
         let spelled = QUESTIONS.iter().map(|(name, answer)| {
@@ -154,12 +154,12 @@ impl House {
     }
 
     /// Every file that was read.
-    pub fn files(&self) -> BTreeSet<&str> {
+    pub(crate) fn files(&self) -> BTreeSet<&str> {
         self.0.values().flat_map(|of| of.modules.iter().map(|module| module.file.as_str())).collect()
     }
 }
 
-pub fn root() -> PathBuf {
+pub(crate) fn root() -> PathBuf {
     let tests = Path::new(env!("CARGO_MANIFEST_DIR"));
     tests.parent().expect("the tests are in the workspace").to_owned()
 }
@@ -170,7 +170,7 @@ fn name_in<'a>(of: &str, command: &'a str) -> &'a str {
 }
 
 /// Things, each with where it is spelled, the most spelled first.
-pub struct Spelled(Vec<(String, BTreeSet<String>)>);
+pub(crate) struct Spelled(Vec<(String, BTreeSet<String>)>);
 
 impl Spelled {
     fn new(mut things: Vec<(String, BTreeSet<String>)>) -> Self {
@@ -185,7 +185,7 @@ impl Spelled {
         Self(things)
     }
 
-    pub fn most(self) -> Count {
+    pub(crate) fn most(self) -> Count {
         self.at(0)
     }
 

@@ -11,12 +11,12 @@ use syn::visit::{self, Visit};
 use super::source::{Crate, Import, ModuleId, imports_of};
 
 /// For each file those from which it takes something, and the names it takes.
-pub type Graph = BTreeMap<String, BTreeMap<String, BTreeSet<String>>>;
+pub(crate) type Graph = BTreeMap<String, BTreeMap<String, BTreeSet<String>>>;
 
 /// Re-exports of re-exports, at most: a guard against those that go round.
-pub const HOPS_MAX: usize = 16;
+pub(crate) const HOPS_MAX: usize = 16;
 
-pub fn graph(of: &Crate) -> Graph {
+pub(crate) fn graph(of: &Crate) -> Graph {
     let mut graph = Graph::new();
     for (id, module) in of.modules.iter().enumerate() {
         let taken = graph.entry(module.file.clone()).or_default();
@@ -35,7 +35,7 @@ pub fn graph(of: &Crate) -> Graph {
 
 /// What a path leads to.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Found {
+pub(crate) enum Found {
     Module(ModuleId),
     /// Something that this module defines.
     Name(ModuleId, String),
@@ -44,7 +44,13 @@ pub enum Found {
 impl Crate {
     /// What `path`, written in `from`, leads to; `None` for what is of another crate.
     /// `local`: what is imported inside of functions there.
-    pub fn resolve(&self, from: ModuleId, path: &[String], local: &[Import], hops: usize) -> Option<Found> {
+    pub(crate) fn resolve(
+        &self,
+        from: ModuleId,
+        path: &[String],
+        local: &[Import],
+        hops: usize,
+    ) -> Option<Found> {
         let (first, mut rest) = path.split_first()?;
         let mut at = match first.as_str() {
             "crate" => Found::Module(self.modules[from].root),
@@ -127,7 +133,7 @@ impl<'ast> Visit<'ast> for Paths {
 }
 
 /// The paths of two names and more in what a macro is given, each with its line.
-pub fn paths_in(tokens: &TokenStream) -> Vec<(Vec<String>, usize)> {
+pub(crate) fn paths_in(tokens: &TokenStream) -> Vec<(Vec<String>, usize)> {
     let mut found = Vec::new();
     let mut path: Vec<String> = Vec::new();
     let (mut line, mut colons) = (0, 0);

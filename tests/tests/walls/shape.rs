@@ -10,7 +10,7 @@ use super::imports::{Found, HOPS_MAX};
 use super::source::{Crate, ModuleId};
 
 /// Fields of the struct of that name in a file below `under`, as `file:line name`.
-pub fn fields(of: &Crate, under: &str, name: &str) -> Vec<String> {
+pub(crate) fn fields(of: &Crate, under: &str, name: &str) -> Vec<String> {
     let (module, item) = structs(of)
         .find(|(module, item)| item.ident == name && of.modules[*module].file.starts_with(under))
         .unwrap_or_else(|| {
@@ -25,7 +25,7 @@ pub fn fields(of: &Crate, under: &str, name: &str) -> Vec<String> {
 }
 
 /// Variants of the first of these enums that there is in a file below `under`: one of them is what it is called today.
-pub fn variants(of: &Crate, under: &str, names: &[&str]) -> Vec<String> {
+pub(crate) fn variants(of: &Crate, under: &str, names: &[&str]) -> Vec<String> {
     let below = |module: ModuleId| of.modules[module].file.starts_with(under);
     let named = |name: &&&str| enums(of).find(|(module, item)| below(*module) && item.ident == **name);
     let (module, item) = names.iter().find_map(|name| named(&name)).unwrap_or_else(|| {
@@ -39,7 +39,7 @@ pub fn variants(of: &Crate, under: &str, names: &[&str]) -> Vec<String> {
 
 /// The types that fields of `whole` hold and that let all files below `under` at a field of theirs.
 /// Newtypes are no owners, and `but` may be open.
-pub fn open_owners(of: &Crate, under: &str, whole: &str, but: &[&str]) -> Vec<String> {
+pub(crate) fn open_owners(of: &Crate, under: &str, whole: &str, but: &[&str]) -> Vec<String> {
     let Some((home, item)) =
         structs(of).find(|(m, item)| item.ident == whole && of.modules[*m].file.starts_with(under))
     else {
@@ -95,7 +95,7 @@ impl<'ast> Visit<'ast> for Types {
 }
 
 /// Functions of more than `max` lines, from the line of their `fn` to that of their last brace.
-pub fn long_functions(of: &Crate, max: usize) -> Vec<String> {
+pub(crate) fn long_functions(of: &Crate, max: usize) -> Vec<String> {
     let mut long = Vec::new();
     for (module, item) in of.items() {
         let file = &of.modules[module].file;

@@ -10,17 +10,17 @@ use syn::{Attribute, ImplItem, Item, Meta, UseTree};
 const SUITES: &[&str] = &["crates/backend/src/contract"];
 
 /// A module of a crate, by its index in [`Crate::modules`].
-pub type ModuleId = usize;
+pub(crate) type ModuleId = usize;
 
 /// What a `use` brings into a module.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Import {
+pub(crate) struct Import {
     /// The name it has here; `None` for everything there is (`*`).
     pub name: Option<String>,
     pub path: Vec<String>,
 }
 
-pub struct Module {
+pub(crate) struct Module {
     pub parent: Option<ModuleId>,
     /// The crate's root: `lib.rs` or `main.rs`.
     pub root: ModuleId,
@@ -35,7 +35,7 @@ pub struct Module {
 }
 
 #[derive(Default)]
-pub struct Crate {
+pub(crate) struct Crate {
     pub modules: Vec<Module>,
 }
 
@@ -47,7 +47,7 @@ struct Place<'a> {
 
 impl Crate {
     /// The library and the program below `source`, a directory of the workspace `root`.
-    pub fn read(root: &Path, source: &str) -> Self {
+    pub(crate) fn read(root: &Path, source: &str) -> Self {
         let mut read = Self::default();
         for name in ["lib.rs", "main.rs"] {
             let file = root.join(source).join(name);
@@ -60,7 +60,7 @@ impl Crate {
     }
 
     /// A crate of these files, its root first and each after what it is in.
-    pub fn of(files: &[(&str, &str)]) -> Self {
+    pub(crate) fn of(files: &[(&str, &str)]) -> Self {
         let mut read = Self::default();
         let (name, text) = files[0];
         let items = parse(Path::new(name), text);
@@ -76,17 +76,17 @@ impl Crate {
     }
 
     /// Every item, with the module that it is in.
-    pub fn items(&self) -> impl Iterator<Item = (ModuleId, &Item)> {
+    pub(crate) fn items(&self) -> impl Iterator<Item = (ModuleId, &Item)> {
         let modules = self.modules.iter().enumerate();
         modules.flat_map(|(id, module)| module.items.iter().map(move |item| (id, item)))
     }
 
     /// Whether `inner` is `outer`, or somewhere in it.
-    pub fn is_within(&self, inner: ModuleId, outer: ModuleId) -> bool {
+    pub(crate) fn is_within(&self, inner: ModuleId, outer: ModuleId) -> bool {
         std::iter::successors(Some(inner), |at| self.modules[*at].parent).any(|at| at == outer)
     }
 
-    pub fn child(&self, of: ModuleId, name: &str) -> Option<ModuleId> {
+    pub(crate) fn child(&self, of: ModuleId, name: &str) -> Option<ModuleId> {
         let child = self.modules[of].children.iter().find(|(child, _)| child == name);
         child.map(|(_, module)| *module)
     }
@@ -228,7 +228,7 @@ fn name_of(item: &Item) -> Option<String> {
 }
 
 /// The leaves of a `use`.
-pub fn imports_of(tree: &UseTree) -> Vec<Import> {
+pub(crate) fn imports_of(tree: &UseTree) -> Vec<Import> {
     let mut found = Vec::new();
     leaves(tree, &mut Vec::new(), &mut found);
     found

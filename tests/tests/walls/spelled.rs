@@ -12,7 +12,7 @@ use super::source::Crate;
 
 /// `Enum::Variant`, and where it stands.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Mention {
+pub(crate) struct Mention {
     pub of: String,
     pub variant: String,
     pub file: String,
@@ -21,7 +21,7 @@ pub struct Mention {
 }
 
 /// Where the variants of these enums are defined or named in a crate.
-pub fn mentions(of: &Crate, enums: &[&str]) -> Vec<Mention> {
+pub(crate) fn mentions(of: &Crate, enums: &[&str]) -> Vec<Mention> {
     let mut found = Vec::new();
     for (module, item) in of.items() {
         let file = of.modules[module].file.clone();
@@ -33,7 +33,7 @@ pub fn mentions(of: &Crate, enums: &[&str]) -> Vec<Mention> {
 }
 
 /// The places, as `file:line`, of any of these `(enum, variant)`.
-pub fn places(mentions: &[Mention], any_of: &[(&str, &str)]) -> BTreeSet<String> {
+pub(crate) fn places(mentions: &[Mention], any_of: &[(&str, &str)]) -> BTreeSet<String> {
     let meant = |m: &&Mention| any_of.contains(&(m.of.as_str(), m.variant.as_str()));
     mentions.iter().filter(meant).map(|m| format!("{}:{}", m.file, m.line)).collect()
 }
@@ -108,7 +108,7 @@ fn line_of(path: &syn::Path) -> usize {
 }
 
 /// The calls of a macro of that name, as `file:line`.
-pub fn calls(of: &Crate, name: &str) -> Vec<String> {
+pub(crate) fn calls(of: &Crate, name: &str) -> Vec<String> {
     let mut found = Vec::new();
     for (module, item) in of.items() {
         let mut calls = Calls { name, lines: Vec::new() };
@@ -152,7 +152,7 @@ impl<'ast> Visit<'ast> for Calls<'_> {
 }
 
 /// The variants of an enum that a macro makes: what stands behind each `=>` in the braces after its name.
-pub fn made_variants(of: &Crate, name: &str) -> Vec<String> {
+pub(crate) fn made_variants(of: &Crate, name: &str) -> Vec<String> {
     let macros =
         of.items().filter_map(|(_, item)| if let syn::Item::Macro(m) = item { Some(m) } else { None });
     macros.flat_map(|m| behind_arrows(name, &m.mac.tokens)).collect()

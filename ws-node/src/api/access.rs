@@ -28,10 +28,10 @@ const PAGES_MAX: usize = 4;
 /// When to come again if there are more, in milliseconds: some are done by then.
 const BUSY_RETRY_AFTER_MS: u64 = 250;
 /// Those who look at the events of a node at once.
-pub const LOOKERS_MAX: usize = 8;
+pub(super) const LOOKERS_MAX: usize = 8;
 
 /// What the routes work with.
-pub struct Api {
+pub(crate) struct Api {
     pub events: mpsc::Sender<NodeInput>,
     pub store: Arc<dyn Store>,
     pub verifier: Verifier,
@@ -44,19 +44,34 @@ pub struct Api {
     pub metrics: ApiMetrics,
     pub log: Arc<dyn Log>,
     pub tasks: TaskTracker,
-    permits: Permits,
+    pub permits: ApiPermits,
+}
+
+/// How much of it goes on at once.
+pub(crate) struct ApiPermits {
+    requests: Permits,
     pub pages: Permits,
     pub lookers: Arc<Semaphore>,
 }
 
+impl Default for ApiPermits {
+    fn default() -> Self {
+        Self {
+            requests: Permits::new(REQUESTS_MAX),
+            pages: Permits::new(PAGES_MAX),
+            lookers: Arc::new(Semaphore::new(LOOKERS_MAX)),
+        }
+    }
+}
+
 /// What Prometheus sees of it.
-pub struct ApiMetrics {
+pub(crate) struct ApiMetrics {
     pub requests: IntCounterVec,
     pub seconds: Histogram,
 }
 
 impl ApiMetrics {
-    pub fn register(registry: &Registry) -> prometheus::Result<Self> {
+    pub(crate) fn register(registry: &Registry) -> prometheus::Result<Self> {
         let help = "Requests of the server API by their outcome: ok, or the code of the error";
         let requests = IntCounterVec::new(Opts::new("roost_api_requests_total", help), &["outcome"])?;
         registry.register(Box::new(requests.clone()))?;
@@ -69,37 +84,6 @@ impl ApiMetrics {
 }
 
 impl Api {
-    pub fn new(
-        events: mpsc::Sender<NodeInput>,
-        store: Arc<dyn Store>,
-        verifier: Verifier,
-        status: watch::Receiver<Status>,
-        closing: CancellationToken,
-        vnodes: u32,
-        archive_url: Option<String>,
-        metrics: ApiMetrics,
-        log: Arc<dyn Log>,
-        tasks: TaskTracker,
-    ) -> Self {
-        let permits = Permits::new(REQUESTS_MAX);
-        let lookers = Arc::new(Semaphore::new(LOOKERS_MAX));
-        Self {
-            events,
-            store,
-            verifier,
-            status,
-            closing,
-            vnodes,
-            archive_url,
-            metrics,
-            log,
-            tasks,
-            permits,
-            pages: Permits::new(PAGES_MAX),
-            lookers,
-        }
-    }
-
     pub(super) fn authorize(&self, headers: &HeaderMap) -> Result<Claims, Refused> {
         // A coordinator says whom it means: admin addresses are often the same on every host.
         let sid = self.status.borrow().sid.clone();
@@ -121,7 +105,7 @@ impl Api {
         if self.closing.is_cancelled() {
             return Err(ended());
         }
-        self.permits.take(&claims.sub).ok_or_else(|| {
+        self.permits.requests.take(&claims.sub).ok_or_else(|| {
             let error = ErrorBody::new(ErrorCode::RateLimited, "too many requests of the server API at once");
             error.retry_after(BUSY_RETRY_AFTER_MS)
         })
@@ -129,14 +113,14 @@ impl Api {
 }
 
 /// An error, and its HTTP status where that is not the one of its code.
-pub struct Refused {
+pub(super) struct Refused {
     pub status: Option<StatusCode>,
     pub error: ErrorBody,
 }
 
 impl Refused {
     /// What it counts as, and how it is said.
-    pub fn answer(self) -> (&'static str, Response) {
+    pub(super) fn answer(self) -> (&'static str, Response) {
         let error = self.error;
         let response = match self.status {
             Some(status) => reply::error_with_status(status, &error),
@@ -152,11 +136,11 @@ impl From<ErrorBody> for Refused {
     }
 }
 
-pub fn bad(why: impl std::fmt::Display) -> ErrorBody {
+pub(super) fn bad(why: impl std::fmt::Display) -> ErrorBody {
     ErrorBody::new(ErrorCode::BadRequest, why.to_string())
 }
 
-pub fn ended() -> ErrorBody {
+pub(super) fn ended() -> ErrorBody {
     let why = "the node is ending, or has too much to do";
     ErrorBody::new(ErrorCode::Unavailable, why).retry_after(BUSY_RETRY_AFTER_MS)
 }

@@ -14,14 +14,14 @@ use super::access::bad;
 use crate::core::ApiCommand;
 
 /// Every command.
-pub const NAMES: [&str; 9] =
+pub(super) const NAMES: [&str; 9] =
     ["send", "publish", "result", "disconnect", "presence", "history", "tickets", "events", "batch"];
 /// Said to whom is disconnected, if nothing else is.
 const REASON: &str = "disconnected by the application";
 
 /// What is asked.
 #[derive(Debug)]
-pub enum Asked {
+pub(super) enum Asked {
     Do(ApiCommand),
     Batch(Vec<Result<ApiCommand, ErrorBody>>),
     Presence(Vec<UserId>),
@@ -79,7 +79,7 @@ struct Tagged {
     r#type: String,
 }
 
-pub fn unknown(command: &str) -> ErrorBody {
+pub(super) fn unknown(command: &str) -> ErrorBody {
     let shown: String = command.chars().take(32).collect();
     ErrorBody::new(ErrorCode::NotFound, format!("there is no command '{shown}'"))
 }
@@ -92,7 +92,7 @@ fn read<T: DeserializeOwned>(text: &str) -> Result<T, ErrorBody> {
 ///
 /// # Errors
 /// `bad_request`, `too_large`, `not_found`.
-pub fn parse(command: &str, text: &str, sub: &UserId) -> Result<Asked, ErrorBody> {
+pub(super) fn parse(command: &str, text: &str, sub: &UserId) -> Result<Asked, ErrorBody> {
     match command {
         "batch" => {
             let BatchBody { commands } = read(text)?;
@@ -119,13 +119,13 @@ pub fn parse(command: &str, text: &str, sub: &UserId) -> Result<Asked, ErrorBody
 }
 
 /// `GET /api/history?stream=…`.
-pub fn history(query: &str) -> Result<Asked, ErrorBody> {
+pub(super) fn history(query: &str) -> Result<Asked, ErrorBody> {
     let HistoryBody { stream, before, limit } = query::read(query)?;
     Ok(Asked::History { stream, before, limit })
 }
 
 /// `GET /api/tickets?userId=…`.
-pub fn tickets(query: &str) -> Result<Asked, ErrorBody> {
+pub(super) fn tickets(query: &str) -> Result<Asked, ErrorBody> {
     #[derive(Deserialize)]
     struct Whose {
         #[serde(rename = "userId")]

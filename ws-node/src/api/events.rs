@@ -36,7 +36,7 @@ impl Api {
         if self.closing.is_cancelled() {
             return Err(ended().into());
         }
-        let place = Arc::clone(&self.lookers).try_acquire_owned();
+        let place = Arc::clone(&self.permits.lookers).try_acquire_owned();
         let place = place.map_err(|_| {
             let why = format!("at most {LOOKERS_MAX} look at the events of a node at once");
             ErrorBody::new(ErrorCode::RateLimited, why).retry_after(1000)

@@ -24,7 +24,7 @@ use warp::filters::BoxedFilter;
 use warp::reply::Response;
 use warp::{Filter, Stream};
 
-pub use self::access::{Api, ApiMetrics};
+pub(crate) use self::access::{Api, ApiMetrics, ApiPermits};
 use self::access::{Refused, bad, ended};
 use self::commands::Asked;
 use crate::core::ApiCommand;
@@ -36,7 +36,7 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(22);
 const METHODS: &str = "GET, POST, OPTIONS";
 
 /// `/api/<command>`: all methods, so that a page of any origin is told what was wrong.
-pub fn routes(api: Arc<Api>) -> BoxedFilter<(Response,)> {
+pub(crate) fn routes(api: Arc<Api>) -> BoxedFilter<(Response,)> {
     warp::path!("api" / String)
         .and(query::raw())
         .and(warp::method())

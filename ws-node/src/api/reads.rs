@@ -29,7 +29,7 @@ async fn within<T>(read: impl Future<Output = Result<T, StoreError>>) -> Result<
 }
 
 /// What others may see of these users.
-pub async fn presence(api: &Api, users: Vec<UserId>) -> Result<Vec<Shown>, ErrorBody> {
+pub(super) async fn presence(api: &Api, users: Vec<UserId>) -> Result<Vec<Shown>, ErrorBody> {
     let (told, ready) = oneshot::channel();
     let asked = async {
         api.events.send(NodeInput::Ready(told)).await.ok()?;
@@ -42,7 +42,10 @@ pub async fn presence(api: &Api, users: Vec<UserId>) -> Result<Vec<Shown>, Error
 }
 
 /// The events that wait for a result at this node, the oldest first, and how many there are.
-pub async fn tickets(api: &Api, client: Option<UserId>) -> Result<(Vec<TicketShown>, usize), ErrorBody> {
+pub(super) async fn tickets(
+    api: &Api,
+    client: Option<UserId>,
+) -> Result<(Vec<TicketShown>, usize), ErrorBody> {
     let (told, tickets) = oneshot::channel();
     let asked = async {
         api.events.send(NodeInput::Tickets(client, told)).await.ok()?;
@@ -52,7 +55,7 @@ pub async fn tickets(api: &Api, client: Option<UserId>) -> Result<(Vec<TicketSho
 }
 
 /// A page of any stream.
-pub async fn history(
+pub(super) async fn history(
     api: &Api,
     by: &UserId,
     stream: &StreamId,
@@ -65,7 +68,7 @@ pub async fn history(
     let limit = Limit { entries: limit, bytes: BATCH_BYTES_MAX };
     let page = within(async {
         // Waited for as long as for the answer.
-        let _permit = api.pages.wait(by).await;
+        let _permit = api.permits.pages.wait(by).await;
         api.store.page(vnode, stream, before, limit).await
     });
     let asked = history::Asked { stream, before, archive_url: api.archive_url.as_deref() };

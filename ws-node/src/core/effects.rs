@@ -37,7 +37,7 @@ pub(super) enum Token {
 
 /// See the module's text.
 #[derive(Debug, Default)]
-pub struct Effects {
+pub(super) struct Effects {
     out: Vec<Action>,
     counters: Counters,
     tokens: HashMap<u64, Token>,
@@ -51,65 +51,65 @@ pub struct Effects {
 }
 
 impl Effects {
-    pub fn push(&mut self, action: Action) {
+    pub(super) fn push(&mut self, action: Action) {
         self.out.push(action);
     }
 
     /// All actions of the step.
-    pub fn take(&mut self) -> Vec<Action> {
+    pub(super) fn take(&mut self) -> Vec<Action> {
         std::mem::take(&mut self.out)
     }
 
-    pub fn count(&mut self) -> &mut Counters {
+    pub(super) fn count(&mut self) -> &mut Counters {
         &mut self.counters
     }
 
-    pub fn counters(&self) -> Counters {
+    pub(super) fn counters(&self) -> Counters {
         self.counters
     }
 
     /// The number under which a record that is produced now is reported.
-    pub fn token(&mut self, what: Token) -> u64 {
+    pub(super) fn token(&mut self, what: Token) -> u64 {
         self.last_token += 1;
         self.tokens.insert(self.last_token, what);
         self.last_token
     }
 
     /// What a report is about.
-    pub fn reported(&mut self, token: u64) -> Option<Token> {
+    pub(super) fn reported(&mut self, token: u64) -> Option<Token> {
         self.tokens.remove(&token)
     }
 
     /// A number for a question whose answer must be told from others.
-    pub fn next_call(&mut self) -> u64 {
+    pub(super) fn next_call(&mut self) -> u64 {
         self.last_call += 1;
         self.last_call
     }
 
     /// The topic of a node.
-    pub fn topic_of(&mut self, node: &NodeId) -> Arc<str> {
+    pub(super) fn topic_of(&mut self, node: &NodeId) -> Arc<str> {
         self.topics.entry(node.clone()).or_insert_with(|| Arc::from(messages_topic(node))).clone()
     }
 
-    pub fn deliver_here(&mut self, record: Record) {
+    pub(super) fn deliver_here(&mut self, record: Record) {
         self.local.push_back(record);
     }
 
-    pub fn next_local(&mut self) -> Option<Record> {
+    pub(super) fn next_local(&mut self) -> Option<Record> {
         self.local.pop_front()
     }
 
     /// Something about a home changed: it is looked at before the step ends.
-    pub fn touch(&mut self, vnode: VnodeId) {
+    pub(super) fn touch(&mut self, vnode: VnodeId) {
         self.touched.insert(vnode);
     }
 
-    pub fn take_touched(&mut self) -> BTreeSet<VnodeId> {
+    pub(super) fn take_touched(&mut self) -> BTreeSet<VnodeId> {
         std::mem::take(&mut self.touched)
     }
 
     /// Whether the step may end.
-    pub fn is_done(&self) -> bool {
+    pub(super) fn is_done(&self) -> bool {
         self.local.is_empty() && self.touched.is_empty()
     }
 }

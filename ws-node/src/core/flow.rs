@@ -10,7 +10,7 @@ const FIRST: usize = 64 * 1024;
 
 /// See the module's text. Requests are known by numbers that the caller gives.
 #[derive(Debug)]
-pub struct Flow {
+pub(super) struct Flow {
     max: usize,
     window: usize,
     under_way: BTreeMap<u64, usize>,
@@ -19,17 +19,17 @@ pub struct Flow {
 
 impl Flow {
     /// At most `max` bytes, and one request however large.
-    pub fn new(max: usize) -> Self {
+    pub(super) fn new(max: usize) -> Self {
         Self { max, window: max, under_way: BTreeMap::new(), bytes: 0 }
     }
 
     /// Whether one more may go out.
-    pub fn has_room(&self) -> bool {
+    pub(super) fn has_room(&self) -> bool {
         self.under_way.is_empty() || self.bytes < self.window
     }
 
     /// It goes out. One without a payload counts, too, or after a time-out there would be no end of them.
-    pub fn begin(&mut self, request: u64, bytes: usize) {
+    pub(super) fn begin(&mut self, request: u64, bytes: usize) {
         let bytes = bytes.max(1);
         self.bytes += bytes;
         if let Some(before) = self.under_way.insert(request, bytes) {
@@ -38,7 +38,7 @@ impl Flow {
     }
 
     /// It was answered, or will not be. What is not under way is ignored.
-    pub fn end(&mut self, request: u64, answered: bool) {
+    pub(super) fn end(&mut self, request: u64, answered: bool) {
         let Some(bytes) = self.under_way.remove(&request) else { return };
         self.bytes -= bytes;
         let grown = self.window.saturating_mul(2).max(FIRST).min(self.max);
@@ -46,7 +46,7 @@ impl Flow {
     }
 
     /// In bytes, for the metrics.
-    pub fn bytes(&self) -> usize {
+    pub(super) fn bytes(&self) -> usize {
         self.bytes
     }
 }

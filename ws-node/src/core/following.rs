@@ -17,21 +17,21 @@ enum Followed {
 }
 
 impl Following {
-    pub fn is_on(&self) -> bool {
+    pub(super) fn is_on(&self) -> bool {
         self.state == Followed::Yes
     }
 
     /// It is neither followed nor asked for.
-    pub fn is_off(&self) -> bool {
+    pub(super) fn is_off(&self) -> bool {
         self.state == Followed::No
     }
 
-    pub fn ask(&mut self, ask: u64) {
+    pub(super) fn ask(&mut self, ask: u64) {
         (self.state, self.was_asked) = (Followed::Asked(ask), true);
     }
 
     /// Takes an answer; false if it is one to an earlier life.
-    pub fn answered(&mut self, ask: u64, done: bool) -> bool {
+    pub(super) fn answered(&mut self, ask: u64, done: bool) -> bool {
         let mine = self.state == Followed::Asked(ask);
         if mine {
             self.state = if done { Followed::Yes } else { Followed::No };
@@ -40,7 +40,7 @@ impl Following {
     }
 
     /// Whether there is something to be taken back.
-    pub fn was_asked(&self) -> bool {
+    pub(super) fn was_asked(&self) -> bool {
         self.was_asked
     }
 }

@@ -8,19 +8,19 @@ use roost_proto::results::RESULT;
 use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 
 /// The kind of a message that a user sent.
-pub const MESSAGE: &str = "message";
+pub(super) const MESSAGE: &str = "message";
 
 /// What the hash of an event begins with.
 const EVENT: &str = "event";
 
 /// By whom a receipt's id is known, so that it is none of the reader's own; no user's id begins with `#`.
-pub const BY: &str = "#receipt";
+pub(super) const BY: &str = "#receipt";
 
 /// How long to wait before what was refused is repeated, when nothing better is known, in milliseconds.
-pub const RETRY_AFTER_MS: u64 = 250;
+pub(super) const RETRY_AFTER_MS: u64 = 250;
 
 /// What makes an item a repeat of another: the stream, who it is from, and the id.
-pub type ItemKey = (StreamId, String, MessageId);
+pub(super) type ItemKey = (StreamId, String, MessageId);
 
 /// Tells a repeat from a conflict: of what the application gave, kind and payload.
 fn body_hash(kind: &str, data: &str) -> u64 {
@@ -28,7 +28,7 @@ fn body_hash(kind: &str, data: &str) -> u64 {
 }
 
 /// The same of an item. What this node asks has no repeats.
-pub fn hash_of(body: &ItemBody) -> u64 {
+pub(super) fn hash_of(body: &ItemBody) -> u64 {
     match body {
         ItemBody::Append(append) => body_hash(&append.kind, append.data.get()),
         ItemBody::Event(event) => body_hash(EVENT, event.data.get()),
@@ -36,12 +36,12 @@ pub fn hash_of(body: &ItemBody) -> u64 {
     }
 }
 
-pub fn key_of(append: &Append) -> ItemKey {
+pub(super) fn key_of(append: &Append) -> ItemKey {
     (append.stream.clone(), append.from.clone(), append.id.clone())
 }
 
 /// `clock_ms` is the vnode's; `reports`: what nobody acknowledges is reported.
-pub fn append_op(append: Append, at: u64, clock_ms: u64, reports: bool) -> AppendOp {
+pub(super) fn append_op(append: Append, at: u64, clock_ms: u64, reports: bool) -> AppendOp {
     let said = [MESSAGE, RESULT].contains(&&*append.kind) && !append.stream.is_room();
     let asks = (said && append.receipt).then(|| UserId::new(&append.from).ok()).flatten();
     AppendOp {
@@ -62,7 +62,7 @@ pub fn append_op(append: Append, at: u64, clock_ms: u64, reports: bool) -> Appen
     }
 }
 
-pub fn event_op(event: Event, at: u64) -> Op {
+pub(super) fn event_op(event: Event, at: u64) -> Op {
     let rest = event_rest(&event.client, &event.id, at, &event.data);
     let hash = body_hash(EVENT, event.data.get());
     Op::Event(EventOp { hash, client: event.client, id: event.id, at, rest })

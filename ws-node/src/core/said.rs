@@ -4,7 +4,7 @@ use roost_proto::ids::{Cursor, DeviceId, UserId};
 
 /// Who said something.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Who {
+pub(super) struct Who {
     pub user: UserId,
     /// Without one it settles what is due, and moves no cursor.
     pub device: Option<DeviceId>,
@@ -13,7 +13,7 @@ pub struct Who {
 }
 
 impl Who {
-    pub fn on_no_device(self) -> Self {
+    pub(super) fn on_no_device(self) -> Self {
         Self { device: None, ..self }
     }
 
@@ -27,14 +27,14 @@ const ENTRY_BYTES: usize = 128;
 
 /// What a client said of its inbox.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct SaidUpTo {
+pub(super) struct SaidUpTo {
     pub acked: Option<Cursor>,
     pub read: Option<Cursor>,
 }
 
 impl SaidUpTo {
     /// It is cumulative.
-    pub fn add(&mut self, other: Self) {
+    pub(super) fn add(&mut self, other: Self) {
         self.acked = self.acked.max(other.acked);
         self.read = self.read.max(other.read);
     }

@@ -13,7 +13,7 @@ use crate::store::StoreError;
 
 /// A lease lives 6 s and is renewed every second: after a renewal that got no answer in 2 s there is still time
 /// for a new connection (2 s at worst) and another try.
-pub const RESPONSE_TIMEOUT: Duration = Duration::from_secs(2);
+pub(super) const RESPONSE_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Turns the client's error into the store's. What passes by itself is `Unreachable`, whoever says it.
 pub(super) fn failed(error: &RedisError) -> StoreError {

@@ -23,7 +23,7 @@ pub enum ApiCommand {
 
 /// A command that other nodes are being told.
 #[derive(Debug)]
-pub struct Telling {
+pub(super) struct Telling {
     /// Nodes whose record the log has not taken yet.
     left: usize,
     failed: bool,
@@ -32,6 +32,6 @@ pub struct Telling {
 
 /// Commands that every node is being told.
 #[derive(Debug, Default)]
-pub struct Calls {
+pub(super) struct Calls {
     telling: BTreeMap<CallKey, Telling>,
 }

@@ -4,7 +4,7 @@
 pub(in crate::core) mod sending;
 
 #[derive(Debug, Default)]
-pub struct Canary {
+pub(super) struct Canary {
     next_at: u64,
     sent: u64,
     /// The vnode that the last one was for.
@@ -16,13 +16,13 @@ pub struct Canary {
 
 impl Canary {
     /// Milliseconds since the last confirmed one was sent; since the first was due, if none ever was.
-    pub fn age_ms(&self, now: u64) -> u64 {
+    pub(super) fn age_ms(&self, now: u64) -> u64 {
         let since = self.last.map_or(self.began, |(sent, _)| sent);
         if since == 0 { 0 } else { now.saturating_sub(since) }
     }
 
     /// How long it took, in milliseconds.
-    pub fn took_ms(&self) -> Option<u64> {
+    pub(super) fn took_ms(&self) -> Option<u64> {
         self.last.map(|(_, took)| took)
     }
 

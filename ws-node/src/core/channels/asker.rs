@@ -6,14 +6,14 @@ use crate::core::keys::{CallKey, SessionKey};
 
 /// Who is answered with a reply.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Caller {
+pub(crate) enum Caller {
     Session(SessionKey),
     /// The server API.
     Api(CallKey),
 }
 
 impl Caller {
-    pub fn session(self) -> Option<SessionKey> {
+    pub(crate) fn session(self) -> Option<SessionKey> {
         if let Self::Session(key) = self { Some(key) } else { None }
     }
 }
@@ -32,7 +32,7 @@ impl From<CallKey> for Caller {
 
 /// What a room's home is asked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Question {
+pub(crate) enum Question {
     /// Where the stream ends.
     Tail,
     /// Nothing: it is told who is here.
@@ -42,7 +42,7 @@ pub enum Question {
 
 /// The part of this node that an item is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Asker {
+pub(crate) enum Asker {
     Caller(Caller),
     /// A room, which asked its home under this number.
     Room(Question, u64),
@@ -56,12 +56,12 @@ pub enum Asker {
 }
 
 impl Asker {
-    pub fn session(self) -> Option<SessionKey> {
+    pub(crate) fn session(self) -> Option<SessionKey> {
         if let Self::Caller(caller) = self { caller.session() } else { None }
     }
 
     /// It is not told that there is no answer yet: it waits as long as it takes.
-    pub fn is_patient(self) -> bool {
+    pub(crate) fn is_patient(self) -> bool {
         matches!(self, Self::Room(..))
     }
 }

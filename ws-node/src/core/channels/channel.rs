@@ -22,7 +22,7 @@ const SEND_AGAIN_MS: u64 = 500;
 
 /// Who waits for an item's result.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Waiter {
+pub(crate) struct Waiter {
     pub asker: Asker,
     /// Counts what this node's sessions sent.
     pub arrival: u64,
@@ -32,7 +32,7 @@ pub struct Waiter {
 
 /// Whose places an item takes.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub enum By {
+pub(crate) enum By {
     User(UserId),
     /// The server API.
     Services,
@@ -42,7 +42,7 @@ pub enum By {
 
 /// How much of something waits.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Load {
+pub(crate) struct Load {
     pub items: usize,
     pub bytes: usize,
     /// Of the items, events for the processors.
@@ -50,13 +50,13 @@ pub struct Load {
 }
 
 impl Load {
-    pub fn add(&mut self, other: Self) {
+    pub(crate) fn add(&mut self, other: Self) {
         self.items += other.items;
         self.bytes += other.bytes;
         self.events += other.events;
     }
 
-    pub fn remove(&mut self, other: Self) {
+    pub(crate) fn remove(&mut self, other: Self) {
         self.items = self.items.saturating_sub(other.items);
         self.bytes = self.bytes.saturating_sub(other.bytes);
         self.events = self.events.saturating_sub(other.events);
@@ -64,7 +64,7 @@ impl Load {
 }
 
 #[derive(Debug)]
-pub struct Pending {
+pub(crate) struct Pending {
     pub(super) key: ItemKey,
     /// `None` is a void.
     body: Option<Box<RawValue>>,
@@ -80,7 +80,7 @@ pub struct Pending {
 
 /// An item that left the queue without a result.
 #[derive(Debug)]
-pub struct Dropped {
+pub(crate) struct Dropped {
     pub(super) key: ItemKey,
     pub(super) by: By,
     pub(super) load: Load,
@@ -98,19 +98,19 @@ impl From<Pending> for Dropped {
 }
 
 impl Pending {
-    pub fn key(&self) -> &ItemKey {
+    pub(crate) fn key(&self) -> &ItemKey {
         &self.key
     }
 
-    pub fn by(&self) -> &By {
+    pub(crate) fn by(&self) -> &By {
         &self.by
     }
 
-    pub fn load(&self) -> Load {
+    pub(crate) fn load(&self) -> Load {
         self.load
     }
 
-    pub fn new(by: By, key: ItemKey, body: &ItemBody, waiter: Waiter) -> Self {
+    pub(crate) fn new(by: By, key: ItemKey, body: &ItemBody, waiter: Waiter) -> Self {
         let hash = hash_of(body);
         let body = to_raw_value(body).expect("bodies always encode");
         let (asker, arrival, renewed) = (waiter.asker, waiter.arrival, waiter.since);
@@ -121,7 +121,7 @@ impl Pending {
 
 /// Whether an item is already queued.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Attached {
+pub(crate) enum Attached {
     No,
     /// `again`: this session waited for it already.
     Yes {
@@ -132,7 +132,7 @@ pub enum Attached {
 
 /// See the module's text. Item `i` of the queue has the number `first + i`.
 #[derive(Debug)]
-pub struct Channel {
+pub(crate) struct Channel {
     id: ChannelId,
     home: Option<NodeId>,
     items: VecDeque<Pending>,
@@ -151,7 +151,7 @@ pub struct Channel {
 }
 
 impl Channel {
-    pub fn new(vnode: VnodeId, sid: Sid, now: u64) -> Self {
+    pub(crate) fn new(vnode: VnodeId, sid: Sid, now: u64) -> Self {
         Self {
             id: ChannelId { vnode, epoch: Epoch(0), sid, chan: 0, round: 0 },
             home: None,
@@ -168,16 +168,16 @@ impl Channel {
         }
     }
 
-    pub fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.items.len()
     }
 
-    pub fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.items.is_empty()
     }
 
     /// Whether one more may be queued: [`has_place`] of items, and the same of bytes.
-    pub fn has_place(&self, by: &By, bytes: usize, items_max: usize, bytes_max: usize) -> bool {
+    pub(crate) fn has_place(&self, by: &By, bytes: usize, items_max: usize, bytes_max: usize) -> bool {
         let mine = self.share(by);
         if *by == By::Own {
             return mine.items < items_max;
@@ -192,7 +192,7 @@ impl Channel {
     }
 
     /// What is queued of somebody's.
-    pub fn share(&self, by: &By) -> Load {
+    pub(crate) fn share(&self, by: &By) -> Load {
         self.shares.get(by).copied().unwrap_or_default()
     }
 
@@ -215,20 +215,20 @@ impl Channel {
         }
     }
 
-    pub fn home(&self) -> Option<&NodeId> {
+    pub(crate) fn home(&self) -> Option<&NodeId> {
         self.home.as_ref()
     }
 
-    pub fn epoch(&self) -> Epoch {
+    pub(crate) fn epoch(&self) -> Epoch {
         self.id.epoch
     }
 
-    pub fn is(&self, chan: u64) -> bool {
+    pub(crate) fn is(&self, chan: u64) -> bool {
         self.id.chan == chan
     }
 
     /// The home is known under a new epoch: everything unconfirmed is numbered again (rule 2).
-    pub fn move_to(&mut self, epoch: Epoch, home: NodeId, chan: u64, now: u64) {
+    pub(crate) fn move_to(&mut self, epoch: Epoch, home: NodeId, chan: u64, now: u64) {
         self.id.epoch = epoch;
         self.id.chan = chan;
         self.id.round = 0;
@@ -240,7 +240,7 @@ impl Channel {
     }
 
     /// A repeat of what is queued waits for the same result and renews its age (rule 6).
-    pub fn attach(&mut self, repeat: &Pending) -> Attached {
+    pub(crate) fn attach(&mut self, repeat: &Pending) -> Attached {
         let Some(at) = self.index.get(&repeat.key) else { return Attached::No };
         let item = &mut self.items[(at - self.base) as usize];
         if item.hash != repeat.hash {
@@ -259,7 +259,7 @@ impl Channel {
         Attached::Yes { again }
     }
 
-    pub fn push(&mut self, item: Pending, now: u64) {
+    pub(crate) fn push(&mut self, item: Pending, now: u64) {
         if self.items.is_empty() {
             self.heard = now;
             self.probe_wait = PROBE_MIN_MS;
@@ -270,7 +270,7 @@ impl Channel {
     }
 
     /// The next item to hand to the transport, if the home is known.
-    pub fn next_item(&mut self, now: u64) -> Option<Item> {
+    pub(crate) fn next_item(&mut self, now: u64) -> Option<Item> {
         self.home.as_ref()?;
         if self.again_at.is_some_and(|at| now < at) {
             return None;
@@ -288,7 +288,7 @@ impl Channel {
     }
 
     /// The transport did not take a record of this round: everything from the first on again (rule 3).
-    pub fn failed(&mut self, chan: u64, round: u32, now: u64) {
+    pub(crate) fn failed(&mut self, chan: u64, round: u32, now: u64) {
         if self.id.chan == chan && self.id.round == round && self.again_at.is_none() && !self.is_empty() {
             self.go_back(self.first);
             self.again_at = Some(now + SEND_AGAIN_MS);
@@ -296,13 +296,13 @@ impl Channel {
     }
 
     /// Whether a confirm is for this channel as it is now (rule 9).
-    pub fn owns(&self, confirm: &Confirm) -> bool {
+    pub(crate) fn owns(&self, confirm: &Confirm) -> bool {
         let (a, b) = (&self.id, &confirm.channel);
         (a.vnode, a.epoch, &a.sid, a.chan) == (b.vnode, b.epoch, &b.sid, b.chan)
     }
 
     /// Takes the home's answer; returns what is done now, first first.
-    pub fn confirm(&mut self, confirm: &Confirm, now: u64) -> Vec<(Pending, ItemResult)> {
+    pub(crate) fn confirm(&mut self, confirm: &Confirm, now: u64) -> Vec<(Pending, ItemResult)> {
         self.heard = now;
         if !confirm.results.is_empty() && confirm.from > self.first {
             // A confirm before this one was lost: ask for all of it.
@@ -335,13 +335,13 @@ impl Channel {
 
     /// Whether the home asks for what it confirmed before: it has forgotten this channel. (It took the sid for ended
     /// for a while, and then the store went back to before that.)
-    pub fn is_forgotten(&self, confirm: &Confirm) -> bool {
+    pub(crate) fn is_forgotten(&self, confirm: &Confirm) -> bool {
         let asks = confirm.ask.is_some_and(|ask| ask < self.first);
         asks && confirm.channel.round == self.id.round && !self.is_empty()
     }
 
     /// Everything unconfirmed is numbered again under the same epoch (rule 1).
-    pub fn begin_again(&mut self, chan: u64, now: u64) {
+    pub(crate) fn begin_again(&mut self, chan: u64, now: u64) {
         if let Some(home) = self.home.clone() {
             self.move_to(self.id.epoch, home, chan, now);
         }
@@ -359,14 +359,14 @@ impl Channel {
     }
 
     /// For the mutant of rule 1: forgets items when the transport has them.
-    pub fn forget_through(&mut self, n: u64) {
+    pub(crate) fn forget_through(&mut self, n: u64) {
         while self.first <= n && self.pop().is_some() {}
     }
 
     /// The home cannot read item `n` (rule 15): it leaves the queue, and so does what the same sender has for the
     /// same stream behind it, or the order would break when it is repeated. What stays is numbered again, since
     /// copies under the old numbers may still be on their way.
-    pub fn unreadable(&mut self, n: u64, chan: u64, now: u64) -> Vec<Dropped> {
+    pub(crate) fn unreadable(&mut self, n: u64, chan: u64, now: u64) -> Vec<Dropped> {
         if n != self.first {
             return Vec::new();
         }
@@ -386,7 +386,7 @@ impl Channel {
     }
 
     /// Asks the home, if it has been silent for too long (rule 3).
-    pub fn probe(&mut self, now: u64) -> Option<Probe> {
+    pub(crate) fn probe(&mut self, now: u64) -> Option<Probe> {
         if self.is_empty() || self.home.is_none() || now < self.heard + self.probe_wait {
             return None;
         }
@@ -397,7 +397,7 @@ impl Channel {
 
     /// Waiters that waited longer than `limit` are told `unknown` and wait no more, but for the patient; the item
     /// stays (rule 6).
-    pub fn overdue(&mut self, now: u64, limit: u64) -> Vec<(ItemKey, Waiter)> {
+    pub(crate) fn overdue(&mut self, now: u64, limit: u64) -> Vec<(ItemKey, Waiter)> {
         let mut late = Vec::new();
         let over = |w: &Waiter| now >= w.since + limit && !w.asker.is_patient();
         for item in &mut self.items {
@@ -413,7 +413,7 @@ impl Channel {
     /// An item that nobody asked for in [`VOID_AFTER_MS`] keeps its number and loses its body (rule 6): a copy
     /// that came later than the dedup window would be a second message.
     /// Returns whose bytes are free now.
-    pub fn void_aged(&mut self, now: u64) -> Vec<(By, Load)> {
+    pub(crate) fn void_aged(&mut self, now: u64) -> Vec<(By, Load)> {
         let mut freed = Vec::new();
         for item in self.items.iter_mut().filter(|i| i.body.is_some() && now >= i.renewed + VOID_AFTER_MS) {
             item.body = None;
@@ -429,28 +429,31 @@ impl Channel {
     // What people ask.
 
     /// Items handed to the transport and not confirmed.
-    pub fn handed_out(&self) -> u64 {
+    pub(crate) fn handed_out(&self) -> u64 {
         self.next - self.first
     }
 
     /// How long the home has been silent, in milliseconds.
-    pub fn silent_ms(&self, now: u64) -> u64 {
+    pub(crate) fn silent_ms(&self, now: u64) -> u64 {
         now.saturating_sub(self.heard)
     }
 
     /// Items of this sender.
-    pub fn items_from(&self, from: &str) -> usize {
+    pub(crate) fn items_from(&self, from: &str) -> usize {
         self.items.iter().filter(|item| item.key.1 == from).count()
     }
 
     /// Items with this message id: their number, whether they were handed out, and when they were last asked for.
-    pub fn find<'a>(&'a self, id: &'a MessageId) -> impl Iterator<Item = (&'a ItemKey, u64, bool, u64)> {
+    pub(crate) fn find<'a>(
+        &'a self,
+        id: &'a MessageId,
+    ) -> impl Iterator<Item = (&'a ItemKey, u64, bool, u64)> {
         let numbered = (self.first..).zip(&self.items).filter(|(_, item)| item.key.2 == *id);
         numbered.map(|(n, item)| (&item.key, n, n < self.next, item.renewed))
     }
 
     /// Ends the channel.
-    pub fn into_dropped(self) -> impl Iterator<Item = Dropped> {
+    pub(crate) fn into_dropped(self) -> impl Iterator<Item = Dropped> {
         self.items.into_iter().map(Dropped::from)
     }
 }

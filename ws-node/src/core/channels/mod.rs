@@ -15,7 +15,7 @@ use crate::core::channels::shares::{ShareConfig, Shares};
 
 /// See the module's text.
 #[derive(Debug)]
-pub struct Channels {
+pub(super) struct Channels {
     map: BTreeMap<VnodeId, Channel>,
     /// Counts channels.
     next_chan: u64,
@@ -25,32 +25,32 @@ pub struct Channels {
 }
 
 impl Channels {
-    pub fn new(shares: ShareConfig) -> Self {
+    pub(super) fn new(shares: ShareConfig) -> Self {
         Self { map: BTreeMap::new(), next_chan: 1, next_arrival: 1, shares: Shares::new(shares) }
     }
 
-    pub fn shares(&self) -> &Shares {
+    pub(super) fn shares(&self) -> &Shares {
         &self.shares
     }
 
-    pub fn shares_mut(&mut self) -> &mut Shares {
+    pub(super) fn shares_mut(&mut self) -> &mut Shares {
         &mut self.shares
     }
 
     /// Everything that is in them.
-    pub fn drop_all(&mut self) -> Vec<Dropped> {
+    pub(super) fn drop_all(&mut self) -> Vec<Dropped> {
         std::mem::take(&mut self.map).into_values().flat_map(Channel::into_dropped).collect()
     }
 
-    pub fn get(&self, vnode: &VnodeId) -> Option<&Channel> {
+    pub(super) fn get(&self, vnode: &VnodeId) -> Option<&Channel> {
         self.map.get(vnode)
     }
 
-    pub fn iter(&self) -> impl Iterator<Item = (&VnodeId, &Channel)> {
+    pub(super) fn iter(&self) -> impl Iterator<Item = (&VnodeId, &Channel)> {
         self.map.iter()
     }
 
-    pub fn values(&self) -> impl Iterator<Item = &Channel> {
+    pub(super) fn values(&self) -> impl Iterator<Item = &Channel> {
         self.map.values()
     }
 }

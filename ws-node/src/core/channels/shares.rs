@@ -109,7 +109,7 @@ impl UserShare {
 
 /// See the module's text.
 #[derive(Debug)]
-pub struct Shares {
+pub(crate) struct Shares {
     cfg: ShareConfig,
     users: BTreeMap<UserId, UserShare>,
     /// Of each inbox: first messages of those who are new to it.
@@ -118,10 +118,10 @@ pub struct Shares {
 }
 
 /// Why a message is refused, and when to try again, in milliseconds.
-pub type Refusal = (&'static str, u64);
+pub(crate) type Refusal = (&'static str, u64);
 
 impl Shares {
-    pub fn new(cfg: ShareConfig) -> Self {
+    pub(crate) fn new(cfg: ShareConfig) -> Self {
         Self { cfg, users: BTreeMap::new(), from_new: BTreeMap::new(), forget_at: 0 }
     }
 
@@ -129,7 +129,13 @@ impl Shares {
     ///
     /// # Errors
     /// The rate that is used up, and when all of them allow one again.
-    pub fn take(&mut self, user: &UserId, stream: &StreamId, bytes: usize, now: u64) -> Result<(), Refusal> {
+    pub(crate) fn take(
+        &mut self,
+        user: &UserId,
+        stream: &StreamId,
+        bytes: usize,
+        now: u64,
+    ) -> Result<(), Refusal> {
         let (cfg, bytes) = (self.cfg, u32::try_from(bytes).unwrap_or(u32::MAX));
         let share = self.users.entry(user.clone()).or_insert_with(|| UserShare::new(&cfg));
         // A room's window is shared by those who may publish there: its own rule says how much.
@@ -170,7 +176,7 @@ impl Shares {
     }
 
     /// Takes a signal's part; false if it is to be dropped.
-    pub fn signals(&mut self, user: &UserId, bytes: usize, now: u64) -> bool {
+    pub(crate) fn signals(&mut self, user: &UserId, bytes: usize, now: u64) -> bool {
         let cfg = self.cfg;
         let share = self.users.entry(user.clone()).or_insert_with(|| UserShare::new(&cfg));
         let bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
@@ -180,24 +186,24 @@ impl Shares {
     }
 
     /// What of a user's waits for an answer.
-    pub fn load(&self, user: &UserId) -> Load {
+    pub(crate) fn load(&self, user: &UserId) -> Load {
         self.users.get(user).map(|share| share.load).unwrap_or_default()
     }
 
     /// Whether that much more may wait.
-    pub fn has_room(&self, user: &UserId, bytes: usize) -> bool {
+    pub(crate) fn has_room(&self, user: &UserId, bytes: usize) -> bool {
         let waiting = self.load(user).bytes;
         waiting == 0 || waiting + bytes <= USER_BYTES_MAX
     }
 
-    pub fn begin(&mut self, by: &By, load: Load) {
+    pub(crate) fn begin(&mut self, by: &By, load: Load) {
         let By::User(user) = by else { return };
         let cfg = self.cfg;
         self.users.entry(user.clone()).or_insert_with(|| UserShare::new(&cfg)).load.add(load);
     }
 
     /// It left its channel.
-    pub fn end(&mut self, by: &By, load: Load) {
+    pub(crate) fn end(&mut self, by: &By, load: Load) {
         let By::User(user) = by else { return };
         if let Some(share) = self.users.get_mut(user) {
             share.load.remove(load);

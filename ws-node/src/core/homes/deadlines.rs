@@ -7,7 +7,7 @@ use roost_proto::ids::{Cursor, UserId};
 
 /// See the module's text.
 #[derive(Debug)]
-pub struct Deadlines<T, K = InboxPosition> {
+pub(crate) struct Deadlines<T, K = InboxPosition> {
     kept: BTreeMap<K, (u64, T)>,
     by_age: BTreeSet<(u64, K)>,
 }
@@ -19,51 +19,51 @@ impl<T, K> Default for Deadlines<T, K> {
 }
 
 impl<T, K: Ord + Clone> Deadlines<T, K> {
-    pub fn insert(&mut self, place: K, since_ms: u64, what: T) {
+    pub(crate) fn insert(&mut self, place: K, since_ms: u64, what: T) {
         self.remove(&place);
         self.by_age.insert((since_ms, place.clone()));
         self.kept.insert(place, (since_ms, what));
     }
 
-    pub fn remove(&mut self, place: &K) -> Option<T> {
+    pub(crate) fn remove(&mut self, place: &K) -> Option<T> {
         let (since_ms, what) = self.kept.remove(place)?;
         self.by_age.remove(&(since_ms, place.clone()));
         Some(what)
     }
 
     /// With since when it is there.
-    pub fn get(&self, place: &K) -> Option<(u64, &T)> {
+    pub(crate) fn get(&self, place: &K) -> Option<(u64, &T)> {
         self.kept.get(place).map(|(since_ms, what)| (*since_ms, what))
     }
 
-    pub fn get_mut(&mut self, place: &K) -> Option<&mut T> {
+    pub(crate) fn get_mut(&mut self, place: &K) -> Option<&mut T> {
         self.kept.get_mut(place).map(|(_, what)| what)
     }
 
-    pub fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.kept.len()
     }
 
-    pub fn iter(&self) -> impl Iterator<Item = (&K, &T)> {
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (&K, &T)> {
         self.kept.iter().map(|(place, (_, what))| (place, what))
     }
 
     /// The oldest that was not passed over, and since when it is there.
-    pub fn oldest(&self) -> Option<(u64, &K)> {
+    pub(crate) fn oldest(&self) -> Option<(u64, &K)> {
         self.by_age.first().map(|(since_ms, place)| (*since_ms, place))
     }
 
-    pub fn not_passed_over(&self) -> usize {
+    pub(crate) fn not_passed_over(&self) -> usize {
         self.by_age.len()
     }
 
     /// Keeps the oldest, and will not find it by age again.
-    pub fn pass_over(&mut self) -> Option<K> {
+    pub(crate) fn pass_over(&mut self) -> Option<K> {
         self.by_age.pop_first().map(|(_, place)| place)
     }
 
     /// The same of another than the oldest.
-    pub fn pass_over_this(&mut self, place: &K) {
+    pub(crate) fn pass_over_this(&mut self, place: &K) {
         if let Some((since_ms, _)) = self.kept.get(place) {
             self.by_age.remove(&(*since_ms, place.clone()));
         }
@@ -72,7 +72,11 @@ impl<T, K: Ord + Clone> Deadlines<T, K> {
 
 impl<T> Deadlines<T> {
     /// All of `user` up to `cursor`, in order.
-    pub fn covered(&self, user: &UserId, cursor: Cursor) -> impl Iterator<Item = (&InboxPosition, &T)> {
+    pub(crate) fn covered(
+        &self,
+        user: &UserId,
+        cursor: Cursor,
+    ) -> impl Iterator<Item = (&InboxPosition, &T)> {
         let covered = (user.clone(), Cursor::default())..=(user.clone(), cursor);
         self.kept.range(covered).map(|(place, (_, what))| (place, what))
     }

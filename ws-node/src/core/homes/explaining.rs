@@ -21,7 +21,7 @@ fn phase(phase: Phase) -> &'static str {
 
 impl Home {
     /// How it is, and what its roster says of a user.
-    pub fn explained(&self, user: &UserId, now: Now) -> HomeShown {
+    pub(crate) fn explained(&self, user: &UserId, now: Now) -> HomeShown {
         let member = self.members.get(user).and_then(|member| member.stored.as_ref());
         HomeShown {
             vnode: self.vnode,
@@ -39,7 +39,7 @@ impl Home {
     }
 
     /// Where a message is here, and why.
-    pub fn find(&self, id: &MessageId, cfg: &CoreConfig, now: Now) -> Vec<Found> {
+    pub(crate) fn find(&self, id: &MessageId, cfg: &CoreConfig, now: Now) -> Vec<Found> {
         let is_it = |work: &Work| match work {
             Work::Item { op: Op::Append(append), .. } if append.id == *id => {
                 Some((append.stream.clone(), append.from.clone()))

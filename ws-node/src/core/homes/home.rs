@@ -23,7 +23,7 @@ use crate::core::said::{SaidUpTo, Who};
 
 /// How far the vnode's takeover has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Phase {
+pub(crate) enum Phase {
     /// The row is ours; the head is not raised yet.
     Activating,
     /// The inherited outbox is on its way to the log; then the row is set ready (rule 17).
@@ -37,7 +37,7 @@ pub enum Phase {
 
 /// See the module's text.
 #[derive(Debug)]
-pub struct Home {
+pub(crate) struct Home {
     pub(super) vnode: VnodeId,
     pub(super) epoch: Epoch,
     pub(super) phase: Phase,
@@ -96,7 +96,7 @@ const WRITE_BYTES_MAX: usize = 256 * 1024;
 const ACK_WAIT_MS: u64 = 200;
 
 impl Home {
-    pub fn claimed(vnode: VnodeId, epoch: Epoch, lease_until: u64, now: Now) -> Self {
+    pub(crate) fn claimed(vnode: VnodeId, epoch: Epoch, lease_until: u64, now: Now) -> Self {
         Self {
             vnode,
             epoch,
@@ -133,7 +133,7 @@ impl Home {
 
     /// Whether its data has not answered for a lease: then it is not renewed, since a renewal goes another way and
     /// proves nothing; when the lease is over it is claimed anew.
-    pub fn is_silent(&self, cfg: &CoreConfig, now: Now) -> bool {
+    pub(crate) fn is_silent(&self, cfg: &CoreConfig, now: Now) -> bool {
         let since = match (&self.call, self.phase) {
             (Some(call), _) => call.since,
             (None, Phase::Activating) => self.claimed_at,
@@ -142,97 +142,97 @@ impl Home {
         now.mono >= since + cfg.lease_ttl_ms
     }
 
-    pub fn vnode(&self) -> VnodeId {
+    pub(crate) fn vnode(&self) -> VnodeId {
         self.vnode
     }
 
-    pub fn epoch(&self) -> Epoch {
+    pub(crate) fn epoch(&self) -> Epoch {
         self.epoch
     }
 
-    pub fn generation(&self) -> Epoch {
+    pub(crate) fn generation(&self) -> Epoch {
         self.generation
     }
 
     /// Where its data is: generation and seq.
-    pub fn stands_at(&self) -> (Epoch, Seq) {
+    pub(crate) fn stands_at(&self) -> (Epoch, Seq) {
         (self.generation, self.seq)
     }
 
-    pub fn phase(&self) -> Phase {
+    pub(crate) fn phase(&self) -> Phase {
         self.phase
     }
 
     /// The write that is under way, or whose answer was lost.
-    pub fn open_write(&self) -> Option<&Write> {
+    pub(crate) fn open_write(&self) -> Option<&Write> {
         self.call.as_ref().map(|call| &call.write)
     }
 
     /// Until when it may answer, on the monotonic clock.
-    pub fn lease_until(&self) -> u64 {
+    pub(crate) fn lease_until(&self) -> u64 {
         self.lease_until
     }
 
-    pub fn lease_left_ms(&self, now: Now) -> u64 {
+    pub(crate) fn lease_left_ms(&self, now: Now) -> u64 {
         self.lease_until.saturating_sub(now.mono)
     }
 
     /// A renewal was answered.
-    pub fn extend_lease(&mut self, until: u64) {
+    pub(crate) fn extend_lease(&mut self, until: u64) {
         self.lease_until = self.lease_until.max(until);
     }
 
     /// When the store was last asked for its next phase and has not answered, on the monotonic clock.
-    pub fn asked_at(&self) -> Option<u64> {
+    pub(crate) fn asked_at(&self) -> Option<u64> {
         self.asked_at
     }
 
-    pub fn asked(&mut self, at: Option<u64>) {
+    pub(crate) fn asked(&mut self, at: Option<u64>) {
         self.asked_at = at;
     }
 
     /// Who had the vnode before.
-    pub fn previous(&self) -> Option<&Sid> {
+    pub(crate) fn previous(&self) -> Option<&Sid> {
         self.previous.as_ref()
     }
 
     /// What a user chose to show, if the user is known here.
-    pub fn chosen(&self, user: &UserId) -> Option<ChosenStatus> {
+    pub(crate) fn chosen(&self, user: &UserId) -> Option<ChosenStatus> {
         self.members.get(user).map(|member| member.chosen)
     }
 
     /// Whether one more event of a client may wait for a result, with so many on their way here.
-    pub fn has_room_for_event(&self, client: &UserId, coming: usize) -> bool {
+    pub(crate) fn has_room_for_event(&self, client: &UserId, coming: usize) -> bool {
         self.tickets.has_room(client, coming)
     }
 
     /// Takes a session that waits; false if the queue is full.
-    pub fn open(&mut self, session: SessionKey, user: UserId, device: Option<DeviceId>) {
+    pub(crate) fn open(&mut self, session: SessionKey, user: UserId, device: Option<DeviceId>) {
         self.queue.push_back(Work::Open { session, user, device });
     }
 
-    pub fn queue_len(&self) -> usize {
+    pub(crate) fn queue_len(&self) -> usize {
         self.queue.len()
     }
 
     /// Its outbox, which outlives it.
-    pub fn take_outbox(&mut self) -> Outbox {
+    pub(crate) fn take_outbox(&mut self) -> Outbox {
         std::mem::take(&mut self.outbox)
     }
 
     /// The inherited outbox is in the log.
-    pub fn is_out(&self) -> bool {
+    pub(crate) fn is_out(&self) -> bool {
         self.outbox.is_empty()
     }
 
     /// Handed over: nothing new. Who waits for something that will not be done here is returned.
-    pub fn stop(&mut self) -> Vec<(SessionKey, MessageId)> {
+    pub(crate) fn stop(&mut self) -> Vec<(SessionKey, MessageId)> {
         self.phase = Phase::Stopping;
         self.drop_work()
     }
 
     /// Nothing is in flight and nothing left for the log: it may give its row up.
-    pub fn is_done(&self, now: Now) -> bool {
+    pub(crate) fn is_done(&self, now: Now) -> bool {
         let quiet = self.call.is_none() && self.outbox.is_empty() && self.held.is_empty();
         // Without a lease nothing is written any more, and nothing is asked.
         let looked = self.looked || !self.leased(now);
@@ -241,14 +241,14 @@ impl Home {
     }
 
     /// The row is given up.
-    pub fn release(&mut self, now: Now) {
+    pub(crate) fn release(&mut self, now: Now) {
         self.phase = Phase::Releasing;
         self.asked_at = Some(now.mono);
     }
 
     /// Clients may come, and those have until `grace` whom the last home had: the inherited outbox may have waited for
     /// the log longer than the grace.
-    pub fn ready(&mut self, grace: u64) {
+    pub(crate) fn ready(&mut self, grace: u64) {
         self.phase = Phase::Ready;
         for (at, cause) in self.members.values_mut().filter_map(|m| m.due.as_mut()) {
             if *cause == StatusCause::Lost {
@@ -259,35 +259,35 @@ impl Home {
         self.unacked.ready(grace);
     }
 
-    pub fn outbox_len(&self) -> usize {
+    pub(crate) fn outbox_len(&self) -> usize {
         self.outbox.len()
     }
 
     /// The vnode's clock begins at the first owner's wall clock; from then on no wall clock has a part in it.
-    pub fn set_clock(&mut self, clock_ms: u64, now: Now) {
+    pub(crate) fn set_clock(&mut self, clock_ms: u64, now: Now) {
         self.clock = (if clock_ms == 0 { now.wall } else { clock_ms }, now.mono);
     }
 
-    pub fn clock_ms(&self, cfg: &CoreConfig, now: Now) -> u64 {
+    pub(crate) fn clock_ms(&self, cfg: &CoreConfig, now: Now) -> u64 {
         let (began, at) = self.clock;
         if cfg.on(Rule::IdsByOwnTime) { began + (now.mono - at) } else { now.wall }
     }
 
-    pub fn leased(&self, now: Now) -> bool {
+    pub(crate) fn leased(&self, now: Now) -> bool {
         now.mono < self.lease_until
     }
 
     /// Whether it takes sessions and answers.
-    pub fn serving(&self, now: Now) -> bool {
+    pub(crate) fn serving(&self, now: Now) -> bool {
         self.phase == Phase::Ready && self.leased(now)
     }
 
     /// The activated phases: items are taken.
-    pub fn takes_items(&self) -> bool {
+    pub(crate) fn takes_items(&self) -> bool {
         matches!(self.phase, Phase::Inheriting | Phase::Ready)
     }
 
-    pub fn sender(&mut self, channel: &ChannelId) -> Option<&mut Sender> {
+    pub(crate) fn sender(&mut self, channel: &ChannelId) -> Option<&mut Sender> {
         let sender = self.senders.entry(channel.sid.clone()).or_insert_with(|| Sender::of(channel.chan));
         if channel.chan > sender.chan {
             *sender = Sender::of(channel.chan);
@@ -299,7 +299,7 @@ impl Home {
         Some(sender)
     }
 
-    pub fn has_room(&self, cfg: &CoreConfig) -> bool {
+    pub(crate) fn has_room(&self, cfg: &CoreConfig) -> bool {
         let few = self.queue.len() < cfg.queue_max && self.outbox.len() < cfg.outbox_max;
         let small = self.queued_bytes < QUEUE_BYTES_MAX && self.outbox.bytes() < OUTBOX_BYTES_MAX;
         few && small && !self.unacked.is_full()
@@ -313,7 +313,7 @@ impl Home {
     }
 
     /// The event waits no more that a message is an answer to.
-    pub fn close_ticket(&mut self, op: &AppendOp) {
+    pub(crate) fn close_ticket(&mut self, op: &AppendOp) {
         if let (Some(Closes::Answered(event) | Closes::TimedOut(event)), Some(client)) =
             (&op.closes, op.stream.user())
         {
@@ -322,7 +322,7 @@ impl Home {
     }
 
     /// A message is in the store, at this place.
-    pub fn appended(&mut self, op: &AppendOp, cursor: Cursor, clock_ms: u64) {
+    pub(crate) fn appended(&mut self, op: &AppendOp, cursor: Cursor, clock_ms: u64) {
         let Some(user) = op.stream.user() else { return };
         if let Some(wanted) = &op.wanted {
             self.receipts.want((user.clone(), cursor), wanted.clone());
@@ -333,12 +333,12 @@ impl Home {
     }
 
     /// An event is in the store, and waits for a result from now on.
-    pub fn event_is_out(&mut self, op: &EventOp, since_ms: u64) {
+    pub(crate) fn event_is_out(&mut self, op: &EventOp, since_ms: u64) {
         self.tickets.open((op.client.clone(), op.id.clone()), Ticket { since_ms, at: op.at });
     }
 
     /// Takes an item: its operation goes with the next write.
-    pub fn work_on(&mut self, item: &Item, op: Op, now: Now) {
+    pub(crate) fn work_on(&mut self, item: &Item, op: Op, now: Now) {
         let of = OfItem { sid: item.channel.sid.clone(), chan: item.channel.chan, n: item.n };
         if let Some(sender) = self.sender(&item.channel) {
             sender.take(of.n, None);
@@ -348,26 +348,26 @@ impl Home {
     }
 
     /// Acks and the like wait [`ACK_WAIT_MS`] for a write to go with.
-    pub fn write_soon(&mut self, now: Now) {
+    pub(crate) fn write_soon(&mut self, now: Now) {
         self.write_at.get_or_insert(now.mono + ACK_WAIT_MS);
     }
 
     /// Keeps an ack for the next write.
-    pub fn ack(&mut self, who: Who, cursor: Cursor, now: Now) {
+    pub(crate) fn ack(&mut self, who: Who, cursor: Cursor, now: Now) {
         let acked = self.acks.entry(who).or_default();
         *acked = (*acked).max(cursor);
         self.write_soon(now);
     }
 
     /// The same of how far a user has read.
-    pub fn read(&mut self, who: Who, cursor: Cursor, now: Now) {
+    pub(crate) fn read(&mut self, who: Who, cursor: Cursor, now: Now) {
         let read = self.reads.entry(who).or_default();
         *read = (*read).max(cursor);
         self.write_soon(now);
     }
 
     /// Whether [`Home::next_write`] may find something to do: cheap, and not for certain.
-    pub fn wants_to_write(&self, now: Now) -> bool {
+    pub(crate) fn wants_to_write(&self, now: Now) -> bool {
         match &self.call {
             Some(call) => call.again_at.is_some_and(|at| now.mono >= at),
             None => {
@@ -378,7 +378,13 @@ impl Home {
     }
 
     /// The next write, if one may go out now (rule 10: at most one).
-    pub fn next_write(&mut self, sid: &Sid, cfg: &CoreConfig, now: Now, call_id: u64) -> Option<Write> {
+    pub(crate) fn next_write(
+        &mut self,
+        sid: &Sid,
+        cfg: &CoreConfig,
+        now: Now,
+        call_id: u64,
+    ) -> Option<Write> {
         if !self.leased(now) || self.phase == Phase::Activating || self.phase == Phase::Releasing {
             return None;
         }
@@ -456,7 +462,7 @@ impl Home {
 
     /// Nothing that waits for a write will be done here. Items are repeated by their senders, openings by their sessions'
     /// state; these wait for a reply about a user, in the order in which they asked.
-    pub fn drop_work(&mut self) -> Vec<(SessionKey, MessageId)> {
+    pub(crate) fn drop_work(&mut self) -> Vec<(SessionKey, MessageId)> {
         self.queued_bytes = 0;
         let mut replies: Vec<_> =
             std::mem::take(&mut self.queue).into_iter().flat_map(Work::replies).collect();
@@ -465,7 +471,7 @@ impl Home {
     }
 
     /// The same of a home that ends, with what is in flight, and what the log was awaited for.
-    pub fn drop_all(&mut self) -> Vec<(SessionKey, MessageId)> {
+    pub(crate) fn drop_all(&mut self) -> Vec<(SessionKey, MessageId)> {
         let held = std::mem::take(&mut self.held).into_iter().filter_map(|(_, held)| match held {
             Held::Reply { session, id } => Some((session, id)),
             Held::Result { .. } | Held::Opened { .. } => None,
@@ -523,14 +529,14 @@ impl Home {
     }
 
     /// A write took effect.
-    pub fn has_written(&mut self, call: &WriteInFlight) {
+    pub(crate) fn has_written(&mut self, call: &WriteInFlight) {
         if call.says_all {
             self.said.clear();
         }
     }
 
     /// What was acknowledged and is not known to be in the store.
-    pub fn take_said(&mut self) -> BTreeMap<Who, SaidUpTo> {
+    pub(crate) fn take_said(&mut self) -> BTreeMap<Who, SaidUpTo> {
         self.note_said();
         std::mem::take(&mut self.said)
     }
@@ -542,7 +548,7 @@ impl Home {
     }
 
     /// Whether all that was acknowledged is on its way to the store.
-    pub fn all_acks_are_taken(&self) -> bool {
+    pub(crate) fn all_acks_are_taken(&self) -> bool {
         self.acks.is_empty()
             && self.reads.is_empty()
             && self.unacked.all_is_settled()
@@ -550,12 +556,12 @@ impl Home {
     }
 
     /// Puts off what is to be told until the log has everything up to `need` (rule 13).
-    pub fn hold(&mut self, need: Seq, held: Held) {
+    pub(crate) fn hold(&mut self, need: Seq, held: Held) {
         self.held.push_back((need, held));
     }
 
     /// What may be told now.
-    pub fn release_held(&mut self, cfg: &CoreConfig) -> Vec<Held> {
+    pub(crate) fn release_held(&mut self, cfg: &CoreConfig) -> Vec<Held> {
         let reported = self.outbox.reported();
         let mut released = Vec::new();
         while let Some((need, held)) = self.held.front() {
@@ -572,7 +578,7 @@ impl Home {
     }
 
     /// Confirms for all senders that have something to hear; none past the lease deadline (rule 13).
-    pub fn confirms(&mut self, cfg: &CoreConfig, now: Now) -> Vec<Confirm> {
+    pub(crate) fn confirms(&mut self, cfg: &CoreConfig, now: Now) -> Vec<Confirm> {
         if !self.leased(now) {
             return Vec::new();
         }
@@ -590,7 +596,7 @@ impl Home {
     }
 
     /// Merges what an answer `behind` brought (rule 18).
-    pub fn catch_up(&mut self, seq: Seq, events: Vec<OutboxEvent>) {
+    pub(crate) fn catch_up(&mut self, seq: Seq, events: Vec<OutboxEvent>) {
         self.seq = seq;
         for event in events {
             self.outbox.push(event);

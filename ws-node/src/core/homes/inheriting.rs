@@ -17,7 +17,7 @@ use crate::core::keys::Now;
 
 /// Who takes a vnode over.
 #[derive(Debug)]
-pub struct Heir<'a> {
+pub(crate) struct Heir<'a> {
     pub sid: &'a Sid,
     /// Whose row was there before, as far as that is known.
     pub before: Option<Sid>,
@@ -27,7 +27,7 @@ pub struct Heir<'a> {
 }
 
 impl Home {
-    pub fn inherit(&mut self, activated: Activated, heir: Heir<'_>, cfg: &CoreConfig, now: Now) {
+    pub(crate) fn inherit(&mut self, activated: Activated, heir: Heir<'_>, cfg: &CoreConfig, now: Now) {
         let Heir { sid, before, data_set, remembered } = heir;
         self.phase = Phase::Inheriting;
         (self.generation, self.seq, self.data_set) = (activated.generation, activated.seq, data_set);

@@ -39,7 +39,7 @@ pub(super) struct OfVnode {
 
 /// See the module's text.
 #[derive(Debug, Default)]
-pub struct Kept {
+pub(crate) struct Kept {
     pub(super) vnodes: BTreeMap<VnodeId, OfVnode>,
     entries: usize,
     bytes: usize,

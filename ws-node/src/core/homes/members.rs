@@ -38,7 +38,7 @@ impl RoomMember {
 
 /// The members of one room.
 #[derive(Debug, Clone, Default)]
-pub struct Members {
+pub(crate) struct Members {
     version: Version,
     users: BTreeMap<UserId, RoomMember>,
 }
@@ -51,7 +51,7 @@ impl Members {
 
 /// The rooms of a vnode that lives here.
 #[derive(Debug, Clone, Default)]
-pub struct HomeRooms {
+pub(crate) struct HomeRooms {
     rooms: BTreeMap<StreamId, Members>,
     /// Changes listed under this epoch.
     changes: u64,
@@ -64,7 +64,7 @@ pub struct HomeRooms {
 impl HomeRooms {
     /// What a home begins with: everyone in the store has until `until` to be told of. If the data was lost nodes
     /// tell who is with them all the same.
-    pub fn inherited(stored: Vec<(StreamId, RoomRoster)>, begun: bool, until: u64) -> Self {
+    pub(crate) fn inherited(stored: Vec<(StreamId, RoomRoster)>, begun: bool, until: u64) -> Self {
         let member = |(user, entry): (UserId, MemberEntry)| {
             (
                 user,
@@ -85,7 +85,7 @@ impl HomeRooms {
     }
 
     /// Only now may those be told of who were there before.
-    pub fn ready(&mut self, until: u64) {
+    pub(crate) fn ready(&mut self, until: u64) {
         for member in self.rooms.values_mut().flat_map(|room| room.users.values_mut()) {
             member.due = member.due.max(until);
         }
@@ -94,7 +94,7 @@ impl HomeRooms {
         }
     }
 
-    pub fn list(&self, epoch: Epoch, stream: &StreamId, now: Now) -> ItemResult {
+    pub(crate) fn list(&self, epoch: Epoch, stream: &StreamId, now: Now) -> ItemResult {
         let as_of = Version { epoch, n: self.changes };
         let partial = now.mono < self.partial_until;
         let Some(room) = self.rooms.get(stream) else {
@@ -116,7 +116,7 @@ impl HomeRooms {
     }
 
     /// A node told who is there; returns whom to look at.
-    pub fn told(&mut self, sid: &Sid, here: MemberUpdate, linger_ms: u64, now: Now) -> Vec<UserId> {
+    pub(crate) fn told(&mut self, sid: &Sid, here: MemberUpdate, linger_ms: u64, now: Now) -> Vec<UserId> {
         self.sids.insert(sid.clone(), None);
         let room = self.rooms.entry(here.stream).or_default();
         let mut touched = Vec::new();
@@ -152,7 +152,7 @@ impl HomeRooms {
     /// Lives that are over have nobody any more; their users have `grace_ms` to come back elsewhere. A life is over
     /// when another took its place, and when nobody has had its name for that long: a planned stop removes it, and its
     /// successor's clock may be behind (rule 21).
-    pub fn forget(&mut self, table: &Table, grace_ms: u64, now: Now) {
+    pub(crate) fn forget(&mut self, table: &Table, grace_ms: u64, now: Now) {
         let mut over = Vec::new();
         for (sid, absent) in &mut self.sids {
             let row = table.nodes.get(&sid.node());

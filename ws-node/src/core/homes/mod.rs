@@ -43,7 +43,7 @@ pub(in crate::core) const SWEEP_MS: u64 = 250;
 
 /// See the module's text.
 #[derive(Debug, Default)]
-pub struct Homes {
+pub(super) struct Homes {
     map: BTreeMap<VnodeId, Home>,
     /// What they have for the store.
     writes: Writes,
@@ -59,32 +59,32 @@ pub struct Homes {
 }
 
 impl Homes {
-    pub fn get(&self, vnode: &VnodeId) -> Option<&Home> {
+    pub(super) fn get(&self, vnode: &VnodeId) -> Option<&Home> {
         self.map.get(vnode)
     }
 
-    pub fn get_mut(&mut self, vnode: &VnodeId) -> Option<&mut Home> {
+    pub(super) fn get_mut(&mut self, vnode: &VnodeId) -> Option<&mut Home> {
         self.map.get_mut(vnode)
     }
 
-    pub fn contains_key(&self, vnode: &VnodeId) -> bool {
+    pub(super) fn contains_key(&self, vnode: &VnodeId) -> bool {
         self.map.contains_key(vnode)
     }
 
-    pub fn values(&self) -> impl Iterator<Item = &Home> {
+    pub(super) fn values(&self) -> impl Iterator<Item = &Home> {
         self.map.values()
     }
 
-    pub fn len(&self) -> usize {
+    pub(super) fn len(&self) -> usize {
         self.map.len()
     }
 
-    pub fn is_empty(&self) -> bool {
+    pub(super) fn is_empty(&self) -> bool {
         self.map.is_empty()
     }
 
     /// The log answers, or does not.
-    pub fn log_answers(&mut self, answers: bool, now: Now) {
+    pub(super) fn log_answers(&mut self, answers: bool, now: Now) {
         if answers {
             self.no_log_since = None;
         } else {
@@ -93,39 +93,39 @@ impl Homes {
     }
 
     /// Whether something is left of homes that ended that is not in the log yet.
-    pub fn has_draining_outboxes(&self) -> bool {
+    pub(super) fn has_draining_outboxes(&self) -> bool {
         !self.draining_outboxes.is_empty()
     }
 
     /// Whether something was acknowledged that the home elsewhere has not heard.
-    pub fn has_unheard(&self) -> bool {
+    pub(super) fn has_unheard(&self) -> bool {
         self.kept.has_unheard()
     }
 
     /// The outbox of a home that ended goes out under its old epoch.
-    pub fn leave(&mut self, vnode: VnodeId, epoch: Epoch, outbox: Outbox) {
+    pub(super) fn leave(&mut self, vnode: VnodeId, epoch: Epoch, outbox: Outbox) {
         self.draining_outboxes.insert((vnode, epoch), outbox);
     }
 
     /// What an earlier home here knew of its users.
-    pub fn take_remembered(&mut self, vnode: VnodeId) -> Option<Remembered> {
+    pub(super) fn take_remembered(&mut self, vnode: VnodeId) -> Option<Remembered> {
         self.remembered.remove(&vnode)
     }
 
     /// Bytes under way to the store.
-    pub fn write_bytes(&self) -> usize {
+    pub(super) fn write_bytes(&self) -> usize {
         self.writes.bytes()
     }
 
-    pub fn vnodes(&self) -> Vec<VnodeId> {
+    pub(super) fn vnodes(&self) -> Vec<VnodeId> {
         self.map.keys().copied().collect()
     }
 
-    pub fn insert(&mut self, home: Home) {
+    pub(super) fn insert(&mut self, home: Home) {
         self.map.insert(home.vnode, home);
     }
 
-    pub fn remove(&mut self, vnode: &VnodeId) -> Option<Home> {
+    pub(super) fn remove(&mut self, vnode: &VnodeId) -> Option<Home> {
         self.map.remove(vnode)
     }
 }

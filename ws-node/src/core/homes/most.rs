@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 /// Elements by their owner, and within that by age.
 #[derive(Debug)]
-pub struct Most<K> {
+pub(crate) struct Most<K> {
     of: BTreeMap<String, BTreeSet<(u64, K)>>,
     ranked: BTreeSet<(usize, String)>,
 }
@@ -17,16 +17,16 @@ impl<K> Default for Most<K> {
 }
 
 impl<K: Ord + Clone> Most<K> {
-    pub fn insert(&mut self, owner: &str, since_ms: u64, element: K) {
+    pub(crate) fn insert(&mut self, owner: &str, since_ms: u64, element: K) {
         self.change(owner, |elements| _ = elements.insert((since_ms, element)));
     }
 
-    pub fn remove(&mut self, owner: &str, since_ms: u64, element: &K) {
+    pub(crate) fn remove(&mut self, owner: &str, since_ms: u64, element: &K) {
         self.change(owner, |elements| _ = elements.remove(&(since_ms, element.clone())));
     }
 
     /// The oldest of who has most.
-    pub fn oldest(&self) -> Option<&K> {
+    pub(crate) fn oldest(&self) -> Option<&K> {
         let (_, owner) = self.ranked.last()?;
         self.of.get(owner)?.first().map(|(_, element)| element)
     }

@@ -11,7 +11,7 @@ const EMIT_AGAIN_MS: u64 = 200;
 
 /// A message in an outbox.
 #[derive(Debug)]
-pub struct InOutbox {
+pub(crate) struct InOutbox {
     pub(super) seq: Seq,
     pub(super) stream: StreamId,
     pub(super) from: String,
@@ -19,7 +19,7 @@ pub struct InOutbox {
 
 /// See rule 12: emitted in order, forgotten by contiguous reports only.
 #[derive(Debug, Default)]
-pub struct Outbox {
+pub(crate) struct Outbox {
     entries: VecDeque<(OutboxEvent, bool)>,
     /// Of their payloads together.
     bytes: usize,
@@ -34,7 +34,7 @@ pub struct Outbox {
 
 impl Outbox {
     /// What a new owner gets from activation.
-    pub fn inherited(seq: Seq, events: Vec<OutboxEvent>) -> Self {
+    pub(crate) fn inherited(seq: Seq, events: Vec<OutboxEvent>) -> Self {
         let mut outbox = Self { last: seq, reported: seq, ..Self::default() };
         if let Some(first) = events.first() {
             outbox.reported = Seq(first.seq.0 - 1);
@@ -47,7 +47,7 @@ impl Outbox {
     }
 
     /// Puts an event in unless it is already there.
-    pub fn push(&mut self, event: OutboxEvent) {
+    pub(crate) fn push(&mut self, event: OutboxEvent) {
         if event.seq > self.last {
             self.last = event.seq;
             self.bytes += event.payload.len();
@@ -56,7 +56,7 @@ impl Outbox {
     }
 
     /// The message with this id, and whether the producer was handed it. Reads every event: for people who ask.
-    pub fn find(&self, id: &MessageId) -> Option<(InOutbox, bool)> {
+    pub(crate) fn find(&self, id: &MessageId) -> Option<(InOutbox, bool)> {
         self.entries.iter().enumerate().find_map(|(n, (event, _))| {
             let named = event.payload.windows(id.as_str().len()).any(|part| part == id.as_str().as_bytes());
             let message: Message = (event.topic == EventTopic::Chat && named)
@@ -68,7 +68,7 @@ impl Outbox {
     }
 
     /// The next event to hand to the producer.
-    pub fn next(&mut self, now: u64) -> Option<&OutboxEvent> {
+    pub(crate) fn next(&mut self, now: u64) -> Option<&OutboxEvent> {
         if self.again_at.is_some_and(|at| now < at) {
             return None;
         }
@@ -79,7 +79,7 @@ impl Outbox {
     }
 
     /// Takes a report; true if more is now known to be in the log.
-    pub fn report(&mut self, seq: Seq, ok: bool, now: u64) -> bool {
+    pub(crate) fn report(&mut self, seq: Seq, ok: bool, now: u64) -> bool {
         let Ok(i) = self.entries.binary_search_by_key(&seq, |(e, _)| e.seq) else { return false };
         if !ok {
             // What follows was emitted after it: all of it again, so that the order holds.
@@ -99,24 +99,24 @@ impl Outbox {
         self.reported > before
     }
 
-    pub fn reported(&self) -> Seq {
+    pub(crate) fn reported(&self) -> Seq {
         if self.entries.is_empty() { self.last } else { self.reported }
     }
 
-    pub fn last(&self) -> Seq {
+    pub(crate) fn last(&self) -> Seq {
         self.last
     }
 
-    pub fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.entries.len()
     }
 
     /// Of all payloads.
-    pub fn bytes(&self) -> usize {
+    pub(crate) fn bytes(&self) -> usize {
         self.bytes
     }
 
-    pub fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.entries.is_empty()
     }
 }

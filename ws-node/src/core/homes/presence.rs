@@ -12,7 +12,7 @@ use crate::core::keys::{Now, SessionKey};
 
 /// One user of a home.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct UserPresence {
+pub(crate) struct UserPresence {
     /// What the store has.
     pub(super) stored: Option<RosterEntry>,
     pub(super) chosen: ChosenStatus,
@@ -32,18 +32,18 @@ pub struct UserPresence {
 
 impl UserPresence {
     /// Known from the roster only: the sessions were somewhere else.
-    pub fn inherited(entry: RosterEntry, until: u64) -> Self {
+    pub(crate) fn inherited(entry: RosterEntry, until: u64) -> Self {
         let chosen = entry.chosen;
         Self { stored: Some(entry), chosen, due: Some((until, StatusCause::Lost)), ..Self::default() }
     }
 
     /// What the store had of the user, if others were shown it.
-    pub fn shown(&self) -> Option<&RosterEntry> {
+    pub(crate) fn shown(&self) -> Option<&RosterEntry> {
         self.stored.as_ref().or(self.lost.as_ref()).filter(|entry| Self::is_shown(entry))
     }
 
     /// Others see this entry as somebody who is there.
-    pub fn is_shown(entry: &RosterEntry) -> bool {
+    pub(crate) fn is_shown(entry: &RosterEntry) -> bool {
         entry.chosen.visible() != Status::Offline
     }
 
@@ -58,7 +58,7 @@ impl UserPresence {
 
     /// The write that makes the store say what is true, if it does not. What was published in an earlier generation
     /// may be newer than what the store kept of it: then what is true is published once more.
-    pub fn difference(&self, user: &UserId, generation: Epoch, now: Now) -> Option<PresenceOp> {
+    pub(crate) fn difference(&self, user: &UserId, generation: Epoch, now: Now) -> Option<PresenceOp> {
         let gone = self.sessions == 0;
         if gone && self.stored.is_none() {
             let roster = self.lost.clone()?;

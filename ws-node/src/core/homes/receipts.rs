@@ -31,14 +31,14 @@ const OWED_MAX: usize = 1_000;
 
 /// What became of a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Became {
+pub(crate) enum Became {
     Delivered,
     Read,
 }
 
 /// The receipts of a vnode that lives here.
 #[derive(Debug, Default)]
-pub struct HomeReceipts {
+pub(crate) struct HomeReceipts {
     wanted: Deadlines<ReceiptRequest>,
     /// Who asked for most of them.
     askers: Most<InboxPosition>,
@@ -55,7 +55,7 @@ pub struct HomeReceipts {
 }
 
 impl HomeReceipts {
-    pub fn inherited(
+    pub(crate) fn inherited(
         wanted: Vec<(InboxPosition, ReceiptRequest)>,
         owed: Vec<(MessageId, PendingReceipt)>,
     ) -> Self {
@@ -67,7 +67,7 @@ impl HomeReceipts {
         home
     }
 
-    pub fn want(&mut self, place: InboxPosition, wanted: ReceiptRequest) {
+    pub(crate) fn want(&mut self, place: InboxPosition, wanted: ReceiptRequest) {
         self.remove(&place);
         self.askers.insert(wanted.from.as_str(), wanted.since_ms, place.clone());
         self.wanted.insert(place, wanted.since_ms, wanted);
@@ -80,7 +80,7 @@ impl HomeReceipts {
     }
 
     /// `user` has everything up to `cursor`, or has read it.
-    pub fn cover(&mut self, user: &UserId, cursor: Cursor, became: Became) {
+    pub(crate) fn cover(&mut self, user: &UserId, cursor: Cursor, became: Became) {
         let known = |wanted: &ReceiptRequest| became == Became::Delivered && wanted.delivered;
         let covered = self.wanted.covered(user, cursor).filter(|(_, wanted)| !known(wanted));
         for place in covered.map(|(place, _)| place.clone()).collect::<Vec<_>>() {
@@ -107,7 +107,7 @@ impl HomeReceipts {
     }
 
     /// What the next write does about receipts; one receipt for each sender.
-    pub fn next_op(&mut self, vnode: VnodeId, epoch: Epoch, now: Now) -> Option<Op> {
+    pub(crate) fn next_op(&mut self, vnode: VnodeId, epoch: Epoch, now: Now) -> Option<Op> {
         let mut wanted = Vec::new();
         let mut told: BTreeMap<(Became, UserId, UserId), Vec<MessageId>> = BTreeMap::new();
         for (place, what, became) in self.updates.drain(..self.updates.len().min(UPDATES_MAX)) {
@@ -135,18 +135,18 @@ impl HomeReceipts {
     }
 
     /// The write took effect.
-    pub fn done(&mut self) -> bool {
+    pub(crate) fn done(&mut self) -> bool {
         let some = !self.written.is_empty();
         self.owed.extend(self.written.drain(..).map(|(id, owed)| (id, (owed, false))));
         some
     }
 
     /// More are owed than can be paid.
-    pub fn is_full(&self) -> bool {
+    pub(crate) fn is_full(&self) -> bool {
         self.owed.len() >= OWED_MAX
     }
 
-    pub fn all_is_told(&self) -> bool {
+    pub(crate) fn all_is_told(&self) -> bool {
         self.updates.is_empty()
     }
 }

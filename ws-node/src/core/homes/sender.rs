@@ -8,7 +8,7 @@ use roost_proto::records::{ChannelId, Confirm, ItemResult};
 
 /// What one sender has got through.
 #[derive(Debug, Default)]
-pub struct Sender {
+pub(crate) struct Sender {
     pub(super) chan: u64,
     pub(super) round: u32,
     /// The highest number taken.
@@ -38,7 +38,7 @@ impl Sender {
     }
 
     /// The sender knows the results up to here.
-    pub fn prune(&mut self, acked: u64) {
+    pub(crate) fn prune(&mut self, acked: u64) {
         while self.kept_from <= acked && self.results.front().is_some_and(Option::is_some) {
             self.results.pop_front();
             self.kept_from += 1;
@@ -46,7 +46,7 @@ impl Sender {
         self.confirmed = self.confirmed.max(self.kept_from - 1);
     }
 
-    pub fn take(&mut self, n: u64, result: Option<ItemResult>) {
+    pub(crate) fn take(&mut self, n: u64, result: Option<ItemResult>) {
         // More than one step only in the mutant of rule 9.
         while self.kept_from + (self.results.len() as u64) < n {
             self.results.push_back(Some(ItemResult::Void));
@@ -58,18 +58,18 @@ impl Sender {
 
     /// Something after the next number came: asks for what is missing, once. What is lost again is found by a probe,
     /// or a record that nobody can read would have everything behind it sent in a circle.
-    pub fn gap(&mut self) {
+    pub(crate) fn gap(&mut self) {
         if self.asked <= self.last {
             self.asked = self.last + 1;
             self.ask = true;
         }
     }
 
-    pub fn repeat(&mut self) {
+    pub(crate) fn repeat(&mut self) {
         self.answer = true;
     }
 
-    pub fn set(&mut self, n: u64, result: ItemResult) {
+    pub(crate) fn set(&mut self, n: u64, result: ItemResult) {
         if let Some(slot) = n.checked_sub(self.kept_from).and_then(|i| self.results.get_mut(i as usize)) {
             *slot = Some(result);
         }
@@ -77,7 +77,7 @@ impl Sender {
 
     /// True on the second probe in a row that finds the same number missing although records came in between that
     /// nobody could read.
-    pub fn is_stuck(&mut self, undecodable: u64) -> bool {
+    pub(crate) fn is_stuck(&mut self, undecodable: u64) -> bool {
         let missing = self.last + 1;
         let again = self.stuck.0 == missing && undecodable > self.stuck.1 && self.last < self.seen;
         let probes = if again { self.stuck.2 + 1 } else { 0 };

@@ -17,14 +17,14 @@ const TICKETS_OF_ONE_MAX: usize = 256;
 
 /// The events of a vnode that lives here.
 #[derive(Debug, Default)]
-pub struct HomeTickets {
+pub(crate) struct HomeTickets {
     /// By age those whose time is not over.
     pub(super) open: Deadlines<Ticket, TicketId>,
     of_clients: BTreeMap<UserId, usize>,
 }
 
 impl HomeTickets {
-    pub fn inherited(tickets: Vec<(TicketId, Ticket)>) -> Self {
+    pub(crate) fn inherited(tickets: Vec<(TicketId, Ticket)>) -> Self {
         let mut home = Self::default();
         for (id, ticket) in tickets {
             home.open(id, ticket);
@@ -32,13 +32,13 @@ impl HomeTickets {
         home
     }
 
-    pub fn open(&mut self, id: TicketId, ticket: Ticket) {
+    pub(crate) fn open(&mut self, id: TicketId, ticket: Ticket) {
         self.close(&id);
         *self.of_clients.entry(id.0.clone()).or_default() += 1;
         self.open.insert(id, ticket.since_ms, ticket);
     }
 
-    pub fn close(&mut self, id: &TicketId) {
+    pub(crate) fn close(&mut self, id: &TicketId) {
         let there = self.open.remove(id).is_some();
         if there && let Some(of_client) = self.of_clients.get_mut(&id.0) {
             *of_client -= 1;
@@ -49,7 +49,7 @@ impl HomeTickets {
     }
 
     /// Whether one more of this client may wait, with so many on their way here.
-    pub fn has_room(&self, client: &UserId, coming: usize) -> bool {
+    pub(crate) fn has_room(&self, client: &UserId, coming: usize) -> bool {
         let of_client = self.of_clients.get(client).copied().unwrap_or_default() + coming;
         of_client < TICKETS_OF_ONE_MAX && has_place(of_client, self.open.len() + coming, TICKETS_MAX)
     }

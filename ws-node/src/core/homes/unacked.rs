@@ -23,7 +23,7 @@ const SETTLE_MAX: usize = 1000;
 
 /// What is due in a vnode that lives here.
 #[derive(Debug, Default)]
-pub struct Unacked {
+pub(crate) struct Unacked {
     /// By age those that are not being reported.
     waiting: Deadlines<String>,
     /// Of those, who sent most.
@@ -35,7 +35,7 @@ pub struct Unacked {
 }
 
 impl Unacked {
-    pub fn inherited(due: Vec<Due>) -> Self {
+    pub(crate) fn inherited(due: Vec<Due>) -> Self {
         let mut home = Self::default();
         for Due { user, cursor, from, since_ms } in due {
             home.insert((user, cursor), &from, since_ms);
@@ -44,11 +44,11 @@ impl Unacked {
     }
 
     /// Only now may devices come that were at the last home.
-    pub fn ready(&mut self, until: u64) {
+    pub(crate) fn ready(&mut self, until: u64) {
         self.quiet_until = until;
     }
 
-    pub fn insert(&mut self, place: InboxPosition, from: &str, since_ms: u64) {
+    pub(crate) fn insert(&mut self, place: InboxPosition, from: &str, since_ms: u64) {
         self.remove(&place);
         self.senders.insert(from, since_ms, place.clone());
         self.waiting.insert(place, since_ms, from.to_owned());
@@ -65,12 +65,12 @@ impl Unacked {
         }
     }
 
-    pub fn is_full(&self) -> bool {
+    pub(crate) fn is_full(&self) -> bool {
         self.waiting.len() >= DUE_MAX
     }
 
     /// A device of `user` has everything up to `cursor`.
-    pub fn settle(&mut self, user: &UserId, cursor: Cursor) {
+    pub(crate) fn settle(&mut self, user: &UserId, cursor: Cursor) {
         let covered: Vec<InboxPosition> =
             self.waiting.covered(user, cursor).map(|(place, _)| place.clone()).collect();
         for place in covered {
@@ -80,11 +80,11 @@ impl Unacked {
     }
 
     /// What the next write takes from the store.
-    pub fn take_settled(&mut self) -> Vec<InboxPosition> {
+    pub(crate) fn take_settled(&mut self) -> Vec<InboxPosition> {
         self.settled.drain(..self.settled.len().min(SETTLE_MAX)).collect()
     }
 
-    pub fn all_is_settled(&self) -> bool {
+    pub(crate) fn all_is_settled(&self) -> bool {
         self.settled.is_empty()
     }
 
@@ -115,7 +115,7 @@ impl Unacked {
         overdue
     }
 
-    pub fn reported(&mut self, place: &InboxPosition) {
+    pub(crate) fn reported(&mut self, place: &InboxPosition) {
         self.remove(place);
     }
 }

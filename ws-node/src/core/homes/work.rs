@@ -8,7 +8,7 @@ use crate::core::keys::SessionKey;
 
 /// The item of a channel whose sender waits for the result.
 #[derive(Debug, Clone)]
-pub struct OfItem {
+pub(crate) struct OfItem {
     pub(super) sid: Sid,
     pub(super) chan: u64,
     pub(super) n: u64,
@@ -16,7 +16,7 @@ pub struct OfItem {
 
 /// Something to be done in the next write.
 #[derive(Debug)]
-pub enum Work {
+pub(crate) enum Work {
     /// An item of a channel, with the op it becomes.
     Item {
         item: OfItem,
@@ -64,7 +64,7 @@ impl Work {
 
 /// The write in flight, kept until it is answered for certain.
 #[derive(Debug)]
-pub struct WriteInFlight {
+pub(crate) struct WriteInFlight {
     pub(super) id: u64,
     pub(super) work: Vec<Work>,
     /// When it was first sent, on the monotonic clock: since then its data has not answered.
@@ -82,7 +82,7 @@ pub struct WriteInFlight {
 
 /// What is told when the log has everything up to a seq.
 #[derive(Debug)]
-pub enum Held {
+pub(crate) enum Held {
     Result { item: OfItem, result: ItemResult },
     Opened { session: SessionKey },
     Reply { session: SessionKey, id: MessageId },

@@ -11,7 +11,7 @@ const BYTES_MAX: usize = 4 * 1024 * 1024;
 
 /// See the module's text.
 #[derive(Debug)]
-pub struct Writes {
+pub(crate) struct Writes {
     flow: Flow,
     waiting: VecDeque<VnodeId>,
     waits: BTreeSet<VnodeId>,
@@ -25,7 +25,7 @@ impl Default for Writes {
 
 impl Writes {
     /// Whether a vnode may write now. If not it has its turn ([`Writes::next`]).
-    pub fn may(&mut self, vnode: VnodeId) -> bool {
+    pub(crate) fn may(&mut self, vnode: VnodeId) -> bool {
         let may = self.flow.has_room() && self.waiting.is_empty();
         if !may && self.waits.insert(vnode) {
             self.waiting.push_back(vnode);
@@ -34,22 +34,22 @@ impl Writes {
     }
 
     /// The vnode whose turn it is, if one more may write.
-    pub fn next(&mut self) -> Option<VnodeId> {
+    pub(crate) fn next(&mut self) -> Option<VnodeId> {
         let vnode = self.flow.has_room().then(|| self.waiting.pop_front()).flatten()?;
         self.waits.remove(&vnode);
         Some(vnode)
     }
 
-    pub fn begin(&mut self, call: u64, bytes: usize) {
+    pub(crate) fn begin(&mut self, call: u64, bytes: usize) {
         self.flow.begin(call, bytes);
     }
 
-    pub fn end(&mut self, call: u64, answered: bool) {
+    pub(crate) fn end(&mut self, call: u64, answered: bool) {
         self.flow.end(call, answered);
     }
 
     /// In bytes, for the metrics.
-    pub fn bytes(&self) -> usize {
+    pub(crate) fn bytes(&self) -> usize {
         self.flow.bytes()
     }
 }

@@ -35,7 +35,7 @@ pub(in crate::core) enum Registration {
 
 /// See the module's text.
 #[derive(Debug)]
-pub struct Membership {
+pub(super) struct Membership {
     sid: Sid,
     registration: Registration,
     /// This sid was registered once: a later one of this node is a successor, not a clock ahead.
@@ -66,55 +66,55 @@ pub struct Membership {
 
 impl Membership {
     /// Whether vnodes are on their way here.
-    pub fn is_claiming(&self) -> bool {
+    pub(super) fn is_claiming(&self) -> bool {
         !self.claims.is_empty()
     }
 
-    pub fn sid(&self) -> &Sid {
+    pub(super) fn sid(&self) -> &Sid {
         &self.sid
     }
 
-    pub fn is_registered(&self) -> bool {
+    pub(super) fn is_registered(&self) -> bool {
         self.registration == Registration::Yes
     }
 
-    pub fn is_draining(&self) -> bool {
+    pub(super) fn is_draining(&self) -> bool {
         self.state == NodeState::Draining
     }
 
     /// The table as it is known.
-    pub fn view(&self) -> &Table {
+    pub(super) fn view(&self) -> &Table {
         &self.view
     }
 
     /// Since the table was read, in milliseconds.
-    pub fn view_age_ms(&self, now: Now) -> u64 {
+    pub(super) fn view_age_ms(&self, now: Now) -> u64 {
         now.mono.saturating_sub(self.view_at)
     }
 
     /// The highest epoch seen of a vnode.
-    pub fn epoch_of(&self, vnode: VnodeId) -> Epoch {
+    pub(super) fn epoch_of(&self, vnode: VnodeId) -> Epoch {
         self.epochs[vnode.index()]
     }
 
     /// The row of a vnode that has a ready home at another node, or at another life of this one.
-    pub fn ready_elsewhere(&self, vnode: VnodeId) -> Option<&Row> {
+    pub(super) fn ready_elsewhere(&self, vnode: VnodeId) -> Option<&Row> {
         let elsewhere = |row: &&Row| row.ready && row.sid != self.sid && !self.view.ended(&row.sid);
         self.view.rows.get(&vnode).filter(elsewhere)
     }
 
     /// Whether a vnode has a ready home, here or elsewhere.
-    pub fn has_ready_home(&self, vnode: VnodeId) -> bool {
+    pub(super) fn has_ready_home(&self, vnode: VnodeId) -> bool {
         self.view.rows.get(&vnode).is_some_and(|row| row.ready && !self.view.ended(&row.sid))
     }
 
     /// How many others have something to hand over to a node.
-    pub fn sources_to(&self, node: &NodeId) -> u64 {
+    pub(super) fn sources_to(&self, node: &NodeId) -> u64 {
         self.sources.get(node).map_or(0, BTreeSet::len) as u64
     }
 
     /// Of a node that knows nothing yet.
-    pub fn new(cfg: &CoreConfig, now: Now) -> Self {
+    pub(super) fn new(cfg: &CoreConfig, now: Now) -> Self {
         Self {
             sid: Sid::new(&cfg.node, now.wall, cfg.random),
             registration: Registration::No,

@@ -12,7 +12,7 @@ pub(super) struct OpenWrite {
 }
 
 impl OpenWrite {
-    pub fn new(write: &Write) -> Self {
+    pub(super) fn new(write: &Write) -> Self {
         Self { write: Box::new(write.clone()), call: None, not_before: 0 }
     }
 }

@@ -15,7 +15,7 @@ use roost_proto::results::ClientResult;
 
 /// The pages that this node is handing out.
 #[derive(Debug, Default)]
-pub struct Results {
+pub(super) struct Results {
     /// By partition: those that this node reads.
     pages: BTreeMap<u32, ResultsPage>,
     /// By their numbers: where those are that are under way.

@@ -27,7 +27,7 @@ use crate::core::sessions::reader::Reader;
 
 /// A room with sessions of this node in it.
 #[derive(Debug)]
-pub struct Room {
+pub(super) struct Room {
     vnode: VnodeId,
     following: Following,
     listeners: BTreeSet<SessionKey>,
@@ -134,7 +134,7 @@ impl Room {
         }
     }
 
-    pub fn listeners(&self) -> impl Iterator<Item = SessionKey> {
+    pub(super) fn listeners(&self) -> impl Iterator<Item = SessionKey> {
         self.listeners.iter().copied()
     }
 
@@ -167,7 +167,7 @@ pub(super) enum How {
 
 /// One session in one room.
 #[derive(Debug)]
-pub struct Listener {
+pub(super) struct Listener {
     reader: Reader,
     /// Until it has its place: what the client showed, how it is told, and until when it waits.
     opening: Option<Opening>,
@@ -191,7 +191,7 @@ pub(super) struct Opening {
 
 /// What `welcome` says of the rooms of `connect`.
 #[derive(Debug, Default)]
-pub struct Arrival {
+pub(super) struct Arrival {
     /// Not yet known.
     pending: BTreeSet<StreamId>,
     told: Vec<RoomWelcome>,
@@ -208,7 +208,7 @@ impl Arrival {
 
 /// A session's places in rooms.
 #[derive(Debug, Default)]
-pub struct Seats {
+pub(super) struct Seats {
     rooms: BTreeMap<StreamId, Listener>,
     /// Rooms of `connect`, until they are joined, and what became of them.
     wanted: Vec<RoomAt>,
@@ -219,27 +219,27 @@ pub struct Seats {
 
 impl Seats {
     /// For a `connect` with these rooms.
-    pub fn of(wanted: Vec<RoomAt>) -> Self {
+    pub(super) fn of(wanted: Vec<RoomAt>) -> Self {
         Self { wanted, ..Self::default() }
     }
 
-    pub fn has(&self, stream: &StreamId) -> bool {
+    pub(super) fn has(&self, stream: &StreamId) -> bool {
         self.rooms.contains_key(stream)
     }
 
-    pub fn listener_mut(&mut self, stream: &StreamId) -> Option<&mut Listener> {
+    pub(super) fn listener_mut(&mut self, stream: &StreamId) -> Option<&mut Listener> {
         self.rooms.get_mut(stream)
     }
 
     /// What became of the rooms of `connect` is known of all of them.
-    pub fn is_complete(&self) -> bool {
+    pub(super) fn is_complete(&self) -> bool {
         self.arrival.pending.is_empty()
     }
 }
 
 /// Sessions that are told of a gap as soon as the log said where it ends.
 #[derive(Debug)]
-pub struct Locating {
+pub(super) struct Locating {
     stream: StreamId,
     tail: Cursor,
     sessions: BTreeSet<SessionKey>,
@@ -247,7 +247,7 @@ pub struct Locating {
 
 /// All rooms of a node.
 #[derive(Debug, Default)]
-pub struct Rooms {
+pub(super) struct Rooms {
     by_stream: BTreeMap<StreamId, Room>,
     by_vnode: BTreeMap<VnodeId, BTreeSet<StreamId>>,
     locating: BTreeMap<u64, Locating>,
@@ -259,7 +259,7 @@ pub struct Rooms {
 }
 
 impl Rooms {
-    pub fn get(&self, stream: &StreamId) -> Option<&Room> {
+    pub(super) fn get(&self, stream: &StreamId) -> Option<&Room> {
         self.by_stream.get(stream)
     }
 
@@ -295,11 +295,11 @@ impl Rooms {
         self.by_vnode.get(&vnode).into_iter().flatten().cloned().collect()
     }
 
-    pub fn count(&self) -> usize {
+    pub(super) fn count(&self) -> usize {
         self.by_stream.len()
     }
 
-    pub fn listeners(&self) -> usize {
+    pub(super) fn listeners(&self) -> usize {
         self.by_stream.values().map(|room| room.listeners.len()).sum()
     }
 }

@@ -17,7 +17,7 @@ const QUOTA_MAX: usize = 2048;
 
 /// Why a message is refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Cause {
+pub(crate) enum Cause {
     /// Too much of the session's own is under way, or of everybody's.
     Full,
     /// A share of the user's is used up.
@@ -33,14 +33,14 @@ fn order((stream, from, _): &ItemKey) -> Order {
 
 /// The earliest in order of arrival that was refused or told `unknown`, of each stream.
 #[derive(Debug, Default)]
-pub struct Blocked {
+pub(crate) struct Blocked {
     streams: HashMap<Order, (u64, MessageId, Cause)>,
     quota: usize,
 }
 
 impl Blocked {
     /// What arrived as number `arrival` must be repeated before anything later to the same stream is taken.
-    pub fn insert(&mut self, item: &ItemKey, arrival: u64, cause: Cause) {
+    pub(crate) fn insert(&mut self, item: &ItemKey, arrival: u64, cause: Cause) {
         let quota = &mut self.quota;
         let earliest = self.streams.entry(order(item)).or_insert_with(|| {
             *quota += usize::from(cause == Cause::Quota);
@@ -52,12 +52,12 @@ impl Blocked {
     }
 
     /// When this one arrived first, if it is what others wait for.
-    pub fn arrival_of(&self, item: &ItemKey) -> Option<u64> {
+    pub(crate) fn arrival_of(&self, item: &ItemKey) -> Option<u64> {
         self.streams.get(&order(item)).filter(|(_, id, _)| *id == item.2).map(|(arrival, ..)| *arrival)
     }
 
     /// This one was taken.
-    pub fn remove(&mut self, item: &ItemKey) {
+    pub(crate) fn remove(&mut self, item: &ItemKey) {
         let order = order(item);
         if self.streams.get(&order).is_some_and(|(_, id, _)| *id == item.2)
             && let Some((_, _, cause)) = self.streams.remove(&order)
@@ -67,12 +67,12 @@ impl Blocked {
     }
 
     /// Whether another than this one must be repeated first.
-    pub fn waits(&self, item: &ItemKey) -> bool {
+    pub(crate) fn waits(&self, item: &ItemKey) -> bool {
         self.streams.get(&order(item)).is_some_and(|(_, id, _)| *id != item.2)
     }
 
     /// Whether the client must have lost what it was refused.
-    pub fn is_too_long(&self) -> bool {
+    pub(crate) fn is_too_long(&self) -> bool {
         self.streams.len() - self.quota > FULL_MAX || self.quota > QUOTA_MAX
     }
 }

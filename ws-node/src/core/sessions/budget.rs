@@ -23,7 +23,7 @@ const WOKEN_MAX: usize = 16;
 
 /// See the module's text.
 #[derive(Debug)]
-pub struct Budget {
+pub(crate) struct Budget {
     /// What a socket has for itself.
     own: usize,
     user_max: usize,
@@ -38,7 +38,7 @@ pub struct Budget {
 
 impl Budget {
     /// Of sockets with so many bytes on credit.
-    pub fn new(credit_bytes: usize) -> Self {
+    pub(crate) fn new(credit_bytes: usize) -> Self {
         Self {
             own: credit_bytes / 4,
             user_max: USER_BYTES_MAX,
@@ -53,7 +53,13 @@ impl Budget {
 
     /// Takes a frame's part of a socket's credit; false if it may not go now. Then the session is fed again when its
     /// socket took something, or, if it waits for others, when there is room ([`Budget::woken`]).
-    pub fn spend(&mut self, key: SessionKey, user: &UserId, credit: &mut Credit, bytes: usize) -> bool {
+    pub(crate) fn spend(
+        &mut self,
+        key: SessionKey,
+        user: &UserId,
+        credit: &mut Credit,
+        bytes: usize,
+    ) -> bool {
         if !credit.allows(bytes) {
             return false;
         }
@@ -69,7 +75,7 @@ impl Budget {
     /// How many bytes may be read for a socket now; none if it is not worth it, since what is read and not handed out
     /// is read again: the largest frame must fit, with what is around its payload. Then the session is fed again as
     /// after [`Budget::spend`].
-    pub fn room(&mut self, key: SessionKey, user: &UserId, credit: &Credit) -> Option<usize> {
+    pub(crate) fn room(&mut self, key: SessionKey, user: &UserId, credit: &Credit) -> Option<usize> {
         if credit.frames() == 0 {
             return None;
         }
@@ -85,21 +91,21 @@ impl Budget {
     }
 
     /// The same for what must go, because it was promised or is awaited.
-    pub fn take(&mut self, user: &UserId, credit: &mut Credit, bytes: usize) {
+    pub(crate) fn take(&mut self, user: &UserId, credit: &mut Credit, bytes: usize) {
         let before = self.beyond(credit.bytes());
         credit.spend(bytes);
         self.moved(user, before, self.beyond(credit.bytes()));
     }
 
     /// The socket took these.
-    pub fn give_back(&mut self, user: &UserId, credit: &mut Credit, (frames, bytes): (usize, usize)) {
+    pub(crate) fn give_back(&mut self, user: &UserId, credit: &mut Credit, (frames, bytes): (usize, usize)) {
         let before = self.beyond(credit.bytes());
         credit.give_back(frames, bytes);
         self.moved(user, before, self.beyond(credit.bytes()));
     }
 
     /// The session is gone, with one of its lanes.
-    pub fn forget(&mut self, key: SessionKey, user: &UserId, credit: &mut Credit) {
+    pub(crate) fn forget(&mut self, key: SessionKey, user: &UserId, credit: &mut Credit) {
         self.behind_all.remove(&key);
         if let Some(waiting) = self.behind_own.get_mut(user) {
             waiting.remove(&key);
@@ -109,7 +115,7 @@ impl Budget {
     }
 
     /// Sessions to be fed now that others have taken something: all of this user's, and a few of the node's.
-    pub fn woken(&mut self, user: Option<&UserId>) -> BTreeSet<SessionKey> {
+    pub(crate) fn woken(&mut self, user: Option<&UserId>) -> BTreeSet<SessionKey> {
         let mut woken = BTreeSet::new();
         if let Some(user) = user.filter(|user| self.users.get(user).is_none_or(|of| *of < self.user_max)) {
             woken = self.behind_own.remove(user).unwrap_or_default();
@@ -126,7 +132,7 @@ impl Budget {
     }
 
     /// Beyond what each socket has for itself, for the metrics.
-    pub fn bytes(&self) -> usize {
+    pub(crate) fn bytes(&self) -> usize {
         self.node
     }
 

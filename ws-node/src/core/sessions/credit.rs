@@ -9,7 +9,7 @@ const UNSAID: usize = 16;
 
 /// One lane of one socket.
 #[derive(Debug, Clone)]
-pub struct Credit {
+pub(crate) struct Credit {
     frames: usize,
     frames_max: usize,
     /// On their way.
@@ -18,48 +18,48 @@ pub struct Credit {
 }
 
 impl Credit {
-    pub fn new(frames_max: usize, bytes_max: usize) -> Self {
+    pub(crate) fn new(frames_max: usize, bytes_max: usize) -> Self {
         Self { frames: frames_max, frames_max, bytes: 0, bytes_max }
     }
 
     /// Whether a frame of so many bytes may go: one may when nothing is on its way, however large.
-    pub fn allows(&self, bytes: usize) -> bool {
+    pub(crate) fn allows(&self, bytes: usize) -> bool {
         self.frames > 0 && (self.is_idle() || self.bytes + bytes <= self.bytes_max)
     }
 
     /// Whether no more is on its way than what the socket may have taken without saying so.
-    pub fn is_idle(&self) -> bool {
+    pub(crate) fn is_idle(&self) -> bool {
         self.bytes <= self.bytes_max / UNSAID
     }
 
     /// Whether an answer may go whose size is not known yet.
-    pub fn is_open(&self) -> bool {
+    pub(crate) fn is_open(&self) -> bool {
         self.frames > 0 && self.bytes < self.bytes_max
     }
 
-    pub fn spend(&mut self, bytes: usize) {
+    pub(crate) fn spend(&mut self, bytes: usize) {
         self.frames = self.frames.saturating_sub(1);
         self.bytes += bytes;
     }
 
     /// The socket took them.
-    pub fn give_back(&mut self, frames: usize, bytes: usize) {
+    pub(crate) fn give_back(&mut self, frames: usize, bytes: usize) {
         self.frames = (self.frames + frames).min(self.frames_max);
         self.bytes = self.bytes.saturating_sub(bytes);
     }
 
     /// Frames that may go.
-    pub fn frames(&self) -> usize {
+    pub(crate) fn frames(&self) -> usize {
         self.frames
     }
 
     /// Bytes that may go.
-    pub fn left(&self) -> usize {
+    pub(crate) fn left(&self) -> usize {
         self.bytes_max.saturating_sub(self.bytes)
     }
 
     /// Bytes on their way.
-    pub fn bytes(&self) -> usize {
+    pub(crate) fn bytes(&self) -> usize {
         self.bytes
     }
 }

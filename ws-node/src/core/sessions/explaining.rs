@@ -15,7 +15,7 @@ fn state(state: State) -> &'static str {
 }
 
 impl Session {
-    pub fn explained(&self) -> SessionShown {
+    pub(crate) fn explained(&self) -> SessionShown {
         SessionShown {
             session: self.id.clone(),
             device: self.device.clone(),

@@ -38,7 +38,7 @@ use crate::core::sessions::socket::{Seat, Socket};
 
 /// See the module's text.
 #[derive(Debug)]
-pub struct Sessions {
+pub(super) struct Sessions {
     map: BTreeMap<SessionKey, Session>,
     /// Those of each vnode, by the inbox they read.
     by_vnode: BTreeMap<VnodeId, BTreeMap<StreamId, Vec<SessionKey>>>,
@@ -51,7 +51,7 @@ pub struct Sessions {
 }
 
 impl Sessions {
-    pub fn new(cfg: &CoreConfig) -> Self {
+    pub(super) fn new(cfg: &CoreConfig) -> Self {
         Self {
             map: BTreeMap::new(),
             by_vnode: BTreeMap::new(),
@@ -62,64 +62,64 @@ impl Sessions {
         }
     }
 
-    pub fn get(&self, key: &SessionKey) -> Option<&Session> {
+    pub(super) fn get(&self, key: &SessionKey) -> Option<&Session> {
         self.map.get(key)
     }
 
-    pub fn get_mut(&mut self, key: &SessionKey) -> Option<&mut Session> {
+    pub(super) fn get_mut(&mut self, key: &SessionKey) -> Option<&mut Session> {
         self.map.get_mut(key)
     }
 
-    pub fn values(&self) -> impl Iterator<Item = &Session> {
+    pub(super) fn values(&self) -> impl Iterator<Item = &Session> {
         self.map.values()
     }
 
-    pub fn len(&self) -> usize {
+    pub(super) fn len(&self) -> usize {
         self.map.len()
     }
 
     /// Those who read an inbox.
-    pub fn of(&self, vnode: VnodeId, inbox: &StreamId) -> &[SessionKey] {
+    pub(super) fn of(&self, vnode: VnodeId, inbox: &StreamId) -> &[SessionKey] {
         self.by_vnode.get(&vnode).and_then(|streams| streams.get(inbox)).map_or(&[], Vec::as_slice)
     }
 
     /// Those whose users are at home at a vnode.
-    pub fn at(&self, vnode: VnodeId) -> impl Iterator<Item = SessionKey> {
+    pub(super) fn at(&self, vnode: VnodeId) -> impl Iterator<Item = SessionKey> {
         self.by_vnode.get(&vnode).into_iter().flat_map(|streams| streams.values().flatten().copied())
     }
 
     /// The vnodes at which somebody's user is at home.
-    pub fn vnodes(&self) -> impl Iterator<Item = VnodeId> {
+    pub(super) fn vnodes(&self) -> impl Iterator<Item = VnodeId> {
         self.by_vnode.keys().copied()
     }
 
     /// How long what was promised to a node so far takes it, in milliseconds.
-    pub fn behind(&self, node: &NodeId, now: Now) -> u64 {
+    pub(super) fn behind(&self, node: &NodeId, now: Now) -> u64 {
         self.migration_rate.behind(node, now.mono)
     }
 
     /// Newcomers a second that this node takes.
-    pub fn accepts_per_s(&self) -> u64 {
+    pub(super) fn accepts_per_s(&self) -> u64 {
         self.accepting.per_s()
     }
 
     /// A beat: the rate of newcomers is set anew.
-    pub fn beat(&mut self) {
+    pub(super) fn beat(&mut self) {
         self.accepting.beat();
     }
 
     /// Bytes under way from the store for sessions.
-    pub fn read_bytes(&self) -> usize {
+    pub(super) fn read_bytes(&self) -> usize {
         self.reads.bytes()
     }
 
     /// And to sockets, beyond what each has for itself.
-    pub fn socket_bytes(&self) -> usize {
+    pub(super) fn socket_bytes(&self) -> usize {
         self.budget.bytes()
     }
 
     /// A session in a room that it has a place in, or waits for one.
-    pub fn seat(&mut self, key: SessionKey, stream: &StreamId) -> Option<Seat<'_>> {
+    pub(super) fn seat(&mut self, key: SessionKey, stream: &StreamId) -> Option<Seat<'_>> {
         let session = self.map.get_mut(&key)?;
         let listener = session.seats.listener_mut(stream)?;
         let (user, credit, budget) = (&session.user, &mut session.credit, &mut self.budget);
@@ -127,7 +127,7 @@ impl Sessions {
     }
 
     /// The session wants something to be read, when it has its turn.
-    pub fn want(&mut self, key: SessionKey, want: Want) {
+    pub(super) fn want(&mut self, key: SessionKey, want: Want) {
         if let Some(session) = self.map.get_mut(&key) {
             session.wants.add(want);
             self.reads.wait(key, &session.user);
@@ -135,7 +135,7 @@ impl Sessions {
     }
 
     /// It is fed with the room when its socket has taken something.
-    pub fn starve(&mut self, key: SessionKey, stream: &StreamId) {
+    pub(super) fn starve(&mut self, key: SessionKey, stream: &StreamId) {
         if let Some(session) = self.map.get_mut(&key) {
             session.starved.insert(stream.clone());
         }

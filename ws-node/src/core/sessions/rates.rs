@@ -27,7 +27,7 @@ const AHEAD_MS_MAX: u64 = 15_000;
 /// The rate of newcomers this node takes: down by a third when they wait, up by a tenth when they do not.
 /// (Also when few came: else the usual coming and going would hold it down at its own pace.)
 #[derive(Debug)]
-pub struct Accepting {
+pub(crate) struct Accepting {
     per_s: u64,
     max: u64,
     welcomed: u32,
@@ -35,22 +35,22 @@ pub struct Accepting {
 }
 
 impl Accepting {
-    pub fn new(max: u64) -> Self {
+    pub(crate) fn new(max: u64) -> Self {
         Self { per_s: max, max, welcomed: 0, slow: 0 }
     }
 
-    pub fn per_s(&self) -> u64 {
+    pub(crate) fn per_s(&self) -> u64 {
         self.per_s
     }
 
     /// A newcomer was welcomed `took_ms` after its home began to open it.
-    pub fn welcomed(&mut self, took_ms: u64) {
+    pub(crate) fn welcomed(&mut self, took_ms: u64) {
         self.welcomed += 1;
         self.slow += u32::from(took_ms > SLOW_MS);
     }
 
     /// Judges what came since the last beat.
-    pub fn beat(&mut self) {
+    pub(crate) fn beat(&mut self) {
         let (welcomed, slow) = (std::mem::take(&mut self.welcomed), std::mem::take(&mut self.slow));
         if slow >= SLOW_MIN && slow * SLOW_ONE_IN > welcomed {
             self.per_s = (self.per_s * 2 / 3).max(PER_S_MIN.min(self.max));
@@ -62,7 +62,7 @@ impl Accepting {
 
 /// When the next session may go to each node, in microseconds.
 #[derive(Debug, Default)]
-pub struct MigrationRate {
+pub(crate) struct MigrationRate {
     slots: BTreeMap<NodeId, u64>,
     /// Turns that were asked for beyond the longest delay.
     beyond: u64,
@@ -70,7 +70,7 @@ pub struct MigrationRate {
 
 impl MigrationRate {
     /// Takes the next turn; how long until then, in milliseconds.
-    pub fn next(&mut self, node: &NodeId, per_s: u64, now_ms: u64) -> u64 {
+    pub(crate) fn next(&mut self, node: &NodeId, per_s: u64, now_ms: u64) -> u64 {
         let latest = (now_ms + AHEAD_MS_MAX) * 1000;
         let slot = self.slots.entry(node.clone()).or_default();
         let next = (*slot).max(now_ms * 1000) + 1_000_000 / per_s.max(1);
@@ -84,7 +84,7 @@ impl MigrationRate {
     }
 
     /// How long what was promised so far takes, in milliseconds.
-    pub fn behind(&self, node: &NodeId, now_ms: u64) -> u64 {
+    pub(crate) fn behind(&self, node: &NodeId, now_ms: u64) -> u64 {
         self.slots.get(node).map_or(0, |slot| (slot / 1000).saturating_sub(now_ms))
     }
 }

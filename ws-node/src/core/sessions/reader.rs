@@ -5,7 +5,7 @@ use roost_backend::store::Window;
 use roost_proto::ids::{Cursor, Epoch, Offset};
 
 #[derive(Debug, Clone, Copy, Default)]
-pub struct Reader {
+pub(crate) struct Reader {
     /// The generation the client knows, and the last offset of it handed to the socket.
     pub(super) generation: Epoch,
     pub(super) sent: Offset,
@@ -18,32 +18,32 @@ pub struct Reader {
 
 impl Reader {
     /// Where the client is, if it took what was handed to its socket.
-    pub fn place(&self) -> Cursor {
+    pub(crate) fn place(&self) -> Cursor {
         Cursor::new(self.generation, self.sent)
     }
 
     /// Whether something may be there that was not handed out.
-    pub fn is_behind(&self) -> bool {
+    pub(crate) fn is_behind(&self) -> bool {
         self.tail > self.place() || self.look
     }
 
     /// At the beginning of what it is to be sent: after `place`, in a stream that reaches `tail` at least.
-    pub fn at(place: Cursor, tail: Cursor) -> Self {
+    pub(crate) fn at(place: Cursor, tail: Cursor) -> Self {
         Self { generation: place.generation, sent: place.offset, tail, ..Self::default() }
     }
 
     /// The stream is known to reach at least this far.
-    pub fn reaches(&mut self, tail: Cursor) {
+    pub(crate) fn reaches(&mut self, tail: Cursor) {
         self.tail = self.tail.max(tail);
     }
 
     /// What is being read for it is of no use any more.
-    pub fn stop(&mut self) {
+    pub(crate) fn stop(&mut self) {
         self.reading = false;
     }
 
     /// What is at this place came; true if it is the next and `hand` took it.
-    pub fn offer(&mut self, at: Cursor, hand: impl FnOnce() -> bool) -> bool {
+    pub(crate) fn offer(&mut self, at: Cursor, hand: impl FnOnce() -> bool) -> bool {
         self.tail = self.tail.max(at);
         let next = !self.reading && self.generation == at.generation && self.sent.0 + 1 == at.offset.0;
         let taken = next && hand();
@@ -54,26 +54,26 @@ impl Reader {
     }
 
     /// Begins to wait for a read; false if nothing is missing, or one is waited for.
-    pub fn resume(&mut self) -> bool {
+    pub(crate) fn resume(&mut self) -> bool {
         let waits = !self.reading && self.is_behind();
         self.reading |= waits;
         waits
     }
 
     /// It is its turn: whether there still is something to read.
-    pub fn may_read(&mut self) -> bool {
+    pub(crate) fn may_read(&mut self) -> bool {
         self.reading = false;
         self.is_behind()
     }
 
     /// It is read from the place that is returned.
-    pub fn read(&mut self) -> Cursor {
+    pub(crate) fn read(&mut self) -> Cursor {
         (self.reading, self.look) = (true, false);
         self.place()
     }
 
     /// A window that was read from `place` is handed out until `hand` takes no more.
-    pub fn take(
+    pub(crate) fn take(
         &mut self,
         place: Cursor,
         window: Option<&Window>,
@@ -105,7 +105,7 @@ impl Reader {
 
 /// What came of a window.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Taken {
+pub(crate) enum Taken {
     /// There is none, or it is of another place: it is read again.
     Nothing,
     /// All of it was handed out.

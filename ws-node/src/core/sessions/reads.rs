@@ -16,11 +16,11 @@ const USER_MAX: usize = 2;
 const BYTES_MAX: usize = 4 * 1024 * 1024;
 
 /// The most that one read is given, in bytes.
-pub const READ_BYTES_MAX: usize = 128 * 1024;
+pub(crate) const READ_BYTES_MAX: usize = 128 * 1024;
 
 /// What a session wants to be read, in turn.
 #[derive(Debug, Default)]
-pub struct Wants {
+pub(crate) struct Wants {
     inbox: bool,
     rooms: BTreeSet<StreamId>,
     /// Bounded by what may be unanswered.
@@ -31,14 +31,14 @@ pub struct Wants {
 
 /// One of them.
 #[derive(Debug)]
-pub enum Want {
+pub(crate) enum Want {
     Inbox,
     Room(StreamId),
     Page(Box<History>),
 }
 
 impl Wants {
-    pub fn add(&mut self, want: Want) {
+    pub(crate) fn add(&mut self, want: Want) {
         match want {
             Want::Inbox => self.inbox = true,
             Want::Room(stream) => drop(self.rooms.insert(stream)),
@@ -47,19 +47,19 @@ impl Wants {
     }
 
     /// One that could not be begun, and is the next of its kind.
-    pub fn put_back(&mut self, want: Want) {
+    pub(crate) fn put_back(&mut self, want: Want) {
         match want {
             Want::Page(history) => self.pages.push_front(*history),
             other => self.add(other),
         }
     }
 
-    pub fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         !self.inbox && self.rooms.is_empty() && self.pages.is_empty()
     }
 
     /// The next of the kind whose turn it is, so that none of them keeps the others waiting.
-    pub fn next(&mut self) -> Option<Want> {
+    pub(crate) fn next(&mut self) -> Option<Want> {
         for _ in 0..3 {
             self.turn = (self.turn + 1) % 3;
             let want = match self.turn {
@@ -77,7 +77,7 @@ impl Wants {
 
 /// Whether a read was begun.
 #[derive(Debug)]
-pub enum Begun {
+pub(crate) enum Begun {
     Yes,
     /// It need not be, cannot be now, or is shared with another's.
     Not,
@@ -95,7 +95,7 @@ struct OfUser {
 
 /// See the module's text.
 #[derive(Debug)]
-pub struct Reads {
+pub(crate) struct Reads {
     flow: Flow,
     users: BTreeMap<UserId, OfUser>,
     /// Users with somebody waiting and room for one more.
@@ -121,7 +121,7 @@ impl Default for Reads {
 
 impl Reads {
     /// The session has wants.
-    pub fn wait(&mut self, key: SessionKey, user: &UserId) {
+    pub(crate) fn wait(&mut self, key: SessionKey, user: &UserId) {
         if self.busy.insert(key) {
             self.users.entry(user.clone()).or_default().waiting.push_back(key);
             self.take_turn(user);
@@ -129,7 +129,7 @@ impl Reads {
     }
 
     /// The session that may have something read now; it waits no more.
-    pub fn next(&mut self) -> Option<SessionKey> {
+    pub(crate) fn next(&mut self) -> Option<SessionKey> {
         while self.flow.has_room()
             && let Some(user) = self.turns.pop_front()
         {
@@ -146,7 +146,7 @@ impl Reads {
     }
 
     /// A read is begun for the session; the number under which it is answered.
-    pub fn begin(&mut self, key: SessionKey, user: &UserId, bytes: usize) -> u64 {
+    pub(crate) fn begin(&mut self, key: SessionKey, user: &UserId, bytes: usize) -> u64 {
         let ask = self.next;
         self.next += 1;
         self.flow.begin(ask, bytes);
@@ -157,7 +157,7 @@ impl Reads {
     }
 
     /// A read is over. Whose session may want more.
-    pub fn end(&mut self, ask: u64, answered: bool) -> Option<SessionKey> {
+    pub(crate) fn end(&mut self, ask: u64, answered: bool) -> Option<SessionKey> {
         let (key, user) = self.under_way.remove(&ask)?;
         self.flow.end(ask, answered);
         self.busy.remove(&key);
@@ -169,7 +169,7 @@ impl Reads {
     }
 
     /// In bytes, for the metrics.
-    pub fn bytes(&self) -> usize {
+    pub(crate) fn bytes(&self) -> usize {
         self.flow.bytes()
     }
 

@@ -20,7 +20,7 @@ use crate::core::watching::Watches;
 
 /// How far a session has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum State {
+pub(crate) enum State {
     /// Waits for a ready home, here or elsewhere, until then.
     Waiting {
         until: u64,
@@ -47,7 +47,7 @@ pub enum State {
 
 /// What a session's place in the stream allows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Verdict {
+pub(crate) enum Verdict {
     /// Everything after this offset follows.
     Resume(Offset),
     /// It cannot be proved that what follows is all: the history has the rest.
@@ -59,7 +59,7 @@ pub enum Verdict {
 }
 
 #[derive(Debug)]
-pub struct Session {
+pub(crate) struct Session {
     pub(super) user: UserId,
     pub(super) stream: StreamId,
     pub(super) vnode: VnodeId,
@@ -103,101 +103,101 @@ pub struct Session {
 
 impl Session {
     /// Who says what it says.
-    pub fn who(&self, quiet: bool) -> Who {
+    pub(crate) fn who(&self, quiet: bool) -> Who {
         Who { user: self.user.clone(), device: self.device.clone(), quiet }
     }
 
-    pub fn user(&self) -> &UserId {
+    pub(crate) fn user(&self) -> &UserId {
         &self.user
     }
 
     /// Where its user is at home.
-    pub fn vnode(&self) -> VnodeId {
+    pub(crate) fn vnode(&self) -> VnodeId {
         self.vnode
     }
 
-    pub fn rights(&self) -> &Rights {
+    pub(crate) fn rights(&self) -> &Rights {
         &self.rights
     }
 
-    pub fn seats(&self) -> &Seats {
+    pub(crate) fn seats(&self) -> &Seats {
         &self.seats
     }
 
-    pub fn seats_mut(&mut self) -> &mut Seats {
+    pub(crate) fn seats_mut(&mut self) -> &mut Seats {
         &mut self.seats
     }
 
-    pub fn watches(&self) -> &Watches {
+    pub(crate) fn watches(&self) -> &Watches {
         &self.watches
     }
 
-    pub fn watches_mut(&mut self) -> &mut Watches {
+    pub(crate) fn watches_mut(&mut self) -> &mut Watches {
         &mut self.watches
     }
 
     /// The first frame was said: it may be told of anything else.
-    pub fn is_welcomed(&self) -> bool {
+    pub(crate) fn is_welcomed(&self) -> bool {
         self.welcomed
     }
 
     /// Among the sessions of its user at home.
-    pub fn is_counted(&self) -> bool {
+    pub(crate) fn is_counted(&self) -> bool {
         self.counted
     }
 
     /// It will be counted, unless it goes before.
-    pub fn is_coming(&self) -> bool {
+    pub(crate) fn is_coming(&self) -> bool {
         !self.counted && !matches!(self.state, State::Moved { .. })
     }
 
-    pub fn is_adrift(&self) -> bool {
+    pub(crate) fn is_adrift(&self) -> bool {
         matches!(self.state, State::Adrift { .. })
     }
 
     /// Whether an answer on credit may go whose size is not known yet.
-    pub fn takes_answers(&self) -> bool {
+    pub(crate) fn takes_answers(&self) -> bool {
         self.credit.is_open()
     }
 
     /// A newcomer is not given up before.
-    pub fn wait_until(&mut self, at: u64) {
+    pub(crate) fn wait_until(&mut self, at: u64) {
         if let State::Waiting { until } = &mut self.state {
             *until = (*until).max(at);
         }
     }
 
     /// One command less waits for its reply.
-    pub fn answered(&mut self) {
+    pub(crate) fn answered(&mut self) {
         self.unanswered = self.unanswered.saturating_sub(1);
     }
 
     /// What it sends later to the same stream waits for the repeat of this.
-    pub fn block(&mut self, item: &ItemKey, arrival: u64, cause: Cause) {
+    pub(crate) fn block(&mut self, item: &ItemKey, arrival: u64, cause: Cause) {
         self.blocked.insert(item, arrival, cause);
     }
 
     /// Takes one of the commands that it may say; otherwise how long to wait, in milliseconds.
-    pub fn take_turn(&mut self, now: Now) -> Result<(), u64> {
+    pub(crate) fn take_turn(&mut self, now: Now) -> Result<(), u64> {
         self.bucket.take(now.mono)
     }
 
     /// What waits of this is not told any more.
-    pub fn drop_one(&mut self, latest: &Latest) {
+    pub(crate) fn drop_one(&mut self, latest: &Latest) {
         self.signals.drop_one(latest);
     }
 
     /// The same of many.
-    pub fn drop_latest(&mut self, of: impl Fn(&Latest) -> bool) {
+    pub(crate) fn drop_latest(&mut self, of: impl Fn(&Latest) -> bool) {
         self.signals.drop_waiting(of);
     }
 
     /// It lacks nothing of a room any more.
-    pub fn is_fed(&mut self, stream: &StreamId) {
+    pub(crate) fn is_fed(&mut self, stream: &StreamId) {
         self.starved.remove(stream);
     }
 
-    pub fn is_opening(&self) -> bool {
+    pub(crate) fn is_opening(&self) -> bool {
         matches!(self.state, State::Opening { .. })
     }
 }

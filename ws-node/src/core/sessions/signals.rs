@@ -10,7 +10,7 @@ use crate::core::sessions::credit::Credit;
 
 /// What a waiting frame is replaced by: a later one with the same.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Latest {
+pub(crate) enum Latest {
     Member(StreamId, UserId),
     Presence(UserId),
     Signal(Option<RoomId>, SessionId, String),
@@ -19,7 +19,7 @@ pub enum Latest {
 }
 
 impl Latest {
-    pub fn is_of(&self, stream: &StreamId) -> bool {
+    pub(crate) fn is_of(&self, stream: &StreamId) -> bool {
         match self {
             Self::Member(of, _) => of == stream,
             Self::Signal(room, ..) => room.as_ref().is_some_and(|room| StreamId::of_room(room) == *stream),
@@ -30,7 +30,7 @@ impl Latest {
 
 /// A session's lane for signals.
 #[derive(Debug)]
-pub struct Signals {
+pub(crate) struct Signals {
     /// What it may send.
     pub(super) bucket: Bucket,
     /// What may be handed to the socket.
@@ -42,7 +42,7 @@ pub struct Signals {
 
 impl Signals {
     /// Keeps a frame until there is credit, in the place of an earlier one of its key.
-    pub fn keep(&mut self, latest: Latest, frame: Bytes) {
+    pub(crate) fn keep(&mut self, latest: Latest, frame: Bytes) {
         self.waiting_bytes += frame.len();
         if let Some(before) = self.waiting.insert(latest, frame) {
             self.waiting_bytes -= before.len();
@@ -50,25 +50,25 @@ impl Signals {
     }
 
     /// How large the next one is that waits.
-    pub fn next_bytes(&self) -> Option<usize> {
+    pub(crate) fn next_bytes(&self) -> Option<usize> {
         self.waiting.first_key_value().map(|(_, frame)| frame.len())
     }
 
-    pub fn take_next(&mut self) -> Option<Bytes> {
+    pub(crate) fn take_next(&mut self) -> Option<Bytes> {
         let (_, frame) = self.waiting.pop_first()?;
         self.waiting_bytes -= frame.len();
         Some(frame)
     }
 
     /// What waits of this is not told any more.
-    pub fn drop_one(&mut self, latest: &Latest) {
+    pub(crate) fn drop_one(&mut self, latest: &Latest) {
         if let Some(frame) = self.waiting.remove(latest) {
             self.waiting_bytes -= frame.len();
         }
     }
 
     /// The same of many.
-    pub fn drop_waiting(&mut self, of: impl Fn(&Latest) -> bool) {
+    pub(crate) fn drop_waiting(&mut self, of: impl Fn(&Latest) -> bool) {
         let bytes = &mut self.waiting_bytes;
         self.waiting.retain(|latest, frame| {
             let gone = of(latest);

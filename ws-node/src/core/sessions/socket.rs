@@ -9,7 +9,7 @@ use crate::core::sessions::credit::Credit;
 
 /// A session's credit, within what its user and the node may have on the way.
 #[derive(Debug)]
-pub struct Socket<'a> {
+pub(crate) struct Socket<'a> {
     pub(super) key: SessionKey,
     pub(super) user: &'a UserId,
     pub(super) credit: &'a mut Credit,
@@ -18,19 +18,19 @@ pub struct Socket<'a> {
 
 impl Socket<'_> {
     /// Takes a frame's part; false if it may not go now. Then the session is fed again when there is room.
-    pub fn spend(&mut self, bytes: usize) -> bool {
+    pub(crate) fn spend(&mut self, bytes: usize) -> bool {
         self.budget.spend(self.key, self.user, self.credit, bytes)
     }
 
     /// How many bytes may be read for it now, if that is worth it.
-    pub fn room(&mut self) -> Option<usize> {
+    pub(crate) fn room(&mut self) -> Option<usize> {
         self.budget.room(self.key, self.user, self.credit)
     }
 }
 
 /// A session in a room.
 #[derive(Debug)]
-pub struct Seat<'a> {
+pub(crate) struct Seat<'a> {
     pub listener: &'a mut Listener,
     pub socket: Socket<'a>,
     pub welcomed: bool,

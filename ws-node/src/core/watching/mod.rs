@@ -17,7 +17,7 @@ use crate::core::watching::replica::PresenceReplica;
 
 /// All that is watched from a node.
 #[derive(Debug, Default)]
-pub struct Watching {
+pub(super) struct Watching {
     vnodes: BTreeMap<VnodeId, PresenceReplica>,
     watchers: BTreeSet<SessionKey>,
     /// Those of them that wait for an answer.
@@ -25,18 +25,18 @@ pub struct Watching {
 }
 
 impl Watching {
-    pub fn users(&self) -> usize {
+    pub(super) fn users(&self) -> usize {
         self.vnodes.values().map(PresenceReplica::users).sum()
     }
 
-    pub fn watchers(&self) -> usize {
+    pub(super) fn watchers(&self) -> usize {
         self.watchers.len()
     }
 }
 
 /// What one session watches.
 #[derive(Debug, Default)]
-pub struct Watches {
+pub(super) struct Watches {
     users: BTreeSet<UserId>,
     asking: Vec<WatchAsked>,
 }
