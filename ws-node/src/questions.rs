@@ -34,44 +34,45 @@ impl Questions {
     pub(crate) async fn put(&self, ask: Ask) -> Input {
         let store = &*self.store;
         match ask {
-            Ask::Register(register) => Input::Registered(soon(store.register(&register)).await),
+            Ask::Register(register) => Input::Registered(soon("register", store.register(&register)).await),
             Ask::Claim { claim, sent } => {
-                let answer = soon(store.claim(&claim)).await;
+                let answer = soon("claim", store.claim(&claim)).await;
                 Input::Claimed { vnode: claim.vnode, sent, answer }
             }
             Ask::Activate(activate) => {
-                let answer = within(ACTIVATE_TIMEOUT, store.activate(&activate)).await;
+                let answer = within(ACTIVATE_TIMEOUT, "activate", store.activate(&activate)).await;
                 Input::Activated { vnode: activate.vnode, epoch: activate.epoch, answer }
             }
             Ask::Ready(own) => {
                 let (vnode, epoch) = own.rows[0];
-                let answer = soon(store.set_ready(&own)).await.and_then(|done| done.first().copied());
+                let answer =
+                    soon("ready", store.set_ready(&own)).await.and_then(|done| done.first().copied());
                 Input::Readied { vnode, epoch, answer }
             }
             Ask::Release(own) => {
                 let (vnode, epoch) = own.rows[0];
-                soon(store.release(&own)).await;
+                soon("release", store.release(&own)).await;
                 Input::Released { vnode, epoch }
             }
             Ask::Renew { mut renew, sent } => {
                 renew.load.lag = self.lag.load(Ordering::Relaxed);
-                let answer = soon(store.renew(&renew)).await;
+                let answer = soon("renew", store.renew(&renew)).await;
                 Input::Renewed { sent, rows: renew.rows, answer }
             }
             Ask::Write { call, write } => {
-                let answer = soon(answer_to_write(&write, store)).await;
+                let answer = soon("write", answer_to_write(&write, store)).await;
                 Input::Written { vnode: write.fence.vnode, call, answer }
             }
             Ask::Read { ask, session, vnode, stream, generation, after, limit } => {
-                let answer = soon(store.read(vnode, &stream, generation, after, limit)).await;
+                let answer = soon("read", store.read(vnode, &stream, generation, after, limit)).await;
                 Input::Read { ask, session, stream, generation, after, answer }
             }
             Ask::Page { ask, session, id, vnode, stream, before, limit } => {
-                let answer = soon(store.page(vnode, &stream, before, limit)).await;
+                let answer = soon("page", store.page(vnode, &stream, before, limit)).await;
                 Input::Paged { ask, session, id, stream, before, answer }
             }
             Ask::Standings(rooms) => {
-                let answer = soon(store.standings(&rooms)).await;
+                let answer = soon("standings", store.standings(&rooms)).await;
                 Input::Standings { rooms, answer }
             }
             Ask::Presence { vnode, users, ask } => {
@@ -80,11 +81,11 @@ impl Questions {
                     let _turn = self.turns.acquire().await;
                     store.presence(vnode, &users).await
                 };
-                let answer = soon(in_turn).await;
+                let answer = soon("presence", in_turn).await;
                 Input::PresenceRead { vnode, users, ask, answer }
             }
             Ask::PresenceStandings(vnodes) => {
-                let answer = soon(store.presence_standings(&vnodes)).await;
+                let answer = soon("presence standings", store.presence_standings(&vnodes)).await;
                 Input::PresenceStandings { vnodes, answer }
             }
         }
@@ -102,16 +103,20 @@ async fn answer_to_write(write: &Write, store: &dyn Store) -> Result<WriteAnswer
     }
 }
 
-async fn soon<T>(asked: impl Future<Output = Result<T, StoreError>>) -> Option<T> {
-    within(STORE_TIMEOUT, asked).await
+async fn soon<T>(what: &'static str, asked: impl Future<Output = Result<T, StoreError>>) -> Option<T> {
+    within(STORE_TIMEOUT, what, asked).await
 }
 
 /// The answer, if it comes in time.
-async fn within<T>(limit: Duration, asked: impl Future<Output = Result<T, StoreError>>) -> Option<T> {
+async fn within<T>(
+    limit: Duration,
+    what: &'static str,
+    asked: impl Future<Output = Result<T, StoreError>>,
+) -> Option<T> {
     match timeout(limit, asked).await {
         Ok(Ok(answer)) => Some(answer),
         Ok(Err(error)) => {
-            tracing::debug!(%error, "the store did not answer");
+            tracing::debug!(%error, what, "the store did not answer");
             None
         }
         Err(_) => None,

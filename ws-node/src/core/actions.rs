@@ -65,7 +65,7 @@ pub enum Action {
         ask: u64,
         next: u64,
     },
-    /// A frame for a session's socket; those on credit come back as [`Input::Drained`].
+    /// A frame for a session's socket; those on credit come back as `Input::Drained`.
     Frame {
         session: SessionKey,
         frame: Bytes,

@@ -178,11 +178,11 @@ async fn a_producer_that_broke_is_made_again() {
     // For the first request under way librdkafka takes this as the loss of all order.
     let desynchronised = RDKafkaRespErr::RD_KAFKA_RESP_ERR_OUT_OF_ORDER_SEQUENCE_NUMBER;
     mock.request_errors(RDKafkaApiKey::Produce, &[desynchronised]);
-    for n in 1..=3 {
-        producer.produce(numbered(n)).unwrap();
-    }
+    // Those behind the first are refused if the loss is noticed before they come.
+    let taken = (1..=3).filter(|n| producer.produce(numbered(*n)).is_ok()).count();
+    assert!(taken > 0);
     let mut results = [None; 4];
-    for _ in 1..=3 {
+    for _ in 0..taken {
         let report = report(&mut received).await;
         let seen = results[report.token as usize].replace(report.result.is_ok());
         assert!(seen.is_none(), "a second report of {}", report.token);

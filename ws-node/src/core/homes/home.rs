@@ -206,7 +206,7 @@ impl Home {
         self.tickets.has_room(client, coming)
     }
 
-    /// Takes a session that waits; false if the queue is full.
+    /// Takes a session that waits; whoever asks has seen that there is room.
     pub(crate) fn open(&mut self, session: SessionKey, user: UserId, device: Option<DeviceId>) {
         self.queue.push_back(Work::Open { session, user, device });
     }

@@ -1,7 +1,7 @@
 //! Rooms that sessions of this node are in: who listens, where each is, who is here (rules 25, 28, 29).
 //!
 //! A node follows a room's channel for all its sessions together, and asks the room's home where the stream ends:
-//! what comes after that comes through the channel, what comes before is read from the store. [`members`] is the
+//! what comes after that comes through the channel, what comes before is read from the store. `homes::members` is the
 //! home's side: who is in a room of a vnode that lives here.
 
 pub(in crate::core) mod join_position;
