@@ -171,7 +171,7 @@ impl NodeCore {
         room.waiting.go(key);
         room.locals.go(key, user, left);
         if let Some(session) = self.sessions.get_mut(&key) {
-            session.is_fed(stream);
+            session.forget_starved(stream);
             session.drop_latest(|latest| latest.is_of(stream));
         }
         self.rooms.look.remove(&(stream.clone(), key));

@@ -19,20 +19,22 @@ impl NodeCore {
             Command::Event(event) => self.on_client_event(key, event, now),
             Command::Publish(publish) => self.on_publish(key, publish, now),
             Command::Join(join) => {
-                self.counted(key, join.id.clone(), now, |core| core.on_join(key, join, now));
+                self.accountable(key, join.id.clone(), now, |core| core.on_join(key, join, now));
             }
             Command::Leave(of) => {
-                self.counted(key, of.id.clone(), now, |core| core.on_leave(key, &of, now));
+                self.accountable(key, of.id.clone(), now, |core| core.on_leave(key, &of, now));
             }
             Command::Members(of) => {
-                self.counted(key, of.id.clone(), now, |core| core.on_members(key, of, now));
+                self.accountable(key, of.id.clone(), now, |core| core.on_members(key, of, now));
             }
-            Command::Watch(of) => self.counted(key, of.id.clone(), now, |core| core.on_watch(key, of, now)),
+            Command::Watch(of) => {
+                self.accountable(key, of.id.clone(), now, |core| core.on_watch(key, of, now))
+            }
             Command::Unwatch(of) => {
-                self.counted(key, of.id.clone(), now, |core| core.on_unwatch(key, &of, now));
+                self.accountable(key, of.id.clone(), now, |core| core.on_unwatch(key, &of, now));
             }
             Command::History(history) => {
-                self.counted(key, history.id.clone(), now, |core| core.on_history(key, history));
+                self.accountable(key, history.id.clone(), now, |core| core.on_history(key, history));
             }
             Command::Status(status) => self.on_status(key, status, now),
             Command::Refresh(id, token) => self.on_refresh(key, &id, token, now),
@@ -43,7 +45,7 @@ impl NodeCore {
     }
 
     /// A command that takes a place among those without an answer; what it does may be refused.
-    pub(in crate::core) fn counted(
+    pub(in crate::core) fn accountable(
         &mut self,
         key: SessionKey,
         id: MessageId,

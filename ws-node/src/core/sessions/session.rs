@@ -193,7 +193,7 @@ impl Session {
     }
 
     /// It lacks nothing of a room any more.
-    pub(crate) fn is_fed(&mut self, stream: &StreamId) {
+    pub(crate) fn forget_starved(&mut self, stream: &StreamId) {
         self.starved.remove(stream);
     }
 
