@@ -40,7 +40,7 @@ pub(crate) enum Out {
     /// As it goes over the wire; those on credit give it back when they are written.
     Frame {
         frame: Bytes,
-        lane: SendQueue,
+        queue: SendQueue,
         /// As the core counts them.
         bytes: usize,
     },

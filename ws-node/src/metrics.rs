@@ -2,8 +2,7 @@
 
 use prometheus::{Gauge, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGaugeVec, Opts, Registry};
 
-use crate::core::Counters;
-use crate::core::{Gauges, Observation};
+use crate::core::{Counters, Gauges, Observation};
 
 /// Buckets in seconds, from half a millisecond (one round trip to the log on the same host) to the 20 s after
 /// which a command is answered `unknown`.

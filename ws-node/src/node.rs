@@ -21,8 +21,7 @@ use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::time::{MissedTickBehavior, timeout};
 use tokio_util::sync::CancellationToken;
 
-use crate::core::{Action, Ask, Input, NodeCore};
-use crate::core::{CallKey, Ending, Gauges, Now, SendQueue, SessionKey};
+use crate::core::{Action, Ask, CallKey, Ending, Gauges, Input, NodeCore, Now, SendQueue, SessionKey};
 use crate::error::Ended;
 use crate::inputs::{NodeInput, Out, RETRY, STORE_TIMEOUT};
 use crate::janitor::Names;
@@ -246,12 +245,12 @@ impl Node {
 
     fn run_action(&mut self, action: Action) {
         match action {
-            Action::Frame { session, frame, lane } => self.fan(&[session], &frame, lane),
+            Action::Frame { session, frame, queue } => self.fan(&[session], &frame, queue),
             Action::Fan { sessions, frame } => self.fan(&sessions, &frame, SendQueue::Message),
             Action::Close { session, code, reason } => self.hand(session, Out::Close { code, reason }),
-            Action::Produce { lane, record } => {
+            Action::Produce { durability, record } => {
                 let producer =
-                    if lane == Durability::Outbox { &self.parts.outbox } else { &self.parts.transport };
+                    if durability == Durability::Outbox { &self.parts.outbox } else { &self.parts.transport };
                 let token = record.token;
                 if producer.produce(record).is_err() {
                     self.own.push_back(Input::Reported { token, ok: false });
@@ -306,11 +305,11 @@ impl Node {
         }
     }
 
-    fn fan(&mut self, sessions: &[SessionKey], frame: &[u8], lane: SendQueue) {
+    fn fan(&mut self, sessions: &[SessionKey], frame: &[u8], queue: SendQueue) {
         match wire::encode(frame) {
             Ok(wire) => {
                 for session in sessions {
-                    self.hand(*session, Out::Frame { frame: wire.clone(), lane, bytes: frame.len() });
+                    self.hand(*session, Out::Frame { frame: wire.clone(), queue, bytes: frame.len() });
                 }
             }
             Err(error) => {

@@ -21,8 +21,7 @@ use warp::Filter;
 use warp::filters::BoxedFilter;
 use warp::reply::Response;
 
-use crate::core::Input;
-use crate::core::{Explained, Query};
+use crate::core::{Explained, Input, Query};
 use crate::inputs::NodeInput;
 use crate::node::Status;
 use crate::socket;

@@ -439,7 +439,7 @@ fn name_itself(core: &mut CoreConfig, addr: SocketAddr, admin_addr: SocketAddr) 
     }
 }
 
-/// A reader of the node's own topic, and the producers of both lanes.
+/// A reader of the node's own topic, and a producer of each durability.
 async fn open_log(
     log: &dyn Log,
     core: &CoreConfig,

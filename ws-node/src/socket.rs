@@ -30,11 +30,7 @@ use tokio_tungstenite::tungstenite::protocol::CloseFrame;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::core::Input;
-use crate::core::Rights;
-use crate::core::Taken;
-use crate::core::{Command, OfConnection};
-use crate::core::{Connecting, SessionKey};
+use crate::core::{Command, Connecting, Input, OfConnection, Rights, SessionKey, Taken};
 use crate::inputs::{NodeInput, Out};
 use crate::lifetime::Lifetime;
 use crate::origin::Origins;
@@ -375,9 +371,9 @@ impl Session {
         let mut closing = None;
         for out in batch.drain(..) {
             match out {
-                Out::Frame { frame, lane, bytes } => {
+                Out::Frame { frame, queue, bytes } => {
                     frames.push(frame);
-                    self.taken.take(lane, bytes);
+                    self.taken.take(queue, bytes);
                 }
                 Out::Close { code, reason } => {
                     closing = Some((code, reason.into_owned()));

@@ -3,8 +3,7 @@
 
 use std::fmt::Write;
 
-use roost_ws_node::core::Ask;
-use roost_ws_node::core::{Action, Ending};
+use roost_ws_node::core::{Action, Ask, Ending};
 use xxhash_rust::xxh3::Xxh3;
 
 use super::{Setup, World};
@@ -42,9 +41,9 @@ fn describe(action: &Action, text: &mut String) -> std::fmt::Result {
             let who = session.map_or(0, |session| session.0);
             write!(text, "log-end {who} {partition}")
         }
-        Action::Produce { lane, record } => {
+        Action::Produce { durability, record } => {
             let (topic, key, payload) = (&record.topic, &record.key, &record.payload);
-            write!(text, "produce {lane:?} {topic} {} {key:?} {payload:?}", record.partition)
+            write!(text, "produce {durability:?} {topic} {} {key:?} {payload:?}", record.partition)
         }
         Action::Follow { channel, .. } => write!(text, "follow {channel:?}"),
         Action::ReadResults { partition, .. } => write!(text, "read-results {partition}"),
@@ -53,7 +52,7 @@ fn describe(action: &Action, text: &mut String) -> std::fmt::Result {
         Action::Unfollow { channel } => write!(text, "unfollow {channel:?}"),
         Action::Publish { channel, payload } => write!(text, "publish {channel:?} {payload:?}"),
         Action::LeaveResults { partition } => write!(text, "leave-results {partition}"),
-        Action::Frame { session, frame, lane } => write!(text, "frame {session:?} {lane:?} {frame:?}"),
+        Action::Frame { session, frame, queue } => write!(text, "frame {session:?} {queue:?} {frame:?}"),
         Action::Fan { sessions, frame } => write!(text, "fan {sessions:?} {frame:?}"),
         Action::Close { session, code, reason } => write!(text, "close {session:?} {code:?} {reason}"),
         Action::Answer { call, reply } => write!(text, "answer {call:?} {reply:?}"),

@@ -65,8 +65,8 @@ fn topic_of(record: &Outgoing) -> Topic {
 }
 
 impl World {
-    pub(crate) fn produce(&mut self, pid: usize, lane: Durability, record: Outgoing) {
-        match lane {
+    pub(crate) fn produce(&mut self, pid: usize, durability: Durability, record: Outgoing) {
+        match durability {
             Durability::Outbox => self.produce_outbox(pid, record),
             Durability::Transport => self.produce_transport(pid, record),
         }

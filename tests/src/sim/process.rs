@@ -5,10 +5,9 @@ use std::collections::{BTreeMap, VecDeque};
 use rand::RngExt;
 use roost_backend::store::{Deregister, OwnRows};
 use roost_proto::ids::NodeId;
-use roost_ws_node::core::ShareConfig;
-use roost_ws_node::core::Taken;
-use roost_ws_node::core::{Action, Ending, Input, Now, SendQueue, SessionKey};
-use roost_ws_node::core::{Ask, Command, CoreConfig, NodeCore};
+use roost_ws_node::core::{
+    Action, Ask, Command, CoreConfig, Ending, Input, NodeCore, Now, SendQueue, SessionKey, ShareConfig, Taken,
+};
 
 use super::store::Peer;
 use super::{
@@ -32,7 +31,7 @@ pub(crate) struct Process {
     /// By how much its wall clock is off: read at its start, carried on by the monotonic one.
     skew: i64,
     canaries: bool,
-    /// Frames on credit for one socket, of each lane.
+    /// Frames on credit for one socket, of each queue.
     credit: [(usize, usize); 2],
     taken: BTreeMap<SessionKey, Taken>,
     /// When the last publication reaches it.
@@ -348,8 +347,8 @@ impl World {
                 self.at(at, Happening::ReadTable { peer: Peer::Node(pid), periodic: false });
             }
             Action::LogEnd { session, ask, partition } => self.ask_log_end(pid, session, ask, partition),
-            Action::Produce { lane, record } => self.produce(pid, lane, record),
-            Action::Frame { session, frame, lane } => self.send_frame(pid, session, frame, lane),
+            Action::Produce { durability, record } => self.produce(pid, durability, record),
+            Action::Frame { session, frame, queue } => self.send_frame(pid, session, frame, queue),
             Action::Fan { sessions, frame } => {
                 for session in sessions {
                     self.send_frame(pid, session, frame.clone(), SendQueue::Message);
@@ -370,7 +369,7 @@ impl World {
         }
     }
 
-    fn send_frame(&mut self, pid: usize, session: SessionKey, frame: bytes::Bytes, lane: SendQueue) {
+    fn send_frame(&mut self, pid: usize, session: SessionKey, frame: bytes::Bytes, queue: SendQueue) {
         self.saw_frame(pid, session, &frame);
         let Some(user) = self.clients.iter().position(|c| c.has(pid, session.0)) else { return };
         let (at, bytes) = (self.clients[user].arrival(self.now + self.rng.random_range(1..8)), frame.len());
@@ -378,7 +377,7 @@ impl World {
         let process = &mut self.processes[pid];
         let [credit, signals] = process.credit;
         let taken = process.taken.entry(session).or_insert_with(|| Taken::new(session, credit, signals));
-        taken.take(lane, bytes);
+        taken.take(queue, bytes);
         if let Some(event) = taken.due() {
             self.at(at, Happening::ToCore { pid, event: Box::new(event) });
         }

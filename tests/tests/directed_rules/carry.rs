@@ -6,8 +6,7 @@ use roost_proto::events::{CHAT_EVENTS, UNDELIVERED_EVENTS, USER_STATUS_EVENTS};
 use roost_proto::frames::ServerFrame;
 use roost_proto::ids::VnodeId;
 use roost_proto::records::Record;
-use roost_ws_node::core::{Action, Ending, Input, SendQueue, SessionKey};
-use roost_ws_node::core::{Ask, Rule};
+use roost_ws_node::core::{Action, Ask, Ending, Input, Rule, SendQueue, SessionKey};
 
 use super::{Harness, LEASE_TTL_MS, LateWrite, ROAD_MS, Reach, Road, STORE_MS};
 
@@ -22,17 +21,17 @@ impl Harness {
 
     pub(super) fn act(&mut self, node: usize, action: Action) {
         match action {
-            Action::Produce { lane: Durability::Transport, record } => self.send(node, &record),
-            Action::Produce { lane: Durability::Outbox, record } if self.no_log.contains(&node) => {
+            Action::Produce { durability: Durability::Transport, record } => self.send(node, &record),
+            Action::Produce { durability: Durability::Outbox, record } if self.no_log.contains(&node) => {
                 self.unlogged.push((node, record));
             }
-            Action::Produce { lane: Durability::Outbox, record } => self.log(node, record),
+            Action::Produce { durability: Durability::Outbox, record } => self.log(node, record),
             Action::LogEnd { session, ask, partition } => {
                 self.log_end_asked += 1;
                 let answer = self.log_end_known.then(|| self.chat[partition as usize].len() as u64);
                 self.later(LOG_MS, node, Input::LogEnd { session, ask, partition, answer });
             }
-            Action::Frame { session, frame, lane } => self.frame(node, session, &frame, lane),
+            Action::Frame { session, frame, queue } => self.frame(node, session, &frame, queue),
             Action::Fan { sessions, frame } => {
                 for session in sessions {
                     self.frame(node, session, &frame, SendQueue::Message);
@@ -97,8 +96,8 @@ impl Harness {
         self.later(LOG_MS, node, Input::Reported { token: record.token, ok: true });
     }
 
-    fn frame(&mut self, node: usize, session: SessionKey, frame: &[u8], lane: SendQueue) {
-        let of = |wanted| if lane == wanted { (1, frame.len()) } else { (0, 0) };
+    fn frame(&mut self, node: usize, session: SessionKey, frame: &[u8], queue: SendQueue) {
+        let of = |wanted| if queue == wanted { (1, frame.len()) } else { (0, 0) };
         let (messages, signals) = (of(SendQueue::Message), of(SendQueue::Signal));
         let frame = ServerFrame::parse(std::str::from_utf8(frame).unwrap()).unwrap();
         self.frames.push((session.0, frame));

@@ -27,8 +27,7 @@ use warp::{Filter, Stream};
 pub(crate) use self::access::{Api, ApiMetrics, ApiPermits};
 use self::access::{Refused, bad, ended};
 use self::commands::Asked;
-use crate::core::ApiCommand;
-use crate::core::TicketShown;
+use crate::core::{ApiCommand, TicketShown};
 use crate::inputs::NodeInput;
 
 /// The core answers every command within 20 s; this is for a core that has too much to do to say so.

@@ -11,8 +11,7 @@ use tokio::sync::oneshot;
 use tokio::time::timeout;
 
 use super::access::{Api, ended};
-use crate::core::TicketShown;
-use crate::core::history;
+use crate::core::{TicketShown, history};
 use crate::inputs::NodeInput;
 
 /// For a whole request: 500 users are two commands for each of their vnodes, in one round trip.

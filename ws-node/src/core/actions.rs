@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 
 use bytes::Bytes;
-use roost_backend::log::Outgoing;
+use roost_backend::log::{Durability, Outgoing};
 use roost_backend::store::*;
 use roost_proto::codes::CloseCode;
 use roost_proto::frames::Reply;
@@ -11,7 +11,7 @@ use roost_proto::frames::Reply;
 use crate::core::ask::Ask;
 use crate::core::keys::{CallKey, SessionKey};
 
-/// Which of a session's lanes a frame takes.
+/// Which of a session's queues a frame takes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SendQueue {
     /// Bounded by what the session may have unanswered.
@@ -35,7 +35,7 @@ pub enum Action {
     /// Read the table now.
     RefreshTable,
     Produce {
-        lane: roost_backend::log::Durability,
+        durability: Durability,
         record: Outgoing,
     },
     /// Follows and unfollows are carried out in their order.
@@ -69,7 +69,7 @@ pub enum Action {
     Frame {
         session: SessionKey,
         frame: Bytes,
-        lane: SendQueue,
+        queue: SendQueue,
     },
     /// A message for many sessions' sockets, on credit as one for each.
     Fan {

@@ -153,7 +153,7 @@ impl NodeCore {
         let payload = serde_json::to_vec(&record).expect("records always encode").into();
         let token = self.fx.token(token);
         self.fx.push(Action::Produce {
-            lane: roost_backend::log::Durability::Transport,
+            durability: roost_backend::log::Durability::Transport,
             record: roost_backend::log::Outgoing {
                 topic,
                 partition: self.cfg.partition(vnode),

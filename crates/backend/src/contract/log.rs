@@ -68,14 +68,14 @@ impl Fixture {
         self.log.read_from_end(topic).await.expect("a reader")
     }
 
-    fn lane(&self, lane: Durability) -> Sender {
+    fn sender_of(&self, durability: Durability) -> Sender {
         let (reports, received) = mpsc::channel(256);
-        let producer = self.log.producer(lane, reports).expect("a producer");
+        let producer = self.log.producer(durability, reports).expect("a producer");
         Sender { producer, reports: received, next: 0 }
     }
 
     fn sender(&self) -> Sender {
-        self.lane(Durability::Transport)
+        self.sender_of(Durability::Transport)
     }
 }
 

@@ -165,12 +165,8 @@ impl Log for EmbeddedLog {
         Ok(true)
     }
 
-    /// Both lanes are the same here: a record is written, or SQLite says why not.
-    fn producer(
-        &self,
-        _lane: Durability,
-        reports: mpsc::Sender<Report>,
-    ) -> Result<Arc<dyn Producer>, LogError> {
+    /// Both durabilities are the same here: a record is written, or SQLite says why not.
+    fn producer(&self, _: Durability, reports: mpsc::Sender<Report>) -> Result<Arc<dyn Producer>, LogError> {
         let runtime = tokio::runtime::Handle::try_current().map_err(|e| LogError::Refused(e.to_string()))?;
         let (to_hand_on, waiting) = mpsc::unbounded_channel();
         let origin = Arc::new(Origin { in_flight: InFlight::default(), reports: to_hand_on });

@@ -196,9 +196,9 @@ impl KafkaConfig {
         c
     }
 
-    /// For a producer of `lane`: idempotent, so that its own retries neither double nor reorder (promise 1).
-    pub(super) fn producer(&self, lane: Durability) -> ClientConfig {
-        let message_timeout_ms = match lane {
+    /// For a producer of this durability: idempotent, so that its own retries neither double nor reorder (promise 1).
+    pub(super) fn producer(&self, durability: Durability) -> ClientConfig {
+        let message_timeout_ms = match durability {
             Durability::Transport => self.transport_timeout_ms,
             // Which librdkafka takes as never.
             Durability::Outbox => 0,

@@ -102,10 +102,10 @@ impl Log for KafkaLog {
 
     fn producer(
         &self,
-        lane: Durability,
+        durability: Durability,
         reports: mpsc::Sender<Report>,
     ) -> Result<Arc<dyn Producer>, LogError> {
-        let producer = producer::KafkaProducer::spawn(self.config.producer(lane), reports)?;
+        let producer = producer::KafkaProducer::spawn(self.config.producer(durability), reports)?;
         Ok(Arc::new(producer))
     }
 

@@ -1,4 +1,5 @@
-//! The producer of one lane: an idempotent librdkafka producer and the thread that serves its reports.
+//! The producer of one [`Durability`](crate::log::Durability): an idempotent librdkafka producer and the thread that
+//! serves its reports.
 //!
 //! librdkafka ends an idempotent producer for good when it cannot vouch for order any more (a "fatal" error, for
 //! example when the broker lost track of the producer). The thread then reports everything in flight as unknown,
@@ -165,11 +166,11 @@ fn end(producer: Arc<Base>) {
     }
 }
 
-/// Where reports go. One per lane, shared by the producers it has had.
+/// Where reports go. One per [`KafkaProducer`], shared by the producers of librdkafka that it has had.
 struct Reporter {
     reports: mpsc::Sender<Report>,
     in_flight: InFlight,
-    /// The lane was dropped: from now on a report is lost rather than waited with.
+    /// The [`KafkaProducer`] was dropped: from now on a report is lost rather than waited with.
     stopping: AtomicBool,
     /// See [`is_leader_lost`].
     leader_lost: AtomicBool,
@@ -192,7 +193,7 @@ impl Reporter {
         taken
     }
 
-    /// Waits for room, unless the lane or the receiver is gone.
+    /// Waits for room, unless whoever produces, or the receiver, is gone.
     fn send(&self, report: Report) {
         let Err(TrySendError::Full(report)) = self.reports.try_send(report) else { return };
         let waker = Waker::from(Arc::new(Unpark(thread::current())));

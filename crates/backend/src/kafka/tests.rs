@@ -353,13 +353,13 @@ fn secrets_stay_out_of_the_debug_output() {
     assert!(!format!("{config:?}").contains("hunter2"));
 }
 
-/// Both lanes' settings, those of readers and those of questions are ones that librdkafka knows and accepts together.
+/// The settings of both producers, of readers and of questions are ones that librdkafka knows and accepts together.
 #[tokio::test]
 async fn librdkafka_takes_every_setting() {
     let (_mock, config) = mock();
     let log = KafkaLog::connect(config).await.unwrap();
-    for lane in [Durability::Transport, Durability::Outbox] {
-        log.producer(lane, mpsc::channel(1).0).unwrap();
+    for durability in [Durability::Transport, Durability::Outbox] {
+        log.producer(durability, mpsc::channel(1).0).unwrap();
     }
     log.read_from_end(TOPIC).await.unwrap();
     let _: rdkafka::admin::AdminClient<_> = log.config.admin().create().unwrap();

@@ -93,7 +93,7 @@ pub struct LogRecord {
 #[error("the producer's queue is full")]
 pub struct QueueFull;
 
-/// Produces records of one lane.
+/// Produces records of one [`Durability`].
 ///
 /// 1. Records of one producer for one partition reach it in the order of the calls that returned `Ok`, without
 ///    gaps between those reported `Ok` and without copies by the producer's own retries.
@@ -156,7 +156,7 @@ pub trait Log: Send + Sync {
     /// If the configuration is refused.
     fn producer(
         &self,
-        lane: Durability,
+        durability: Durability,
         reports: mpsc::Sender<Report>,
     ) -> Result<Arc<dyn Producer>, LogError>;
 

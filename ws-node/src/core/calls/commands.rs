@@ -59,7 +59,7 @@ impl NodeCore {
         let token = self.fx.token(Token::Told { call: key });
         let (topic, key) = (CLIENT_RESULTS.into(), client.to_string().into());
         let record = Outgoing { topic, partition, key, payload, token };
-        self.fx.push(Action::Produce { lane: Durability::Outbox, record });
+        self.fx.push(Action::Produce { durability: Durability::Outbox, record });
     }
 
     /// Tells every living node: who is on the way from one home to the next has sessions at both.
@@ -121,13 +121,7 @@ impl NodeCore {
 
     /// Which vnodes have a ready home.
     pub fn ready_vnodes(&self) -> Vec<bool> {
-        let ready = |vnode| {
-            self.membership
-                .view()
-                .rows
-                .get(&VnodeId(vnode))
-                .is_some_and(|r| r.ready && !self.membership.view().ended(&r.sid))
-        };
+        let ready = |vnode| self.membership.has_ready_home(VnodeId(vnode));
         (0..self.cfg.vnodes).map(|vnode| u16::try_from(vnode).is_ok_and(ready)).collect()
     }
 }

@@ -46,7 +46,7 @@ impl NodeCore {
             let token = self.fx.token(Token::Event { vnode, epoch, seq: event.seq.0 });
             let partition = self.cfg.partition(vnode);
             let record = Outgoing { topic: topic.into(), partition, key, payload, token };
-            self.fx.push(Action::Produce { lane: Durability::Outbox, record });
+            self.fx.push(Action::Produce { durability: Durability::Outbox, record });
         }
     }
 

@@ -65,6 +65,28 @@ pub(super) struct Membership {
 }
 
 impl Membership {
+    /// Of a node that knows nothing yet.
+    pub(super) fn new(cfg: &CoreConfig, now: Now) -> Self {
+        Self {
+            sid: Sid::new(&cfg.node, now.wall, cfg.random),
+            registration: Registration::No,
+            registered_before: false,
+            registered_at: 0,
+            state: NodeState::Up,
+            view: Table::default(),
+            view_at: now.mono,
+            refresh_at: 0,
+            epochs: vec![Epoch(0); cfg.vnodes as usize],
+            left: BTreeMap::new(),
+            sources: BTreeMap::new(),
+            claims: BTreeMap::new(),
+            renewed_at: 0,
+            renewing: None,
+            rate_mark: (now.mono, 0),
+            rate: 0.0,
+        }
+    }
+
     /// Whether vnodes are on their way here.
     pub(super) fn is_claiming(&self) -> bool {
         !self.claims.is_empty()
@@ -111,27 +133,5 @@ impl Membership {
     /// How many others have something to hand over to a node.
     pub(super) fn sources_to(&self, node: &NodeId) -> u64 {
         self.sources.get(node).map_or(0, BTreeSet::len) as u64
-    }
-
-    /// Of a node that knows nothing yet.
-    pub(super) fn new(cfg: &CoreConfig, now: Now) -> Self {
-        Self {
-            sid: Sid::new(&cfg.node, now.wall, cfg.random),
-            registration: Registration::No,
-            registered_before: false,
-            registered_at: 0,
-            state: NodeState::Up,
-            view: Table::default(),
-            view_at: now.mono,
-            refresh_at: 0,
-            epochs: vec![Epoch(0); cfg.vnodes as usize],
-            left: BTreeMap::new(),
-            sources: BTreeMap::new(),
-            claims: BTreeMap::new(),
-            renewed_at: 0,
-            renewing: None,
-            rate_mark: (now.mono, 0),
-            rate: 0.0,
-        }
     }
 }

@@ -154,7 +154,7 @@ impl NodeCore {
         let payload = serde_json::to_vec(&refused).expect("plain fields always encode").into();
         let token = self.fx.token(Token::Refused { result: number });
         let record = Outgoing { topic: DEAD_LETTERS.into(), partition, key: client.into(), payload, token };
-        self.fx.push(Action::Produce { lane: Durability::Outbox, record });
+        self.fx.push(Action::Produce { durability: Durability::Outbox, record });
     }
 
     /// Whether the log took a refused one.

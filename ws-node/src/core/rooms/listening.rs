@@ -5,7 +5,7 @@ use roost_backend::store::{Limit, LiveChannel, Standing, Window};
 use roost_proto::ids::{Cursor, StreamId, VnodeId};
 use roost_proto::live::{Note, place_of};
 
-use crate::core::actions::{Action, SendQueue};
+use crate::core::actions::Action;
 use crate::core::ask::Ask;
 use crate::core::config::Rule;
 use crate::core::input::Maybe;
@@ -13,7 +13,7 @@ use crate::core::keys::{Now, SessionKey};
 use crate::core::node::NodeCore;
 use crate::core::rooms::{COMPARE_MS, How, Opening, Seats};
 use crate::core::sessions::delivery::READ_MAX;
-use crate::core::sessions::reader::Taken;
+use crate::core::sessions::reader::Handed;
 use crate::core::sessions::reads::{Begun, READ_BYTES_MAX, Want};
 use crate::core::sessions::socket::Seat;
 
@@ -186,23 +186,14 @@ impl NodeCore {
         if listener.opening.is_some() {
             return;
         }
-        let fx = &mut self.fx;
-        let taken = listener.reader.take(place, answer, |frame| {
-            let goes = socket.spend(frame.len());
-            if goes {
-                fx.count().delivered += 1;
-                fx.push(Action::Frame { session: key, frame: frame.clone(), lane: SendQueue::Message });
-            }
-            goes
-        });
-        match taken {
+        match listener.reader.take(place, answer, |frame| socket.hand(frame, &mut self.fx)) {
             // Tried again on the next tick.
-            Taken::Nothing => drop(self.rooms.look.insert((stream.clone(), key))),
+            Handed::Nothing => drop(self.rooms.look.insert((stream.clone(), key))),
             // What comes next is not in the window any more: the home says what is, and the session is told.
-            Taken::Other { missing: true, .. } => self.place_again(key, stream),
+            Handed::Other { missing: true, .. } => self.place_again(key, stream),
             // Its socket does not take it now: to read it at once would be in vain, again and again.
-            Taken::Refused => self.sessions.starve(key, stream),
-            Taken::All | Taken::Other { missing: false, .. } => self.feed_listener(key, stream),
+            Handed::Refused => self.sessions.starve(key, stream),
+            Handed::All | Handed::Other { missing: false, .. } => self.feed_listener(key, stream),
         }
     }
 

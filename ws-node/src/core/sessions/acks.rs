@@ -48,8 +48,7 @@ impl NodeCore {
 
     /// All sessions of a user.
     pub(in crate::core) fn show_read_to(&mut self, vnode: VnodeId, stream: &StreamId, cursor: Cursor) {
-        for key in self.sessions.by_vnode.get(&vnode).and_then(|s| s.get(stream)).cloned().unwrap_or_default()
-        {
+        for key in self.sessions.of(vnode, stream).to_vec() {
             self.show_read(key, cursor);
         }
     }

@@ -104,7 +104,7 @@ impl Budget {
         self.moved(user, before, self.beyond(credit.bytes()));
     }
 
-    /// The session is gone, with one of its lanes.
+    /// The session is gone, with one of its queues.
     pub(crate) fn forget(&mut self, key: SessionKey, user: &UserId, credit: &mut Credit) {
         self.behind_all.remove(&key);
         if let Some(waiting) = self.behind_own.get_mut(user) {

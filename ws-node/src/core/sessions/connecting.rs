@@ -105,12 +105,10 @@ impl NodeCore {
         stream: &StreamId,
         device: Option<&DeviceId>,
     ) -> Option<Vec<SessionKey>> {
-        let keys =
-            self.sessions.by_vnode.get(&vnode).and_then(|s| s.get(stream)).map_or(&[][..], Vec::as_slice);
         // Who was told to move opens the next connection before it closes this one, maybe here again: it does not
         // count, and is not closed with a code that would stop it.
         let stays = |s: &&Session| !matches!(s.state, State::Moved { .. });
-        let staying = keys.iter().filter_map(|key| {
+        let staying = self.sessions.of(vnode, stream).iter().filter_map(|key| {
             let session = self.sessions.map.get(key).filter(stays)?;
             Some((*key, device.is_some() && session.device.as_ref() == device))
         });

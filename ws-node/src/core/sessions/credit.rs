@@ -1,13 +1,13 @@
-//! Credit: how many frames of a lane, and how many bytes, may be on their way to one socket.
+//! Credit: how many frames of a queue, and how many bytes, may be on their way to one socket.
 
 use crate::core::actions::SendQueue;
 use crate::core::input::Input;
 use crate::core::keys::SessionKey;
 
-/// A socket says what it took when that is one part in so many of a lane's bytes.
+/// A socket says what it took when that is one part in so many of a queue's bytes.
 const UNSAID: usize = 16;
 
-/// One lane of one socket.
+/// One queue of one socket.
 #[derive(Debug, Clone)]
 pub(crate) struct Credit {
     frames: usize,
@@ -64,7 +64,7 @@ impl Credit {
     }
 }
 
-/// What one socket took and did not say yet. It speaks when half of a lane's frames have gathered, or a sixteenth of its
+/// What one socket took and did not say yet. It speaks when half of a queue's frames have gathered, or a sixteenth of its
 /// bytes: a socket that keeps up costs the core one event for many frames, and a session without credit always gets
 /// some back, since what is not on its way has gathered here, and with less than a sixteenth it counts as idle.
 #[derive(Debug)]
@@ -108,8 +108,8 @@ impl Taken {
     }
 
     /// The socket took a frame.
-    pub fn take(&mut self, lane: SendQueue, bytes: usize) {
-        match lane {
+    pub fn take(&mut self, queue: SendQueue, bytes: usize) {
+        match queue {
             SendQueue::Reply => {}
             SendQueue::Message => self.messages.take(bytes),
             SendQueue::Signal => self.signals.take(bytes),

@@ -6,11 +6,11 @@ use roost_backend::store::{Limit, Window};
 use roost_proto::codes::CloseCode;
 use roost_proto::ids::{Cursor, Epoch, Offset, StreamId, UserId, VnodeId};
 
-use crate::core::actions::{Action, Observation, SendQueue};
+use crate::core::actions::{Action, Observation};
 use crate::core::input::Maybe;
 use crate::core::keys::{Now, SessionKey};
 use crate::core::node::NodeCore;
-use crate::core::sessions::reader::Taken;
+use crate::core::sessions::reader::Handed;
 use crate::core::sessions::reads::{Begun, READ_BYTES_MAX, Want};
 use crate::core::sessions::session::{Session, State};
 
@@ -35,13 +35,11 @@ impl NodeCore {
             let known = |s: &&mut Session| s.inbox.tail.generation == at.generation;
             let Some(session) = self.sessions.map.get_mut(key).filter(known) else { continue };
             if session.state != State::Live {
-                session.inbox.tail = session.inbox.tail.max(at);
+                session.inbox.reaches(at);
                 continue;
             }
-            let (user, credit, budget) = (&session.user, &mut session.credit, &mut self.sessions.budget);
-            if session.inbox.offer(at, || leased && budget.spend(*key, user, credit, frame.len())) {
-                self.fx.count().delivered += 1;
-                self.fx.push(Action::Frame { session: *key, frame: frame.clone(), lane: SendQueue::Message });
+            let (inbox, mut socket) = session.inbox_and_socket(*key, &mut self.sessions.budget);
+            if inbox.offer(at, || leased && socket.hand(frame, &mut self.fx)) {
                 self.fx.push(Action::Observe(Observation::Delivery, now.us.saturating_sub(arrived_us)));
             } else {
                 behind.push(*key);
@@ -54,13 +52,11 @@ impl NodeCore {
 
     /// The stream is known to reach at least this far.
     pub(in crate::core) fn tail_is(&mut self, vnode: VnodeId, stream: &StreamId, at: Cursor, now: Now) {
-        let keys =
-            self.sessions.by_vnode.get(&vnode).and_then(|s| s.get(stream)).cloned().unwrap_or_default();
-        for key in keys {
+        for key in self.sessions.of(vnode, stream).to_vec() {
             if let Some(session) =
                 self.sessions.map.get_mut(&key).filter(|s| s.inbox.tail.generation == at.generation)
             {
-                session.inbox.tail = session.inbox.tail.max(at);
+                session.inbox.reaches(at);
             }
             self.feed(key, now);
         }
@@ -68,13 +64,7 @@ impl NodeCore {
 
     /// Something may have been appended without this node hearing of it: every session of the vnode looks.
     pub(in crate::core) fn look_again(&mut self, vnode: VnodeId, now: Now) {
-        let keys: Vec<_> = self
-            .sessions
-            .by_vnode
-            .get(&vnode)
-            .map(|s| s.values().flatten().copied().collect())
-            .unwrap_or_default();
-        for key in keys {
+        for key in self.sessions.at(vnode).collect::<Vec<_>>() {
             if let Some(session) = self.sessions.map.get_mut(&key) {
                 session.inbox.look = true;
             }
@@ -93,8 +83,7 @@ impl NodeCore {
         session.inbox.look |= !leased;
         if leased {
             session.inbox.resume();
-            session.wants.add(Want::Inbox);
-            self.sessions.reads.wait(key, &session.user);
+            self.sessions.want(key, Want::Inbox);
         }
     }
 
@@ -135,27 +124,20 @@ impl NodeCore {
         let place = Cursor::new(generation, after);
         // Whoever is not live looks again when it is.
         let window = answer.filter(|_| session.state == State::Live);
-        let (user, credit) = (&session.user, &mut session.credit);
-        let (budget, fx) = (&mut self.sessions.budget, &mut self.fx);
-        let taken = session.inbox.take(place, window.as_ref(), |frame| {
-            let goes = budget.spend(key, user, credit, frame.len());
-            if goes {
-                fx.count().delivered += 1;
-                fx.push(Action::Frame { session: key, frame: frame.clone(), lane: SendQueue::Message });
-            }
-            goes
-        });
-        match taken {
+        let (inbox, mut socket) = session.inbox_and_socket(key, &mut self.sessions.budget);
+        match inbox.take(place, window.as_ref(), |frame| socket.hand(frame, &mut self.fx)) {
             // Tried again on the next tick. What its socket does not take now is read when it does: to read it at once
             // would be in vain, again and again.
-            Taken::Nothing | Taken::Refused => {}
+            Handed::Nothing | Handed::Refused => {}
             // It was read before the append that told of the tail: read again.
-            Taken::Other { first, .. } if first.0 != 0 && first.0 <= after.0 + 1 => session.inbox.look = true,
+            Handed::Other { first, .. } if first.0 != 0 && first.0 <= after.0 + 1 => {
+                session.inbox.look = true
+            }
             // What comes next is not in the window any more: never skip it silently.
-            Taken::Other { missing: true, .. } => {
+            Handed::Other { missing: true, .. } => {
                 self.close(key, CloseCode::TooSlow, "what was missed has left the hot window");
             }
-            Taken::All | Taken::Other { missing: false, .. } => self.feed(key, now),
+            Handed::All | Handed::Other { missing: false, .. } => self.feed(key, now),
         }
     }
 

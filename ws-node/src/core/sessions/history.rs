@@ -58,9 +58,7 @@ impl NodeCore {
             let why = "neither the own inbox nor a room that the token allows";
             return Err(ErrorBody::new(ErrorCode::Forbidden, why));
         }
-        let Some(session) = self.sessions.map.get_mut(&key) else { return Ok(()) };
-        session.wants.add(Want::Page(Box::new(history)));
-        self.sessions.reads.wait(key, &session.user);
+        self.sessions.want(key, Want::Page(Box::new(history)));
         Ok(())
     }
 

@@ -67,17 +67,9 @@ impl NodeCore {
         }
     }
 
-    fn keys_of(&self, vnode: VnodeId) -> Vec<SessionKey> {
-        self.sessions
-            .by_vnode
-            .get(&vnode)
-            .map(|s| s.values().flatten().copied().collect())
-            .unwrap_or_default()
-    }
-
     /// The vnode's home is not ready for now: its sessions wait.
     pub(in crate::core) fn hold_sessions(&mut self, vnode: VnodeId, now: Now) {
-        for key in self.keys_of(vnode) {
+        for key in self.sessions.at(vnode).collect::<Vec<_>>() {
             let Some(session) = self.sessions.map.get_mut(&key) else { continue };
             session.counted = false;
             match session.state {
@@ -95,14 +87,14 @@ impl NodeCore {
     /// The vnode is not here any more.
     pub(in crate::core) fn set_adrift(&mut self, vnode: VnodeId, now: Now) {
         self.hold_sessions(vnode, now);
-        for key in self.keys_of(vnode) {
+        for key in self.sessions.at(vnode).collect::<Vec<_>>() {
             self.assign_home(key, now);
         }
     }
 
     /// The vnode is ready here: sessions that waited are opened, those that were live are opened again.
     pub(in crate::core) fn welcome_back(&mut self, vnode: VnodeId, now: Now) {
-        for key in self.keys_of(vnode) {
+        for key in self.sessions.at(vnode).collect::<Vec<_>>() {
             self.assign_home(key, now);
         }
     }
@@ -110,7 +102,7 @@ impl NodeCore {
     /// Cut off from the store and from the log for longer than the grace: another has the vnode by now, and this
     /// node will not hear of it. The sessions go and ask, spread.
     pub(in crate::core) fn give_up_sessions(&mut self, vnode: VnodeId, now: Now) {
-        for key in self.keys_of(vnode) {
+        for key in self.sessions.at(vnode).collect::<Vec<_>>() {
             let Some(session) = self.sessions.map.get(&key) else { continue };
             // As many as fit before the next sweep.
             let ahead = self.sessions.migration_rate.behind(&self.cfg.node, now.mono);
@@ -132,7 +124,7 @@ impl NodeCore {
         if *node == self.cfg.node {
             return;
         }
-        for key in self.keys_of(vnode) {
+        for key in self.sessions.at(vnode).collect::<Vec<_>>() {
             let waits = |s: &Session| matches!(s.state, State::Waiting { .. } | State::Adrift { .. });
             if self.sessions.map.get(&key).is_some_and(waits) {
                 self.tell_moved(key, node, url, epoch, now);

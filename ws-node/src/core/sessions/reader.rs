@@ -78,15 +78,15 @@ impl Reader {
         place: Cursor,
         window: Option<&Window>,
         mut hand: impl FnMut(&Bytes) -> bool,
-    ) -> Taken {
+    ) -> Handed {
         self.reading = false;
         let Some(window) = window.filter(|_| self.place() == place) else {
             self.look = true;
-            return Taken::Nothing;
+            return Handed::Nothing;
         };
         let next = window.entries.first().is_some_and(|(offset, _)| offset.0 == place.offset.0 + 1);
         if !next {
-            return Taken::Other { first: window.first, missing: self.tail > place };
+            return Handed::Other { first: window.first, missing: self.tail > place };
         }
         // Another stream of the session may have taken the credit meanwhile.
         for (offset, frame) in &window.entries {
@@ -94,18 +94,18 @@ impl Reader {
                 break;
             }
             if !hand(frame) {
-                return Taken::Refused;
+                return Handed::Refused;
             }
             self.sent = *offset;
             self.tail = self.tail.max(self.place());
         }
-        Taken::All
+        Handed::All
     }
 }
 
 /// What came of a window.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Taken {
+pub(crate) enum Handed {
     /// There is none, or it is of another place: it is read again.
     Nothing,
     /// All of it was handed out.

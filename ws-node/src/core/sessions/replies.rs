@@ -18,7 +18,7 @@ use crate::core::sessions::blocked::Cause;
 
 impl NodeCore {
     pub(in crate::core) fn frame(&mut self, session: SessionKey, frame: ServerFrame) {
-        self.fx.push(Action::Frame { session, frame: frame.to_json().into(), lane: SendQueue::Reply });
+        self.fx.push(Action::Frame { session, frame: frame.to_json().into(), queue: SendQueue::Reply });
     }
 
     // Replies. A session that is gone gets none.
@@ -30,7 +30,7 @@ impl NodeCore {
         let Some(session) = self.sessions.map.get_mut(&key) else { return };
         session.unanswered = session.unanswered.saturating_sub(1);
         let frame = ServerFrame::Reply(reply).to_json().into();
-        self.fx.push(Action::Frame { session: key, frame, lane: SendQueue::Reply });
+        self.fx.push(Action::Frame { session: key, frame, queue: SendQueue::Reply });
     }
 
     pub(in crate::core) fn reply_ok(&mut self, to: impl Into<Caller>, id: &str, ok: &impl Serialize) {
@@ -48,7 +48,7 @@ impl NodeCore {
         session.unanswered = session.unanswered.saturating_sub(1);
         let frame: Bytes = ServerFrame::Reply(Reply::ok(id, ok)).to_json().into();
         self.sessions.budget.take(&session.user, &mut session.credit, frame.len());
-        self.fx.push(Action::Frame { session: key, frame, lane: SendQueue::Message });
+        self.fx.push(Action::Frame { session: key, frame, queue: SendQueue::Message });
     }
 
     pub(in crate::core) fn reply_error(&mut self, to: impl Into<Caller>, id: &str, error: ErrorBody) {

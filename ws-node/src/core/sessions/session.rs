@@ -6,16 +6,18 @@ use roost_proto::ids::{Cursor, DeviceId, Epoch, Offset, SessionId, StreamId, Use
 use roost_service::ratelimit::Bucket;
 
 use crate::core::command::Command;
-use crate::core::keys::Now;
+use crate::core::keys::{Now, SessionKey};
 use crate::core::message::ItemKey;
 use crate::core::rights::Rights;
 use crate::core::rooms::Seats;
 use crate::core::said::{SaidUpTo, Who};
 use crate::core::sessions::blocked::{Blocked, Cause};
+use crate::core::sessions::budget::Budget;
 use crate::core::sessions::credit::Credit;
 use crate::core::sessions::reader::Reader;
 use crate::core::sessions::reads::Wants;
 use crate::core::sessions::signals::{Latest, Signals};
+use crate::core::sessions::socket::Socket;
 use crate::core::watching::Watches;
 
 /// How far a session has come.
@@ -105,6 +107,15 @@ impl Session {
     /// Who says what it says.
     pub(crate) fn who(&self, quiet: bool) -> Who {
         Who { user: self.user.clone(), device: self.device.clone(), quiet }
+    }
+
+    /// Where it is in its inbox, and what may go to its socket.
+    pub(super) fn inbox_and_socket<'a>(
+        &'a mut self,
+        key: SessionKey,
+        budget: &'a mut Budget,
+    ) -> (&'a mut Reader, Socket<'a>) {
+        (&mut self.inbox, Socket { key, user: &self.user, credit: &mut self.credit, budget })
     }
 
     pub(crate) fn user(&self) -> &UserId {

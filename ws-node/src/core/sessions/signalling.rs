@@ -89,8 +89,7 @@ impl NodeCore {
         frame: &RawValue,
     ) {
         let stream = StreamId::inbox(to);
-        let keys = self.sessions.by_vnode.get(&self.vnode_of(&stream)).and_then(|s| s.get(&stream));
-        let keys = keys.cloned().unwrap_or_default();
+        let keys = self.sessions.of(self.vnode_of(&stream), &stream).to_vec();
         self.hand_signal(&keys, None, from, kind, frame);
     }
 
@@ -129,7 +128,7 @@ impl NodeCore {
         if signals.waiting.is_empty()
             && self.sessions.budget.spend(key, &session.user, &mut signals.credit, frame.len())
         {
-            self.fx.push(Action::Frame { session: key, frame: frame.clone(), lane: SendQueue::Signal });
+            self.fx.push(Action::Frame { session: key, frame: frame.clone(), queue: SendQueue::Signal });
         } else if (signals.waiting.len() < max || before.is_some()) && bytes <= bytes_max {
             signals.keep(latest.clone(), frame.clone());
         } else if member {
@@ -161,7 +160,7 @@ impl NodeCore {
             && self.sessions.budget.spend(key, &session.user, &mut signals.credit, bytes)
             && let Some(frame) = signals.take_next()
         {
-            self.fx.push(Action::Frame { session: key, frame, lane: SendQueue::Signal });
+            self.fx.push(Action::Frame { session: key, frame, queue: SendQueue::Signal });
         }
     }
 }

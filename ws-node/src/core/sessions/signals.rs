@@ -28,7 +28,7 @@ impl Latest {
     }
 }
 
-/// A session's lane for signals.
+/// A session's queue for signals.
 #[derive(Debug)]
 pub(crate) struct Signals {
     /// What it may send.

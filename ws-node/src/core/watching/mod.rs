@@ -1,7 +1,7 @@
 //! Users whose presence sessions of this node watch (rule 30): who watches whom, and may.
 //!
 //! A node follows the presence of a vnode for all its watchers together: [`replica`] is what it knows of it. A session
-//! is given what a user shows in the answer to its `watch`, and each change since in a frame of the latest-wins lane,
+//! is given what a user shows in the answer to its `watch`, and each change since in a frame of the latest-wins queue,
 //! so that who reads slowly has one frame waiting for each user, and ends right.
 
 pub(in crate::core) mod keeping;

@@ -64,7 +64,7 @@ pub async fn every_record_taken_gets_exactly_one_report(f: &Fixture) {
 pub async fn reports_of_a_partition_come_in_order(f: &Fixture) {
     const COUNT: usize = 400;
     let topic = f.topic(2).await;
-    let mut sender = f.lane(Durability::Outbox);
+    let mut sender = f.sender_of(Durability::Outbox);
     for n in 0..COUNT {
         sender.take(&topic, (n % 2) as u32);
     }
