@@ -8,6 +8,7 @@ pub mod cluster;
 pub mod conversation;
 pub mod history;
 pub mod ledger;
+pub mod log_hooks;
 pub mod presence;
 pub mod processes;
 pub mod proxy;

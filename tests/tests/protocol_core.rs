@@ -5,13 +5,11 @@
 //! again behind a seed that failed;
 //! `ROOST_SIM_SEED=17 … one_seed` to replay one with its trace, `ROOST_SIM_STORY=Join` with it for one of a story.
 
+use std::ops::ControlFlow;
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicU64, Ordering};
 
-use roost_tests::sim::{Broken, Setup, Story, World};
+use roost_tests::sim::{Broken, Setup, Story, World, share_out};
 use roost_ws_node::core::Rule;
-
-const STORIES: [Story; 4] = [Story::Quiet, Story::Join, Story::Leave, Story::Restart];
 
 fn number(name: &str) -> Option<u64> {
     std::env::var(name).ok().and_then(|s| s.parse().ok())
@@ -30,26 +28,16 @@ fn violations(setup: Setup) -> Vec<String> {
     })
 }
 
-/// A seed below `count` that finds a violation, with it. Seeds are shared out among the processors.
+/// A seed below `count` that finds a violation, with it.
 fn a_violation(count: u64, setup: impl Fn(u64) -> Setup + Sync) -> Option<(u64, Vec<String>)> {
-    let next = AtomicU64::new(number("ROOST_SIM_FROM").unwrap_or(0));
     let found = Mutex::new(None);
-    let workers = std::thread::available_parallelism().map_or(1, usize::from);
-    std::thread::scope(|scope| {
-        for _ in 0..workers {
-            scope.spawn(|| {
-                loop {
-                    let seed = next.fetch_add(1, Ordering::Relaxed);
-                    if seed >= count || found.lock().expect("no worker panics").is_some() {
-                        return;
-                    }
-                    let wrong = violations(setup(seed));
-                    if !wrong.is_empty() {
-                        *found.lock().expect("no worker panics") = Some((seed, wrong));
-                    }
-                }
-            });
+    share_out(number("ROOST_SIM_FROM").unwrap_or(0)..count, |seed| {
+        let wrong = violations(setup(seed));
+        if wrong.is_empty() {
+            return ControlFlow::Continue(());
         }
+        *found.lock().expect("no worker panics") = Some((seed, wrong));
+        ControlFlow::Break(())
     });
     found.into_inner().expect("no worker panics")
 }
@@ -95,8 +83,8 @@ fn seeds_that_failed_once_hold() {
 /// P7 and P8.
 #[test]
 fn what_is_planned_moves_the_fewest_vnodes_and_nobody_notices() {
-    for story in STORIES {
-        if let Some((seed, wrong)) = a_violation(seeds() / 8, |seed| Setup::story(seed, story)) {
+    for story in Story::ALL.into_iter().filter(|story| *story != Story::Faults) {
+        if let Some((seed, wrong)) = a_violation(seeds() / 8, |seed| Setup::of(story, seed)) {
             panic!("seed {seed} (replay with ROOST_SIM_SEED={seed} ROOST_SIM_STORY={story:?}): {wrong:#?}");
         }
     }
@@ -105,10 +93,8 @@ fn what_is_planned_moves_the_fewest_vnodes_and_nobody_notices() {
 #[test]
 fn one_seed() {
     let Some(seed) = number("ROOST_SIM_SEED") else { return };
-    let named = std::env::var("ROOST_SIM_STORY").unwrap_or_default();
-    let story = STORIES.into_iter().find(|story| format!("{story:?}") == named);
-    let setup = story.map_or_else(|| Setup::new(seed), |story| Setup::story(seed, story));
-    let mut world = World::new(setup).traced();
+    let story = std::env::var("ROOST_SIM_STORY").ok().and_then(|name| Story::named(&name));
+    let mut world = World::new(Setup::of(story.unwrap_or(Story::Faults), seed)).traced();
     let run = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| world.run()));
     for line in world.trace() {
         println!("{line}");
@@ -170,10 +156,7 @@ fn what_is_broken_around_the_cores_is_noticed() {
         (Broken::DrainReleasesEarly, Story::Leave),
         (Broken::DrainEndsAtOnce, Story::Leave),
     ] {
-        let setup = |seed| match story {
-            Story::Faults => Setup { broken: Some(broken), ..Setup::new(seed) },
-            _ => Setup { broken: Some(broken), ..Setup::story(seed, story) },
-        };
+        let setup = |seed| Setup { broken: Some(broken), ..Setup::of(story, seed) };
         let (seed, wrong) =
             a_violation(RARE * seeds(), setup).unwrap_or_else(|| panic!("nobody notices {broken:?}"));
         println!("{broken:?}: seed {seed}: {}", wrong[0]);

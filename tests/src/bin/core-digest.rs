@@ -4,14 +4,13 @@
 //! `--seeds N` looks at the first N of each story alone.
 
 use std::collections::BTreeMap;
+use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use anyhow::{Context, bail};
-use roost_tests::sim::{Setup, Story, digest};
+use roost_tests::sim::{Setup, Story, digest, share_out};
 
-const STORIES: [Story; 5] = [Story::Faults, Story::Quiet, Story::Join, Story::Leave, Story::Restart];
 const SEEDS: u64 = 1000;
 /// Seeds that share a line of the file.
 const TOGETHER: u64 = 20;
@@ -22,56 +21,34 @@ fn main() -> anyhow::Result<()> {
     match args.iter().map(String::as_str).collect::<Vec<_>>()[..] {
         [] => compare(SEEDS),
         ["--seeds", seeds] => compare(seeds.parse().context("--seeds takes a number")?),
-        ["--write"] => {
-            Ok(std::fs::write(FILE, digests(SEEDS).values().flatten().cloned().collect::<String>())?)
-        }
+        ["--write"] => Ok(std::fs::write(FILE, digests(SEEDS).concat())?),
         ["--lines", story, seed] => print_lines(story, seed.parse().context("the seed is a number")?),
         _ => bail!("usage: core-digest [--seeds N | --write | --lines STORY SEED]"),
     }
 }
 
-fn setup(story: Story, seed: u64) -> Setup {
-    if story == Story::Faults { Setup::new(seed) } else { Setup::story(seed, story) }
-}
-
 fn print_lines(story: &str, seed: u64) -> anyhow::Result<()> {
-    let named = STORIES.into_iter().find(|known| format!("{known:?}") == story);
-    let story = named.with_context(|| format!("the stories are {STORIES:?}"))?;
-    for line in digest::lines(setup(story, seed)) {
+    let story = Story::named(story).with_context(|| format!("the stories are {:?}", Story::ALL))?;
+    for line in digest::lines(Setup::of(story, seed)) {
         println!("{line}");
     }
     Ok(())
 }
 
-/// A line for each story and [`TOGETHER`] seeds, by story and first seed. Shared out among the processors.
-fn digests(seeds: u64) -> BTreeMap<usize, Vec<String>> {
-    let lines = seeds / TOGETHER;
-    let (next, found) = (AtomicU64::new(0), Mutex::new(BTreeMap::new()));
-    let workers = std::thread::available_parallelism().map_or(1, usize::from);
-    std::thread::scope(|scope| {
-        for _ in 0..workers {
-            scope.spawn(|| {
-                loop {
-                    let n = next.fetch_add(1, Ordering::Relaxed);
-                    if n >= lines * STORIES.len() as u64 {
-                        return;
-                    }
-                    let (place, from) = ((n / lines) as usize, n % lines * TOGETHER);
-                    let line = line(STORIES[place], from);
-                    found.lock().expect("no worker panics").insert((place, from), line);
-                }
-            });
-        }
+/// A line for each story and [`TOGETHER`] seeds, by story and first seed.
+fn digests(seeds: u64) -> Vec<String> {
+    let of_a_story = seeds / TOGETHER;
+    let found = Mutex::new(BTreeMap::new());
+    share_out(0..of_a_story * Story::ALL.len() as u64, |n| {
+        let line = line(Story::ALL[(n / of_a_story) as usize], n % of_a_story * TOGETHER);
+        found.lock().expect("no worker panics").insert(n, line);
+        ControlFlow::Continue(())
     });
-    let mut by_story: BTreeMap<usize, Vec<String>> = BTreeMap::new();
-    for ((place, _), line) in found.into_inner().expect("no worker panics") {
-        by_story.entry(place).or_default().push(line);
-    }
-    by_story
+    found.into_inner().expect("no worker panics").into_values().collect()
 }
 
 fn line(story: Story, from: u64) -> String {
-    let of_one = |seed| digest::of(setup(story, seed));
+    let of_one = |seed| digest::of(Setup::of(story, seed));
     let all = (from..from + TOGETHER).map(of_one).fold(0u64, |all, one| all.rotate_left(7) ^ one);
     format!("{story:?} {from} {all:016x}\n")
 }
@@ -80,7 +57,7 @@ fn compare(seeds: u64) -> anyhow::Result<()> {
     let kept =
         std::fs::read_to_string(Path::new(FILE)).context("there is no tests/core.digest: --write it")?;
     let kept: Vec<&str> = kept.lines().collect();
-    let lines: Vec<String> = digests(seeds).into_values().flatten().collect();
+    let lines = digests(seeds);
     let differ: Vec<_> = lines.iter().filter(|line| !kept.contains(&line.trim_end())).collect();
     if differ.is_empty() {
         println!("{} runs: the core does what it did", lines.len() as u64 * TOGETHER);

@@ -8,9 +8,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use rand::RngExt;
 use roost_proto::frames::Send;
 use roost_proto::ids::{Cursor, DeviceId, Epoch, MessageId, UserId};
-use roost_ws_node::core::Command;
-use roost_ws_node::core::Rights;
-use roost_ws_node::core::{Connecting, Input, SessionKey};
+use roost_ws_node::core::{Command, Connecting, Input, Rights, SessionKey};
 
 use super::rooms::{self, Seat};
 use super::sdk::{self, Sdk};

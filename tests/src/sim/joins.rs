@@ -5,8 +5,7 @@ use std::collections::BTreeMap;
 
 use roost_proto::frames::{Joined, RoomAt, ServerFrame};
 use roost_proto::ids::{Cursor, StreamId};
-use roost_ws_node::core::Command;
-use roost_ws_node::core::Input;
+use roost_ws_node::core::{Command, Input};
 
 use super::World;
 

@@ -18,6 +18,7 @@ mod process;
 mod results;
 mod rooms;
 mod sdk;
+mod share_out;
 mod status;
 mod store;
 mod story;
@@ -42,6 +43,7 @@ use coordinator::Coordinator;
 pub use faults::Fault;
 use log::SimLog;
 use process::{Process, Stop};
+pub use share_out::share_out;
 use store::Peer;
 pub(crate) use story::Book;
 pub use story::Story;
@@ -114,9 +116,14 @@ impl Setup {
         }
     }
 
-    /// A run in which one planned thing happens.
-    pub fn story(seed: u64, story: Story) -> Self {
-        Self { vnodes: 16, users: 12, settle: 15_000, story, ..Self::new(seed) }
+    /// Of a story: what is planned has more vnodes and users, and nothing to settle from.
+    pub fn of(story: Story, seed: u64) -> Self {
+        match story {
+            Story::Faults => Self::new(seed),
+            Story::Quiet | Story::Join | Story::Leave | Story::Restart => {
+                Self { vnodes: 16, users: 12, settle: 15_000, story, ..Self::new(seed) }
+            }
+        }
     }
 }
 

@@ -10,8 +10,7 @@ use roost_proto::events::{ClientEvent, Message};
 use roost_proto::frames;
 use roost_proto::ids::{MessageId, UserId};
 use roost_proto::results::{PROCESSOR, RESULT, Refused, TIMER};
-use roost_ws_node::core::Command;
-use roost_ws_node::core::{Input, SessionKey};
+use roost_ws_node::core::{Command, Input, SessionKey};
 
 use super::{EVENT_TIMEOUT_MS, Happening, World};
 

@@ -8,8 +8,7 @@ use roost_proto::frames::{
     Change, ChosenStatus, InRoom, InfoOf, Join, Joined, Member, Publish, Reply, RoomAt, RoomWelcome,
 };
 use roost_proto::ids::{Cursor, Epoch, MessageId, Offset, RoomId, StreamId, UserId, VnodeId};
-use roost_ws_node::core::Command;
-use roost_ws_node::core::{Input, SessionKey};
+use roost_ws_node::core::{Command, Input, SessionKey};
 
 use super::client::Wake;
 use super::{Happening, World};

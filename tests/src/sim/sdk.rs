@@ -14,8 +14,7 @@ use roost_proto::events::Message;
 use roost_proto::frames::{ClientFrame, Connect, Reset, ServerFrame};
 use roost_proto::ids::{Cursor, MessageId, NodeId, Offset, UserId};
 use roost_ws_node::core::Command as Said;
-use roost_ws_node::core::Rights;
-use roost_ws_node::core::{Connecting, Input as CoreInput, SessionKey};
+use roost_ws_node::core::{Connecting, Input as CoreInput, Rights, SessionKey};
 
 use super::client::{Connection, name};
 use super::results::event_frame;

@@ -3,8 +3,7 @@
 use roost_client::bare::OrderingKey;
 use roost_proto::frames::{ChosenStatus, ClientFrame, SetStatus};
 use roost_proto::ids::{MessageId, UserId};
-use roost_ws_node::core::Command;
-use roost_ws_node::core::{Input, SessionKey};
+use roost_ws_node::core::{Command, Input, SessionKey};
 
 use super::World;
 use super::client::name;

@@ -6,8 +6,7 @@ use roost_backend::store::*;
 use roost_coordinator::leader::{LeaderEvent, RevokeCause};
 use roost_proto::frames::ChosenStatus;
 use roost_proto::ids::{StreamId, VnodeId};
-use roost_ws_node::core::Input;
-use roost_ws_node::core::{Ask, Rule};
+use roost_ws_node::core::{Ask, Input, Rule};
 
 use super::{Broken, Happening, LEASE_TTL_MS, World};
 

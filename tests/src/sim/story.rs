@@ -22,6 +22,14 @@ pub enum Story {
     Restart,
 }
 
+impl Story {
+    pub const ALL: [Self; 5] = [Self::Faults, Self::Quiet, Self::Join, Self::Leave, Self::Restart];
+
+    pub fn named(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|story| format!("{story:?}") == name)
+    }
+}
+
 /// When it happens: by then everyone has come, and everything is where it should be. Milliseconds.
 pub(super) const HAPPENS_MS: u64 = 6_000;
 /// From when a message was said to when its receiver has it. A session waits while its vnode is handed over, and

@@ -7,8 +7,7 @@ use roost_backend::store::{Op, Write};
 use roost_proto::answers::Watched;
 use roost_proto::frames::{OfUsers, Presence, Reply};
 use roost_proto::ids::{MessageId, UserId};
-use roost_ws_node::core::Command;
-use roost_ws_node::core::{Input, SessionKey};
+use roost_ws_node::core::{Command, Input, SessionKey};
 
 use super::client::{Wake, name};
 use super::{Happening, World};

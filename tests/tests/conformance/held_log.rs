@@ -1,14 +1,11 @@
 //! A log whose events can be held up: what a broker that does not answer looks like to a node.
 
-use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use roost_backend::log::{
-    Durability, Log, LogError, LogReader, Outgoing, Position, Producer, QueueFull, Report, TopicSpec,
-};
-use tokio::sync::mpsc;
+use roost_backend::log::{Durability, Log, LogError, Outgoing, Producer, QueueFull};
+use roost_tests::log_hooks::{HookedLog, LogHooks};
 
 /// Open until it is closed; shared by all logs that it was put before. Events are held up (`chat_events`,
 /// `user_status_events`) and nobody learns where a topic ends; what nodes say to each other passes.
@@ -23,7 +20,7 @@ struct State {
 
 impl HeldLog {
     pub(crate) fn before(&self, log: Arc<dyn Log>) -> Arc<dyn Log> {
-        Arc::new(Gated { log, gate: self.clone() })
+        Arc::new(HookedLog { log, hooks: self.clone() })
     }
 
     fn state(&self) -> std::sync::MutexGuard<'_, State> {
@@ -44,74 +41,31 @@ impl HeldLog {
     }
 }
 
-struct Gated {
-    log: Arc<dyn Log>,
-    gate: HeldLog,
-}
-
-#[async_trait]
-impl Log for Gated {
-    async fn ensure_topic(&self, topic: &str, spec: TopicSpec) -> Result<(), LogError> {
-        self.log.ensure_topic(topic, spec).await
-    }
-
-    async fn remove_topic(&self, topic: &str) -> Result<bool, LogError> {
-        self.log.remove_topic(topic).await
-    }
-
-    fn producer(
-        &self,
-        lane: Durability,
-        reports: mpsc::Sender<Report>,
-    ) -> Result<Arc<dyn Producer>, LogError> {
-        let producer = self.log.producer(lane, reports)?;
-        match lane {
-            Durability::Outbox => Ok(Arc::new(GatedProducer { producer, gate: self.gate.clone() })),
-            Durability::Transport => Ok(producer),
+impl LogHooks for HeldLog {
+    fn producer(&self, durability: Durability, producer: Arc<dyn Producer>) -> Arc<dyn Producer> {
+        match durability {
+            Durability::Outbox => Arc::new(HeldProducer { producer, held: self.clone() }),
+            Durability::Transport => producer,
         }
     }
 
-    async fn read_from_end(&self, topic: &str) -> Result<Box<dyn LogReader>, LogError> {
-        self.log.read_from_end(topic).await
-    }
-
-    async fn read_from(&self, topic: &str, from: &[Position]) -> Result<Box<dyn LogReader>, LogError> {
-        self.log.read_from(topic, from).await
-    }
-
-    async fn end(&self, topic: &str, partition: u32) -> Result<u64, LogError> {
-        if self.gate.state().closed {
-            return Err(LogError::Unreachable("the gate is closed".into()));
+    fn before_end(&self) -> Result<(), LogError> {
+        if self.state().closed {
+            return Err(LogError::Unreachable("it is closed".into()));
         }
-        self.log.end(topic, partition).await
-    }
-
-    async fn first(&self, topic: &str, partition: u32) -> Result<u64, LogError> {
-        self.log.first(topic, partition).await
-    }
-
-    async fn committed(&self, topic: &str) -> Result<BTreeMap<u32, u64>, LogError> {
-        self.log.committed(topic).await
-    }
-
-    async fn commit(&self, topic: &str, at: &[Position]) -> Result<(), LogError> {
-        self.log.commit(topic, at).await
-    }
-
-    async fn ping(&self) -> Result<(), LogError> {
-        self.log.ping().await
+        Ok(())
     }
 }
 
-struct GatedProducer {
+struct HeldProducer {
     producer: Arc<dyn Producer>,
-    gate: HeldLog,
+    held: HeldLog,
 }
 
 #[async_trait]
-impl Producer for GatedProducer {
+impl Producer for HeldProducer {
     fn produce(&self, record: Outgoing) -> Result<(), QueueFull> {
-        let mut state = self.gate.state();
+        let mut state = self.held.state();
         if state.closed {
             state.held.push((Arc::clone(&self.producer), record));
             return Ok(());

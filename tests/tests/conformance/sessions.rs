@@ -8,8 +8,7 @@ use roost_client::{Client, ErrorCode, Event, Page, SendError, StreamId};
 use roost_tests::cluster::{Backend, Cluster, Setup, eventually, now_s, token};
 use roost_tests::wire::{Dial, Incoming, Wire, get};
 use roost_ws_node::Origins;
-use roost_ws_node::core::SessionPolicy;
-use roost_ws_node::core::ShareConfig;
+use roost_ws_node::core::{SessionPolicy, ShareConfig};
 use serde_json::{Value, json};
 
 use crate::operations::{metrics, value_of};

@@ -4,12 +4,7 @@ use roost_proto::answers::Accepted;
 use roost_proto::frames::ServerFrame;
 use roost_proto::ids::{MessageId, UserId};
 use roost_proto::{ErrorBody, ErrorCode};
-use roost_ws_node::core::ApiCommand;
-use roost_ws_node::core::Command;
-use roost_ws_node::core::Query;
-use roost_ws_node::core::Rights;
-use roost_ws_node::core::SessionPolicy;
-use roost_ws_node::core::{Action, CallKey, Input};
+use roost_ws_node::core::{Action, ApiCommand, CallKey, Command, Input, Query, Rights, SessionPolicy};
 
 use super::harness::{Harness, Reach, Road};
 

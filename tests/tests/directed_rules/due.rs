@@ -1,8 +1,7 @@
 //! What nobody acknowledges: decision 13.
 
 use roost_backend::store::{Op, Write};
-use roost_ws_node::core::Input;
-use roost_ws_node::core::Rule;
+use roost_ws_node::core::{Input, Rule};
 
 use super::harness::{Harness, LEASE_TTL_MS, Reach};
 
@@ -22,6 +21,16 @@ fn untold(which: fn(&Op) -> bool) -> Box<dyn FnMut(&Write) -> Reach> {
         done |= first;
         if first { Reach::Untold } else { Reach::Answered }
     })
+}
+
+/// Alice says `m1` to bob, whose phone at node 1 has it then: the phone's session.
+fn m1_reaches_a_phone(harness: &mut Harness, say: fn(&mut Harness, u64, &str, &str)) -> u64 {
+    let bob = harness.user(1, 0);
+    let sender = harness.connect(0, &harness.user(0, 0));
+    let session = harness.connect_at(1, &bob, Some("phone"), None);
+    say(harness, sender, &bob, "m1");
+    harness.run(500);
+    session
 }
 
 /// The home of `bob`, who is not there, dies between an append and its time.
@@ -146,11 +155,8 @@ fn switched_off_nothing_is_reported() {
 /// whether the sender got the receipt it asked for.
 fn acknowledged_without_a_home(off: Option<Rule>, after_ms: u64) -> (Vec<String>, bool) {
     let mut harness = Harness::new(&[0, 1], off);
-    let (alice, bob) = (harness.user(0, 0), harness.user(1, 0));
-    let sender = harness.connect(0, &alice);
-    let session = harness.connect_at(1, &bob, Some("phone"), None);
-    harness.say_with_receipt(sender, &bob, "m1");
-    harness.run(500);
+    let alice = harness.user(0, 0);
+    let session = m1_reaches_a_phone(&mut harness, Harness::say_with_receipt);
     harness.no_store = [0, 1].into();
     harness.run(after_ms);
     harness.ack(session, harness.cursor(session));
@@ -177,10 +183,7 @@ fn who_acknowledges_and_leaves_while_there_is_no_home_has_acknowledged() {
 fn a_cursor_shown_just_before_the_store_stood_still_has_acknowledged() {
     let mut harness = Harness::new(&[0, 1], None);
     let bob = harness.user(1, 0);
-    let sender = harness.connect(0, &harness.user(0, 0));
-    let session = harness.connect_at(1, &bob, Some("phone"), None);
-    harness.say(sender, &bob, "m1");
-    harness.run(500);
+    let session = m1_reaches_a_phone(&mut harness, Harness::say);
     let cursor = harness.cursor(session);
     harness.hang_up(session);
     harness.run(500);
@@ -199,11 +202,7 @@ fn a_cursor_shown_just_before_the_store_stood_still_has_acknowledged() {
 fn a_home_elsewhere_hears_what_was_acknowledged_and_its_successor_too() {
     for first_dies in [false, true] {
         let mut harness = Harness::new(&[0, 1, 2, 0], None);
-        let bob = harness.user(1, 0);
-        let sender = harness.connect(0, &harness.user(0, 0));
-        let session = harness.connect_at(1, &bob, Some("phone"), None);
-        harness.say(sender, &bob, "m1");
-        harness.run(500);
+        let session = m1_reaches_a_phone(&mut harness, Harness::say);
         harness.no_store.insert(1);
         harness.run(LEASE_TTL_MS / 2);
         harness.ack(session, harness.cursor(session));
@@ -277,10 +276,7 @@ fn what_was_due_before_the_store_restarted_is_settled_by_what_was_said_meanwhile
     for says in [Says::Acked, Says::Read, Says::Shows] {
         let mut harness = Harness::new(&[0, 1], None);
         let (alice, bob) = (harness.user(0, 0), harness.user(1, 0));
-        let sender = harness.connect(0, &alice);
-        let session = harness.connect_at(1, &bob, Some("phone"), None);
-        harness.say_with_receipt(sender, &bob, "m1");
-        harness.run(500);
+        let session = m1_reaches_a_phone(&mut harness, Harness::say_with_receipt);
         harness.no_store = [0, 1].into();
         harness.run(LEASE_TTL_MS + 2000);
         let cursor = harness.cursor(session);
@@ -315,11 +311,7 @@ fn what_was_due_before_the_store_restarted_is_settled_by_what_was_said_meanwhile
 #[test]
 fn a_node_that_stops_says_first_what_was_acknowledged() {
     let mut harness = Harness::new(&[0, 1], None);
-    let bob = harness.user(1, 0);
-    let sender = harness.connect(0, &harness.user(0, 0));
-    let session = harness.connect_at(1, &bob, Some("phone"), None);
-    harness.say(sender, &bob, "m1");
-    harness.run(500);
+    let session = m1_reaches_a_phone(&mut harness, Harness::say);
     harness.no_store.insert(0);
     harness.give(1, Input::Drain);
     harness.assign(1, 0);
@@ -344,11 +336,7 @@ fn a_node_that_stops_says_first_what_was_acknowledged() {
 #[test]
 fn what_is_kept_is_not_forgotten_while_the_table_is_old() {
     let mut harness = Harness::new(&[0, 1, 2, 0], None);
-    let bob = harness.user(1, 0);
-    let sender = harness.connect(0, &harness.user(0, 0));
-    let session = harness.connect_at(1, &bob, Some("phone"), None);
-    harness.say(sender, &bob, "m1");
-    harness.run(500);
+    let session = m1_reaches_a_phone(&mut harness, Harness::say);
     harness.no_store.insert(1);
     harness.run(LEASE_TTL_MS + 500);
     harness.ack(session, harness.cursor(session));

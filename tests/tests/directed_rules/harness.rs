@@ -20,10 +20,9 @@ use roost_proto::events::{Message, StatusEvent};
 use roost_proto::frames::{ChosenStatus, OfUsers, Reply, Send, ServerFrame, SetStatus};
 use roost_proto::ids::{Cursor, DeviceId, MessageId, NodeId, UserId, VnodeId};
 use roost_proto::records::Record;
-use roost_ws_node::core::Rights;
-use roost_ws_node::core::ShareConfig;
-use roost_ws_node::core::{CallKey, Connecting, Input, Now, SessionKey};
-use roost_ws_node::core::{Command, CoreConfig, NodeCore, Rule};
+use roost_ws_node::core::{
+    CallKey, Command, Connecting, CoreConfig, Input, NodeCore, Now, Rights, Rule, SessionKey, ShareConfig,
+};
 use serde_json::value::RawValue;
 
 pub(crate) const LEASE_TTL_MS: u64 = 6000;

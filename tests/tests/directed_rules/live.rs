@@ -7,9 +7,7 @@ use roost_backend::store::LiveChannel;
 use roost_proto::Json;
 use roost_proto::frames::{Change, InRoom, Join, Publish, RoomAt, ServerFrame};
 use roost_proto::ids::{Cursor, MessageId, RoomId, StreamId, UserId, VnodeId};
-use roost_ws_node::core::Command;
-use roost_ws_node::core::Rights;
-use roost_ws_node::core::{Connecting, Input, SessionKey};
+use roost_ws_node::core::{Command, Connecting, Input, Rights, SessionKey};
 use serde::de::DeserializeOwned;
 use serde_json::value::RawValue;
 

@@ -5,8 +5,7 @@ use roost_backend::store::model::VnodeData;
 use roost_proto::ids::Epoch;
 use roost_proto::limits::{BEATS_PER_LEASE, VOID_AFTER_MS};
 use roost_proto::records::{OwnerChanged, Record};
-use roost_ws_node::core::{Action, Ask, Rule};
-use roost_ws_node::core::{Input, Now};
+use roost_ws_node::core::{Action, Ask, Input, Now, Rule};
 
 use super::harness::{Harness, LEASE_TTL_MS, Reach, Road};
 

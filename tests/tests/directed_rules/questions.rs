@@ -3,6 +3,7 @@
 use roost_proto::answers::Listed;
 use roost_proto::events::Status;
 use roost_proto::frames::{ChosenStatus, InfoOf, Joined};
+use roost_proto::ids::RoomId;
 use roost_proto::records::Record;
 use roost_ws_node::core::Rule;
 
@@ -21,6 +22,20 @@ fn hold_answers(harness: &mut Harness) {
         Record::Confirm(_) if from == 1 => Road::Held,
         _ => Road::Goes,
     });
+}
+
+/// Alice asks who is a member, and the answer stays on the road; then carol joins as one, at home where the room is.
+/// The sessions of alice and of bob, the room, and carol.
+fn carol_joins_while_members_are_asked_for(harness: &mut Harness) -> (u64, u64, RoomId, String) {
+    let (alice, bob, carol) = (harness.user(0, 0), harness.user(0, 1), harness.user(1, 0));
+    let (a, b, c) = (harness.connect(0, &alice), harness.connect(0, &bob), harness.connect(1, &carol));
+    let room = harness.room(1, 0);
+    hold_answers(harness);
+    harness.members(a, &room, "m1");
+    harness.run(100);
+    harness.join_as(c, &room, "j1", true, None);
+    harness.run(100);
+    (a, b, room, carol)
 }
 
 fn listed(members: Option<&Vec<InfoOf>>) -> Vec<&str> {
@@ -66,14 +81,7 @@ fn who_joins_while_the_end_of_a_room_is_asked_for_takes_no_older_answer() {
 #[test]
 fn who_asks_for_members_while_they_are_asked_for_takes_no_older_list() {
     let mut harness = harness(None);
-    let (alice, bob, carol) = (harness.user(0, 0), harness.user(0, 1), harness.user(1, 0));
-    let (a, b, c) = (harness.connect(0, &alice), harness.connect(0, &bob), harness.connect(1, &carol));
-    let room = harness.room(1, 0);
-    hold_answers(&mut harness);
-    harness.members(a, &room, "m1");
-    harness.run(100);
-    harness.join_as(c, &room, "j1", true, None);
-    harness.run(100);
+    let (a, b, room, carol) = carol_joins_while_members_are_asked_for(&mut harness);
     harness.members(b, &room, "m2");
     harness.run(100);
     harness.clear_road();
@@ -86,14 +94,7 @@ fn who_asks_for_members_while_they_are_asked_for_takes_no_older_list() {
 #[test]
 fn a_list_that_was_asked_for_before_the_room_was_followed_is_not_kept() {
     let mut harness = harness(None);
-    let (alice, bob, carol) = (harness.user(0, 0), harness.user(0, 1), harness.user(1, 0));
-    let (a, b, c) = (harness.connect(0, &alice), harness.connect(0, &bob), harness.connect(1, &carol));
-    let room = harness.room(1, 0);
-    hold_answers(&mut harness);
-    harness.members(a, &room, "m1");
-    harness.run(100);
-    harness.join_as(c, &room, "j1", true, None);
-    harness.run(100);
+    let (_, b, room, carol) = carol_joins_while_members_are_asked_for(&mut harness);
     harness.join_as(b, &room, "j2", true, None);
     harness.run(100);
     harness.clear_road();
@@ -146,10 +147,7 @@ fn who_joins_a_room_that_was_left_takes_no_answer_to_what_was_asked_before() {
     let (alice, bob, carol) = (harness.user(0, 0), harness.user(0, 1), harness.user(1, 0));
     let (a, b, c) = (harness.connect(0, &alice), harness.connect(0, &bob), harness.connect(1, &carol));
     let room = harness.room(1, 0);
-    harness.road = Box::new(|from, record| match record {
-        Record::Confirm(_) if from == 1 => Road::Held,
-        _ => Road::Goes,
-    });
+    hold_answers(&mut harness);
     harness.join(a, &room, "j1");
     harness.run(100);
     harness.leave(a, &room, "l1");

@@ -7,9 +7,7 @@ use roost_proto::ids::{Cursor, Epoch, MessageId, Offset, StreamId, VnodeId};
 use roost_proto::limits::{MEMBERS_BYTES_MAX, RESULTS_BYTES_MAX};
 use roost_proto::live::Version;
 use roost_proto::records::Record;
-use roost_ws_node::core::Command;
-use roost_ws_node::core::Input;
-use roost_ws_node::core::Rights;
+use roost_ws_node::core::{Command, Input, Rights};
 
 use super::harness::{Harness, Road};
 

@@ -2,8 +2,7 @@
 
 use roost_proto::ids::{Epoch, Sid, VnodeId};
 use roost_proto::records::{ChannelId, Confirm, Item, ItemResult, Probe, Record};
-use roost_ws_node::core::Input;
-use roost_ws_node::core::Rule;
+use roost_ws_node::core::{Input, Rule};
 
 use super::harness::{Harness, Road, Roads};
 

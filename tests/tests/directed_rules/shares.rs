@@ -1,8 +1,7 @@
 //! What one user may have of what all share, and what goes another way than leases (decision 16).
 
 use roost_proto::ids::VnodeId;
-use roost_ws_node::core::Rule;
-use roost_ws_node::core::ShareConfig;
+use roost_ws_node::core::{Rule, ShareConfig};
 
 use super::harness::{Harness, Reach};
 

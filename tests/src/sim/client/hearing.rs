@@ -7,8 +7,7 @@ use roost_proto::codes::ErrorCode;
 use roost_proto::events::Message;
 use roost_proto::frames::{Reply, ServerFrame};
 use roost_proto::ids::Cursor;
-use roost_ws_node::core::Command;
-use roost_ws_node::core::{Input, SessionKey};
+use roost_ws_node::core::{Command, Input, SessionKey};
 
 use super::super::{Happening, World};
 use super::{Said, Wake, name};
