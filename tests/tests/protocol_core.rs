@@ -73,6 +73,14 @@ fn seeds_that_failed_once_hold() {
         (358, "so was one whose room had been left in between: the question was of an earlier life of it"),
         (6, "the list of members was that of an earlier life of the room, and the right one was dropped"),
         (232, "the list of members was dropped, and nobody asked for it again"),
+        (
+            1448,
+            "data went back while a node that could have told was killed: the schedule did not wait as it should",
+        ),
+        (
+            1943,
+            "what a home knew of a user whom the store lost was forgotten, for another had the vnode for a moment",
+        ),
         (1270, "a client by hand left a room over an old connection and never told the new one"),
     ] {
         let wrong = violations(Setup::new(seed));

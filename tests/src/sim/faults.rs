@@ -96,8 +96,11 @@ impl World {
         if !self.faulty() {
             return self.heal();
         }
+        if self.now < self.quiet_until {
+            return self.at(self.quiet_until, Happening::Fault);
+        }
         let next = self.now + self.between(150, 1800);
-        self.at(next.max(self.quiet_until), Happening::Fault);
+        self.at(next, Happening::Fault);
         let fault = ALL[self.between(0, ALL.len() as u64) as usize];
         // Epochs are kept apart by the store's data or by its clock: a run takes away one of the two.
         let loses_data = matches!(

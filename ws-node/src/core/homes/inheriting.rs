@@ -62,13 +62,18 @@ impl Home {
         grace: u64,
     ) {
         let begun = self.generation == self.epoch;
-        // Another had it in between, under other data, and may have ended before it was told whom the store lost.
-        let untold = |r: &Remembered| !begun && !alone && r.data_set != self.data_set;
-        let recalls = remembered.as_ref().is_some_and(untold);
-        let remembered = remembered.filter(|_| begun || alone || recalls);
-        let mut members = remembered.map(|r| r.members).unwrap_or_default();
+        // Another had it in between, and may have ended before it was told whom the store lost.
+        let between = !begun && !alone;
+        let mut members = remembered
+            .map(|mut r| {
+                if between {
+                    r.keep_untold(&self.data_set);
+                }
+                r.members
+            })
+            .unwrap_or_default();
         for member in members.values_mut() {
-            if begun || recalls {
+            if begun || between {
                 member.lost = member.stored.take().filter(UserPresence::is_shown).or(member.lost.take());
             }
             // Its sessions are counted again as they are opened again.
@@ -77,7 +82,7 @@ impl Home {
         }
         for (user, entry) in roster {
             match members.get_mut(&user) {
-                Some(member) if !recalls => member.stored = Some(entry),
+                Some(member) if !between => member.stored = Some(entry),
                 _ => drop(members.insert(user, UserPresence::inherited(entry, grace))),
             }
         }

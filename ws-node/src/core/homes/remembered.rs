@@ -18,3 +18,11 @@ pub(in crate::core) struct Remembered {
     pub(super) told: Epoch,
     pub(super) tell_at: u64,
 }
+
+impl Remembered {
+    /// Keeps whom a home under `data_set` may lack: others were shown them, and no roster under these data has them.
+    pub(super) fn keep_untold(&mut self, data_set: &DataSet) {
+        let same = self.data_set == *data_set;
+        self.members.retain(|_, m| m.shown().is_some() && !(same && m.stored.is_some()));
+    }
+}

@@ -29,15 +29,14 @@ impl NodeCore {
         }
     }
 
-    /// Another's home is ready. Under the same data it got the roster; under others it is told whom it may lack.
+    /// Another's home is ready. It got the roster, and is told whom it may lack.
     pub(in crate::core) fn pass_on_remembered(&mut self, vnode: VnodeId, now: Now) {
         let newest = self.membership.epoch_of(vnode);
         let elsewhere =
             self.membership.view().rows.get(&vnode).filter(|r| r.ready && r.sid != *self.membership.sid());
         let Some(row) = elsewhere.filter(|row| row.epoch >= newest).cloned() else { return };
         let Some(remembered) = self.homes.remembered.get_mut(&vnode) else { return };
-        let same = remembered.data_set == self.membership.view().data_set;
-        remembered.members.retain(|_, m| m.shown().is_some() && !(same && m.stored.is_some()));
+        remembered.keep_untold(&self.membership.view().data_set);
         if remembered.members.is_empty() {
             self.homes.remembered.remove(&vnode);
             return;
