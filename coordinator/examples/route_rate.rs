@@ -48,6 +48,7 @@ async fn own_everything(store: &EmbeddedStore) -> anyhow::Result<()> {
         pins: "auto".into(),
         load: Load::default(),
         gone: Default::default(),
+        reads: 0,
     };
     store.register(&Register { data_set: data_set.clone(), node, row }).await?;
     let mut rows = Vec::new();

@@ -120,6 +120,7 @@ fn switching_off_a_rule_is_noticed() {
     for rule in [
         Rule::KeepUntilConfirmed,
         Rule::RefusalBlocks,
+        Rule::BundlesToReaders,
         Rule::NextOnly,
         Rule::SeqFence,
         Rule::IdsByTime,

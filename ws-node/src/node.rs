@@ -9,13 +9,13 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
-use roost_backend::log::{Durability, Log, LogReader, Producer, Report};
+use roost_backend::log::{Durability, Log, LogReader, LogRecord, Producer, Report};
 use roost_backend::store::{LiveChannel, Store};
 use roost_proto::events::CHAT_EVENTS;
 use roost_proto::frames::Reply;
 use roost_proto::ids::Sid;
 use roost_proto::reading::fault;
-use roost_proto::records::Record;
+use roost_proto::records;
 use roost_service::{Health, Jobs, boot_ms};
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::time::{MissedTickBehavior, timeout};
@@ -31,8 +31,8 @@ use crate::questions::Questions;
 use crate::results::Readings;
 use crate::wire;
 
-/// Events taken at once before sockets get their turn.
-const BATCH: usize = 256;
+/// What one turn takes at most: some 2 ms, in which sockets and the back ends wait for what was decided.
+const TURN_MAX: usize = 256;
 /// The core's clockwork: a fraction of every deadline it keeps.
 const TICK: Duration = Duration::from_millis(50);
 /// How long the log may take to say where a partition ends.
@@ -111,8 +111,8 @@ pub(crate) struct Node {
     questions: Arc<Questions>,
     /// Of `client_results`.
     readings: Readings,
-    /// Events that arose here, handled before the queue.
-    own: VecDeque<Input>,
+    /// What the next turn has.
+    queue: VecDeque<Input>,
 }
 
 impl Node {
@@ -127,7 +127,7 @@ impl Node {
             calls: HashMap::new(),
             next_call: 0,
             questions: Arc::new(questions),
-            own: VecDeque::new(),
+            queue: VecDeque::new(),
         }
     }
 
@@ -139,34 +139,42 @@ impl Node {
     ) {
         let mut tick = tokio::time::interval(TICK);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut batch = Vec::with_capacity(BATCH);
-        let mut told = Vec::with_capacity(BATCH);
+        let mut taken = Vec::with_capacity(TURN_MAX);
+        let mut told = Vec::with_capacity(TURN_MAX);
         loop {
+            let mut ticked = false;
             tokio::select! {
                 () = self.parts.stop.cancelled() => return,
-                _ = tick.tick() => {
-                    self.step(Input::Tick);
-                    self.publish();
-                }
-                n = reports.recv_many(&mut told, BATCH) => {
+                _ = tick.tick() => ticked = true,
+                n = reports.recv_many(&mut told, TURN_MAX) => {
                     if n == 0 {
                         return;
                     }
-                    for Report { token, result } in told.drain(..) {
-                        if let Err(why) = &result {
-                            tracing::debug!(token, why, "a record was not taken");
-                        }
-                        self.step(Input::Reported { token, ok: result.is_ok() });
-                    }
                 }
-                n = inputs.recv_many(&mut batch, BATCH) => {
+                n = inputs.recv_many(&mut taken, TURN_MAX) => {
                     if n == 0 {
                         return;
                     }
-                    for input in batch.drain(..) {
-                        self.take(input);
-                    }
                 }
+            }
+            // What else is there is of the same turn.
+            drain(&mut reports, &mut told);
+            drain(&mut inputs, &mut taken);
+            if ticked {
+                self.queue.push_back(Input::Tick);
+            }
+            for Report { token, result } in told.drain(..) {
+                if let Err(why) = &result {
+                    tracing::debug!(token, why, "a record was not taken");
+                }
+                self.queue.push_back(Input::Reported { token, ok: result.is_ok() });
+            }
+            for input in taken.drain(..) {
+                self.take(input);
+            }
+            self.turn();
+            if ticked {
+                self.publish();
             }
         }
     }
@@ -177,11 +185,11 @@ impl Node {
                 if let Input::Closed { session } = &event {
                     self.sessions.remove(session);
                 }
-                self.step(event);
+                self.queue.push_back(event);
             }
             NodeInput::Connect(connecting, out) => {
                 self.sessions.insert(connecting.session, out);
-                self.step(Input::Connect(connecting));
+                self.queue.push_back(Input::Connect(connecting));
             }
             NodeInput::Explain(query, answer) => {
                 let now = self.parts.clock.now();
@@ -196,7 +204,7 @@ impl Node {
                     self.calls.insert(key, answer);
                     keyed.push((key, call));
                 }
-                self.step(Input::Calls(keyed));
+                self.queue.push_back(Input::Calls(keyed));
             }
             NodeInput::Tickets(client, answer) => {
                 let now = self.parts.clock.now();
@@ -206,11 +214,12 @@ impl Node {
         }
     }
 
-    fn step(&mut self, event: Input) {
-        self.own.push_back(event);
-        while let Some(event) = self.own.pop_front() {
-            let now = self.parts.clock.now();
-            for action in self.parts.core.step(event, now) {
+    /// Has all that happened decided, and carried out; what comes of that at once is another turn.
+    fn turn(&mut self) {
+        while !self.queue.is_empty() {
+            let clock = self.parts.clock;
+            let inputs = std::mem::take(&mut self.queue);
+            for action in self.parts.core.turn(inputs, || clock.now()) {
                 self.run_action(action);
             }
         }
@@ -253,14 +262,14 @@ impl Node {
                     if durability == Durability::Outbox { &self.parts.outbox } else { &self.parts.transport };
                 let token = record.token;
                 if producer.produce(record).is_err() {
-                    self.own.push_back(Input::Reported { token, ok: false });
+                    self.queue.push_back(Input::Reported { token, ok: false });
                 }
             }
             Action::Ask(ask) => self.ask(ask),
             Action::Follow { channel, ask } => {
                 // The queue is longer than what waits at once: then it is asked again.
                 if self.parts.follows.try_send((channel.clone(), Some(ask))).is_err() {
-                    self.own.push_back(Input::Followed { channel, ask, done: false });
+                    self.queue.push_back(Input::Followed { channel, ask, done: false });
                 }
             }
             Action::Unfollow { channel } => {
@@ -332,7 +341,16 @@ impl Node {
 
     fn lose(&mut self, session: SessionKey) {
         self.sessions.remove(&session);
-        self.own.push_back(Input::Closed { session });
+        self.queue.push_back(Input::Closed { session });
+    }
+}
+
+/// Takes what waits, as much as a turn has room for.
+fn drain<T>(queue: &mut mpsc::Receiver<T>, into: &mut Vec<T>) {
+    while into.len() < TURN_MAX
+        && let Ok(one) = queue.try_recv()
+    {
+        into.push(one);
     }
 }
 
@@ -397,18 +415,20 @@ pub(crate) async fn read_inbox(
         };
         match records {
             Ok(records) => {
-                for record in records {
-                    let event = match serde_json::from_slice::<Record>(&record.payload) {
-                        Ok(record) => Input::Record(record),
-                        Err(error) => {
-                            // It may quote all of the record.
-                            let error = fault(&error);
-                            tracing::warn!(error, position = ?record.position, "a record nobody can read");
-                            Input::Undecodable
+                for LogRecord { payload, position, .. } in records {
+                    for record in records::read(&payload) {
+                        let event = match record {
+                            Ok(record) => Input::Record(record),
+                            Err(error) => {
+                                // It may quote all of the record.
+                                let error = fault(&error);
+                                tracing::warn!(error, ?position, "a record nobody can read");
+                                Input::Undecodable
+                            }
+                        };
+                        if events.send(NodeInput::Core(event)).await.is_err() {
+                            return;
                         }
-                    };
-                    if events.send(NodeInput::Core(event)).await.is_err() {
-                        return;
                     }
                 }
                 lag.store(reader.lag(), Ordering::Relaxed);

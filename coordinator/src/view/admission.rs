@@ -106,6 +106,7 @@ mod tests {
                 pins: String::new(),
                 load,
                 gone: Default::default(),
+                reads: 0,
             };
             table.nodes.insert(node, row);
         }

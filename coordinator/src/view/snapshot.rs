@@ -148,6 +148,7 @@ mod tests {
             pins: "auto".into(),
             load: Load::default(),
             gone: Default::default(),
+            reads: 0,
         };
         let row = |(v, born, epoch, ready): &(u16, u64, u64, bool)| {
             (VnodeId(*v), Row { sid: sid(*born), epoch: Epoch(*epoch), ready: *ready })

@@ -269,6 +269,7 @@ pub(crate) fn node_row(name: &str) -> NodeRow {
         pins: "auto".into(),
         load: Load { sessions: 12, messages_per_s: 1.5, accepts_per_s: 500, at_home: 2, lag: 3 },
         gone: Default::default(),
+        reads: 0,
     }
 }
 

@@ -82,6 +82,7 @@ fn node_row(sid: &Sid, n: u16) -> NodeRow {
         pins: String::new(),
         load: Load::default(),
         gone: Default::default(),
+        reads: 0,
     }
 }
 

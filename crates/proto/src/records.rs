@@ -1,7 +1,8 @@
 //! The records of `messages-<node>`: what nodes say to each other about one vnode (key: the vnode's number).
 //!
 //! A record is JSON with one key that names its kind: `{"item":{…}}`, `{"confirm":{…}}`, `{"probe":{…}}`,
-//! `{"took":{…}}`, `{"recall":{…}}`, `{"recalled":{…}}`, `{"disconnect":{…}}`.
+//! `{"took":{…}}`, `{"recall":{…}}`, `{"recalled":{…}}`, `{"disconnect":{…}}`. Several for one node come as
+//! `{"bundle":[…]}`, if its row says that it reads [`BUNDLES`].
 
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
@@ -9,6 +10,44 @@ use serde_json::value::RawValue;
 use crate::frames::{ChosenStatus, InfoOf};
 use crate::ids::{Cursor, DeviceId, Epoch, MessageId, NodeId, Offset, Sid, StreamId, UserId, VnodeId};
 use crate::live::Version;
+
+/// What a node says in its row that it reads: bundles too. Nodes before that say nothing, which is 0.
+pub const BUNDLES: u32 = 1;
+
+/// How a bundle begins.
+const BUNDLE: &[u8] = b"{\"bundle\":[";
+
+/// Records that are encoded already, as one payload.
+pub fn bundle<T: AsRef<[u8]>>(records: &[T]) -> Vec<u8> {
+    let bytes: usize = records.iter().map(|record| record.as_ref().len() + 1).sum();
+    let mut payload = Vec::with_capacity(BUNDLE.len() + bytes + 1);
+    payload.extend_from_slice(BUNDLE);
+    for (n, record) in records.iter().enumerate() {
+        if n > 0 {
+            payload.push(b',');
+        }
+        payload.extend_from_slice(record.as_ref());
+    }
+    payload.extend_from_slice(b"]}");
+    payload
+}
+
+/// The records of a payload, in their order: one alone, or those of a bundle. What nobody can read of a bundle hides
+/// nothing else of it.
+pub fn read(payload: &[u8]) -> Vec<Result<Record, serde_json::Error>> {
+    #[derive(Deserialize)]
+    struct Bundle<'a> {
+        #[serde(borrow)]
+        bundle: Vec<&'a RawValue>,
+    }
+    if !payload.starts_with(BUNDLE) {
+        return vec![serde_json::from_slice(payload)];
+    }
+    match serde_json::from_slice::<Bundle<'_>>(payload) {
+        Ok(bundle) => bundle.bundle.into_iter().map(|record| serde_json::from_str(record.get())).collect(),
+        Err(error) => vec![Err(error)],
+    }
+}
 
 /// One record between nodes.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -318,4 +357,21 @@ pub struct OwnerChanged {
     pub sid: Sid,
     /// What clients dial there.
     pub url: String,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ONE: &str = r#"{"disconnect":{"user":"bob","reason":"x"}}"#;
+
+    #[test]
+    fn a_bundle_is_read_one_by_one_and_what_nobody_can_read_hides_nothing_else() {
+        let users = |payload: &[u8]| -> Vec<bool> { read(payload).iter().map(Result::is_ok).collect() };
+        assert_eq!(users(ONE.as_bytes()), [true]);
+        assert_eq!(users(&bundle(&[ONE])), [true]);
+        assert_eq!(users(&bundle(&[ONE, r#"{"later":"kind"}"#, ONE])), [true, false, true]);
+        assert_eq!(users(b"{\"bundle\":[{]}"), [false], "what is no JSON has no parts");
+        assert_eq!(bundle(&[ONE, ONE]), format!("{{\"bundle\":[{ONE},{ONE}]}}").into_bytes());
+    }
 }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 use roost_backend::log::{Durability, Outgoing};
 use roost_proto::ids::NodeId;
-use roost_proto::records::Record;
+use roost_proto::records::{self, BUNDLES, Record};
 use roost_ws_node::core::{Input, SessionKey};
 
 use super::{Broken, Happening, World};
@@ -101,7 +101,7 @@ impl World {
     fn produce_transport(&mut self, pid: usize, record: Outgoing) {
         let down = self.now < self.log.down_until || self.now < self.processes[pid].no_log_until;
         let dice = if self.faulty() { self.between(0, 1000) } else { 999 };
-        let lost = self.is_broken(Broken::TransferLost) && record.payload.starts_with(b"{\"recall\"");
+        let lost = self.is_broken(Broken::TransferLost) && contains(&record.payload, b"{\"recall\"");
         let topic = topic_of(&record);
         let payload = tag(usize::MAX, &record.payload);
         let mut soon = self.now + self.between(1, 12);
@@ -163,16 +163,33 @@ impl World {
                 let readers: Vec<_> =
                     self.alive().into_iter().filter(|p| self.processes[*p].node == node).collect();
                 for pid in readers {
-                    if self.now < self.processes[pid].no_log_until {
-                        let at = self.processes[pid].no_log_until;
-                        let event = Box::new(decoded(&payload));
-                        self.at(at, Happening::ToCore { pid, event });
-                    } else {
-                        self.core_gets(pid, decoded(&payload));
+                    let at = self.processes[pid].no_log_until;
+                    for event in self.decoded(pid, &payload) {
+                        if self.now < at {
+                            self.at(at, Happening::ToCore { pid, event: Box::new(event) });
+                        } else {
+                            self.core_gets(pid, event);
+                        }
                     }
                 }
             }
         }
+    }
+
+    /// What a reader makes of a payload. One of an earlier version knows no bundles; and of what it knows it may not be
+    /// able to read everything.
+    fn decoded(&mut self, pid: usize, payload: &[u8]) -> Vec<Input> {
+        let records = match self.processes[pid].reads {
+            BUNDLES => records::read(payload),
+            _ => vec![serde_json::from_slice::<Record>(payload)],
+        };
+        let garbled = self.faulty() && self.chance(0.5);
+        let spoilt = garbled.then(|| self.between(0, records.len() as u64) as usize);
+        let read = |(n, record): (usize, Result<Record, _>)| match record {
+            Ok(record) if spoilt != Some(n) => Input::Record(record),
+            _ => Input::Undecodable,
+        };
+        records.into_iter().enumerate().map(read).collect()
     }
 
     pub(crate) fn ask_log_end(&mut self, pid: usize, session: Option<SessionKey>, ask: u64, partition: u32) {
@@ -184,11 +201,8 @@ impl World {
     }
 }
 
-fn decoded(payload: &[u8]) -> Input {
-    match serde_json::from_slice::<Record>(payload) {
-        Ok(record) => Input::Record(record),
-        Err(_) => Input::Undecodable,
-    }
+fn contains(payload: &[u8], part: &[u8]) -> bool {
+    payload.windows(part.len()).any(|window| window == part)
 }
 
 /// A payload with the process it comes from in front.

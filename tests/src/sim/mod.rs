@@ -133,6 +133,10 @@ pub(crate) enum Happening {
         pid: usize,
         event: Box<CoreInput>,
     },
+    /// A process decides about what it has gathered.
+    Turn {
+        pid: usize,
+    },
     Tick {
         pid: usize,
     },
@@ -382,6 +386,7 @@ impl World {
     fn happen(&mut self, what: Happening) {
         match what {
             Happening::ToCore { pid, event } => self.core_gets(pid, *event),
+            Happening::Turn { pid } => self.turn(pid),
             Happening::Tick { pid } => {
                 if self.processes[pid].core.is_some() {
                     self.at(self.now + TICK_MS, Happening::Tick { pid });

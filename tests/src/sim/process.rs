@@ -22,6 +22,10 @@ pub(crate) struct Process {
     /// Stopped by the scheduler until then; what arrives waits.
     pub paused_until: u64,
     backlog: VecDeque<Input>,
+    /// What the turn that it gathers for has so far; none gathers if this is empty.
+    gathered: VecDeque<Input>,
+    /// Which forms of records it understands.
+    pub reads: u32,
     /// Cut off until then.
     pub no_store_until: u64,
     pub no_log_until: u64,
@@ -123,6 +127,10 @@ impl World {
         cfg.commands_burst = 1000;
         cfg.accepts_per_s = 100;
         cfg.canary_every_ms = if self.setup.seed % 4 == 1 { CANARY_MS } else { 0 };
+        // An upgrade that is half done.
+        if self.setup.seed % 5 == 2 && node.as_str() == "n1" {
+            cfg.reads = 0;
+        }
         cfg.off = self.setup.off;
         if self.is_broken(Broken::NoGrace) {
             cfg.grace_ms = 0;
@@ -140,6 +148,7 @@ impl World {
         let skew = self.node_skew.get(&node).copied().unwrap_or(0);
         let canaries = cfg.canary_every_ms > 0;
         let credit = [(cfg.credit, cfg.credit_bytes), (cfg.signal_credit, cfg.signal_credit_bytes)];
+        let reads = cfg.reads;
         let core = NodeCore::new(cfg, self.clock(skew));
         self.note(|| format!("p{pid} starts as {} ({node})", core.sid()));
         self.processes.push(Process {
@@ -147,6 +156,8 @@ impl World {
             core: Some(core),
             paused_until: 0,
             backlog: VecDeque::new(),
+            gathered: VecDeque::new(),
+            reads,
             no_store_until: 0,
             no_log_until: 0,
             isolated_until: 0,
@@ -287,7 +298,6 @@ impl World {
     }
 
     pub(crate) fn core_gets(&mut self, pid: usize, event: Input) {
-        let now = self.clock(self.processes[pid].skew);
         let process = &mut self.processes[pid];
         if process.core.is_none() {
             return;
@@ -307,12 +317,38 @@ impl World {
         }
         let mut events = std::mem::take(&mut process.backlog);
         events.push_back(event);
-        for event in events {
+        // A turn takes what is there: often one thing alone, often more.
+        let gathers = !process.gathered.is_empty();
+        process.gathered.append(&mut events);
+        if gathers {
+            return;
+        }
+        match self.between(0, 3) {
+            0 => {
+                let at = self.now + self.between(0, 4);
+                self.at(at, Happening::Turn { pid });
+            }
+            _ => self.turn(pid),
+        }
+    }
+
+    /// What was gathered is decided.
+    pub(crate) fn turn(&mut self, pid: usize) {
+        let now = self.clock(self.processes[pid].skew);
+        let process = &mut self.processes[pid];
+        let events = std::mem::take(&mut process.gathered);
+        if self.now < process.paused_until {
+            for event in events {
+                self.core_gets(pid, event);
+            }
+            return;
+        }
+        for event in &events {
             if self.trace.is_some() && !matches!(event, Input::Tick | Input::View(_) | Input::Drained { .. })
             {
                 self.note(|| format!("p{pid} <- {event:?}"));
             }
-            match &event {
+            match event {
                 Input::Readied { vnode, answer: Some(true), .. } => self.heard_ready(pid, *vnode),
                 Input::Closed { session } => self.saw_closed(pid, *session),
                 Input::Command { session, command: Command::Ack(cursor) | Command::Read(cursor) } => {
@@ -320,11 +356,10 @@ impl World {
                 }
                 _ => {}
             }
-            let Some(core) = self.processes[pid].core.as_mut() else { return };
-            let actions = core.step(event, now);
-            for action in actions {
-                self.run_action(pid, action);
-            }
+        }
+        let Some(core) = self.processes[pid].core.as_mut() else { return };
+        for action in core.turn(events, || now) {
+            self.run_action(pid, action);
         }
     }
 

@@ -5,7 +5,7 @@ use roost_backend::store::{ActivateAnswer, Write, WriteAnswer};
 use roost_proto::events::{CHAT_EVENTS, UNDELIVERED_EVENTS, USER_STATUS_EVENTS};
 use roost_proto::frames::ServerFrame;
 use roost_proto::ids::VnodeId;
-use roost_proto::records::Record;
+use roost_proto::records::{self, Record};
 use roost_ws_node::core::{Action, Ask, Ending, Input, Rule, SendQueue, SessionKey};
 
 use super::{Harness, LEASE_TTL_MS, LateWrite, ROAD_MS, Reach, Road, STORE_MS};
@@ -61,15 +61,20 @@ impl Harness {
         let to = record.topic.strip_prefix("messages-").unwrap();
         let to: Vec<_> =
             (0..self.nodes.len()).filter(|n| self.nodes[*n].sid().node().as_str() == to).collect();
-        let size = record.payload.len();
-        let record: Record = serde_json::from_slice(&record.payload).unwrap();
+        for read in records::read(&record.payload) {
+            self.send_one(from, &to, read.unwrap());
+        }
+        self.later(ROAD_MS, from, told);
+    }
+
+    fn send_one(&mut self, from: usize, to: &[usize], record: Record) {
+        let size = serde_json::to_vec(&record).unwrap().len();
         self.sent.push((self.now, from, size, record.clone()));
         let arrives = match (self.road)(from, &record) {
             Road::Goes => Input::Record(record),
-            Road::Lost => return self.later(ROAD_MS, from, told),
+            Road::Lost => return,
             Road::Held => {
-                self.on_road.extend(to.iter().map(|to| (*to, Input::Record(record.clone()))));
-                return self.later(ROAD_MS, from, told);
+                return self.on_road.extend(to.iter().map(|to| (*to, Input::Record(record.clone()))));
             }
             Road::Garbled => Input::Undecodable,
             Road::As(other) => Input::Record(*other),
@@ -77,9 +82,8 @@ impl Harness {
         for to in to {
             let copy =
                 if let Input::Record(r) = &arrives { Input::Record(r.clone()) } else { Input::Undecodable };
-            self.later(ROAD_MS, to, copy);
+            self.later(ROAD_MS, *to, copy);
         }
-        self.later(ROAD_MS, from, told);
     }
 
     pub(super) fn log(&mut self, node: usize, record: Outgoing) {

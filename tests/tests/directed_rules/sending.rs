@@ -331,6 +331,7 @@ fn a_late_record_of_an_earlier_channel_prunes_nothing_of_the_later_one() {
     for record in [void(8, 1, 0), void(9, 1, 0), void(9, 2, 0), void(8, 3, 2), probe] {
         harness.give(1, Input::Record(record));
     }
+    harness.run(20);
     let Some((.., Record::Confirm(confirm))) = harness.sent.last() else { panic!("a probe is answered") };
     assert_eq!((confirm.channel.chan, confirm.from), (9, 1));
     assert_eq!(confirm.results, [ItemResult::Void, ItemResult::Void]);

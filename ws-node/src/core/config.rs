@@ -16,6 +16,8 @@ pub enum Rule {
     RefusalBlocks,
     /// 3: a silent channel probes.
     Probe,
+    /// 4: who may not read bundles gets each record alone.
+    BundlesToReaders,
     /// 6: an item nobody renews becomes a void.
     VoidAge,
     /// 9: only the next number is applied.
@@ -125,6 +127,8 @@ pub struct CoreConfig {
     pub shares: ShareConfig,
     /// Between two canaries; 0: none.
     pub canary_every_ms: u64,
+    /// Which forms of records the reader of this node's topic understands; another value only in tests of upgrades.
+    pub reads: u32,
     pub off: Option<Rule>,
 }
 
@@ -168,6 +172,7 @@ impl CoreConfig {
             commands_burst: limits::COMMANDS_BURST,
             shares: ShareConfig::default(),
             canary_every_ms: 0,
+            reads: roost_proto::records::BUNDLES,
             off: None,
         }
     }

@@ -1,9 +1,7 @@
 //! What a step does: actions in their order, what is counted, what goes on before the step ends.
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
-use std::sync::Arc;
 
-use roost_proto::events::messages_topic;
 use roost_proto::ids::{Epoch, NodeId, VnodeId};
 use roost_proto::records::Record;
 
@@ -12,7 +10,7 @@ use crate::core::counters::Counters;
 use crate::core::keys::CallKey;
 
 /// What a produced record was, to understand its report.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(super) enum Token {
     Item {
         vnode: VnodeId,
@@ -33,6 +31,11 @@ pub(super) enum Token {
         result: u64,
     },
     Other,
+    /// Several records for one node.
+    Bundle {
+        to: NodeId,
+        of: Vec<Token>,
+    },
 }
 
 /// See the module's text.
@@ -43,7 +46,6 @@ pub(super) struct Effects {
     tokens: HashMap<u64, Token>,
     last_token: u64,
     last_call: u64,
-    topics: HashMap<NodeId, Arc<str>>,
     /// Records for this very node: handled before the step ends.
     local: VecDeque<Record>,
     /// Homes whose confirms are to be sent when the step ends.
@@ -84,11 +86,6 @@ impl Effects {
     pub(super) fn next_call(&mut self) -> u64 {
         self.last_call += 1;
         self.last_call
-    }
-
-    /// The topic of a node.
-    pub(super) fn topic_of(&mut self, node: &NodeId) -> Arc<str> {
-        self.topics.entry(node.clone()).or_insert_with(|| Arc::from(messages_topic(node))).clone()
     }
 
     pub(super) fn deliver_here(&mut self, record: Record) {

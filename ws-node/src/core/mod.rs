@@ -26,6 +26,7 @@ mod keys;
 mod membership;
 mod message;
 mod node;
+mod outbound;
 mod results;
 mod rights;
 mod rooms;

@@ -1,7 +1,7 @@
 //! The core of one node: what happens goes to its owners, and what they want done comes back.
 
 use roost_backend::store::LiveChannel;
-use roost_proto::ids::{NodeId, Sid, StreamId, VnodeId};
+use roost_proto::ids::{Sid, StreamId, VnodeId};
 use roost_proto::records::Record;
 
 use crate::core::actions::Action;
@@ -11,12 +11,13 @@ use crate::core::channels::Channels;
 use crate::core::channels::channel::Channel;
 use crate::core::config::CoreConfig;
 use crate::core::counters::{Counters, Gauges};
-use crate::core::effects::{Effects, Token};
+use crate::core::effects::Effects;
 use crate::core::homes::Homes;
 use crate::core::homes::home::Home;
 use crate::core::input::Input;
 use crate::core::keys::Now;
 use crate::core::membership::Membership;
+use crate::core::outbound::Outbound;
 use crate::core::results::Results;
 use crate::core::rooms::Rooms;
 use crate::core::sessions::Sessions;
@@ -29,6 +30,7 @@ pub struct NodeCore {
     pub(super) membership: Membership,
     pub(super) homes: Homes,
     pub(super) channels: Channels,
+    pub(super) outbound: Outbound,
     pub(super) sessions: Sessions,
     pub(super) rooms: Rooms,
     pub(super) watching: Watching,
@@ -46,6 +48,7 @@ impl NodeCore {
             membership: Membership::new(&cfg, now),
             homes: Homes::default(),
             channels: Channels::new(cfg.shares),
+            outbound: Outbound::default(),
             sessions: Sessions::new(&cfg),
             rooms: Rooms::default(),
             watching: Watching::default(),
@@ -56,9 +59,27 @@ impl NodeCore {
         }
     }
 
-    /// Takes one event and returns what to do about it, in order.
-    pub fn step(&mut self, event: Input, now: Now) -> Vec<Action> {
-        self.handle(event, now);
+    /// Takes what happened, in order, and returns what to do about all of it, in order. What follows is settled once:
+    /// one write of a vnode has what gathered, one confirm all that a channel is to hear, and a node gets one bundle.
+    /// The clock is read for each input, and again to settle: a long turn may have passed a deadline.
+    pub fn turn(
+        &mut self,
+        inputs: impl IntoIterator<Item = Input>,
+        mut clock: impl FnMut() -> Now,
+    ) -> Vec<Action> {
+        for input in inputs {
+            self.handle(input, clock());
+        }
+        self.settle(clock());
+        self.fx.take()
+    }
+
+    /// A turn with one input.
+    pub fn step(&mut self, input: Input, now: Now) -> Vec<Action> {
+        self.turn([input], || now)
+    }
+
+    fn settle(&mut self, now: Now) {
         loop {
             while let Some(record) = self.fx.next_local() {
                 self.on_record(record, now);
@@ -67,12 +88,13 @@ impl NodeCore {
                 self.settle_home(vnode, now);
             }
             self.write_in_turn(now);
+            self.refuse_records(now);
             if self.fx.is_done() {
                 break;
             }
         }
         self.begin_reads(now);
-        self.fx.take()
+        self.send_out(now);
     }
 
     fn handle(&mut self, event: Input, now: Now) {
@@ -143,27 +165,6 @@ impl NodeCore {
         }
     }
 
-    /// Hands a record to the node it is for: a call for this one (rule 5), the transport for others.
-    pub(super) fn transport(&mut self, to: &NodeId, vnode: VnodeId, record: Record, token: Token) {
-        if *to == self.cfg.node {
-            self.fx.deliver_here(record);
-            return;
-        }
-        let topic = self.fx.topic_of(to);
-        let payload = serde_json::to_vec(&record).expect("records always encode").into();
-        let token = self.fx.token(token);
-        self.fx.push(Action::Produce {
-            durability: roost_backend::log::Durability::Transport,
-            record: roost_backend::log::Outgoing {
-                topic,
-                partition: self.cfg.partition(vnode),
-                key: vnode.to_string().into(),
-                payload,
-                token,
-            },
-        });
-    }
-
     pub(super) fn vnode_of(&self, stream: &StreamId) -> VnodeId {
         roost_ring::vnode_of_stream(stream, self.cfg.vnodes)
     }
@@ -173,6 +174,7 @@ impl NodeCore {
         self.tick_homes(now);
         self.tick_kept(now);
         self.tick_channels(now);
+        self.tick_outbound();
         self.tick_shares(now);
         self.tick_canary(now);
         self.tick_telling(now);

@@ -98,6 +98,7 @@ impl Cluster {
             pins: node.pins.clone(),
             load: Load::default(),
             gone: Default::default(),
+            reads: 0,
         };
         let request = Register { data_set: data_set.clone(), node: node.id.clone(), row };
         node.registered = self.control.register(&request) == RegisterAnswer::Registered;

@@ -192,6 +192,7 @@ fn table(
             pins: "auto".into(),
             load: Load::default(),
             gone: Default::default(),
+            reads: 0,
         };
         (node_id(name), row)
     };

@@ -111,6 +111,7 @@ pub fn node_row(sid: &Sid) -> NodeRow {
         pins: "0-341,500".into(),
         load: Load { sessions: 3, messages_per_s: 1.5, accepts_per_s: 9, at_home: 2, lag: 1 },
         gone: Default::default(),
+        reads: 0,
     }
 }
 

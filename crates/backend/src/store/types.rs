@@ -114,6 +114,13 @@ pub struct NodeRow {
     /// Of a sid that is over.
     #[serde(default, skip_serializing_if = "Gone::is_default")]
     pub gone: Gone,
+    /// Which forms of records its reader understands: [`roost_proto::records::BUNDLES`], or 0.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub reads: u32,
+}
+
+fn is_zero(number: &u32) -> bool {
+    *number == 0
 }
 
 /// What is known of a node that is gone. Its row is the tombstone of its sid: what that one sent and what comes late

@@ -53,8 +53,16 @@ impl NodeCore {
     /// A delivery report.
     pub(in crate::core) fn on_reported(&mut self, token: u64, ok: bool, now: Now) {
         match self.fx.reported(token) {
-            Some(Token::Item { vnode, chan, round, n }) => self.item_reported(vnode, chan, round, n, ok, now),
-            Some(Token::Event { vnode, epoch, seq }) => {
+            Some(Token::Bundle { to, of }) => self.bundle_reported(token, &to, of, ok, now),
+            Some(one) => self.record_reported(one, ok, now),
+            None => {}
+        }
+    }
+
+    pub(in crate::core) fn record_reported(&mut self, token: Token, ok: bool, now: Now) {
+        match token {
+            Token::Item { vnode, chan, round, n } => self.item_reported(vnode, chan, round, n, ok, now),
+            Token::Event { vnode, epoch, seq } => {
                 if let Some(home) = self.homes.map.get_mut(&vnode).filter(|h| h.epoch == epoch) {
                     if home.outbox.report(Seq(seq), ok, now.mono) {
                         home.reported_at = now.mono;
@@ -67,9 +75,10 @@ impl NodeCore {
                     }
                 }
             }
-            Some(Token::Told { call }) => self.told(call, ok),
-            Some(Token::Refused { result }) => self.refusal_reported(result, ok, now),
-            Some(Token::Other) | None => {}
+            Token::Told { call } => self.told(call, ok),
+            Token::Refused { result } => self.refusal_reported(result, ok, now),
+            // A bundle holds none.
+            Token::Other | Token::Bundle { .. } => {}
         }
     }
 

@@ -58,6 +58,7 @@ impl NodeCore {
                 pins: self.cfg.pins.clone(),
                 load: self.load(),
                 gone: Default::default(),
+                reads: self.cfg.reads,
             },
         }))));
     }

@@ -1,0 +1,134 @@
+//! Records are gathered, and go out at the end of the turn.
+
+use bytes::Bytes;
+use roost_backend::log::{Durability, Outgoing};
+use roost_proto::ids::{NodeId, VnodeId};
+use roost_proto::records::{self, BUNDLES, Record};
+
+use crate::core::actions::Action;
+use crate::core::config::Rule;
+use crate::core::effects::Token;
+use crate::core::keys::Now;
+use crate::core::node::NodeCore;
+use crate::core::outbound::Waiting;
+
+/// Of one bundle: half of what a broker takes as one record by default. One record is a frame, and what names it.
+const BUNDLE_BYTES_MAX: usize = 512 * 1024;
+
+/// Bundles of all nodes take this partition of their reader's topic: the log sends a request for each partition.
+const BUNDLES_PARTITION: u32 = 0;
+
+impl NodeCore {
+    /// Hands a record to the node it is for: a call for this one (rule 5), what goes out of this turn for others.
+    pub(in crate::core) fn transport(&mut self, to: &NodeId, vnode: VnodeId, record: Record, token: Token) {
+        if *to == self.cfg.node {
+            return self.fx.deliver_here(record);
+        }
+        let payload = serde_json::to_vec(&record).expect("records always encode").into();
+        self.outbound.push(to, Waiting { vnode, payload, token });
+    }
+
+    /// Sends what was gathered; to a node that may not read bundles each record alone.
+    pub(in crate::core) fn send_out(&mut self, now: Now) {
+        let mut ways = std::mem::take(&mut self.outbound.ways);
+        for (node, way) in &mut ways {
+            if way.waiting.is_empty() {
+                continue;
+            }
+            let reads = self.membership.view().nodes.get(node).map_or(0, |row| row.reads);
+            if reads < BUNDLES && self.cfg.on(Rule::BundlesToReaders) {
+                for Waiting { vnode, payload, token } in std::mem::take(&mut way.waiting) {
+                    let token = self.fx.token(token);
+                    let (key, partition) = (vnode.to_string().into(), self.cfg.partition(vnode));
+                    self.produce(Outgoing { topic: way.topic.clone(), partition, key, payload, token });
+                }
+                way.bytes = 0;
+                continue;
+            }
+            for (of, payload) in bundles(way.take(now.mono)) {
+                let token = self.fx.token(Token::Bundle { to: node.clone(), of });
+                way.under_way = Some((token, now.mono));
+                let key: Bytes = self.cfg.node.to_string().into();
+                self.produce(Outgoing {
+                    topic: way.topic.clone(),
+                    partition: BUNDLES_PARTITION,
+                    key,
+                    payload,
+                    token,
+                });
+            }
+        }
+        self.outbound.ways = ways;
+    }
+
+    fn produce(&mut self, record: Outgoing) {
+        self.fx.push(Action::Produce { durability: Durability::Transport, record });
+    }
+
+    /// The log took a bundle, or did not: so it did with all records in it.
+    pub(in crate::core) fn bundle_reported(
+        &mut self,
+        bundle: u64,
+        to: &NodeId,
+        of: Vec<Token>,
+        ok: bool,
+        now: Now,
+    ) {
+        self.outbound.reported(to, bundle);
+        for token in of {
+            self.record_reported(token, ok, now);
+        }
+    }
+
+    /// Nodes that are gone for good are forgotten.
+    pub(in crate::core) fn tick_outbound(&mut self) {
+        let nodes = &self.membership.view().nodes;
+        self.outbound.ways.retain(|node, way| !way.waiting.is_empty() || nodes.contains_key(node));
+    }
+
+    /// There was no room for these.
+    pub(in crate::core) fn refuse_records(&mut self, now: Now) {
+        for token in std::mem::take(&mut self.outbound.refused) {
+            self.record_reported(token, false, now);
+        }
+    }
+}
+
+/// In their order, as few as hold them.
+fn bundles(waiting: Vec<Waiting>) -> Vec<(Vec<Token>, Bytes)> {
+    let mut bundles = Vec::new();
+    let (mut tokens, mut payloads, mut bytes) = (Vec::new(), Vec::new(), 0);
+    for Waiting { payload, token, .. } in waiting {
+        if bytes > 0 && bytes + payload.len() > BUNDLE_BYTES_MAX {
+            bundles.push((std::mem::take(&mut tokens), records::bundle(&payloads).into()));
+            (payloads, bytes) = (Vec::new(), 0);
+        }
+        bytes += payload.len();
+        tokens.push(token);
+        payloads.push(payload);
+    }
+    if !tokens.is_empty() {
+        bundles.push((tokens, records::bundle(&payloads).into()));
+    }
+    bundles
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn more_than_a_bundle_holds_is_several_in_order() {
+        let record = |n: u64| Waiting {
+            vnode: VnodeId(0),
+            payload: format!("{{\"pad\":\"{n}{}\"}}", "x".repeat(200_000)).into(),
+            token: Token::Event { vnode: VnodeId(0), epoch: roost_proto::ids::Epoch(0), seq: n },
+        };
+        let made = bundles((0..5).map(record).collect());
+        let sizes: Vec<_> = made.iter().map(|(tokens, _)| tokens.len()).collect();
+        assert_eq!(sizes, [2, 2, 1]);
+        assert!(made.iter().all(|(_, payload)| payload.len() < BUNDLE_BYTES_MAX));
+        assert!(made[1].1.starts_with(b"{\"bundle\":[{\"pad\":\"2"));
+        assert!(bundles(Vec::new()).is_empty());
+    }
+}
