@@ -266,6 +266,7 @@ impl Node {
                 }
             }
             Action::Ask(ask) => self.ask(ask),
+            Action::Link(order) => drop(order),
             Action::Follow { channel, ask } => {
                 // The queue is longer than what waits at once: then it is asked again.
                 if self.parts.follows.try_send((channel.clone(), Some(ask))).is_err() {

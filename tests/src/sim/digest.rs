@@ -3,7 +3,7 @@
 
 use std::fmt::Write;
 
-use roost_ws_node::core::{Action, Ask, Ending};
+use roost_ws_node::core::{Action, Ask, Ending, LinkOrder};
 use xxhash_rust::xxh3::Xxh3;
 
 use super::{Setup, World};
@@ -45,6 +45,9 @@ fn describe(action: &Action, text: &mut String) -> std::fmt::Result {
             let (topic, key, payload) = (&record.topic, &record.key, &record.payload);
             write!(text, "produce {durability:?} {topic} {} {key:?} {payload:?}", record.partition)
         }
+        Action::Link(LinkOrder::Open { to, .. }) => write!(text, "link {to:?}"),
+        Action::Link(LinkOrder::Send { payload, .. }) => write!(text, "by-link {payload:?}"),
+        Action::Link(LinkOrder::Close(_)) => write!(text, "unlink"),
         Action::Follow { channel, .. } => write!(text, "follow {channel:?}"),
         Action::ReadResults { partition, .. } => write!(text, "read-results {partition}"),
         Action::ResultsDone { partition, next, .. } => write!(text, "results-done {partition} {next}"),

@@ -43,6 +43,13 @@ pub enum Fault {
     ClockStep,
     NodeClockStep,
     Disconnect,
+    /// The links of a node break, and with them what is under way.
+    LinksCut,
+    /// They stay open, and nothing arrives by them.
+    LinksDeaf,
+    LinksSlow,
+    /// No new ones can be opened, and those that were break.
+    LinksRefused,
 }
 
 const ALL: &[Fault] = &[
@@ -86,6 +93,13 @@ const ALL: &[Fault] = &[
     Fault::Disconnect,
     Fault::Disconnect,
     Fault::Disconnect,
+    Fault::LinksCut,
+    Fault::LinksCut,
+    Fault::LinksDeaf,
+    Fault::LinksDeaf,
+    Fault::LinksSlow,
+    Fault::LinksSlow,
+    Fault::LinksRefused,
 ];
 
 /// A node reads its wall clock when it starts: an hour forward or back.
@@ -197,6 +211,15 @@ impl World {
                 let step = self.between(0, 2 * NODE_STEP_MS_MAX) as i64 - NODE_STEP_MS_MAX as i64;
                 self.node_skew.insert(node, step);
                 self.crash(pid, length / 3);
+            }
+            Fault::LinksCut => self.cut_links(pid),
+            Fault::LinksDeaf => self.deafen_links(pid),
+            Fault::LinksSlow => self.links.slow_until = until,
+            Fault::LinksRefused => {
+                self.links.refused_until = until;
+                for pid in alive {
+                    self.cut_links(pid);
+                }
             }
             Fault::Disconnect => {
                 let user = self.rng_index(self.clients.len());

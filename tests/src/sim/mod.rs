@@ -11,6 +11,7 @@ mod coordinator;
 pub mod digest;
 mod faults;
 mod joins;
+mod link;
 mod live;
 mod log;
 mod memory;
@@ -165,6 +166,10 @@ pub(crate) enum Happening {
         topic: log::Topic,
         payload: bytes::Bytes,
     },
+    LinkArrives {
+        ends: link::Ends,
+        payload: bytes::Bytes,
+    },
     /// A processor has done its work.
     Answered {
         record: bytes::Bytes,
@@ -227,6 +232,7 @@ pub struct World {
     /// By how much a node's clock is off, from its next start on.
     pub(crate) node_skew: BTreeMap<NodeId, i64>,
     pub log: SimLog,
+    pub(crate) links: link::Links,
     pub(crate) results: results::Results,
     pub(crate) watch: Watch,
     pub(crate) book: Book,
@@ -282,6 +288,7 @@ impl World {
             store_skew: 0,
             node_skew: BTreeMap::new(),
             log: SimLog::new(setup.vnodes),
+            links: link::Links::default(),
             results: results::Results::default(),
             watch: Watch::default(),
             book: Book::default(),
@@ -411,6 +418,7 @@ impl World {
                 self.store_request(peer, run, *request, answer);
             }
             Happening::LogArrives { topic, payload } => self.log_arrives(topic, payload),
+            Happening::LinkArrives { ends, payload } => self.link_arrives(ends, &payload),
             Happening::Answered { record } => self.processed(record),
             Happening::Start { node } => self.start(node),
             Happening::Stopping { pid, stop } => self.stopping(pid, stop),

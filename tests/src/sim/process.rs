@@ -6,7 +6,8 @@ use rand::RngExt;
 use roost_backend::store::{Deregister, OwnRows};
 use roost_proto::ids::NodeId;
 use roost_ws_node::core::{
-    Action, Ask, Command, CoreConfig, Ending, Input, NodeCore, Now, SendQueue, SessionKey, ShareConfig, Taken,
+    Action, Ask, Command, CoreConfig, Ending, Input, ItemLane, NodeCore, Now, SendQueue, SessionKey,
+    ShareConfig, Taken,
 };
 
 use super::store::Peer;
@@ -130,6 +131,11 @@ impl World {
         // An upgrade that is half done.
         if self.setup.seed % 5 == 2 && node.as_str() == "n1" {
             cfg.reads = 0;
+        }
+        // Some of what a turn has, and not all of it.
+        cfg.link_bytes_max = 1500;
+        if self.setup.seed % 7 == 3 {
+            cfg.item_lane = ItemLane::Topic;
         }
         cfg.off = self.setup.off;
         if self.is_broken(Broken::NoGrace) {
@@ -270,6 +276,7 @@ impl World {
         let Some(core) = self.processes[pid].core.take() else { return };
         self.add_totals(&core);
         self.note(|| format!("p{pid} dies"));
+        self.cut_links(pid);
         let users: Vec<_> = self
             .clients
             .iter()
@@ -382,6 +389,7 @@ impl World {
                 self.at(at, Happening::ReadTable { peer: Peer::Node(pid), periodic: false });
             }
             Action::LogEnd { session, ask, partition } => self.ask_log_end(pid, session, ask, partition),
+            Action::Link(order) => self.link_order(pid, order),
             Action::Produce { durability, record } => self.produce(pid, durability, record),
             Action::Frame { session, frame, queue } => self.send_frame(pid, session, frame, queue),
             Action::Fan { sessions, frame } => {

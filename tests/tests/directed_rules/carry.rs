@@ -26,6 +26,7 @@ impl Harness {
                 self.unlogged.push((node, record));
             }
             Action::Produce { durability: Durability::Outbox, record } => self.log(node, record),
+            Action::Link(order) => self.link(node, order),
             Action::LogEnd { session, ask, partition } => {
                 self.log_end_asked += 1;
                 let answer = self.log_end_known.then(|| self.chat[partition as usize].len() as u64);

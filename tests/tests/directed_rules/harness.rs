@@ -5,6 +5,8 @@
 
 #[path = "carry.rs"]
 mod carry;
+#[path = "links.rs"]
+mod links;
 #[path = "live.rs"]
 pub(crate) mod live;
 #[path = "sight.rs"]
@@ -18,10 +20,11 @@ use roost_backend::store::*;
 use roost_proto::codes::CloseCode;
 use roost_proto::events::{Message, StatusEvent};
 use roost_proto::frames::{ChosenStatus, OfUsers, Reply, Send, ServerFrame, SetStatus};
-use roost_proto::ids::{Cursor, DeviceId, MessageId, NodeId, UserId, VnodeId};
+use roost_proto::ids::{Cursor, DeviceId, MessageId, NodeId, Sid, UserId, VnodeId};
 use roost_proto::records::Record;
 use roost_ws_node::core::{
-    CallKey, Command, Connecting, CoreConfig, Input, NodeCore, Now, Rights, Rule, SessionKey, ShareConfig,
+    CallKey, Command, Connecting, CoreConfig, Input, LinkKey, NodeCore, Now, Rights, Rule, SessionKey,
+    ShareConfig,
 };
 use serde_json::value::RawValue;
 
@@ -82,6 +85,13 @@ pub(crate) struct Harness {
     pub no_store: BTreeSet<usize>,
     pub road: Roads,
     pub on_road: Vec<(usize, Input)>,
+    /// Nodes may dial each other.
+    pub links: bool,
+    linked: BTreeMap<(usize, LinkKey), (usize, Sid)>,
+    /// Which records of a link arrive, knowing which node they come from.
+    pub aboard: Box<dyn FnMut(usize, &Record) -> bool>,
+    /// Every record that went by a link: when, from whom, what.
+    pub by_link: Vec<(u64, usize, Record)>,
     /// So many activations take effect without the caller being told.
     pub activations_untold: usize,
     /// Every record between nodes: when, from whom, how many bytes, what.
@@ -142,6 +152,10 @@ impl Harness {
             no_store: BTreeSet::new(),
             road: Box::new(|_, _| Road::Goes),
             on_road: Vec::new(),
+            links: false,
+            linked: BTreeMap::new(),
+            aboard: Box::new(|_, _| true),
+            by_link: Vec::new(),
             activations_untold: 0,
             sent: Vec::new(),
             writes: Box::new(|_| Reach::Answered),

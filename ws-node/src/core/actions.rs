@@ -10,6 +10,7 @@ use roost_proto::frames::Reply;
 
 use crate::core::ask::Ask;
 use crate::core::keys::{CallKey, SessionKey};
+use crate::core::outbound::link::LinkOrder;
 
 /// Which of a session's queues a frame takes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -38,6 +39,7 @@ pub enum Action {
         durability: Durability,
         record: Outgoing,
     },
+    Link(LinkOrder),
     /// Follows and unfollows are carried out in their order.
     Follow {
         channel: LiveChannel,

@@ -24,6 +24,10 @@ pub enum Rule {
     NextOnly,
     /// 9: a confirm counts only for its own sid, epoch and channel.
     ConfirmIdentity,
+    /// 34: a copy that comes by the link is taken only if it is the next.
+    CopiesInOrder,
+    /// 34: a repeat in the topic is answered once for each round.
+    RepeatsAnswered,
     /// 10: a write applies only on the seq it was made for.
     SeqFence,
     /// 11: ids are kept by time, not by what is in the window.
@@ -62,6 +66,15 @@ pub enum Rule {
     HoldOffline,
     /// 26: the tail is read when nothing is in flight, and told when the outbox is out.
     TailWhenQuiet,
+}
+
+/// `ITEM_LANE`: which ways an item takes to its home.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ItemLane {
+    /// The topic and the link, whichever is first.
+    Both,
+    /// The topic alone.
+    Topic,
 }
 
 /// The core's settings. Times in milliseconds.
@@ -127,6 +140,10 @@ pub struct CoreConfig {
     pub shares: ShareConfig,
     /// Between two canaries; 0: none.
     pub canary_every_ms: u64,
+    /// What carries items beside their reader's topic.
+    pub item_lane: ItemLane,
+    /// Handed to one link and not written yet, in bytes: what is beyond goes by the topic alone.
+    pub link_bytes_max: usize,
     /// Which forms of records the reader of this node's topic understands; another value only in tests of upgrades.
     pub reads: u32,
     pub off: Option<Rule>,
@@ -172,6 +189,8 @@ impl CoreConfig {
             commands_burst: limits::COMMANDS_BURST,
             shares: ShareConfig::default(),
             canary_every_ms: 0,
+            item_lane: ItemLane::Both,
+            link_bytes_max: 4 * 1024 * 1024,
             reads: roost_proto::records::BUNDLES,
             off: None,
         }

@@ -28,6 +28,8 @@ pub struct Gauges {
     pub read_bytes: usize,
     pub socket_bytes: usize,
     pub draining: bool,
+    /// To other nodes, open.
+    pub links: usize,
 }
 
 /// Numbers for the metrics; only ever grow.
@@ -46,6 +48,8 @@ pub struct Counters {
     pub asks: u64,
     pub probes: u64,
     pub void_records: u64,
+    /// Items that came by a link.
+    pub copies: u64,
     pub undecodable: u64,
     pub writes: u64,
     pub writes_unknown: u64,

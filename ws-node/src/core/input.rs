@@ -4,12 +4,13 @@ use bytes::Bytes;
 use roost_backend::log::LogRecord;
 use roost_backend::store::*;
 use roost_proto::frames::RoomAt;
-use roost_proto::ids::{Cursor, DeviceId, Epoch, MessageId, Offset, StreamId, UserId, VnodeId};
+use roost_proto::ids::{Cursor, DeviceId, Epoch, MessageId, Offset, Sid, StreamId, UserId, VnodeId};
 use roost_proto::records::Record;
 
 use crate::core::calls::ApiCommand;
 use crate::core::command::Command;
 use crate::core::keys::{CallKey, SessionKey};
+use crate::core::outbound::link::LinkInput;
 use crate::core::rights::Rights;
 
 /// An authenticated `connect`.
@@ -83,6 +84,12 @@ pub enum Input {
         ok: bool,
     },
     Record(Record),
+    /// Records that came by the link which another node opened to the life `to` of this one.
+    Copies {
+        to: Sid,
+        records: Vec<Record>,
+    },
+    Link(LinkInput),
     /// A record of the node's topic that is not a [`Record`].
     Undecodable,
     /// Whether the log answers, whenever that was asked.

@@ -39,13 +39,14 @@ pub use ask::Ask;
 pub use calls::ApiCommand;
 pub use channels::shares::ShareConfig;
 pub use command::{Command, OfConnection};
-pub use config::{CoreConfig, Rule};
+pub use config::{CoreConfig, ItemLane, Rule};
 pub use counters::{Counters, Gauges};
 pub use explain::{Explained, Query};
 pub use homes::sweeping::TicketShown;
 pub use input::{Connecting, Input, Maybe};
 pub use keys::{CallKey, Now, SessionKey};
 pub use node::NodeCore;
+pub use outbound::link::{LinkInput, LinkKey, LinkOrder};
 pub use rights::Rights;
 pub use sessions::credit::Taken;
 pub mod history {

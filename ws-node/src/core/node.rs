@@ -118,6 +118,8 @@ impl NodeCore {
             Input::LogAnswers(answers) => self.homes.log_answers(answers, now),
             Input::Reported { token, ok } => self.on_reported(token, ok, now),
             Input::Record(record) => self.on_record(record, now),
+            Input::Copies { to, records } => self.on_copies(&to, records, now),
+            Input::Link(input) => self.on_link(input, now),
             Input::Undecodable => self.on_undecodable(),
             Input::Connect(connect) => self.on_connect(*connect, now),
             Input::Command { session, command } => self.on_command(session, command, now),
@@ -155,13 +157,28 @@ impl NodeCore {
 
     fn on_record(&mut self, record: Record, now: Now) {
         match record {
-            Record::Item(item) => self.on_item(item, now),
+            Record::Item(item) => self.on_item(item, false, now),
             Record::Confirm(confirm) => self.on_confirm(confirm, now),
             Record::Probe(probe) => self.on_probe(&probe),
             Record::OwnerChanged(took) => self.on_owner_changed(&took, now),
             Record::PresenceTransfer(recall) => self.on_presence_transfer(recall, now),
             Record::PresenceTransferred(recalled) => self.on_presence_transferred(&recalled),
             Record::Disconnect(disconnect) => self.on_disconnect(&disconnect, now),
+        }
+    }
+
+    /// What came by a link that another node opened to the life `to` of this one. Whatever else nodes say to each other
+    /// is for those who may be cut off, and goes by the topic.
+    fn on_copies(&mut self, to: &Sid, records: Vec<Record>, now: Now) {
+        for record in records {
+            match record {
+                Record::Item(item) if to == self.membership.sid() => {
+                    self.fx.count().copies += 1;
+                    self.on_item(item, true, now);
+                }
+                Record::Confirm(confirm) if to == self.membership.sid() => self.on_confirm(confirm, now),
+                _ => self.fx.count().void_records += 1,
+            }
         }
     }
 
@@ -174,7 +191,7 @@ impl NodeCore {
         self.tick_homes(now);
         self.tick_kept(now);
         self.tick_channels(now);
-        self.tick_outbound();
+        self.tick_outbound(now);
         self.tick_shares(now);
         self.tick_canary(now);
         self.tick_telling(now);
@@ -218,6 +235,7 @@ impl NodeCore {
             read_bytes: self.sessions.read_bytes(),
             socket_bytes: self.sessions.socket_bytes(),
             draining: self.membership.is_draining(),
+            links: self.outbound.links(),
         }
     }
 
@@ -231,6 +249,8 @@ impl NodeCore {
 
     /// Whether any item still waits for its confirm, or what was acknowledged for a home that hears it.
     pub fn has_unconfirmed(&self) -> bool {
-        self.channels.values().any(|c| !c.is_empty()) || self.homes.has_unheard()
+        self.channels.values().any(|c| !c.is_empty())
+            || self.homes.has_unheard()
+            || self.outbound.has_waiting()
     }
 }

@@ -11,6 +11,7 @@ use serde_json::value::{RawValue, to_raw_value};
 
 use crate::core::channels::asker::Asker;
 use crate::core::message::{ItemKey, hash_of};
+use crate::core::outbound::link::Stretch;
 
 /// First wait before a silent channel probes, and the longest, in milliseconds (rule 3).
 const PROBE_MIN_MS: u64 = 1000;
@@ -148,6 +149,18 @@ pub(crate) struct Channel {
     heard: u64,
     probe_wait: u64,
     again_at: Option<u64>,
+    /// Where copies go by the link: since all before them was confirmed, each once, until one was refused.
+    aboard: Option<Stretch>,
+    /// The last number that did.
+    boarded: u64,
+}
+
+/// The next item for the transport.
+#[derive(Debug)]
+pub(crate) struct NextItem {
+    pub item: Item,
+    /// It may go by the link as well.
+    pub stretch: Option<Stretch>,
 }
 
 impl Channel {
@@ -165,6 +178,8 @@ impl Channel {
             heard: now,
             probe_wait: PROBE_MIN_MS,
             again_at: None,
+            aboard: None,
+            boarded: 0,
         }
     }
 
@@ -237,6 +252,7 @@ impl Channel {
         self.heard = now;
         self.probe_wait = PROBE_MIN_MS;
         self.again_at = None;
+        self.aboard = None;
     }
 
     /// A repeat of what is queued waits for the same result and renews its age (rule 6).
@@ -269,8 +285,21 @@ impl Channel {
         self.items.push_back(item);
     }
 
+    /// All is confirmed: what is pushed next may go by the link.
+    pub(crate) fn boards(&mut self, stretch: Option<Stretch>) {
+        (self.aboard, self.boarded) = (stretch, self.first - 1);
+    }
+
+    /// An item went by the link, or did not: then none behind it does.
+    pub(crate) fn has_boarded(&mut self, n: Option<u64>) {
+        match n {
+            Some(n) => self.boarded = n,
+            None => self.aboard = None,
+        }
+    }
+
     /// The next item to hand to the transport, if the home is known.
-    pub(crate) fn next_item(&mut self, now: u64) -> Option<Item> {
+    pub(crate) fn next_item(&mut self, now: u64) -> Option<NextItem> {
         self.home.as_ref()?;
         if self.again_at.is_some_and(|at| now < at) {
             return None;
@@ -279,7 +308,13 @@ impl Channel {
         let item = self.items.get((self.next - self.first) as usize)?;
         let n = self.next;
         self.next += 1;
-        Some(Item { channel: self.id.clone(), n, acked: self.first - 1, body: item.body.clone() })
+        // A canary goes by the topic alone, and so shows that this way is alive.
+        if item.asker == Asker::Canary {
+            self.aboard = None;
+        }
+        let stretch = self.aboard.filter(|_| n == self.boarded + 1);
+        let item = Item { channel: self.id.clone(), n, acked: self.first - 1, body: item.body.clone() };
+        Some(NextItem { item, stretch })
     }
 
     fn go_back(&mut self, to: u64) {

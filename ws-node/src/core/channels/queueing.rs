@@ -3,12 +3,12 @@
 use roost_backend::store::Row;
 use roost_proto::ids::VnodeId;
 use roost_proto::limits::UNKNOWN_AFTER_MS;
-use roost_proto::records::{Confirm, ItemBody, Record};
+use roost_proto::records::{ChannelId, Confirm, Item, ItemBody, Record};
 
 use crate::core::channels::answering::Outcome;
 use crate::core::channels::asker::Asker;
 use crate::core::channels::channel::{Attached, By, Channel, Dropped, Pending, Waiter};
-use crate::core::config::Rule;
+use crate::core::config::{ItemLane, Rule};
 use crate::core::effects::Token;
 use crate::core::keys::Now;
 use crate::core::message::ItemKey;
@@ -57,6 +57,12 @@ impl NodeCore {
     /// Puts an item into its channel.
     pub(in crate::core) fn push(&mut self, vnode: VnodeId, item: Pending, now: Now) {
         self.channels.shares.begin(&item.by, item.load);
+        let channel = self.channel(vnode, now);
+        if channel.is_empty() {
+            let home = channel.home().cloned().filter(|_| self.cfg.item_lane == ItemLane::Both);
+            let stretch = home.and_then(|home| self.stretch_to(&home));
+            self.channel(vnode, now).boards(stretch);
+        }
         self.channel(vnode, now).push(item, now.mono);
         self.pump(vnode, now);
     }
@@ -109,11 +115,12 @@ impl NodeCore {
     /// Hands everything not yet handed out to the transport.
     pub(in crate::core) fn pump(&mut self, vnode: VnodeId, now: Now) {
         while let Some(channel) = self.channels.map.get_mut(&vnode)
-            && let Some(item) = channel.next_item(now.mono)
+            && let Some(next) = channel.next_item(now.mono)
         {
             let home = channel.home().cloned().expect("there is no next item without a home");
-            let token = Token::Item { vnode, chan: item.channel.chan, round: item.channel.round, n: item.n };
-            self.transport(&home, vnode, Record::Item(item), token);
+            let Item { channel: ChannelId { chan, round, .. }, n, .. } = next.item;
+            let token = Token::Item { vnode, chan, round, n };
+            self.transport_item(&home, next, token, now);
         }
     }
 

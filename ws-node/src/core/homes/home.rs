@@ -578,7 +578,8 @@ impl Home {
     }
 
     /// Confirms for all senders that have something to hear; none past the lease deadline (rule 13).
-    pub(crate) fn confirms(&mut self, cfg: &CoreConfig, now: Now) -> Vec<Confirm> {
+    /// With each whether its sender asked for it.
+    pub(crate) fn confirms(&mut self, cfg: &CoreConfig, now: Now) -> Vec<(Confirm, bool)> {
         if !self.leased(now) {
             return Vec::new();
         }
@@ -589,8 +590,9 @@ impl Home {
             }
         }
         let (vnode, epoch) = (self.vnode, self.epoch);
-        let all = |(sid, sender): (&Sid, &mut Sender)| -> Vec<Confirm> {
-            std::iter::from_fn(|| sender.confirm(vnode, epoch, sid)).collect()
+        let all = |(sid, sender): (&Sid, &mut Sender)| -> Vec<(Confirm, bool)> {
+            let was_asked = sender.was_asked();
+            std::iter::from_fn(|| sender.confirm(vnode, epoch, sid)).map(|c| (c, was_asked)).collect()
         };
         self.senders.iter_mut().flat_map(all).collect()
     }

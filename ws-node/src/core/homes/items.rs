@@ -2,10 +2,9 @@
 
 use roost_backend::store::*;
 use roost_proto::ids::Sid;
-use roost_proto::records::{Confirm, Item, ItemBody, ItemResult, Probe, Record, Said};
+use roost_proto::records::{Confirm, Item, ItemBody, ItemResult, Probe, Said};
 
 use crate::core::config::Rule;
-use crate::core::effects::Token;
 use crate::core::keys::Now;
 use crate::core::message::{append_op, event_op};
 use crate::core::node::NodeCore;
@@ -25,8 +24,8 @@ impl NodeCore {
             && self.cfg.on(Rule::Forgotten)
     }
 
-    /// Rules 8, 9, 14, 15.
-    pub(in crate::core) fn on_item(&mut self, item: Item, now: Now) {
+    /// Rules 8, 9, 14, 15; of a copy that came by the link, rule 34.
+    pub(in crate::core) fn on_item(&mut self, item: Item, is_copy: bool, now: Now) {
         let channel = &item.channel;
         let vnode = channel.vnode;
         let ended = self.membership.view().ended(&channel.sid) || self.is_forgotten(&channel.sid, now);
@@ -38,14 +37,21 @@ impl NodeCore {
         let Some(sender) = home.sender(channel) else { return };
         // Only what this very channel says: a late record of an earlier one counted other items.
         sender.prune(item.acked);
-        sender.seen = sender.seen.max(item.n);
         let expected = sender.last + 1;
-        let skip = !self.cfg.on(Rule::NextOnly) && item.n > expected;
+        let anyhow = !self.cfg.on(Rule::NextOnly) || (is_copy && !self.cfg.on(Rule::CopiesInOrder));
+        let skip = anyhow && item.n > expected;
+        // A copy neither asks nor is answered for.
+        if is_copy && !(takes && room && (item.n == expected || skip)) {
+            return;
+        }
+        sender.seen = sender.seen.max(item.n);
         if !takes {
             return;
         }
         if item.n < expected {
-            sender.repeat();
+            if self.cfg.on(Rule::RepeatsAnswered) {
+                sender.came_again(item.channel.round);
+            }
         } else if !room {
             sender.dropped = true;
         } else if item.n > expected && !skip {
@@ -114,8 +120,7 @@ impl NodeCore {
                 ask: None,
                 unreadable: true,
             };
-            let to = channel.sid.node();
-            self.transport(&to, channel.vnode, Record::Confirm(confirm), Token::Other);
+            self.transport_confirm(confirm, true);
         }
         self.fx.touch(channel.vnode);
     }

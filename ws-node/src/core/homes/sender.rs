@@ -11,6 +11,8 @@ use roost_proto::records::{ChannelId, Confirm, ItemResult};
 pub(crate) struct Sender {
     pub(super) chan: u64,
     pub(super) round: u32,
+    /// The last round of which a repeat was answered.
+    repeated: u32,
     /// The highest number taken.
     pub(super) last: u64,
     /// The highest number seen: more than `last` when something was dropped or lost (rule 14).
@@ -67,6 +69,20 @@ impl Sender {
 
     pub(crate) fn repeat(&mut self) {
         self.answer = true;
+    }
+
+    /// What was taken came again in the topic. As the copy of what the link brought it says nothing; as the first of a
+    /// round it says that its sender went back, and may lack a confirm (rule 34).
+    pub(crate) fn came_again(&mut self, round: u32) {
+        if round > self.repeated {
+            self.repeated = round;
+            self.answer = true;
+        }
+    }
+
+    /// Whether the next confirm answers who asked.
+    pub(super) fn was_asked(&self) -> bool {
+        self.answer
     }
 
     pub(crate) fn set(&mut self, n: u64, result: ItemResult) {

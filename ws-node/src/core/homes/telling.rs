@@ -5,7 +5,6 @@ use roost_backend::store::*;
 use roost_proto::events::{CHAT_EVENTS, CLIENT_EVENTS, UNDELIVERED_EVENTS, USER_STATUS_EVENTS};
 use roost_proto::frames::Empty;
 use roost_proto::ids::{Epoch, Seq, VnodeId};
-use roost_proto::records::Record;
 
 use crate::core::actions::Action;
 use crate::core::effects::Token;
@@ -101,11 +100,10 @@ impl NodeCore {
             }
         }
         let Some(home) = self.homes.map.get_mut(&vnode) else { return };
-        for confirm in home.confirms(&self.cfg, now) {
+        for (confirm, was_asked) in home.confirms(&self.cfg, now) {
             self.fx.count().confirms += 1;
             self.fx.count().asks += u64::from(confirm.ask.is_some());
-            let to = confirm.channel.sid.node();
-            self.transport(&to, vnode, Record::Confirm(confirm), Token::Other);
+            self.transport_confirm(confirm, was_asked);
         }
     }
 }

@@ -1,6 +1,9 @@
-//! Records for other nodes: what one turn has for a node goes out as one bundle, and while one is under way the next
-//! is gathered, so that bundles grow with the load and a lone record waits for nobody.
+//! Records for other nodes, by two ways. In a node's topic what one turn has for it goes out as one bundle, and while one
+//! is under way the next is gathered, so that bundles grow with the load and a lone record waits for nobody. By the link
+//! copies go at once (`docs/decisions/0019-turns-and-links.md`).
 
+pub(in crate::core) mod link;
+pub(in crate::core) mod linking;
 pub(in crate::core) mod sending;
 
 use std::collections::BTreeMap;
@@ -11,6 +14,7 @@ use roost_proto::events::messages_topic;
 use roost_proto::ids::{NodeId, VnodeId};
 
 use crate::core::effects::Token;
+use crate::core::outbound::link::Link;
 
 /// Of the records that wait for one node, in bytes: twice what may be queued for one vnode. What is beyond is refused
 /// as the log would refuse it, and repeated by its channel.
@@ -20,6 +24,12 @@ const WAITING_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// gets each record when it would have got it alone, or a record could be as old as two of the log's time-outs (rule 6).
 const HOLDS_MS: u64 = 50;
 
+/// How long a record waits for others that its reader has by the link already, in milliseconds.
+const COPY_WAITS_MS: u64 = 20;
+
+/// Of one bundle: half of what a broker takes as one record by default. One record is a frame, and what names it.
+const BUNDLE_BYTES_MAX: usize = 512 * 1024;
+
 /// A record that waits, as it goes into the log.
 #[derive(Debug)]
 pub(super) struct Waiting {
@@ -28,29 +38,68 @@ pub(super) struct Waiting {
     pub(super) token: Token,
 }
 
+/// Whether the reader of a record waits for it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Haste {
+    AtOnce,
+    /// It went by the link, too, at this time on the monotonic clock.
+    Copy(u64),
+}
+
 /// What there is for one node.
 #[derive(Debug)]
 pub(super) struct Way {
     topic: Arc<str>,
     waiting: Vec<Waiting>,
     bytes: usize,
+    /// When what waits is to go at the latest.
+    due: Option<u64>,
     /// The bundle that was sent last and has no report, and when that was.
     under_way: Option<(u64, u64)>,
+    link: Link,
+    /// What this turn has for the link.
+    boarded: Vec<Bytes>,
 }
 
 impl Way {
     fn to(node: &NodeId) -> Self {
         let topic = Arc::from(messages_topic(node));
-        Self { topic, waiting: Vec::new(), bytes: 0, under_way: None }
+        Self {
+            topic,
+            waiting: Vec::new(),
+            bytes: 0,
+            due: None,
+            under_way: None,
+            link: Link::default(),
+            boarded: Vec::new(),
+        }
     }
 
-    /// All that waits, if it may go now.
+    fn push(&mut self, record: Waiting, haste: Haste) {
+        self.bytes += record.payload.len();
+        self.waiting.push(record);
+        let due = match haste {
+            Haste::AtOnce => 0,
+            Haste::Copy(now) => now + COPY_WAITS_MS,
+        };
+        self.due = Some(self.due.map_or(due, |before| before.min(due)));
+    }
+
+    /// All that waits, if it is to go now.
     fn take(&mut self, now: u64) -> Vec<Waiting> {
-        if self.under_way.is_some_and(|(_, since)| now < since + HOLDS_MS) {
-            return Vec::new();
-        }
-        self.bytes = 0;
+        let held = self.under_way.is_some_and(|(_, since)| now < since + HOLDS_MS);
+        let early = self.due.is_none_or(|due| now < due) && self.bytes < BUNDLE_BYTES_MAX;
+        if held || early { Vec::new() } else { self.take_all() }
+    }
+
+    fn take_all(&mut self) -> Vec<Waiting> {
+        (self.bytes, self.due) = (0, None);
         std::mem::take(&mut self.waiting)
+    }
+
+    /// What went by a link that ended may not have arrived.
+    fn hasten(&mut self) {
+        self.due = self.due.map(|_| 0);
     }
 }
 
@@ -60,19 +109,33 @@ pub(super) struct Outbound {
     ways: BTreeMap<NodeId, Way>,
     /// What found no room.
     refused: Vec<Token>,
+    last_link: u64,
 }
 
 impl Outbound {
-    fn push(&mut self, to: &NodeId, record: Waiting) {
+    fn way(&mut self, to: &NodeId) -> &mut Way {
         if !self.ways.contains_key(to) {
             self.ways.insert(to.clone(), Way::to(to));
         }
-        let way = self.ways.get_mut(to).expect("just put there");
+        self.ways.get_mut(to).expect("just put there")
+    }
+
+    fn push(&mut self, to: &NodeId, record: Waiting, haste: Haste) {
+        let way = self.way(to);
         if way.bytes >= WAITING_BYTES_MAX {
             return self.refused.push(record.token);
         }
-        way.bytes += record.payload.len();
-        way.waiting.push(record);
+        way.push(record, haste);
+    }
+
+    /// Whether any record has not been handed to the log yet.
+    pub(super) fn has_waiting(&self) -> bool {
+        self.ways.values().any(|way| !way.waiting.is_empty())
+    }
+
+    /// Links that are open.
+    pub(super) fn links(&self) -> usize {
+        self.ways.values().filter(|way| way.link.is_open()).count()
     }
 
     fn reported(&mut self, to: &NodeId, bundle: u64) {
@@ -95,26 +158,44 @@ mod tests {
     fn while_a_bundle_is_under_way_the_next_is_gathered_but_not_for_long() {
         let (mut outbound, node) = (Outbound::default(), NodeId::new("n").unwrap());
         let taken = |outbound: &mut Outbound, now| outbound.ways.get_mut(&node).unwrap().take(now).len();
-        outbound.push(&node, record(1));
+        outbound.push(&node, record(1), Haste::AtOnce);
         assert_eq!(taken(&mut outbound, 5), 1, "a lone record waits for nobody");
         outbound.ways.get_mut(&node).unwrap().under_way = Some((7, 5));
-        outbound.push(&node, record(1));
-        outbound.push(&node, record(1));
+        outbound.push(&node, record(1), Haste::AtOnce);
+        outbound.push(&node, record(1), Haste::AtOnce);
         assert_eq!(taken(&mut outbound, 6), 0);
         outbound.reported(&node, 6);
         assert_eq!(taken(&mut outbound, 6), 0, "of another bundle");
         outbound.reported(&node, 7);
         assert_eq!(taken(&mut outbound, 6), 2);
         outbound.ways.get_mut(&node).unwrap().under_way = Some((8, 6));
-        outbound.push(&node, record(1));
+        outbound.push(&node, record(1), Haste::AtOnce);
         assert_eq!(taken(&mut outbound, 6 + HOLDS_MS), 1, "whatever becomes of the last one");
+    }
+
+    #[test]
+    fn what_went_by_the_link_waits_for_others_unless_the_link_ends() {
+        let (mut outbound, node) = (Outbound::default(), NodeId::new("n").unwrap());
+        let taken = |outbound: &mut Outbound, now| outbound.way(&node).take(now).len();
+        outbound.push(&node, record(1), Haste::Copy(100));
+        outbound.push(&node, record(1), Haste::Copy(110));
+        assert_eq!(taken(&mut outbound, 100 + COPY_WAITS_MS - 1), 0);
+        assert_eq!(taken(&mut outbound, 100 + COPY_WAITS_MS), 2);
+        outbound.push(&node, record(1), Haste::Copy(200));
+        outbound.push(&node, record(1), Haste::AtOnce);
+        assert_eq!(taken(&mut outbound, 200), 2, "with what does not wait");
+        outbound.push(&node, record(1), Haste::Copy(300));
+        outbound.way(&node).hasten();
+        assert_eq!(taken(&mut outbound, 300), 1);
+        outbound.push(&node, record(BUNDLE_BYTES_MAX), Haste::Copy(400));
+        assert_eq!(taken(&mut outbound, 400), 1, "a bundle is full");
     }
 
     #[test]
     fn what_waits_for_a_node_is_bounded_in_bytes() {
         let (mut outbound, node) = (Outbound::default(), NodeId::new("n").unwrap());
-        outbound.push(&node, record(WAITING_BYTES_MAX));
-        outbound.push(&node, record(1));
+        outbound.push(&node, record(WAITING_BYTES_MAX), Haste::AtOnce);
+        outbound.push(&node, record(1), Haste::AtOnce);
         assert_eq!((outbound.ways[&node].waiting.len(), outbound.refused.len()), (1, 1));
     }
 }

@@ -3,62 +3,89 @@
 use bytes::Bytes;
 use roost_backend::log::{Durability, Outgoing};
 use roost_proto::ids::{NodeId, VnodeId};
-use roost_proto::records::{self, BUNDLES, Record};
+use roost_proto::records::{self, BUNDLES, Confirm, Record};
 
 use crate::core::actions::Action;
+use crate::core::channels::channel::NextItem;
 use crate::core::config::Rule;
 use crate::core::effects::Token;
 use crate::core::keys::Now;
 use crate::core::node::NodeCore;
-use crate::core::outbound::Waiting;
-
-/// Of one bundle: half of what a broker takes as one record by default. One record is a frame, and what names it.
-const BUNDLE_BYTES_MAX: usize = 512 * 1024;
+use crate::core::outbound::{BUNDLE_BYTES_MAX, Haste, Waiting};
 
 /// Bundles of all nodes take this partition of their reader's topic: the log sends a request for each partition.
 const BUNDLES_PARTITION: u32 = 0;
 
 impl NodeCore {
-    /// Hands a record to the node it is for: a call for this one (rule 5), what goes out of this turn for others.
+    /// Hands a record to the node it is for: a call for this one (rule 5), the topic for others.
     pub(in crate::core) fn transport(&mut self, to: &NodeId, vnode: VnodeId, record: Record, token: Token) {
         if *to == self.cfg.node {
             return self.fx.deliver_here(record);
         }
-        let payload = serde_json::to_vec(&record).expect("records always encode").into();
-        self.outbound.push(to, Waiting { vnode, payload, token });
+        let waiting = Waiting { vnode, payload: encoded(&record), token };
+        self.outbound.push(to, waiting, Haste::AtOnce);
+    }
+
+    /// An item takes the topic, and the link as well if its channel is aboard.
+    pub(in crate::core) fn transport_item(&mut self, to: &NodeId, next: NextItem, token: Token, now: Now) {
+        let NextItem { item, stretch } = next;
+        if *to == self.cfg.node {
+            return self.fx.deliver_here(Record::Item(item));
+        }
+        let (vnode, n) = (item.channel.vnode, item.n);
+        let payload = encoded(&Record::Item(item));
+        let goes = stretch.is_some_and(|stretch| self.board_in(to, stretch, &payload));
+        let haste = if goes { Haste::Copy(now.mono) } else { Haste::AtOnce };
+        if stretch.is_some() {
+            self.channel(vnode, now).has_boarded(goes.then_some(n));
+        }
+        self.outbound.push(to, Waiting { vnode, payload, token }, haste);
+    }
+
+    /// What a sender is to hear goes by the link, or by the topic where there is none; by both if it asked.
+    pub(in crate::core) fn transport_confirm(&mut self, confirm: Confirm, was_asked: bool) {
+        let (sid, vnode) = (confirm.channel.sid.clone(), confirm.channel.vnode);
+        let (to, record) = (sid.node(), Record::Confirm(confirm));
+        if to == self.cfg.node {
+            return self.fx.deliver_here(record);
+        }
+        let payload = encoded(&record);
+        let goes = self.board(&sid, &payload);
+        if !goes || was_asked {
+            self.outbound.push(&to, Waiting { vnode, payload, token: Token::Other }, Haste::AtOnce);
+        }
     }
 
     /// Sends what was gathered; to a node that may not read bundles each record alone.
     pub(in crate::core) fn send_out(&mut self, now: Now) {
         let mut ways = std::mem::take(&mut self.outbound.ways);
         for (node, way) in &mut ways {
+            self.send_boarded(way);
             if way.waiting.is_empty() {
                 continue;
             }
-            let reads = self.membership.view().nodes.get(node).map_or(0, |row| row.reads);
-            if reads < BUNDLES && self.cfg.on(Rule::BundlesToReaders) {
-                for Waiting { vnode, payload, token } in std::mem::take(&mut way.waiting) {
-                    let token = self.fx.token(token);
+            let topic = way.topic.clone();
+            if self.reads(node) < BUNDLES && self.cfg.on(Rule::BundlesToReaders) {
+                for Waiting { vnode, payload, token } in way.take_all() {
                     let (key, partition) = (vnode.to_string().into(), self.cfg.partition(vnode));
-                    self.produce(Outgoing { topic: way.topic.clone(), partition, key, payload, token });
+                    let token = self.fx.token(token);
+                    self.produce(Outgoing { topic: topic.clone(), partition, key, payload, token });
                 }
-                way.bytes = 0;
                 continue;
             }
             for (of, payload) in bundles(way.take(now.mono)) {
                 let token = self.fx.token(Token::Bundle { to: node.clone(), of });
                 way.under_way = Some((token, now.mono));
-                let key: Bytes = self.cfg.node.to_string().into();
-                self.produce(Outgoing {
-                    topic: way.topic.clone(),
-                    partition: BUNDLES_PARTITION,
-                    key,
-                    payload,
-                    token,
-                });
+                let (key, topic) = (self.cfg.node.to_string().into(), topic.clone());
+                self.produce(Outgoing { topic, partition: BUNDLES_PARTITION, key, payload, token });
             }
         }
         self.outbound.ways = ways;
+    }
+
+    /// Which forms of records a node understands, by its row.
+    pub(super) fn reads(&self, node: &NodeId) -> u32 {
+        self.membership.view().nodes.get(node).map_or(0, |row| row.reads)
     }
 
     fn produce(&mut self, record: Outgoing) {
@@ -80,18 +107,16 @@ impl NodeCore {
         }
     }
 
-    /// Nodes that are gone for good are forgotten.
-    pub(in crate::core) fn tick_outbound(&mut self) {
-        let nodes = &self.membership.view().nodes;
-        self.outbound.ways.retain(|node, way| !way.waiting.is_empty() || nodes.contains_key(node));
-    }
-
     /// There was no room for these.
     pub(in crate::core) fn refuse_records(&mut self, now: Now) {
         for token in std::mem::take(&mut self.outbound.refused) {
             self.record_reported(token, false, now);
         }
     }
+}
+
+fn encoded(record: &Record) -> Bytes {
+    serde_json::to_vec(record).expect("records always encode").into()
 }
 
 /// In their order, as few as hold them.

@@ -1,0 +1,185 @@
+//! The direct way to one node. It carries copies: whatever comes by it is in the node's topic as well, or is asked for
+//! again, so a link may break, fill up or lie idle at any time.
+
+use roost_proto::ids::Sid;
+
+/// One connection to another node, unique in this process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct LinkKey(pub u64);
+
+/// What happens to a link.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum LinkInput {
+    Opened(LinkKey),
+    /// It could not be opened, or ended. Nothing more comes of it.
+    Closed(LinkKey),
+    /// So many bytes of it are written.
+    Written(LinkKey, usize),
+}
+
+/// What is to be done with a link.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum LinkOrder {
+    /// Dial the node whose admin port is at `admin`, if it is `to`, as `from`.
+    Open {
+        link: LinkKey,
+        admin: String,
+        from: Sid,
+        to: Sid,
+    },
+    Send {
+        link: LinkKey,
+        payload: bytes::Bytes,
+    },
+    Close(LinkKey),
+}
+
+/// Between two tries to open a link, in milliseconds: doubled up to the second while none succeeds.
+const OPEN_AGAIN_MS: u64 = 500;
+const OPEN_AGAIN_MAX_MS: u64 = 8000;
+
+/// A stretch of a link in which it refused nothing: a channel that boarded in one is not aboard in the next.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::core) struct Stretch {
+    link: LinkKey,
+    n: u64,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum State {
+    /// Not to be tried before.
+    Closed {
+        until: u64,
+    },
+    Opening {
+        link: LinkKey,
+        to: Sid,
+    },
+    Open {
+        link: LinkKey,
+        to: Sid,
+    },
+}
+
+/// See the module's text.
+#[derive(Debug)]
+pub(super) struct Link {
+    state: State,
+    tries: u32,
+    stretch: u64,
+    /// Handed to the connection and not written.
+    bytes: usize,
+}
+
+impl Default for Link {
+    fn default() -> Self {
+        Self { state: State::Closed { until: 0 }, tries: 0, stretch: 0, bytes: 0 }
+    }
+}
+
+impl Link {
+    /// Whether it should be opened now.
+    pub(super) fn wants_to_open(&self, now: u64) -> bool {
+        matches!(self.state, State::Closed { until } if now >= until)
+    }
+
+    pub(super) fn opening(&mut self, link: LinkKey, to: Sid) {
+        self.state = State::Opening { link, to };
+    }
+
+    /// The connection, open or on its way, and who is at its end.
+    pub(super) fn current(&self) -> Option<(LinkKey, &Sid)> {
+        match &self.state {
+            State::Closed { .. } => None,
+            State::Opening { link, to } | State::Open { link, to } => Some((*link, to)),
+        }
+    }
+
+    pub(super) fn is(&self, key: LinkKey) -> bool {
+        self.current().is_some_and(|(link, _)| link == key)
+    }
+
+    pub(super) fn is_open(&self) -> bool {
+        matches!(self.state, State::Open { .. })
+    }
+
+    /// It is open to this life of the node.
+    pub(super) fn leads_to(&self, sid: &Sid) -> bool {
+        matches!(&self.state, State::Open { to, .. } if to == sid)
+    }
+
+    pub(super) fn opened(&mut self) {
+        if let State::Opening { link, to } = self.state.clone() {
+            (self.state, self.tries, self.bytes) = (State::Open { link, to }, 0, 0);
+        }
+    }
+
+    pub(super) fn closed(&mut self, now: u64) {
+        let wait = (OPEN_AGAIN_MS << self.tries.min(8)).min(OPEN_AGAIN_MAX_MS);
+        (self.state, self.tries) = (State::Closed { until: now + wait }, self.tries + 1);
+    }
+
+    /// The stretch that whoever boards now is in.
+    pub(super) fn stretch(&self) -> Option<Stretch> {
+        match self.state {
+            State::Open { link, .. } => Some(Stretch { link, n: self.stretch }),
+            _ => None,
+        }
+    }
+
+    /// Takes so many bytes for a connection that holds `max` at most; `None`: not now, and a new stretch begins.
+    pub(super) fn board(&mut self, bytes: usize, max: usize) -> Option<()> {
+        if self.bytes + bytes > max {
+            self.stretch += 1;
+            return None;
+        }
+        self.bytes += bytes;
+        Some(())
+    }
+
+    pub(super) fn written(&mut self, bytes: usize) {
+        self.bytes = self.bytes.saturating_sub(bytes);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use roost_proto::ids::NodeId;
+
+    fn sid(n: u64) -> Sid {
+        Sid::new(&NodeId::new("n").unwrap(), n, 1)
+    }
+
+    #[test]
+    fn a_refusal_ends_the_stretch() {
+        let mut link = Link::default();
+        link.opening(LinkKey(1), sid(1));
+        assert_eq!((link.stretch(), link.leads_to(&sid(1))), (None, false));
+        link.opened();
+        assert!(link.leads_to(&sid(1)) && !link.leads_to(&sid(2)));
+        let first = link.stretch();
+        assert!(link.board(7, 10).is_some());
+        assert_eq!(link.stretch(), first);
+        assert!(link.board(8, 10).is_none());
+        assert_ne!(link.stretch(), first);
+        link.written(7);
+        assert!(link.board(8, 10).is_some());
+    }
+
+    #[test]
+    fn who_cannot_be_reached_is_tried_less_and_less_often() {
+        let (mut link, mut now, mut waits) = (Link::default(), 0, Vec::new());
+        for n in 1..=6 {
+            let from = now;
+            while !link.wants_to_open(now) {
+                now += 1;
+            }
+            waits.push(now - from);
+            link.opening(LinkKey(n), sid(1));
+            assert!(link.is(LinkKey(n)) && !link.is_open());
+            link.closed(now);
+        }
+        assert_eq!(waits, [0, 500, 1000, 2000, 4000, 8000]);
+    }
+}
