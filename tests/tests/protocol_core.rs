@@ -81,6 +81,13 @@ fn seeds_that_failed_once_hold() {
             1943,
             "what a home knew of a user whom the store lost was forgotten, for another had the vnode for a moment",
         ),
+        (1975, "that somebody hid came late, and took it from where it showed itself since"),
+        (5008, "who was in a roster that went back was not remembered when the data were lost once more"),
+        (8275, "nor was who came by a write without an answer"),
+        (
+            7270,
+            "data went back while an assignment of long ago was on its way: another looked first, who cannot tell",
+        ),
         (1270, "a client by hand left a room over an old connection and never told the new one"),
     ] {
         let wrong = violations(Setup::new(seed));

@@ -7,6 +7,7 @@
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
+use crate::Json;
 use crate::frames::{ChosenStatus, InfoOf};
 use crate::ids::{Cursor, DeviceId, Epoch, MessageId, NodeId, Offset, Sid, StreamId, UserId, VnodeId};
 use crate::live::Version;
@@ -156,10 +157,23 @@ pub struct MemberUpdate {
     pub full: bool,
     /// Or says something else of itself.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub came: Vec<InfoOf>,
+    pub came: Vec<Came>,
     /// With no session of this node there any more.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub went: Vec<Went>,
+}
+
+/// Somebody who is in a room at the sending node.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Came {
+    /// Who is there.
+    pub user: UserId,
+    /// What it says of itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub info: Option<Json>,
+    /// Of the user's home that says that others may see it; 0 from nodes of an earlier version.
+    #[serde(default)]
+    pub epoch: Epoch,
 }
 
 /// Somebody who is not in a room any more at the sending node.
@@ -170,9 +184,13 @@ pub struct Went {
     /// Said so; others may only be on their way to another connection.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub left: bool,
-    /// Is here and hides: what any node said of the user before is over. One of an earlier version reads over it.
+    /// Is here and hides: what any node said of the user is over, but for what it said under a later home of the user.
+    /// One of an earlier version reads over it.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub hides: bool,
+    /// Of the user's home that says that it hides; none from nodes of an earlier version, which is 0.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub epoch: Option<Epoch>,
 }
 
 /// A message for a stream.

@@ -3,8 +3,9 @@
 use roost_proto::answers::Listed;
 use roost_proto::frames::{Change, ChosenStatus, InfoOf, Joined};
 use roost_proto::ids::RoomId;
+use roost_proto::records::Record;
 
-use super::harness::{Harness, LEASE_TTL_MS};
+use super::harness::{Harness, LEASE_TTL_MS, Road};
 
 const LINGER_MS: u64 = 10_000;
 
@@ -131,4 +132,33 @@ fn who_hides_is_hidden_from_where_its_last_home_was_too() {
     assert_eq!(told(&harness, a, &bob), [Change::Join, Change::Leave]);
     harness.run(60_000);
     assert_eq!(told(&harness, a, &bob).len(), 2);
+}
+
+/// Bob hides, which is long on its way to the room's home; until it comes he has another home, and shows there.
+#[test]
+fn who_hid_under_an_earlier_home_is_not_hidden_from_where_it_shows_since() {
+    let (mut harness, a, bob, room) = harness();
+    let b = harness.connect(2, &bob);
+    harness.join_as(b, &room, "j1", true, None);
+    harness.run(500);
+    assert_eq!(told(&harness, a, &bob), [Change::Join]);
+    harness.road = Box::new(|from, record| match record {
+        Record::Item(_) if from == 2 => Road::Held,
+        _ => Road::Goes,
+    });
+    harness.choose(b, ChosenStatus::Invisible, "s1");
+    harness.run(500);
+    harness.assign(2, 0);
+    harness.run(5000);
+    let b = harness.connect_in(0, &bob, &[&room]);
+    harness.run(500);
+    assert!(harness.is_welcome(b));
+    harness.choose(b, ChosenStatus::Online, "s2");
+    harness.run(500);
+    assert_eq!(harness.told(b, "s2"), ["ok"]);
+    assert_eq!(told(&harness, a, &bob), [Change::Join], "that he hid is on its way");
+    harness.clear_road();
+    harness.run(60_000);
+    assert_eq!(told(&harness, a, &bob), [Change::Join]);
+    assert!(lists(&mut harness, a, &room, "m1", &bob));
 }

@@ -39,6 +39,33 @@ fn who_went_as_the_data_was_lost_is_published_as_gone() {
     assert_eq!(off, [CAME], "others would see him for ever");
 }
 
+/// That `bob` came is published, and his home is not told that it is written; he goes, and then the data are gone.
+#[test]
+fn who_was_shown_by_a_write_without_an_answer_is_published_as_gone() {
+    let mut harness = Harness::new(&[0, 1], None);
+    let bob = harness.user(1, 0);
+    let mut said = 0;
+    harness.writes = Box::new(move |write| {
+        let presence = write.ops.iter().any(|op| matches!(op, Op::Presence(_)));
+        said += u32::from(presence);
+        match said {
+            1 if presence => Reach::Untold,
+            // It is told that it is behind, and what it wrote.
+            0..=2 => Reach::Answered,
+            _ => Reach::Underway,
+        }
+    });
+    let session = harness.connect(1, &bob);
+    harness.run(2000);
+    assert_eq!(harness.published(&bob), [CAME]);
+    harness.hang_up(session);
+    harness.data[1] = VnodeData::default();
+    harness.writes = Box::new(|_| Reach::Answered);
+    harness.land();
+    harness.run(LINGER_MS + GRACE_MS + 5000);
+    assert_eq!(harness.published(&bob), [CAME, GONE]);
+}
+
 /// The store is away for longer than the lease and comes back empty; `bob` went meanwhile, and his vnode is given
 /// to another node, which has never heard of him.
 fn an_outage_that_loses_everything(off: Option<Rule>) -> Vec<(Status, StatusCause)> {
@@ -115,9 +142,8 @@ fn a_late_confirmation_of_an_earlier_home_is_not_that_of_the_next() {
     assert_eq!(harness.published(&bob), [CAME, LOST]);
 }
 
-/// Decision 3: the roster is older than what was published, and the home that finds it so ends at once.
-#[test]
-fn a_successor_publishes_who_was_published_in_an_earlier_generation_only() {
+/// The roster is older than what was published, and the home that finds it so ends at once; node 0 is the next.
+fn a_roster_of_before() -> (Harness, String) {
     let mut harness = Harness::new(&[0, 1], None);
     let bob = harness.user(1, 0);
     let session = harness.connect(1, &bob);
@@ -138,6 +164,13 @@ fn a_successor_publishes_who_was_published_in_an_earlier_generation_only() {
     harness.run(LEASE_TTL_MS);
     harness.revoke(1);
     harness.assign(1, 0);
+    (harness, bob)
+}
+
+/// Decision 3.
+#[test]
+fn a_successor_publishes_who_was_published_in_an_earlier_generation_only() {
+    let (mut harness, bob) = a_roster_of_before();
     harness.run(GRACE_MS + 5000);
     assert_eq!(harness.data[1].head().unwrap().1.node().as_str(), "n0");
     assert_eq!(
@@ -145,6 +178,22 @@ fn a_successor_publishes_who_was_published_in_an_earlier_generation_only() {
         Some(&LOST),
         "the roster says invisible, others saw him online"
     );
+}
+
+/// The same, and before it does so the store loses everything once more.
+#[test]
+fn who_was_published_in_an_earlier_generation_only_is_remembered_over_a_loss_of_the_data() {
+    let (mut harness, bob) = a_roster_of_before();
+    harness.run(5000);
+    assert_eq!(harness.data[1].head().unwrap().1.node().as_str(), "n0");
+    let shown = (Status::Online, StatusCause::Chosen);
+    assert_eq!(harness.published(&bob).last(), Some(&shown), "he has time to come back");
+    harness.wipe();
+    harness.assign(0, 0);
+    harness.assign(1, 0);
+    harness.run(2 * GRACE_MS + 5000);
+    assert_eq!(harness.data[1].head().unwrap().1.node().as_str(), "n0");
+    assert_eq!(harness.published(&bob).last(), Some(&LOST));
 }
 
 /// P6: the inherited outbox waits for the log for longer than the grace; who comes as soon as there is a home again

@@ -447,7 +447,12 @@ impl Home {
                 Work::Item { op, .. } => op.clone(),
                 Work::Member(op) => Op::Member(op.clone()),
                 Work::Open { user, device, .. } => Op::Open { user: user.clone(), device: device.clone() },
-                Work::Presence { op, .. } => Op::Presence(op.clone()),
+                Work::Presence { op, .. } => {
+                    if let Some(member) = self.members.get_mut(&op.user) {
+                        member.said.clone_from(&op.roster);
+                    }
+                    Op::Presence(op.clone())
+                }
                 Work::Undelivered { place: (user, cursor) } => {
                     Op::Undelivered { user: user.clone(), cursor: *cursor }
                 }

@@ -64,21 +64,22 @@ impl Home {
         let begun = self.generation == self.epoch;
         // Another had it in between, and may have ended before it was told whom the store lost.
         let between = !begun && !alone;
-        let mut members = remembered
+        let (mut members, known_in) = remembered
             .map(|mut r| {
                 if between {
                     r.keep_untold(&self.data_set);
                 }
-                r.members
+                (r.members, r.generation)
             })
             .unwrap_or_default();
         for member in members.values_mut() {
             if begun || between {
-                member.lost = member.stored.take().filter(UserPresence::is_shown).or(member.lost.take());
+                member.lost = member.shown(known_in).cloned();
             }
             // Its sessions are counted again as they are opened again.
             let due = member.due.filter(|_| member.sessions == 0).unwrap_or((grace, StatusCause::Lost));
-            (member.stored, member.pending, member.sessions, member.due) = (None, false, 0, Some(due));
+            (member.stored, member.said, member.pending) = (None, None, false);
+            (member.sessions, member.due) = (0, Some(due));
         }
         for (user, entry) in roster {
             match members.get_mut(&user) {

@@ -11,7 +11,7 @@ use roost_proto::frames::InfoOf;
 use roost_proto::ids::{Epoch, Sid, StreamId, UserId};
 use roost_proto::limits::{MEMBERS_BYTES_MAX, MEMBERS_LISTED_MAX};
 use roost_proto::live::{MemberChange, Note, Version};
-use roost_proto::records::{ItemResult, MemberUpdate};
+use roost_proto::records::{Came, ItemResult, MemberUpdate};
 
 use crate::core::keys::Now;
 
@@ -23,6 +23,8 @@ struct RoomMember {
     /// The nodes where it is, and what it said of itself last.
     at: BTreeSet<Sid>,
     info: Option<Json>,
+    /// The latest home of the user, by its epoch, under which a node told that it shows or hides.
+    home: Epoch,
     /// When to list it no more, if it is nowhere.
     due: u64,
 }
@@ -128,17 +130,20 @@ impl HomeRooms {
                 }
             }
         }
-        for InfoOf { user, info } in here.came {
+        for Came { user, info, epoch } in here.came {
             let member = room.users.entry(user.clone()).or_default();
             member.at.insert(sid.clone());
-            member.info = info;
+            (member.info, member.home) = (info, member.home.max(epoch));
             touched.push(user);
         }
         for went in here.went {
             let Some(member) = room.users.get_mut(&went.user) else { continue };
-            if went.hides {
-                // Also where its last home was, which may be dead and have its grace.
+            let home = went.epoch.unwrap_or_default();
+            if went.hides && home >= member.home {
+                // Also where its last home was, which may be dead and have its grace. Not where a later one is: what it
+                // says was said after this, which may have waited on its way.
                 member.at.clear();
+                member.home = home;
             }
             member.at.remove(sid);
             if member.at.is_empty() {

@@ -23,6 +23,8 @@ pub(crate) struct UserPresence {
     pub(super) due: Option<(u64, StatusCause)>,
     /// A write about this user is queued or in flight.
     pub(super) pending: bool,
+    /// What a write says that was sent and is not answered: others may be shown that already.
+    pub(super) said: Option<RosterEntry>,
     /// Who is told when what was chosen is kept: by the next write about this user, or now if it is so already.
     pub(super) waiting: Vec<(SessionKey, MessageId)>,
     /// What the store had before it lost its data, of somebody whom others were shown. It is put back, so that it
@@ -37,14 +39,14 @@ impl UserPresence {
         Self { stored: Some(entry), chosen, due: Some((until, StatusCause::Lost)), ..Self::default() }
     }
 
-    /// What the store had of the user, if others were shown it.
-    pub(crate) fn shown(&self) -> Option<&RosterEntry> {
-        self.stored.as_ref().or(self.lost.as_ref()).filter(|entry| Self::is_shown(entry))
-    }
-
-    /// Others see this entry as somebody who is there.
-    pub(crate) fn is_shown(entry: &RosterEntry) -> bool {
-        entry.chosen.visible() != Status::Offline
+    /// What the store had of the user, or has for all that is known, if others may be shown one who is there: what a home
+    /// of this generation knows.
+    pub(crate) fn shown(&self, generation: Epoch) -> Option<&RosterEntry> {
+        // What was published in an earlier generation may be newer than what is kept of it.
+        let seen = |entry: &&RosterEntry| {
+            entry.chosen.visible() != Status::Offline || entry.generation != generation
+        };
+        [&self.said, &self.stored, &self.lost].into_iter().flatten().find(seen)
     }
 
     fn visible(entry: Option<&RosterEntry>) -> Status {

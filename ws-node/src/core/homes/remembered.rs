@@ -13,6 +13,8 @@ use crate::core::homes::presence::UserPresence;
 pub(in crate::core) struct Remembered {
     /// The store's data that knows them too.
     pub(super) data_set: DataSet,
+    /// Of its data, as the home had it.
+    pub(super) generation: Epoch,
     pub(super) members: BTreeMap<UserId, UserPresence>,
     /// The home that is told.
     pub(super) told: Epoch,
@@ -20,9 +22,13 @@ pub(in crate::core) struct Remembered {
 }
 
 impl Remembered {
-    /// Keeps whom a home under `data_set` may lack: others were shown them, and no roster under these data has them.
+    /// Keeps whom a home under `data_set` may lack: others may be shown them, and no roster under these data has them.
     pub(super) fn keep_untold(&mut self, data_set: &DataSet) {
-        let same = self.data_set == *data_set;
-        self.members.retain(|_, m| m.shown().is_some() && !(same && m.stored.is_some()));
+        let (same, generation) = (self.data_set == *data_set, self.generation);
+        self.members.retain(|_, m| {
+            // Under the same data who was shown is in the roster.
+            m.said = m.said.take().filter(|_| !same);
+            m.shown(generation).is_some() && !(same && m.stored.is_some())
+        });
     }
 }

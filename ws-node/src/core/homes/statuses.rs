@@ -81,7 +81,7 @@ impl NodeCore {
         }
         if let Some(member) = self.homes.map.get_mut(&vnode).and_then(|h| h.members.get_mut(&op.user)) {
             member.stored.clone_from(&op.roster);
-            (member.pending, member.lost) = (false, None);
+            (member.pending, member.said, member.lost) = (false, None, None);
             member.seen = op.seen.or(member.seen);
             if op.roster.is_none() {
                 member.due = None;

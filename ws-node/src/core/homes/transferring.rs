@@ -22,10 +22,10 @@ const TELL_AGAIN_MS: u64 = 1000;
 impl NodeCore {
     pub(in crate::core) fn remember(&mut self, home: &mut Home) {
         if !home.members.is_empty() && self.cfg.on(Rule::UsersRemembered) {
-            let (data_set, members) = (home.data_set.clone(), std::mem::take(&mut home.members));
-            self.homes
-                .remembered
-                .insert(home.vnode, Remembered { data_set, members, told: Epoch(0), tell_at: 0 });
+            let (data_set, generation) = (home.data_set.clone(), home.generation);
+            let members = std::mem::take(&mut home.members);
+            let remembered = Remembered { data_set, generation, members, told: Epoch(0), tell_at: 0 };
+            self.homes.remembered.insert(home.vnode, remembered);
         }
     }
 
@@ -45,8 +45,9 @@ impl NodeCore {
             return;
         }
         (remembered.told, remembered.tell_at) = (row.epoch, now.mono + TELL_AGAIN_MS);
+        let known_in = remembered.generation;
         let shown = |(user, member): (&UserId, &UserPresence)| {
-            let RosterEntry { chosen, since, sessions, generation, .. } = member.shown()?.clone();
+            let RosterEntry { chosen, since, sessions, generation, .. } = member.shown(known_in)?.clone();
             Some(Shown { user: user.clone(), chosen, since, sessions, generation })
         };
         let users: Vec<_> = remembered.members.iter().filter_map(shown).collect();

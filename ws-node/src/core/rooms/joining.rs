@@ -101,13 +101,13 @@ impl NodeCore {
             "joined again before this was done",
         );
         self.rooms.not_located(key, &stream);
-        let shows = self.shows(key);
+        let sight = self.sight(key);
         let room = self.rooms.open(&stream, vnode);
         room.listeners.insert(key);
         room.waiting.come(key);
         if at.presence {
             room.presence.insert(key);
-            room.locals.come(key, &user, at.info, shows);
+            room.locals.come(key, &user, at.info, sight);
         } else {
             room.presence.remove(&key);
             room.locals.go(key, &user, true);

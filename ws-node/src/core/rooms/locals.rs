@@ -6,22 +6,28 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use roost_proto::Json;
-use roost_proto::frames::InfoOf;
-use roost_proto::ids::{StreamId, UserId};
+use roost_proto::ids::{Epoch, StreamId, UserId};
 use roost_proto::limits::INFO_BYTES_MAX;
-use roost_proto::records::{MemberUpdate, Went};
+use roost_proto::records::{Came, MemberUpdate, Went};
 
 use crate::core::keys::SessionKey;
 
 /// Users named in one record: with the largest `info` of each, a fifth of the largest record that Kafka takes.
 const NAMED_MAX: usize = 200_000 / (INFO_BYTES_MAX + 256);
 
+/// Whether the others may see a user, and which home of the user says so.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Sight {
+    pub(super) shows: bool,
+    pub(super) epoch: Epoch,
+}
+
 #[derive(Debug, Default)]
 struct Local {
     info: Option<Json>,
     sessions: BTreeSet<SessionKey>,
-    /// The others may see it: it is known that it did not choose to be invisible.
-    shown: bool,
+    /// The others may see it when it is known that it did not choose to be invisible.
+    sight: Sight,
 }
 
 #[derive(Debug, Default)]
@@ -43,32 +49,34 @@ impl Locals {
         self.users.is_empty() && self.changed.is_empty() && self.under_way == 0 && !(self.anew && self.told)
     }
 
-    /// `shows`: whether the others may see its user, if that is known.
-    pub(super) fn come(&mut self, key: SessionKey, user: &UserId, info: Option<Json>, shows: Option<bool>) {
+    /// `sight`: whether the others may see its user, if that is known.
+    pub(super) fn come(&mut self, key: SessionKey, user: &UserId, info: Option<Json>, sight: Option<Sight>) {
         let local = self.users.entry(user.clone()).or_default();
         local.sessions.insert(key);
         let news = local.info != info;
         local.info = info;
-        if local.shown && news {
+        if local.sight.shows && news {
             self.changed.insert(user.clone(), false);
         }
-        if let Some(shows) = shows {
-            self.show(user, shows);
+        if let Some(sight) = sight {
+            self.show(user, sight);
         }
     }
 
-    /// The others may see a user who is here, or may not any more.
-    pub(super) fn show(&mut self, user: &UserId, shows: bool) {
+    /// The others may see a user who is here, or may not any more. Who is seen is told of under each home of the user:
+    /// what an earlier one hid may be on its way still.
+    pub(super) fn show(&mut self, user: &UserId, sight: Sight) {
         let Some(local) = self.users.get_mut(user) else { return };
-        if std::mem::replace(&mut local.shown, shows) != shows {
-            self.changed.insert(user.clone(), !shows);
+        let before = std::mem::replace(&mut local.sight, sight);
+        if before != sight && (before.shows || sight.shows) {
+            self.changed.insert(user.clone(), !sight.shows);
         }
     }
 
     pub(in crate::core) fn go(&mut self, key: SessionKey, user: &UserId, left: bool) {
         let Some(local) = self.users.get_mut(user) else { return };
         if local.sessions.remove(&key) && local.sessions.is_empty() {
-            let shown = local.shown;
+            let shown = local.sight.shows;
             self.users.remove(user);
             if shown {
                 self.changed.insert(user.clone(), left);
@@ -87,7 +95,7 @@ impl Locals {
         let mut changed = std::mem::take(&mut self.changed);
         if anew {
             changed.retain(|_, left| *left);
-            let shown = self.users.iter().filter(|(_, local)| local.shown);
+            let shown = self.users.iter().filter(|(_, local)| local.sight.shows);
             changed.extend(shown.map(|(user, _)| (user.clone(), false)));
         }
         let new = |full| MemberUpdate { stream: stream.clone(), full, came: Vec::new(), went: Vec::new() };
@@ -97,11 +105,13 @@ impl Locals {
                 records.push(new(false));
             }
             let here = records.last_mut().expect("there is one");
-            match self.users.get(&user).filter(|local| local.shown) {
-                Some(local) => here.came.push(InfoOf { user, info: local.info.clone() }),
-                None => {
-                    let hides = self.users.contains_key(&user);
-                    here.went.push(Went { user, left, hides });
+            match self.users.get(&user) {
+                Some(Local { info, sight: Sight { shows: true, epoch }, .. }) => {
+                    here.came.push(Came { user, info: info.clone(), epoch: *epoch });
+                }
+                hidden => {
+                    let epoch = hidden.map(|local| local.sight.epoch);
+                    here.went.push(Went { user, left, hides: epoch.is_some(), epoch });
                 }
             }
         }

@@ -21,7 +21,7 @@ use roost_proto::ids::{Cursor, MessageId, StreamId, VnodeId};
 use crate::core::channels::asker::Question;
 use crate::core::following::Following;
 use crate::core::keys::SessionKey;
-use crate::core::rooms::locals::Locals;
+use crate::core::rooms::locals::{Locals, Sight};
 use crate::core::rooms::replica::MemberReplica;
 use crate::core::sessions::reader::Reader;
 
@@ -214,7 +214,7 @@ pub(super) struct Seats {
     wanted: Vec<RoomAt>,
     arrival: Arrival,
     /// Whether others may see that its user is there, as a home here said last; none before it is known.
-    shows: Option<bool>,
+    sight: Option<Sight>,
 }
 
 impl Seats {

@@ -8,29 +8,38 @@ use crate::core::channels::asker::Question;
 use crate::core::keys::{Now, SessionKey};
 use crate::core::node::NodeCore;
 use crate::core::rooms::Room;
+use crate::core::rooms::locals::Sight;
 
 impl NodeCore {
-    /// Whether the others may see the user of a session, as far as that is known: its home says so, here or the last.
+    /// Whether the others may see the user of a session, as far as that is known.
     pub(in crate::core) fn shows(&self, key: SessionKey) -> Option<bool> {
+        self.sight(key).map(|sight| sight.shows)
+    }
+
+    /// What the home of a session's user says of that, here or the last.
+    pub(super) fn sight(&self, key: SessionKey) -> Option<Sight> {
         let session = self.sessions.get(&key)?;
-        let chosen = self.homes.get(&session.vnode()).and_then(|home| home.chosen(session.user()));
-        chosen.map(|chosen| chosen != ChosenStatus::Invisible).or(session.seats().shows)
+        let said = self.homes.get(&session.vnode()).and_then(|home| {
+            let shows = home.chosen(session.user())? != ChosenStatus::Invisible;
+            Some(Sight { shows, epoch: home.epoch() })
+        });
+        said.or(session.seats().sight)
     }
 
     /// What a user chose became known, or is another: in rooms the user shows, or hides.
     pub(in crate::core) fn show_in_rooms(&mut self, vnode: VnodeId, user: &UserId, now: Now) {
         let stream = StreamId::inbox(user);
         for key in self.sessions.of(vnode, &stream).to_vec() {
-            let shows = self.shows(key);
-            let Some(session) = self.sessions.get_mut(&key).filter(|s| s.seats().shows != shows) else {
+            let sight = self.sight(key);
+            let Some(session) = self.sessions.get_mut(&key).filter(|s| s.seats().sight != sight) else {
                 continue;
             };
-            session.seats_mut().shows = shows;
+            session.seats_mut().sight = sight;
             let rooms: Vec<_> =
                 session.seats().rooms.iter().filter(|(_, l)| l.presence).map(|(s, _)| s.clone()).collect();
             for room in rooms {
-                if let (Some(room), Some(shows)) = (self.rooms.get_mut(&room), shows) {
-                    room.locals.show(user, shows);
+                if let (Some(room), Some(sight)) = (self.rooms.get_mut(&room), sight) {
+                    room.locals.show(user, sight);
                 }
                 self.tell_locals(&room, now);
             }
