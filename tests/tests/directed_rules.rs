@@ -17,6 +17,8 @@ mod history;
 mod homes;
 #[path = "directed_rules/invisible.rs"]
 mod invisible;
+#[path = "directed_rules/linked.rs"]
+mod linked;
 #[path = "directed_rules/ownership.rs"]
 mod ownership;
 #[path = "directed_rules/presence.rs"]

@@ -128,6 +128,7 @@ fn switching_off_a_rule_is_noticed() {
         Rule::KeepUntilConfirmed,
         Rule::RefusalBlocks,
         Rule::BundlesToReaders,
+        Rule::CopiesInOrder,
         Rule::NextOnly,
         Rule::SeqFence,
         Rule::IdsByTime,

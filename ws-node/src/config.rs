@@ -13,7 +13,7 @@ use roost_proto::NodeId;
 use roost_proto::events::PARTITIONS;
 use roost_ring::Pins;
 use roost_service::config::{
-    Backends, Defaults, field, flag, http_url, number, optional, read, required, rooms,
+    Backends, Defaults, field, flag, http_url, number, one_of, optional, read, required, rooms,
 };
 use roost_service::{CommonConfig, ConfigError, Secret};
 use serde::Deserialize;
@@ -21,6 +21,7 @@ use serde::Deserialize;
 pub use self::node::{Access, WsNodeConfig};
 pub use self::sessions::SessionSettings;
 pub use self::shares::ShareSettings;
+use crate::core::ItemLane;
 use crate::error::BindError;
 
 /// How long records of `messages-*` are kept: transport, not storage.
@@ -45,9 +46,12 @@ struct Raw {
     open_rooms: Option<String>,
     auto_join_rooms: Option<String>,
     archive_url: Option<String>,
+    item_lane: Option<String>,
     kafka_partitions: Option<String>,
     kafka_replication: Option<String>,
 }
+
+const LANES: [(&str, ItemLane); 2] = [("both", ItemLane::Both), ("topic", ItemLane::Topic)];
 
 impl Settings {
     /// Reads and checks the environment, or a table in a test.
@@ -78,6 +82,7 @@ impl Settings {
         core.accepts_per_s =
             field("ACCEPTS_PER_S", raw.accepts_per_s, core.accepts_per_s, number(1..=100_000))?;
         core.admin = field("ADMIN_ADVERTISED_ADDR", raw.admin_advertised_addr, String::new(), host_port)?;
+        core.item_lane = field("ITEM_LANE", raw.item_lane, ItemLane::Both, one_of(&LANES))?;
         core.partitions = field("KAFKA_PARTITIONS", raw.kafka_partitions, PARTITIONS, number(1..=1024))?;
         core.open_rooms = field("OPEN_ROOMS", raw.open_rooms, false, flag)?;
         core.auto_join = field("AUTO_JOIN_ROOMS", raw.auto_join_rooms, Vec::new(), rooms)?;

@@ -12,6 +12,7 @@ pub mod error;
 mod inputs;
 mod janitor;
 mod lifetime;
+mod link;
 mod live;
 mod metrics;
 mod node;

@@ -38,7 +38,7 @@ const FAMILIES: [Family; 8] = [
 type Row = (&'static str, &'static str, &'static str, Count);
 type Count = fn(&Counters) -> u64;
 
-const ROWS: [Row; 43] = [
+const ROWS: [Row; 44] = [
     (MESSAGES, "sent", "", |c| c.sends),
     (MESSAGES, "refused", "", |c| c.refused),
     (MESSAGES, "appended", "", |c| c.appended),
@@ -78,6 +78,7 @@ const ROWS: [Row; 43] = [
     (CHANNELS, "ask", "", |c| c.asks),
     (CHANNELS, "probe", "", |c| c.probes),
     (CHANNELS, "void", "", |c| c.void_records),
+    (CHANNELS, "copy", "items that came by a link", |c| c.copies),
     (CHANNELS, "undecodable", "", |c| c.undecodable),
     (CHANNELS, "moved", "", |c| c.moved),
     (CHANNELS, "reply_ok", "", |c| c.replies_ok),
@@ -101,7 +102,7 @@ fn help(family: &str, what: &str) -> String {
 type Level = (&'static str, &'static str, Gauged);
 type Gauged = fn(&Gauges) -> f64;
 
-const LEVELS: [Level; 13] = [
+const LEVELS: [Level; 14] = [
     ("roost_ws_connections", "Sessions connected to this node", |g| g.sessions as f64),
     ("roost_rooms", "Rooms with sessions of this node in them", |g| g.rooms as f64),
     ("roost_room_listeners", "Sessions in rooms, each once per room", |g| g.listeners as f64),
@@ -111,6 +112,7 @@ const LEVELS: [Level; 13] = [
     ("roost_vnodes_ready", "Vnodes this node serves", |g| g.ready as f64),
     ("roost_outbox_depth", "Events appended and not yet in the log", |g| g.outbox as f64),
     ("roost_channel_depth", "Items not yet confirmed by their home", |g| g.channel_items as f64),
+    ("roost_links", "Links that this node opened to others and that are open", |g| g.links as f64),
     ("roost_view_age_seconds", "Time since the table was read", |g| seconds(g.view_age_ms)),
     (
         "roost_canary_age_seconds",

@@ -21,10 +21,13 @@ use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::time::{MissedTickBehavior, timeout};
 use tokio_util::sync::CancellationToken;
 
-use crate::core::{Action, Ask, CallKey, Ending, Gauges, Input, NodeCore, Now, SendQueue, SessionKey};
+use crate::core::{
+    Action, Ask, CallKey, Ending, Gauges, Input, LinkInput, NodeCore, Now, SendQueue, SessionKey,
+};
 use crate::error::Ended;
 use crate::inputs::{NodeInput, Out, RETRY, STORE_TIMEOUT};
 use crate::janitor::Names;
+use crate::link::Links;
 use crate::live::SubscribeRequest;
 use crate::metrics::Metrics;
 use crate::questions::Questions;
@@ -98,6 +101,7 @@ pub(crate) struct Parts {
     /// Questions to the store and the log.
     pub tasks: Jobs,
     pub readings: Jobs,
+    pub links: Jobs,
     pub stop: CancellationToken,
 }
 
@@ -109,6 +113,7 @@ pub(crate) struct Node {
     calls: HashMap<CallKey, oneshot::Sender<Reply>>,
     next_call: u64,
     questions: Arc<Questions>,
+    links: Links,
     /// Of `client_results`.
     readings: Readings,
     /// What the next turn has.
@@ -119,9 +124,12 @@ impl Node {
     pub(crate) fn new(parts: Parts) -> Self {
         let (log, events) = (Arc::clone(&parts.log), parts.events.clone());
         let (jobs, stop) = (parts.readings.clone(), parts.stop.clone());
+        let store = Arc::clone(&parts.store);
+        let links = Links::new(store, events.clone(), parts.links.clone(), stop.clone());
         let questions = Questions::new(Arc::clone(&parts.store), Arc::clone(&parts.lag));
         Self {
             readings: Readings::new(log, events, parts.metrics.results_lag(), jobs, stop),
+            links,
             parts,
             sessions: HashMap::new(),
             calls: HashMap::new(),
@@ -182,8 +190,10 @@ impl Node {
     fn take(&mut self, input: NodeInput) {
         match input {
             NodeInput::Core(event) => {
-                if let Input::Closed { session } = &event {
-                    self.sessions.remove(session);
+                match &event {
+                    Input::Closed { session } => drop(self.sessions.remove(session)),
+                    Input::Link(LinkInput::Closed(link)) => self.links.forget(*link),
+                    _ => {}
                 }
                 self.queue.push_back(event);
             }
@@ -266,7 +276,7 @@ impl Node {
                 }
             }
             Action::Ask(ask) => self.ask(ask),
-            Action::Link(order) => drop(order),
+            Action::Link(order) => self.queue.extend(self.links.carry_out(order)),
             Action::Follow { channel, ask } => {
                 // The queue is longer than what waits at once: then it is asked again.
                 if self.parts.follows.try_send((channel.clone(), Some(ask))).is_err() {

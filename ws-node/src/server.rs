@@ -31,6 +31,7 @@ use crate::core::{CoreConfig, Input, NodeCore};
 use crate::error::{BindError, Ended};
 use crate::inputs::{EVENTS_MAX, NodeInput};
 use crate::janitor::{self, Janitor, Names};
+use crate::link::{self, Accepting};
 use crate::live::{self, SubscribeRequest};
 use crate::metrics::{self, Metrics};
 use crate::node::{self, Clock, Node, Parts, Status};
@@ -167,10 +168,11 @@ impl Server {
             lag: Arc::clone(&lag),
             lease_ttl_ms: config.core.lease_ttl_ms,
             status: status_out,
-            // A node has thousands of questions under way, and begins and leaves readings as its share of the results
-            // changes: neither is a part that must not end.
+            // A node has thousands of questions under way, begins and leaves readings as its share of the results changes,
+            // and links as nodes come and go: none of them is a part that must not end.
             tasks: server.tasks.jobs("question"),
             readings: server.tasks.jobs("results"),
+            links: server.tasks.jobs("link"),
             stop: server.leaving.clone(),
         };
         server.tasks.spawn("node", Node::new(parts).run(inputs, report_queue));
@@ -263,7 +265,14 @@ impl Server {
             permit: Semaphore::new(1),
         });
         let admin_routes = admin::routes(self.health.clone(), self.registry.clone());
-        let admin_routes = admin_routes.or(operator).or(api::routes(api)).recover(reply::recover);
+        let links = link::route(Accepting {
+            store: Arc::clone(&self.backends.store),
+            events: self.events.clone(),
+            status: self.status.clone(),
+            tasks: self.tasks.tracker().clone(),
+            stop: self.stop.clone(),
+        });
+        let admin_routes = admin_routes.or(operator).or(links).or(api::routes(api)).recover(reply::recover);
         let public_metrics = HttpMetrics::register(&self.registry, "public")?;
         let admin_metrics = HttpMetrics::register(&self.registry, "admin")?;
         let public = serve(

@@ -17,7 +17,7 @@ use tokio_tungstenite::tungstenite::protocol::{Role, WebSocketConfig};
 use warp::reply::Response;
 use warp::{Filter, Rejection, Reply};
 
-use crate::socket::{self, Shared};
+use crate::socket::Shared;
 
 const WEBSOCKET: &str = "websocket";
 /// The version of RFC 6455.
@@ -93,25 +93,59 @@ fn accept(
     if !offered.is_empty() && !chosen {
         return refuse(StatusCode::BAD_REQUEST, "none of the offered subprotocols is spoken here: roost.v1");
     }
-    let request = as_request(&headers);
-    let handshake = create_response_with_body(&request, || ());
-    let (handshake, upgrade) = match (handshake, upgrade) {
-        (Ok(handshake), Some(upgrade)) => (handshake, upgrade),
-        (Err(error), _) => return refuse(StatusCode::BAD_REQUEST, &format!("bad handshake: {error}")),
-        (_, None) => return refuse(StatusCode::BAD_REQUEST, "this connection cannot be upgraded"),
+    let Upgrading { mut response, upgrade } = match handshake(&headers, upgrade) {
+        Ok(upgrading) => upgrading,
+        Err(why) => return refuse(StatusCode::BAD_REQUEST, &why),
     };
     let own = Arc::clone(shared);
     let claims = (!foreign).then_some(claims);
     // A bug in here is one connection's: it was counted and logged.
     shared.sockets.spawn(async move { guarded(upgraded(own, upgrade, claims, slot)).await });
-    let mut response = Response::new(warp::hyper::body::Bytes::new().into());
-    *response.status_mut() = handshake.status();
-    *response.headers_mut() = handshake.headers().clone();
     if chosen {
         let value = header::HeaderValue::from_static(SUBPROTOCOL);
         response.headers_mut().insert(header::SEC_WEBSOCKET_PROTOCOL, value);
     }
     response
+}
+
+/// A connection that becomes a WebSocket when it has been answered.
+pub(crate) struct Upgrading {
+    pub response: Response,
+    pub upgrade: OnUpgrade,
+}
+
+/// The answer that makes a WebSocket of a connection, or why it is none.
+pub(crate) fn handshake(headers: &HeaderMap, upgrade: Option<OnUpgrade>) -> Result<Upgrading, String> {
+    let handshake = create_response_with_body(&as_request(headers), || ());
+    let (handshake, upgrade) = match (handshake, upgrade) {
+        (Ok(handshake), Some(upgrade)) => (handshake, upgrade),
+        (Err(error), _) => return Err(format!("bad handshake: {error}")),
+        (_, None) => return Err("this connection cannot be upgraded".into()),
+    };
+    let mut response = Response::new(warp::hyper::body::Bytes::new().into());
+    *response.status_mut() = handshake.status();
+    *response.headers_mut() = handshake.headers().clone();
+    Ok(Upgrading { response, upgrade })
+}
+
+/// The socket, when the answer has gone out.
+pub(crate) async fn socket(
+    upgrade: OnUpgrade,
+    config: WebSocketConfig,
+) -> Option<WebSocketStream<TcpStream>> {
+    let upgraded = match upgrade.await {
+        Ok(upgraded) => upgraded,
+        Err(error) => {
+            tracing::debug!(%error, "the upgrade broke off");
+            return None;
+        }
+    };
+    let Ok(parts) = upgraded.downcast::<TokioIo<TcpStream>>() else {
+        tracing::error!("an upgraded connection is not a plain TCP stream");
+        return None;
+    };
+    let (stream, read) = (parts.io.into_inner(), parts.read_buf.to_vec());
+    Some(WebSocketStream::from_partially_read(stream, read, Role::Server, Some(config)).await)
 }
 
 /// A token in the handshake is checked there and then; one in `connect` later.
@@ -141,33 +175,25 @@ async fn upgraded(
     claims: Option<Option<Claims>>,
     slot: Option<ConnectionSlot>,
 ) {
-    let upgraded = match upgrade.await {
-        Ok(upgraded) => upgraded,
-        Err(error) => return tracing::debug!(%error, "the upgrade broke off"),
-    };
-    let Ok(parts) = upgraded.downcast::<TokioIo<TcpStream>>() else {
-        return tracing::error!("an upgraded connection is not a plain TCP stream");
-    };
     let config = WebSocketConfig::default()
         .read_buffer_size(READ_BUFFER_BYTES)
         .write_buffer_size(0)
         .max_write_buffer_size(WRITE_BUFFER_BYTES_MAX)
         .max_message_size(Some(FRAME_BYTES_MAX))
         .max_frame_size(Some(FRAME_BYTES_MAX));
-    let stream = parts.io.into_inner();
-    let socket =
-        WebSocketStream::from_partially_read(stream, parts.read_buf.to_vec(), Role::Server, Some(config))
-            .await;
+    let Some(socket) = socket(upgrade, config).await else { return };
     match claims {
         Some(claims) => {
             let stop = shared.stop.clone();
             tokio::select! {
                 biased;
                 () = stop.cancelled() => {}
-                () = socket::run(shared, socket, claims) => {}
+                () = crate::socket::run(shared, socket, claims) => {}
             }
         }
-        None => socket::turn_away(socket, CloseCode::ForbiddenOrigin, "the origin is not allowed").await,
+        None => {
+            crate::socket::turn_away(socket, CloseCode::ForbiddenOrigin, "the origin is not allowed").await
+        }
     }
     drop(slot);
 }

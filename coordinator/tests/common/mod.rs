@@ -85,6 +85,9 @@ macro_rules! delegate {
             async fn open_ring(&self, vnodes: u32) -> Result<DataSet, StoreError> {
                 self.up()?.open_ring(vnodes).await
             }
+            async fn link_secret(&self) -> Result<String, StoreError> {
+                self.up()?.link_secret().await
+            }
             async fn lead(&self, request: &Lead) -> Result<LeadAnswer, StoreError> {
                 self.up()?;
                 let (inner, request) = (Arc::clone(&self.inner), request.clone());

@@ -87,6 +87,8 @@ pub(crate) struct Harness {
     pub on_road: Vec<(usize, Input)>,
     /// Nodes may dial each other.
     pub links: bool,
+    /// What links bring names another life of the node than the one that it comes to.
+    pub misdirect: bool,
     linked: BTreeMap<(usize, LinkKey), (usize, Sid)>,
     /// Which records of a link arrive, knowing which node they come from.
     pub aboard: Box<dyn FnMut(usize, &Record) -> bool>,
@@ -153,6 +155,7 @@ impl Harness {
             road: Box::new(|_, _| Road::Goes),
             on_road: Vec::new(),
             links: false,
+            misdirect: false,
             linked: BTreeMap::new(),
             aboard: Box::new(|_, _| true),
             by_link: Vec::new(),

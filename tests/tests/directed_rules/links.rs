@@ -1,5 +1,6 @@
 //! Links between nodes, in the hand.
 
+use roost_proto::ids::Sid;
 use roost_proto::records;
 use roost_ws_node::core::{Input, LinkInput, LinkOrder};
 
@@ -19,13 +20,16 @@ impl Harness {
                 self.later(LINK_MS, node, Input::Link(input));
             }
             LinkOrder::Send { link, payload } => {
-                let Some((other, to)) = self.linked.get(&(node, link)).cloned() else { return };
+                let Some((other, mut to)) = self.linked.get(&(node, link)).cloned() else { return };
                 let mut copies: Vec<_> = records::read(&payload)
                     .into_iter()
                     .map(|record| record.expect("cores write what they read"))
                     .collect();
                 self.by_link.extend(copies.iter().map(|record| (self.now, node, record.clone())));
                 copies.retain(|record| (self.aboard)(node, record));
+                if self.misdirect {
+                    to = Sid::new(&to.node(), to.born() - 1, 0);
+                }
                 let written = LinkInput::Written(link, payload.len());
                 self.later(LINK_MS, other, Input::Copies { to, records: copies });
                 self.later(LINK_MS, node, Input::Link(written));

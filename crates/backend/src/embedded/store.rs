@@ -38,6 +38,8 @@ pub struct EmbeddedStore {
     hints: watch::Sender<u64>,
     subscribers: Arc<Mutex<Subscribers>>,
     commands: AtomicU64,
+    /// Nodes that share this store share a process, and it ends with that.
+    link_secret: String,
 }
 
 impl EmbeddedStore {
@@ -70,6 +72,7 @@ impl EmbeddedStore {
             hints: watch::Sender::new(0),
             subscribers: Arc::default(),
             commands: AtomicU64::new(0),
+            link_secret: format!("{:032x}", rand::random::<u128>()),
         }
     }
 
@@ -115,6 +118,10 @@ impl Store for EmbeddedStore {
             }
             None => control.open_ring(vnodes, fresh),
         }
+    }
+
+    async fn link_secret(&self) -> Result<String, StoreError> {
+        Ok(self.link_secret.clone())
     }
 
     async fn register(&self, request: &Register) -> Result<RegisterAnswer, StoreError> {

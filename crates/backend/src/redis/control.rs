@@ -14,6 +14,7 @@ const RING_HASH: &str = "xxh3_64";
 
 pub(super) struct ControlScripts {
     open: Script,
+    secret: Script,
     register: Script,
     deregister: Script,
     claim: Script,
@@ -31,6 +32,7 @@ impl ControlScripts {
         let with_lib = |code| channels.script(&[LIFE, include_str!("lib.lua"), code]);
         Self {
             open: channels.script(&[LIFE, include_str!("open.lua")]),
+            secret: Script::new(include_str!("secret.lua")),
             register: with_lib(include_str!("register.lua")),
             deregister: with_lib(include_str!("deregister.lua")),
             claim: with_lib(include_str!("claim.lua")),
@@ -83,6 +85,13 @@ impl RedisStore {
         }
         // The script says which, but not what else this process has to know of another life.
         self.links.repair(&link).await.map(Answer::NewData)
+    }
+
+    pub(super) async fn do_link_secret(&self) -> Result<String, StoreError> {
+        let link = self.links.get(Lane::Control).await?;
+        let mut script = self.control.secret.key(keys::RING);
+        script.arg(fresh_name());
+        self.invoke(&link, &script).await?.text()
     }
 
     pub(super) async fn do_open_ring(&self, vnodes: u32) -> Result<DataSet, StoreError> {

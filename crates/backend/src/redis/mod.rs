@@ -133,6 +133,10 @@ impl Store for RedisStore {
         self.do_open_ring(vnodes).await
     }
 
+    async fn link_secret(&self) -> Result<String, StoreError> {
+        self.do_link_secret().await
+    }
+
     async fn register(&self, request: &Register) -> Result<RegisterAnswer, StoreError> {
         self.do_register(request).await
     }

@@ -72,6 +72,9 @@ pub trait Store: Send + Sync {
     async fn register(&self, request: &Register) -> Result<RegisterAnswer, StoreError>;
     /// Removes the node's row if it still is this sid's, or leaves it as a tombstone.
     async fn deregister(&self, request: &Deregister) -> Result<(), StoreError>;
+    /// What nodes of this ring prove themselves to each other with: random, made when it is first asked for, the same for
+    /// all who ask under one data set. At least 128 bits, printable.
+    async fn link_secret(&self) -> Result<String, StoreError>;
     /// All that the control plane says, as of one moment.
     async fn table(&self) -> Result<Table, StoreError>;
     /// Asks for a vnode (promise 3).

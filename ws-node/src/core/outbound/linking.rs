@@ -1,15 +1,15 @@
 //! Links are opened, filled, and given up.
 
-use roost_proto::ids::{NodeId, Sid};
-use roost_proto::records::{self, BUNDLES};
-
 use bytes::Bytes;
+use roost_proto::ids::{NodeId, Sid};
+use roost_proto::records::BUNDLES;
 
 use crate::core::actions::Action;
 use crate::core::keys::Now;
 use crate::core::node::NodeCore;
 use crate::core::outbound::Way;
 use crate::core::outbound::link::{LinkInput, LinkKey, LinkOrder, Stretch};
+use crate::core::outbound::sending::bundles;
 
 impl NodeCore {
     pub(in crate::core) fn on_link(&mut self, input: LinkInput, now: Now) {
@@ -56,8 +56,10 @@ impl NodeCore {
     /// What this turn has for a link goes at once, together.
     pub(super) fn send_boarded(&mut self, way: &mut Way) {
         let Some((link, _)) = way.link.current().filter(|_| !way.boarded.is_empty()) else { return };
-        let payload = records::bundle(&std::mem::take(&mut way.boarded)).into();
-        self.fx.push(Action::Link(LinkOrder::Send { link, payload }));
+        for (_, payload) in bundles(std::mem::take(&mut way.boarded).into_iter().map(|payload| ((), payload)))
+        {
+            self.fx.push(Action::Link(LinkOrder::Send { link, payload }));
+        }
     }
 
     /// Opens a link to whoever there is, gives up those to a life that is over, and forgets nodes that are gone.

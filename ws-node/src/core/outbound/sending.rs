@@ -73,7 +73,8 @@ impl NodeCore {
                 }
                 continue;
             }
-            for (of, payload) in bundles(way.take(now.mono)) {
+            let waiting = way.take(now.mono).into_iter().map(|waiting| (waiting.token, waiting.payload));
+            for (of, payload) in bundles(waiting) {
                 let token = self.fx.token(Token::Bundle { to: node.clone(), of });
                 way.under_way = Some((token, now.mono));
                 let (key, topic) = (self.cfg.node.to_string().into(), topic.clone());
@@ -119,21 +120,22 @@ fn encoded(record: &Record) -> Bytes {
     serde_json::to_vec(record).expect("records always encode").into()
 }
 
-/// In their order, as few as hold them.
-fn bundles(waiting: Vec<Waiting>) -> Vec<(Vec<Token>, Bytes)> {
-    let mut bundles = Vec::new();
-    let (mut tokens, mut payloads, mut bytes) = (Vec::new(), Vec::new(), 0);
-    for Waiting { payload, token, .. } in waiting {
+/// In their order, as few as hold them: each with what belongs to its records.
+pub(super) fn bundles<T>(records: impl IntoIterator<Item = (T, Bytes)>) -> Vec<(Vec<T>, Bytes)> {
+    let (mut bundles, mut bytes) = (Vec::new(), 0);
+    let (mut of, mut payloads): (Vec<T>, Vec<Bytes>) = (Vec::new(), Vec::new());
+    for (one, payload) in records {
         if bytes > 0 && bytes + payload.len() > BUNDLE_BYTES_MAX {
-            bundles.push((std::mem::take(&mut tokens), records::bundle(&payloads).into()));
-            (payloads, bytes) = (Vec::new(), 0);
+            bundles.push((std::mem::take(&mut of), records::bundle(&payloads).into()));
+            payloads.clear();
+            bytes = 0;
         }
         bytes += payload.len();
-        tokens.push(token);
+        of.push(one);
         payloads.push(payload);
     }
-    if !tokens.is_empty() {
-        bundles.push((tokens, records::bundle(&payloads).into()));
+    if !of.is_empty() {
+        bundles.push((of, records::bundle(&payloads).into()));
     }
     bundles
 }
@@ -144,16 +146,12 @@ mod tests {
 
     #[test]
     fn more_than_a_bundle_holds_is_several_in_order() {
-        let record = |n: u64| Waiting {
-            vnode: VnodeId(0),
-            payload: format!("{{\"pad\":\"{n}{}\"}}", "x".repeat(200_000)).into(),
-            token: Token::Event { vnode: VnodeId(0), epoch: roost_proto::ids::Epoch(0), seq: n },
-        };
-        let made = bundles((0..5).map(record).collect());
-        let sizes: Vec<_> = made.iter().map(|(tokens, _)| tokens.len()).collect();
-        assert_eq!(sizes, [2, 2, 1]);
+        let record = |n: u64| (n, Bytes::from(format!("{{\"pad\":\"{n}{}\"}}", "x".repeat(200_000))));
+        let made = bundles((0..5).map(record));
+        let of: Vec<_> = made.iter().map(|(of, _)| of.clone()).collect();
+        assert_eq!(of, [vec![0, 1], vec![2, 3], vec![4]]);
         assert!(made.iter().all(|(_, payload)| payload.len() < BUNDLE_BYTES_MAX));
         assert!(made[1].1.starts_with(b"{\"bundle\":[{\"pad\":\"2"));
-        assert!(bundles(Vec::new()).is_empty());
+        assert!(bundles(Vec::<(u64, Bytes)>::new()).is_empty());
     }
 }
