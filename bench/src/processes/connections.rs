@@ -10,14 +10,14 @@ use tokio::time::sleep;
 
 use super::floor::FloorServer;
 use super::http::Http;
-use super::procstat::{cpu_s, rss_kib};
+use super::procstat::{Cpu, cpu_s, rss_kib};
 use super::programs::{Running, token};
 use crate::client::{Client, Socket, open};
 
 /// Connections in the making at a time.
 const OPENING: usize = 64;
-/// Before the measured ones, and gone again: so that what a first connection makes for good is not counted.
-const WARM: usize = 256;
+/// Open before the measured ones, and with them: what the first connections make for good is not counted.
+const WARM: usize = 1000;
 /// For what a connection leaves behind while it is made, and for presence (`PRESENCE_LINGER_MS` is longer).
 const SETTLE: Duration = Duration::from_secs(2);
 /// Connections that ask for `/route`, one request at a time each.
@@ -27,8 +27,8 @@ const ASKING: usize = 32;
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Connected {
     pub per_s: f64,
-    /// Of the servers, for one.
-    pub cpu_us: f64,
+    /// Microseconds of the servers' processor time for one.
+    pub cpu: Cpu,
     pub kib_each: f64,
 }
 
@@ -53,23 +53,21 @@ async fn all<F: Future<Output = Result<Socket>>>(
     Ok(try_join_all(openers).await?.into_iter().flatten().collect())
 }
 
-/// With the sockets that are open then.
 async fn measured<F: Future<Output = Result<Socket>>>(
     count: usize,
-    cpu: impl Fn() -> Result<f64>,
+    cpu: impl Fn() -> Result<Cpu>,
     rss: impl Fn() -> Result<f64>,
     open: impl Fn(usize, usize) -> F,
 ) -> Result<Connected> {
-    // Names from above those of the measured ones.
-    drop(all(WARM, |opener, i| open(opener, count + i)).await?);
+    let warm = all(WARM, &open).await?;
     sleep(SETTLE).await;
-    let (held, spent, began) = (rss()?, cpu()?, Instant::now());
-    let sockets = all(count, open).await?;
-    let (took, spent) = (began.elapsed().as_secs_f64(), cpu()? - spent);
+    let (held, before, began) = (rss()?, cpu()?, Instant::now());
+    let sockets = all(count, |opener, i| open(opener, WARM + i)).await?;
+    let (took, spent) = (began.elapsed().as_secs_f64(), cpu()?.since(&before));
     sleep(SETTLE).await;
     let kib_each = (rss()? - held) / count as f64;
-    drop(sockets);
-    Ok(Connected { per_s: count as f64 / took, cpu_us: spent * 1e6 / count as f64, kib_each })
+    drop((warm, sockets));
+    Ok(Connected { per_s: count as f64 / took, cpu: spent.us_each(count as f64), kib_each })
 }
 
 /// Users ask where they are at home, dial there, show their token and are welcomed.
@@ -80,7 +78,7 @@ pub(super) async fn of_cluster(cluster: &Running, count: usize) -> Result<Connec
     let asking = try_join_all((0..OPENING).map(|_| Http::connect(cluster.route_addr))).await?;
     let asking: Vec<_> = asking.into_iter().map(tokio::sync::Mutex::new).collect();
     let watched = &cluster.watched;
-    let cpu = || watched.cpu().map(|cpu| cpu.total());
+    let cpu = || watched.cpu();
     measured(
         count,
         cpu,
@@ -97,7 +95,8 @@ pub(super) async fn of_cluster(cluster: &Running, count: usize) -> Result<Connec
 
 pub(super) async fn of_floor(server: &FloorServer, count: usize) -> Result<Connected> {
     let (pid, url) = (server.pid(), server.url("held"));
-    measured(count, || cpu_s(pid), || rss_kib(pid), async |_, _| open(&url).await).await
+    let cpu = || Ok(Cpu { nodes: cpu_s(pid)?, ..Cpu::default() });
+    measured(count, cpu, || rss_kib(pid), async |_, _| open(&url).await).await
 }
 
 /// `/route` alone: answers a second, and microseconds of the server for one.

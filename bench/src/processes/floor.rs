@@ -7,7 +7,7 @@ use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use futures_util::{SinkExt, StreamExt};
 use roost_backend::kafka::{KafkaConfig, KafkaLog};
 use roost_backend::log::{Durability, Log, LogReader, Outgoing, Producer, Report, TopicSpec};
@@ -29,7 +29,7 @@ const REPORTS: usize = 64 * 1024;
 const KEPT_MS: u64 = 3_600_000;
 /// A broker's code is compiled while it runs: below some ten thousand records figures fall from run to run.
 const WARM_RECORDS: u64 = 60_000;
-const WARM_IN_FLIGHT: u64 = 500;
+const PUMPED_IN_FLIGHT: u64 = 500;
 
 /// The bare server; ended when dropped.
 pub(super) struct FloorServer {
@@ -97,19 +97,47 @@ impl LogFloor {
 
     /// As many records as a broker needs to be warm.
     pub(super) async fn warm(&mut self) -> Result<()> {
-        let (mut produced, mut reported, mut read) = (0, 0, 0);
-        while read < WARM_RECORDS {
-            while produced < WARM_RECORDS && produced < reported + WARM_IN_FLIGHT {
+        self.pump(|_| WARM_RECORDS, |read| read >= WARM_RECORDS).await?;
+        Ok(())
+    }
+
+    /// Records at this rate, or as many as go: those read in a second, and microseconds of the broker for one.
+    pub(super) async fn at_rate(&mut self, per_s: f64, seconds: f64, kafka: u32) -> Result<(f64, f64)> {
+        let (cpu, began) = (cpu_s(kafka)?, Instant::now());
+        let due = |took: f64| (took.min(seconds) * per_s) as u64;
+        let read = self.pump(due, |_| began.elapsed().as_secs_f64() >= seconds).await?;
+        Ok((read as f64 / seconds, (cpu_s(kafka)? - cpu) * 1e6 / read.max(1) as f64))
+    }
+
+    /// Produces what is due after so many seconds, with a bound in flight, until `is_done` says so of how many were
+    /// read, and everything was; how many.
+    async fn pump(&mut self, due: impl Fn(f64) -> u64, is_done: impl Fn(u64) -> bool) -> Result<u64> {
+        let (mut produced, mut reported, mut read, began) = (0, 0, 0, Instant::now());
+        let mut heard = began;
+        let mut tick = tokio::time::interval(Duration::from_millis(1));
+        loop {
+            let done = is_done(read);
+            if done && read >= produced && reported >= produced {
+                return Ok(read);
+            }
+            let due = if done { 0 } else { due(began.elapsed().as_secs_f64()) };
+            while produced < due && produced < reported + PUMPED_IN_FLIGHT {
                 self.producer.produce(self.record(produced))?;
                 produced += 1;
             }
             tokio::select! {
-                report = self.reports.recv() => reported += u64::from(report.is_some()),
-                records = self.reader.next() => read += records?.len() as u64,
-                () = tokio::time::sleep(LIMIT) => anyhow::bail!("Kafka is silent for {LIMIT:?}"),
+                report = self.reports.recv() => {
+                    report.context("the producer ended")?.result.map_err(anyhow::Error::msg)?;
+                    reported += 1;
+                    heard = Instant::now();
+                }
+                records = self.reader.next() => {
+                    read += records?.len() as u64;
+                    heard = Instant::now();
+                }
+                _ = tick.tick() => ensure!(heard.elapsed() < LIMIT, "Kafka is silent for {LIMIT:?}"),
             }
         }
-        Ok(())
     }
 
     /// Microseconds at the quantiles 0.5 and 0.99 until a record is read, and until it is reported; one at a time.

@@ -9,6 +9,7 @@ use anyhow::Result;
 use futures_util::{SinkExt, StreamExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
+use tokio::sync::mpsc::error::TrySendError;
 use tokio_tungstenite::tungstenite::handshake::server::{ErrorResponse, Request, Response};
 use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
 use tokio_tungstenite::tungstenite::{Message, Utf8Bytes};
@@ -103,8 +104,12 @@ async fn publisher(mut socket: WebSocketStream<TcpStream>, subscribers: &Subscri
     while let Some(frame) = socket.next().await {
         let Message::Text(text) = frame? else { continue };
         for queue in &queues {
-            // A subscriber that went gets nothing more.
-            let _ = queue.send(text.clone()).await;
+            // Not `send` for all: it has the task yield every now and then, and each of those it told writes a single
+            // frame.
+            if let Err(TrySendError::Full(text)) = queue.try_send(text.clone()) {
+                // A subscriber that went gets nothing more.
+                let _ = queue.send(text).await;
+            }
         }
     }
     Ok(())

@@ -63,8 +63,9 @@ pub(super) struct Measured {
     pub reply: [f64; 2],
     /// Microseconds for one message.
     pub cpu: Cpu,
-    /// Seconds of processor time of everything in a second.
-    pub busy: f64,
+    /// Processors that the load tool kept busy, and that other programs did.
+    pub load_busy: f64,
+    pub others_busy: f64,
 }
 
 pub(super) struct Pairs {
@@ -169,8 +170,9 @@ impl Pairs {
             per_s: messages as f64 / took,
             delivery: quantiles(&tally.deliveries),
             reply: quantiles(&tally.replies),
-            cpu: spent.us_each(messages),
-            busy: (spent.total() + spent.load) / took,
+            cpu: spent.us_each(messages as f64),
+            load_busy: spent.load / took,
+            others_busy: spent.others() / took,
         })
     }
 

@@ -151,11 +151,20 @@ impl Bench {
 
     fn note_connected(&mut self, who: Who, connected: &connections::Connected) {
         println!(
-            "{who:?} connections: {:.0}/s, {:.0} µs of the servers for one; {:.1} KiB for an idle one",
-            connected.per_s, connected.cpu_us, connected.kib_each
+            "{who:?} connections: {:.0}/s; processor time of one {:.0} µs (nodes {:.0}, Redis {:.0}, Kafka {:.0}, \
+             coordinator {:.0}), load tool {:.0} µs; {:.1} KiB for an idle one",
+            connected.per_s,
+            connected.cpu.total(),
+            connected.cpu.nodes,
+            connected.cpu.redis,
+            connected.cpu.kafka,
+            connected.cpu.coordinator,
+            connected.cpu.load,
+            connected.kib_each
         );
         self.note(who, "connects a second", "/s", connected.per_s);
-        self.note(who, "processor time of one connect, all servers", "µs", connected.cpu_us);
+        self.note(who, "processor time of one connect, nodes", "µs", connected.cpu.nodes);
+        self.note(who, "processor time of one connect, total", "µs", connected.cpu.total());
         self.note(who, "memory of an idle connection", "KiB", connected.kib_each);
     }
 

@@ -54,6 +54,10 @@ pub(crate) struct Options {
 }
 
 impl Options {
+    pub(super) fn rate_name(&self) -> String {
+        format!("{}/s", self.rate)
+    }
+
     pub(super) fn parts(&self) -> Vec<Part> {
         if self.parts.is_empty() { Part::value_variants().to_vec() } else { self.parts.clone() }
     }

@@ -86,6 +86,10 @@ impl Report {
 
 /// Three digits are more than a shared machine is good for.
 fn shown(value: f64, unit: &str) -> String {
+    let (value, unit) = match unit {
+        "µs" if value >= 10_000.0 => (value / 1000.0, "ms"),
+        unit => (value, unit),
+    };
     let digits = match value {
         _ if value >= 100.0 => 0,
         _ if value >= 10.0 => 1,
