@@ -20,6 +20,8 @@ const OPENING: usize = 64;
 const WARM: usize = 1000;
 /// For what a connection leaves behind while it is made, and for presence (`PRESENCE_LINGER_MS` is longer).
 const SETTLE: Duration = Duration::from_secs(2);
+/// After the last one is welcomed: what its coming led to, such as events, is done.
+const IDLE_AFTER: Duration = Duration::from_secs(5);
 /// Connections that ask for `/route`, one request at a time each.
 const ASKING: usize = 32;
 
@@ -64,7 +66,7 @@ async fn measured<F: Future<Output = Result<Socket>>>(
     let (held, before, began) = (rss()?, cpu()?, Instant::now());
     let sockets = all(count, |opener, i| open(opener, WARM + i)).await?;
     let (took, spent) = (began.elapsed().as_secs_f64(), cpu()?.since(&before));
-    sleep(SETTLE).await;
+    sleep(IDLE_AFTER).await;
     let kib_each = (rss()? - held) / count as f64;
     drop((warm, sockets));
     Ok(Connected { per_s: count as f64 / took, cpu: spent.us_each(count as f64), kib_each })
@@ -95,7 +97,7 @@ pub(super) async fn of_cluster(cluster: &Running, count: usize) -> Result<Connec
 
 pub(super) async fn of_floor(server: &FloorServer, count: usize) -> Result<Connected> {
     let (pid, url) = (server.pid(), server.url("held"));
-    let cpu = || Ok(Cpu { nodes: cpu_s(pid)?, ..Cpu::default() });
+    let cpu = || Ok(Cpu { nodes: cpu_s(pid)?, load: cpu_s(std::process::id())?, ..Cpu::default() });
     measured(count, cpu, || rss_kib(pid), async |_, _| open(&url).await).await
 }
 

@@ -12,7 +12,7 @@ use futures_util::{SinkExt, StreamExt};
 use roost_backend::kafka::{KafkaConfig, KafkaLog};
 use roost_backend::log::{Durability, Log, LogReader, Outgoing, Producer, Report, TopicSpec};
 use roost_proto::events::{CHAT_EVENTS, CLIENT_EVENTS, UNDELIVERED_EVENTS, USER_STATUS_EVENTS};
-use roost_proto::results::CLIENT_RESULTS;
+use roost_proto::results::{CLIENT_RESULTS, DEAD_LETTERS};
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 use tokio_tungstenite::tungstenite::Message;
@@ -29,6 +29,9 @@ const REPORTS: usize = 64 * 1024;
 const KEPT_MS: u64 = 3_600_000;
 /// A broker's code is compiled while it runs: below some ten thousand records figures fall from run to run.
 const WARM_RECORDS: u64 = 60_000;
+/// All topics that nodes make but their own.
+const SHARED: [&str; 6] =
+    [CHAT_EVENTS, USER_STATUS_EVENTS, CLIENT_EVENTS, UNDELIVERED_EVENTS, CLIENT_RESULTS, DEAD_LETTERS];
 const PUMPED_IN_FLIGHT: u64 = 500;
 
 /// The bare server; ended when dropped.
@@ -161,7 +164,7 @@ impl LogFloor {
 
     /// What clusters share, so that each begins with topics of its own making: another build may want others.
     pub(super) async fn remove_shared(&self) -> Result<()> {
-        for topic in [CHAT_EVENTS, USER_STATUS_EVENTS, CLIENT_EVENTS, UNDELIVERED_EVENTS, CLIENT_RESULTS] {
+        for topic in SHARED {
             self.log.remove_topic(topic).await?;
         }
         Ok(())

@@ -96,6 +96,8 @@ impl Bench {
             show(who, &format!("{count} in flight"), &measured);
             self.note(who, &format!("{count} in flight: messages/s"), "/s", measured.per_s);
             self.note(who, &format!("{count} in flight: delivery p50"), "µs", measured.delivery[0]);
+            let total = format!("{count} in flight: processor time of one message, total");
+            self.note(who, &total, "µs", measured.cpu.total());
             if most.as_ref().is_none_or(|(_, most)| measured.per_s > most.per_s) {
                 most = Some((count, measured));
             }

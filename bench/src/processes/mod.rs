@@ -39,6 +39,7 @@ struct Bench {
     builds: Vec<(Who, Build)>,
     log: LogFloor,
     server: FloorServer,
+    program: PathBuf,
     logs: PathBuf,
     report: Report,
 }
@@ -68,7 +69,8 @@ async fn measure(options: Options) -> Result<()> {
     println!("(the logs of the programs are in {})", logs.display());
     let log = LogFloor::open(&services.brokers).await?;
     let server = FloorServer::start(&program)?;
-    let mut bench = Bench { options, services, builds, log, server, logs, report: Report::default() };
+    let mut bench =
+        Bench { options, services, builds, log, server, program, logs, report: Report::default() };
     println!("warming Kafka");
     bench.log.warm().await?;
     for turn in 1..=bench.options.turns {
@@ -85,6 +87,8 @@ async fn measure(options: Options) -> Result<()> {
 
 impl Bench {
     async fn floor(&mut self, part: Part) -> Result<()> {
+        // A new one, as the cluster is: what an earlier turn gave back would be taken again and not be seen.
+        self.server = FloorServer::start(&self.program)?;
         match part {
             Part::Messages => self.message_floor().await,
             Part::Connections => self.connection_floor().await,

@@ -46,12 +46,24 @@ impl Report {
         self.0[at].values[who as usize].push(value);
     }
 
+    /// Those of one thing together, though its floor was noted long before.
+    fn grouped(&self) -> Vec<&Row> {
+        let group = |row: &Row| row.what.split(':').next().unwrap_or_default().to_owned();
+        let mut groups: Vec<String> = Vec::new();
+        for row in &self.0 {
+            if !groups.contains(&group(row)) {
+                groups.push(group(row));
+            }
+        }
+        groups.iter().flat_map(|name| self.0.iter().filter(move |row| group(row) == *name)).collect()
+    }
+
     pub(super) fn table(&self) -> String {
         let beside = self.0.iter().any(|row| row.median(Who::Beside).is_some());
         let mut text = String::from("| | this build | floor | × floor |");
         text.push_str(if beside { " beside | this ÷ beside |\n" } else { "\n" });
         text.push_str(if beside { "|---|---|---|---|---|---|\n" } else { "|---|---|---|---|\n" });
-        for row in &self.0 {
+        for row in self.grouped() {
             let value = |who| row.median(who).map_or("–".to_owned(), |value| shown(value, row.unit));
             let ratio = |to| row.ratio(Who::This, to).map_or("–".to_owned(), |ratio| format!("{ratio:.2}"));
             let _ = write!(
