@@ -44,9 +44,14 @@ impl Client {
 
     /// The socket of a user who is in `room` from the beginning.
     pub(crate) async fn join(cluster: &Cluster, user: String, room: &str) -> Result<Socket> {
-        let mut socket = open(&cluster.route(&user).await?).await?;
         let token = cluster.token(&user);
         let connect = format!(r#"{{"type":"connect","token":"{token}","rooms":[{{"room":"{room}"}}]}}"#);
+        Self::enter(&cluster.route(&user).await?, connect).await
+    }
+
+    /// The socket of whoever is welcomed after this first frame.
+    pub(crate) async fn enter(url: &str, connect: String) -> Result<Socket> {
+        let mut socket = open(url).await?;
         socket.send(Message::text(connect)).await?;
         let mut client = Self { socket, prefix: String::new() };
         client.until("welcome").await?;

@@ -2,18 +2,17 @@
 
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use roost_backend::log::{Durability, Outgoing, TopicSpec};
 use roost_backend::store::*;
 use roost_proto::ids::{Epoch, MessageId, NodeId, Seq, Sid, StreamId, VnodeId};
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 
-use crate::cluster::Cluster;
+use crate::cluster::{Cluster, wall_ms};
 use crate::quantile;
 
 const SAMPLES: usize = 1000;
-/// Of the ring's vnodes this one lends itself: no user of the benchmark is sent to while the floor is measured.
 const LIMIT: Duration = Duration::from_secs(10);
 
 /// Medians in microseconds.
@@ -59,16 +58,23 @@ pub(crate) async fn measure(cluster: &Cluster) -> Result<Floor> {
     Ok(Floor { read: quantile(&mut read, 0.5), report: quantile(&mut report, 0.5), write })
 }
 
-/// Single appends to a vnode above the ring, which nobody owns.
+/// Above every ring: nobody owns it, and no user is sent to it.
+const VNODE: VnodeId = VnodeId(40_000);
+/// Above the epochs that stores make of their clocks.
+const EPOCHS_FROM: u64 = 1 << 41;
+
+/// Single appends to that vnode.
 async fn writes(cluster: &Cluster) -> Result<u64> {
     let store = &cluster.backends.store;
     let data_set = store.table().await?.data_set;
     let sid = Sid::new(&NodeId::new("floor")?, 1, rand::random());
-    let (vnode, epoch) = (VnodeId(40_000), Epoch(u64::from(rand::random::<u32>()) + (1 << 41)));
+    // With the clock in it, so that it is above that of every earlier run on the same store.
+    let (vnode, epoch) = (VNODE, Epoch(EPOCHS_FROM + wall_ms()));
     let activate =
         Activate { data_set, vnode, epoch, sid: sid.clone(), prove: false, held: None, left: None };
-    let ActivateAnswer::Activated(activated) = store.activate(&activate).await? else {
-        anyhow::bail!("the floor's vnode is taken")
+    let activated = match store.activate(&activate).await? {
+        ActivateAnswer::Activated(activated) => activated,
+        other => bail!("the store does not give the floor its vnode: {other:?}"),
     };
     let stream = StreamId::new("user:floor")?;
     let (mut seq, mut samples) = (activated.seq, Vec::new());
@@ -89,9 +95,7 @@ async fn writes(cluster: &Cluster) -> Result<u64> {
         let start = Instant::now();
         let answer = timeout(LIMIT, store.write(&write)).await.context("a write")??;
         samples.push(start.elapsed().as_micros() as u64);
-        let WriteAnswer::Done { seq: next, .. } = answer else {
-            anyhow::bail!("the floor's write: {answer:?}")
-        };
+        let WriteAnswer::Done { seq: next, .. } = answer else { bail!("the floor's write: {answer:?}") };
         seq = next;
     }
     Ok(quantile(&mut samples, 0.5))

@@ -1,24 +1,30 @@
 //! How fast a private message is, beside the floor of the back ends it is made of, in the same run.
 //!
 //! One message is: a produce that another node reads, a write to the store, a produce to `chat_events` that is
-//! reported, and a produce of the confirm that the sender's node reads. The floor is that sum, measured on the same
-//! log and store just before. Then a room of a thousand, and presence with watchers. `scripts/bench` runs it on the
+//! reported, and a produce of the confirm that the sender's node reads. The floor is that sum, measured in turns on the
+//! same log and store. Then a room of a thousand, and presence with watchers. `scripts/bench` runs it on the
 //! embedded back end and, with `KAFKA_BROKERS` and `REDIS_URL`, on Kafka and Redis; `messages`, `room` or
-//! `presence` runs one part.
+//! `presence` runs one part. All that is one process, for a quick look; `cluster` ([`processes`]) is what figures are
+//! told of.
 
 mod client;
 mod cluster;
 mod floor;
+mod processes;
 mod room;
 mod watch;
 
+use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
+use clap::Parser;
 use client::Client;
 use cluster::Cluster;
 
 const MESSAGES: usize = 2000;
+/// Of the floor and of what is measured beside it.
+const TURNS: usize = 3;
 const PAIRS: usize = 16;
 const IN_FLIGHT: usize = 32;
 const THROUGHPUT_FOR: Duration = Duration::from_secs(5);
@@ -29,11 +35,30 @@ pub(crate) fn quantile(samples: &mut [u64], q: f64) -> u64 {
     samples.get(((samples.len() as f64 - 1.0) * q) as usize).copied().unwrap_or(0)
 }
 
-fn main() -> Result<()> {
-    // `messages`, `room` or `presence`: that alone.
-    let only = std::env::args().nth(1);
+pub(crate) fn median<T: Copy + PartialOrd>(mut all: Vec<T>) -> T {
+    all.sort_unstable_by(|a, b| a.partial_cmp(b).expect("numbers"));
+    all[all.len() / 2]
+}
+
+fn main() -> ExitCode {
+    let Err(e) = started() else { return ExitCode::SUCCESS };
+    // An error is one line, whatever the environment says of backtraces.
+    eprintln!("roost-bench: {e:#}");
+    ExitCode::FAILURE
+}
+
+fn started() -> Result<()> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    runtime.block_on(all(only.as_deref()))
+    let first = std::env::args().nth(1);
+    match first.as_deref() {
+        Some("cluster") => {
+            let options = processes::Options::parse_from(std::env::args().skip(1));
+            runtime.block_on(processes::run(options))
+        }
+        Some("floor-server") => runtime.block_on(processes::serve_floor()),
+        // `messages`, `room` or `presence`: that alone.
+        only => runtime.block_on(all(only)),
+    }
 }
 
 async fn all(only: Option<&str>) -> Result<()> {
@@ -63,27 +88,30 @@ async fn run(name: &str, cluster: Cluster, only: Option<&str>) -> Result<()> {
     Ok(())
 }
 
+/// In turns with the floor: what else the machine does, and how warm the back ends are, meets both.
 async fn messages(cluster: &Cluster) -> Result<()> {
-    let floor = floor::measure(cluster).await?;
-    println!(
-        "floor         produce→read {} µs, produce→report {} µs, write {} µs: a message {} µs (p50)",
-        floor.read,
-        floor.report,
-        floor.write,
-        floor.message()
-    );
-    let (mut reply, mut delivery) = latency(cluster).await?;
-    let p50 = quantile(&mut reply, 0.5);
-    println!(
-        "send→reply    p50 {p50} µs, p99 {} µs: {:.2}× the floor",
-        quantile(&mut reply, 0.99),
-        p50 as f64 / floor.message().max(1) as f64
-    );
-    println!(
-        "send→delivery p50 {} µs, p99 {} µs",
-        quantile(&mut delivery, 0.5),
-        quantile(&mut delivery, 0.99)
-    );
+    let mut ratios = Vec::new();
+    for turn in 1..=TURNS {
+        let floor = floor::measure(cluster).await?;
+        println!(
+            "floor {turn}/{TURNS}     produce→read {} µs, produce→report {} µs, write {} µs: a message {} µs (p50)",
+            floor.read,
+            floor.report,
+            floor.write,
+            floor.message()
+        );
+        let (mut reply, mut delivery) = latency(cluster).await?;
+        let p50 = quantile(&mut reply, 0.5);
+        let ratio = p50 as f64 / floor.message().max(1) as f64;
+        println!("send→reply    p50 {p50} µs, p99 {} µs: {ratio:.2}× the floor", quantile(&mut reply, 0.99));
+        println!(
+            "send→delivery p50 {} µs, p99 {} µs",
+            quantile(&mut delivery, 0.5),
+            quantile(&mut delivery, 0.99)
+        );
+        ratios.push(ratio);
+    }
+    println!("reply         {:.2}× the floor (median of {TURNS})", median(ratios));
     let rate = throughput(cluster).await?;
     println!(
         "throughput    {rate:.0} messages/s acknowledged and delivered ({PAIRS} pairs, {IN_FLIGHT} in flight each)"

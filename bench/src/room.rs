@@ -19,7 +19,7 @@ use tokio_tungstenite::tungstenite::{Message, Utf8Bytes};
 
 use crate::client::{Client, Socket, open};
 use crate::cluster::Cluster;
-use crate::quantile;
+use crate::{median, quantile};
 
 const SUBSCRIBERS: usize = 1000;
 const STOPPED: usize = 100;
@@ -56,6 +56,12 @@ impl Tally {
         let tally = Arc::clone(self);
         tokio::spawn(async move {
             while let Some(Ok(Message::Text(text))) = socket.next().await {
+                if text.starts_with(r#"{"type":"ping""#) {
+                    // Who only reads is asked for a sign of life, and closed without one.
+                    if socket.send(Message::text(r#"{"type":"pong"}"#)).await.is_err() {
+                        return;
+                    }
+                }
                 if !text.starts_with(r#"{"type":"message""#) {
                     continue;
                 }
@@ -70,7 +76,8 @@ impl Tally {
         })
     }
 
-    /// Waits until all but `in_flight` of `published` frames were read by everyone.
+    /// Waits until all but `in_flight` of `published` frames, of which the last may be yet to come, were read by
+    /// everyone.
     async fn keep_up(&self, published: u64, in_flight: u64) -> Result<()> {
         let readers = self.readers.load(Ordering::Relaxed) as u64;
         let wanted = published.saturating_sub(in_flight) * readers;
@@ -93,21 +100,22 @@ fn data(start: Instant) -> String {
 }
 
 /// The frame of the bare broadcast: as long as that of the room.
-fn frame(n: u64, data: &str) -> Bytes {
-    Bytes::from(format!(
+pub(crate) fn frame(n: u64, data: &str) -> String {
+    format!(
         r#"{{"type":"message","stream":"room:bench-00000000","generation":1795240831954,"offset":{n},"id":"0123456789abcdef-{n}","kind":"message","from":"bench-00000000-publisher","at":"2026-11-21T06:40:00.123Z","data":{data}}}"#
-    ))
+    )
 }
 
-/// For one of [`WINDOWS`]: deliveries per second, and the 99th percentile of publish to delivery in microseconds.
-#[derive(Clone, Copy, Default)]
-struct Measured {
-    per_s: f64,
-    p99: u64,
+/// For one number in flight: deliveries per second, and microseconds from publish to delivery.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Measured {
+    pub per_s: f64,
+    pub p50: u64,
+    pub p99: u64,
 }
 
 /// Publishes and counts what is read of it.
-struct Run {
+pub(crate) struct Run {
     tally: Arc<Tally>,
     start: Instant,
     published: u64,
@@ -115,25 +123,28 @@ struct Run {
 }
 
 impl Run {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self { tally: Arc::default(), start: Instant::now(), published: 0, readers: Vec::new() }
     }
 
     /// One reader in ten says how old each frame was.
-    fn add(&mut self, socket: Socket) {
+    pub(crate) fn add(&mut self, socket: Socket) {
         let ages = self.readers.len().is_multiple_of(10);
         self.readers.push(self.tally.spawn(socket, self.start, ages));
     }
 
-    async fn measure(
+    /// For each of these numbers in flight.
+    pub(crate) async fn measure(
         &mut self,
+        windows: &[u64],
+        run_for: Duration,
         mut publish: impl AsyncFnMut(u64, String) -> Result<()>,
-    ) -> Result<[Measured; WINDOWS.len()]> {
-        let mut all = [Measured::default(); WINDOWS.len()];
-        for (in_flight, measured) in WINDOWS.into_iter().zip(&mut all) {
+    ) -> Result<Vec<Measured>> {
+        let mut all = Vec::new();
+        for in_flight in windows {
             let (began, before) = (Instant::now(), self.tally.read.load(Ordering::SeqCst));
-            while began.elapsed() < RUN_FOR {
-                self.tally.keep_up(self.published, in_flight).await?;
+            while began.elapsed() < run_for {
+                self.tally.keep_up(self.published + 1, *in_flight).await?;
                 publish(self.published, data(self.start)).await?;
                 self.published += 1;
             }
@@ -142,12 +153,12 @@ impl Run {
             self.tally.keep_up(self.published, 0).await?;
             let mut ages =
                 std::mem::take(&mut *self.tally.ages.lock().unwrap_or_else(PoisonError::into_inner));
-            *measured = Measured { per_s, p99: quantile(&mut ages, 0.99) };
+            all.push(Measured { per_s, p50: quantile(&mut ages, 0.5), p99: quantile(&mut ages, 0.99) });
         }
         Ok(all)
     }
 
-    async fn finish(self) {
+    pub(crate) async fn finish(self) {
         for reader in self.readers {
             reader.abort();
             // It was ended just now, or the socket was.
@@ -181,11 +192,6 @@ impl Memory {
         let now = Self::now();
         Self { process: now.process - before.process, kernel: now.kernel - before.kernel }
     }
-}
-
-fn median<T: Copy + PartialOrd>(mut all: Vec<T>) -> T {
-    all.sort_unstable_by(|a, b| a.partial_cmp(b).expect("numbers"));
-    all[all.len() / 2]
 }
 
 pub(crate) async fn run(cluster: &Cluster) -> Result<()> {
@@ -231,7 +237,7 @@ pub(crate) async fn run(cluster: &Cluster) -> Result<()> {
     Ok(())
 }
 
-async fn bare() -> Result<[Measured; WINDOWS.len()]> {
+async fn bare() -> Result<Vec<Measured>> {
     let listener = TcpListener::bind("127.0.0.1:0").await?;
     let url = format!("ws://{}", listener.local_addr()?);
     let accepting = tokio::spawn(async move {
@@ -266,8 +272,8 @@ async fn bare() -> Result<[Measured; WINDOWS.len()]> {
     }
     let queues = accepting.await??;
     let measured = run
-        .measure(async |n, data| {
-            let frame = frame(n, &data);
+        .measure(&WINDOWS, RUN_FOR, async |n, data| {
+            let frame = Bytes::from(frame(n, &data));
             for queue in &queues {
                 queue.send(frame.clone()).await.context("a subscriber is gone")?;
             }
@@ -280,7 +286,7 @@ async fn bare() -> Result<[Measured; WINDOWS.len()]> {
 }
 
 /// Also what it took of memory, and how much was published.
-async fn room(cluster: &Cluster, stopped: usize) -> Result<([Measured; WINDOWS.len()], Memory, u64)> {
+async fn room(cluster: &Cluster, stopped: usize) -> Result<(Vec<Measured>, Memory, u64)> {
     let room = format!("bench-{:08x}", rand::random::<u32>());
     let (mut run, mut silent) = (Run::new(), Vec::new());
     let users: Vec<usize> = (0..SUBSCRIBERS).collect();
@@ -297,7 +303,7 @@ async fn room(cluster: &Cluster, stopped: usize) -> Result<([Measured; WINDOWS.l
     let mut publisher = Client::connect(cluster, &format!("{room}-publisher")).await?;
     let before = Memory::now();
     let measured = run
-        .measure(async |n, data| {
+        .measure(&WINDOWS, RUN_FOR, async |n, data| {
             publisher.publish(&room, n, &data).await?;
             // Replies are read so that the publisher is none of those who stopped.
             if n >= WINDOWS[1] { publisher.until("reply").await } else { Ok(()) }
