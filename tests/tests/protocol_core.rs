@@ -81,6 +81,7 @@ fn seeds_that_failed_once_hold() {
             1943,
             "what a home knew of a user whom the store lost was forgotten, for another had the vnode for a moment",
         ),
+        (1339, "who went before a new home had counted it had no time to come back"),
         (1975, "that somebody hid came late, and took it from where it showed itself since"),
         (5008, "who was in a roster that went back was not remembered when the data were lost once more"),
         (8275, "nor was who came by a write without an answer"),
@@ -88,6 +89,8 @@ fn seeds_that_failed_once_hold() {
             7270,
             "data went back while an assignment of long ago was on its way: another looked first, who cannot tell",
         ),
+        (3847, "who sent a message was told that it was delivered, and it was lost on its way to the log"),
+        (4333, "so it was with a home that died before its data were lost"),
         (1270, "a client by hand left a room over an old connection and never told the new one"),
     ] {
         let wrong = violations(Setup::new(seed));

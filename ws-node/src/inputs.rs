@@ -7,8 +7,9 @@ use std::time::Duration;
 use bytes::Bytes;
 use roost_proto::codes::CloseCode;
 use roost_proto::frames::Reply;
-use roost_proto::ids::UserId;
-use tokio::sync::{mpsc, oneshot};
+use roost_proto::ids::{Sid, UserId};
+use roost_proto::records::Record;
+use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
 
 use crate::core::{ApiCommand, Connecting, Explained, Input, Query, SendQueue, TicketShown};
 
@@ -22,6 +23,13 @@ pub(crate) const RETRY: Duration = Duration::from_millis(200);
 /// What reaches the node's task.
 pub(crate) enum NodeInput {
     Core(Input),
+    /// What came by a link, and the room that it takes of what the link may have here at once.
+    Copies {
+        to: Sid,
+        records: Vec<Record>,
+        #[expect(dead_code, reason = "held for its drop")]
+        room: OwnedSemaphorePermit,
+    },
     /// A connection said `connect`: its frames go to `out` from now on.
     Connect(Box<Connecting>, mpsc::Sender<Out>),
     /// Somebody wants to know.

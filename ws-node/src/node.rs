@@ -168,17 +168,24 @@ impl Node {
             // What else is there is of the same turn.
             drain(&mut reports, &mut told);
             drain(&mut inputs, &mut taken);
-            if ticked {
-                self.queue.push_back(Input::Tick);
-            }
             for Report { token, result } in told.drain(..) {
                 if let Err(why) = &result {
                     tracing::debug!(token, why, "a record was not taken");
                 }
                 self.queue.push_back(Input::Reported { token, ok: result.is_ok() });
             }
+            let mut decided = 0;
             for input in taken.drain(..) {
+                decided += weight(&input);
                 self.take(input);
+                if decided >= TURN_MAX {
+                    self.turn();
+                    decided = 0;
+                }
+            }
+            // Last: what it would miss may be there.
+            if ticked {
+                self.queue.push_back(Input::Tick);
             }
             self.turn();
             if ticked {
@@ -200,6 +207,10 @@ impl Node {
             NodeInput::Connect(connecting, out) => {
                 self.sessions.insert(connecting.session, out);
                 self.queue.push_back(Input::Connect(connecting));
+            }
+            // Its room is free again: it is decided about now.
+            NodeInput::Copies { to, records, room: _ } => {
+                self.queue.push_back(Input::Copies { to, records });
             }
             NodeInput::Explain(query, answer) => {
                 let now = self.parts.clock.now();
@@ -354,6 +365,11 @@ impl Node {
         self.sessions.remove(&session);
         self.queue.push_back(Input::Closed { session });
     }
+}
+
+/// What an input takes of a turn.
+fn weight(input: &NodeInput) -> usize {
+    if let NodeInput::Copies { records, .. } = input { records.len() } else { 1 }
 }
 
 /// Takes what waits, as much as a turn has room for.

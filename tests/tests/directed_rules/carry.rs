@@ -62,6 +62,10 @@ impl Harness {
         let to = record.topic.strip_prefix("messages-").unwrap();
         let to: Vec<_> =
             (0..self.nodes.len()).filter(|n| self.nodes[*n].sid().node().as_str() == to).collect();
+        if self.not_taken > 0 {
+            self.not_taken -= 1;
+            return self.later(ROAD_MS, from, Input::Reported { token: record.token, ok: false });
+        }
         for read in records::read(&record.payload) {
             self.send_one(from, &to, read.unwrap());
         }

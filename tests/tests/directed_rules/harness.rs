@@ -85,6 +85,8 @@ pub(crate) struct Harness {
     pub no_store: BTreeSet<usize>,
     pub road: Roads,
     pub on_road: Vec<(usize, Input)>,
+    /// So many bundles, or lone records, the transport does not take.
+    pub not_taken: usize,
     /// Nodes may dial each other.
     pub links: bool,
     /// What links bring names another life of the node than the one that it comes to.
@@ -154,6 +156,7 @@ impl Harness {
             no_store: BTreeSet::new(),
             road: Box::new(|_, _| Road::Goes),
             on_road: Vec::new(),
+            not_taken: 0,
             links: false,
             misdirect: false,
             linked: BTreeMap::new(),

@@ -103,6 +103,57 @@ fn a_confirm_that_a_link_lost_is_repeated_both_ways_when_its_sender_asks() {
     }
 }
 
+/// How long the sender waits whose confirm was lost with the link, and who goes back because the topic did not take the
+/// item: in milliseconds.
+fn goes_back_after_a_lost_confirm(off: Option<Rule>) -> u64 {
+    let (mut harness, sender, _, bob) = pair(off, |_| {});
+    let mut lost = false;
+    harness.aboard = Box::new(move |_, record| {
+        let this = !lost && matches!(record, Record::Confirm(_));
+        lost |= this;
+        !this
+    });
+    harness.not_taken = 1;
+    let began = harness.now;
+    harness.say(sender, &bob, "m1");
+    while harness.told(sender, "m1").is_empty() {
+        harness.run(10);
+    }
+    harness.now - began
+}
+
+#[test]
+fn a_repeat_in_the_topic_is_answered_at_once() {
+    assert!(goes_back_after_a_lost_confirm(None) < 900);
+    assert!(goes_back_after_a_lost_confirm(Some(Rule::RepeatsAnswered)) >= 1000, "the probe asks, later");
+}
+
+/// Nothing but a copy of it was on its way: it is told again when the link ends, and not when the sender asks.
+#[test]
+fn what_was_confirmed_by_a_link_that_ends_is_told_again() {
+    let (mut harness, sender, _, bob) = pair(None, |_| {});
+    harness.aboard = Box::new(|_, record| !matches!(record, Record::Confirm(_)));
+    harness.say(sender, &bob, "m1");
+    harness.run(100);
+    assert_eq!(harness.told(sender, "m1"), [""; 0]);
+    harness.cut_links();
+    harness.run(50);
+    assert_eq!(harness.told(sender, "m1"), ["ok"]);
+}
+
+/// [The topic takes nothing for a while; the link does.]
+#[test]
+fn what_the_topic_did_not_take_holds_nothing_up_that_comes_when_all_is_confirmed() {
+    let (mut harness, sender, _, bob) = pair(None, |_| {});
+    harness.not_taken = 1;
+    harness.say(sender, &bob, "m1");
+    harness.run(60);
+    assert_eq!(harness.told(sender, "m1"), ["ok"]);
+    harness.say(sender, &bob, "m2");
+    harness.run(60);
+    assert_eq!(harness.told(sender, "m2"), ["ok"]);
+}
+
 #[test]
 fn when_a_link_breaks_what_it_held_comes_by_the_topic_at_once() {
     let (mut harness, sender, reader, bob) = pair(None, |_| {});

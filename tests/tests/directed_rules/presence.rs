@@ -4,6 +4,7 @@ use roost_backend::store::model::VnodeData;
 use roost_backend::store::{DataSet, Op};
 use roost_proto::events::{Status, StatusCause};
 use roost_proto::frames::ChosenStatus;
+use roost_proto::ids::DeviceId;
 use roost_proto::records::Record;
 use roost_ws_node::core::Rule;
 
@@ -194,6 +195,36 @@ fn who_was_published_in_an_earlier_generation_only_is_remembered_over_a_loss_of_
     harness.run(2 * GRACE_MS + 5000);
     assert_eq!(harness.data[1].head().unwrap().1.node().as_str(), "n0");
     assert_eq!(harness.published(&bob).last(), Some(&LOST));
+}
+
+/// P6: a new home has counted one of two sessions, which goes, and then the other one goes before it is counted.
+#[test]
+fn who_goes_before_a_new_home_has_counted_it_lingers_too() {
+    let mut harness = Harness::with(&[0, 1], None, |cfg| (cfg.batch_max, cfg.linger_ms) = (1, 1000));
+    let bob = harness.user(1, 0);
+    let phone = harness.connect_at(1, &bob, Some("phone"), None);
+    let laptop = harness.connect_at(1, &bob, Some("laptop"), None);
+    harness.run(500);
+    assert_eq!(harness.published(&bob), [CAME]);
+    harness.writes = Box::new(|write| {
+        let is_laptop = |device: &DeviceId| device.as_str() == "laptop";
+        let opens = |op: &Op| matches!(op, Op::Open { device: Some(device), .. } if is_laptop(device));
+        if write.ops.iter().any(opens) { Reach::Underway } else { Reach::Answered }
+    });
+    harness.wipe();
+    harness.assign(0, 0);
+    harness.assign(1, 1);
+    harness.run(2000);
+    assert_eq!(harness.late_writes.len(), 1, "the phone is counted, the laptop is not");
+    harness.hang_up(phone);
+    harness.run(800);
+    harness.hang_up(laptop);
+    harness.run(400);
+    harness.land();
+    harness.run(300);
+    assert_eq!(harness.published(&bob), [CAME, CAME], "the laptop went a moment ago");
+    harness.run(1000);
+    assert_eq!(harness.published(&bob), [CAME, CAME, GONE]);
 }
 
 /// P6: the inherited outbox waits for the log for longer than the grace; who comes as soon as there is a home again

@@ -62,6 +62,36 @@ fn a_sender_is_told_once_what_was_delivered_and_what_was_read() {
     assert!(harness.is_welcome(again));
 }
 
+/// Rule 13: the log takes nothing of the reader's home for a while. Should that home lose its data now, nobody would ever
+/// find what the reader has.
+fn what_is_not_in_the_log_is_acknowledged(off: Option<Rule>) -> (Harness, String, u64) {
+    let mut harness = Harness::new(&[0, 1], off);
+    let (alice, bob) = (harness.user(0, 0), harness.user(1, 0));
+    let sender = harness.connect(0, &alice);
+    let reader = harness.connect_at(1, &bob, Some("phone"), None);
+    harness.no_log.insert(1);
+    harness.say_with_receipt(sender, &bob, "m1");
+    harness.run(100);
+    harness.ack(reader, harness.cursor(reader));
+    harness.run(2000);
+    assert_eq!((harness.inbox(reader), harness.logged(&bob)), (vec!["m1".to_owned()], vec![]));
+    (harness, alice, sender)
+}
+
+#[test]
+fn what_is_not_in_the_log_was_not_delivered_yet() {
+    let (mut harness, alice, sender) = what_is_not_in_the_log_is_acknowledged(None);
+    assert_eq!((receipts(&harness, &alice), harness.told(sender, "m1")), (vec![], vec![]));
+    harness.log_again();
+    harness.run(100);
+    assert_eq!(
+        (receipts(&harness, &alice), harness.told(sender, "m1")),
+        (vec!["delivered m1".into()], vec!["ok"])
+    );
+    let (harness, alice, _) = what_is_not_in_the_log_is_acknowledged(Some(Rule::ConfirmAfterLog));
+    assert_eq!(receipts(&harness, &alice), ["delivered m1"]);
+}
+
 /// The receipt is in the store, and its home dies before the sender's home has heard of it.
 fn a_home_dies_with_a_receipt_on_its_way(off: Option<Rule>) -> Vec<String> {
     let (mut harness, alice, _, _, reader) = three_messages(off);

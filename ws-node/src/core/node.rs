@@ -159,7 +159,7 @@ impl NodeCore {
         match record {
             Record::Item(item) => self.on_item(item, false, now),
             Record::Confirm(confirm) => self.on_confirm(confirm, now),
-            Record::Probe(probe) => self.on_probe(&probe),
+            Record::Probe(probe) => self.on_probe(&probe, now),
             Record::OwnerChanged(took) => self.on_owner_changed(&took, now),
             Record::PresenceTransfer(recall) => self.on_presence_transfer(recall, now),
             Record::PresenceTransferred(recalled) => self.on_presence_transferred(&recalled),

@@ -13,7 +13,7 @@ use roost_proto::{ErrorBody, ErrorCode};
 use roost_service::http::ConnectionSlot;
 use roost_service::{guarded, reply};
 use tokio::net::TcpStream;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::time::timeout;
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::Message;
@@ -24,10 +24,13 @@ use warp::{Filter, Rejection, Reply};
 
 use super::proof::{End, Meeting, nonce};
 use super::{HEADER, OPEN_TIMEOUT, SILENT_MAX, websocket};
-use crate::core::Input;
 use crate::inputs::{NodeInput, STORE_TIMEOUT};
 use crate::node::Status;
 use crate::upgrade::{self, Upgrading};
+
+/// What came by one link and waits for the node's task, in bytes: two of the largest messages. What is more waits in the
+/// connection, and then at its other end.
+const ROOM_BYTES: usize = 1024 * 1024;
 
 /// What links to this node work with.
 pub(crate) struct Accepting {
@@ -120,6 +123,7 @@ async fn read(
     // The places of the admin listener are for those who ask something.
     drop(slot);
     tracing::debug!(from = %meeting.from, "a link to this node is open");
+    let room = Arc::new(Semaphore::new(ROOM_BYTES));
     loop {
         let message = tokio::select! {
             () = accepting.stop.cancelled() => return,
@@ -128,7 +132,9 @@ async fn read(
         };
         let Ok(Some(Ok(message))) = message else { return };
         match message {
-            Message::Binary(payload) if take(&accepting, &meeting.to, &payload).await.is_none() => return,
+            Message::Binary(payload) if take(&accepting, &room, &meeting.to, &payload).await.is_none() => {
+                return;
+            }
             Message::Close(_) => return,
             _ => {}
         }
@@ -147,8 +153,9 @@ async fn proven(
 }
 
 /// What cannot be read is in the topic, too, where it is counted.
-async fn take(accepting: &Accepting, to: &Sid, payload: &Bytes) -> Option<()> {
+async fn take(accepting: &Accepting, room: &Arc<Semaphore>, to: &Sid, payload: &Bytes) -> Option<()> {
+    let bytes = payload.len().min(ROOM_BYTES) as u32;
+    let room = Arc::clone(room).acquire_many_owned(bytes).await.ok()?;
     let records = records::read(payload).into_iter().filter_map(Result::ok).collect();
-    let input = Input::Copies { to: to.clone(), records };
-    accepting.events.send(NodeInput::Core(input)).await.ok()
+    accepting.events.send(NodeInput::Copies { to: to.clone(), records, room }).await.ok()
 }

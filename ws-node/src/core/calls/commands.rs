@@ -79,7 +79,7 @@ impl NodeCore {
         let until = now.mono + UNKNOWN_AFTER_MS;
         self.calls.telling.insert(key, Telling { left: others.len(), failed: false, until });
         for node in others {
-            self.transport(&node, vnode, Record::Disconnect(record.clone()), Token::Told { call: key });
+            self.transport(&node, vnode, Record::Disconnect(record.clone()), Token::Told { call: key }, now);
         }
         self.answer_if_told(key);
     }

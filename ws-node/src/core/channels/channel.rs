@@ -11,7 +11,7 @@ use serde_json::value::{RawValue, to_raw_value};
 
 use crate::core::channels::asker::Asker;
 use crate::core::message::{ItemKey, hash_of};
-use crate::core::outbound::link::Stretch;
+use crate::core::outbound::link::LinkKey;
 
 /// First wait before a silent channel probes, and the longest, in milliseconds (rule 3).
 const PROBE_MIN_MS: u64 = 1000;
@@ -149,8 +149,8 @@ pub(crate) struct Channel {
     heard: u64,
     probe_wait: u64,
     again_at: Option<u64>,
-    /// Where copies go by the link: since all before them was confirmed, each once, until one was refused.
-    aboard: Option<Stretch>,
+    /// By which link copies go: since all before them was confirmed, each once, until one was refused.
+    aboard: Option<LinkKey>,
     /// The last number that did.
     boarded: u64,
 }
@@ -159,8 +159,8 @@ pub(crate) struct Channel {
 #[derive(Debug)]
 pub(crate) struct NextItem {
     pub item: Item,
-    /// It may go by the link as well.
-    pub stretch: Option<Stretch>,
+    /// It may go by this link as well.
+    pub link: Option<LinkKey>,
 }
 
 impl Channel {
@@ -279,6 +279,8 @@ impl Channel {
         if self.items.is_empty() {
             self.heard = now;
             self.probe_wait = PROBE_MIN_MS;
+            // What the transport did not take was confirmed all the same.
+            self.again_at = None;
         }
         self.index.insert(item.key.clone(), self.base + self.items.len() as u64);
         self.enters(&item.by, item.load);
@@ -286,8 +288,8 @@ impl Channel {
     }
 
     /// All is confirmed: what is pushed next may go by the link.
-    pub(crate) fn boards(&mut self, stretch: Option<Stretch>) {
-        (self.aboard, self.boarded) = (stretch, self.first - 1);
+    pub(crate) fn boards(&mut self, link: Option<LinkKey>) {
+        (self.aboard, self.boarded) = (link, self.first - 1);
     }
 
     /// An item went by the link, or did not: then none behind it does.
@@ -312,9 +314,9 @@ impl Channel {
         if item.asker == Asker::Canary {
             self.aboard = None;
         }
-        let stretch = self.aboard.filter(|_| n == self.boarded + 1);
+        let link = self.aboard.filter(|_| n == self.boarded + 1);
         let item = Item { channel: self.id.clone(), n, acked: self.first - 1, body: item.body.clone() };
-        Some(NextItem { item, stretch })
+        Some(NextItem { item, link })
     }
 
     fn go_back(&mut self, to: u64) {

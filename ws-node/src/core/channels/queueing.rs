@@ -60,8 +60,8 @@ impl NodeCore {
         let channel = self.channel(vnode, now);
         if channel.is_empty() {
             let home = channel.home().cloned().filter(|_| self.cfg.item_lane == ItemLane::Both);
-            let stretch = home.and_then(|home| self.stretch_to(&home));
-            self.channel(vnode, now).boards(stretch);
+            let link = home.and_then(|home| self.link_to(&home));
+            self.channel(vnode, now).boards(link);
         }
         self.channel(vnode, now).push(item, now.mono);
         self.pump(vnode, now);
@@ -183,7 +183,7 @@ impl NodeCore {
             }
             if let (Some(probe), Some(home)) = (probe, home) {
                 self.fx.count().probes += 1;
-                self.transport(&home, vnode, Record::Probe(probe), Token::Other);
+                self.transport(&home, vnode, Record::Probe(probe), Token::Other, now);
             }
             self.pump(vnode, now);
         }

@@ -43,7 +43,11 @@ impl NodeCore {
         home.seq = seq;
         home.trimmed = home.trimmed.max(call.write.trim);
         home.looked = home.phase == Phase::Stopping;
-        let owes = home.receipts.done();
+        // What its acknowledgements cover was written before it.
+        let need = if self.cfg.on(Rule::ConfirmAfterLog) { home.outbox.last() } else { Seq(0) };
+        if home.receipts.done(need) {
+            home.hold(need, Held::Receipts);
+        }
         let (generation, clock_ms) = (home.generation, call.write.now_ms);
         let mut at = Written { vnode, generation, clock_ms, event: call.write.fence.seq };
         for (work, result) in call.work.into_iter().zip(results.into_iter().skip(call.acks)) {
@@ -75,9 +79,6 @@ impl NodeCore {
                 }
                 (work, result) => not_its_answer(&work, &result),
             }
-        }
-        if owes {
-            self.send_receipts(vnode, now);
         }
     }
 

@@ -479,7 +479,7 @@ impl Home {
     pub(crate) fn drop_all(&mut self) -> Vec<(SessionKey, MessageId)> {
         let held = std::mem::take(&mut self.held).into_iter().filter_map(|(_, held)| match held {
             Held::Reply { session, id } => Some((session, id)),
-            Held::Result { .. } | Held::Opened { .. } => None,
+            Held::Result { .. } | Held::Opened { .. } | Held::Receipts => None,
         });
         let call = self.call.take().map(|call| call.work).unwrap_or_default();
         let mut replies: Vec<_> = held.chain(call.into_iter().flat_map(Work::replies)).collect();
@@ -572,7 +572,7 @@ impl Home {
         while let Some((need, held)) = self.held.front() {
             let early = match held {
                 Held::Result { .. } | Held::Reply { .. } => !cfg.on(Rule::ConfirmAfterLog),
-                Held::Opened { .. } => false,
+                Held::Opened { .. } | Held::Receipts => false,
             };
             if *need > reported && !early {
                 break;

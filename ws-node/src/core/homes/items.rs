@@ -98,7 +98,7 @@ impl NodeCore {
     }
 
     /// A sender heard nothing for a while (rule 3).
-    pub(in crate::core) fn on_probe(&mut self, probe: &Probe) {
+    pub(in crate::core) fn on_probe(&mut self, probe: &Probe, now: Now) {
         let channel = &probe.channel;
         let undecodable = self.fx.counters().undecodable;
         let Some(home) = self.homes.map.get_mut(&channel.vnode) else { return };
@@ -120,7 +120,7 @@ impl NodeCore {
                 ask: None,
                 unreadable: true,
             };
-            self.transport_confirm(confirm, true);
+            self.transport_confirm(confirm, true, now);
         }
         self.fx.touch(channel.vnode);
     }

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, VecDeque};
 
 use roost_backend::store::{InboxPosition, Op, PendingReceipt, ReceiptRequest};
 use roost_proto::events::Receipt;
-use roost_proto::ids::{Cursor, Epoch, MessageId, UserId, VnodeId};
+use roost_proto::ids::{Cursor, Epoch, MessageId, Seq, UserId, VnodeId};
 use roost_proto::time::rfc3339;
 use serde_json::value::to_raw_value;
 
@@ -36,6 +36,15 @@ pub(crate) enum Became {
     Read,
 }
 
+/// A receipt that is in the store until its receiver's home has confirmed it.
+#[derive(Debug)]
+pub(super) struct Owed {
+    pub(super) receipt: PendingReceipt,
+    /// It says that messages are there: not before the log has everything up to here (rule 13).
+    pub(super) need: Seq,
+    pub(super) under_way: bool,
+}
+
 /// The receipts of a vnode that lives here.
 #[derive(Debug, Default)]
 pub(crate) struct HomeReceipts {
@@ -46,8 +55,8 @@ pub(crate) struct HomeReceipts {
     updates: VecDeque<(InboxPosition, ReceiptRequest, Option<Became>)>,
     /// In the write that is in flight.
     written: Vec<(MessageId, PendingReceipt)>,
-    /// In the store, and whether it is on its way.
-    pub(super) owed: BTreeMap<MessageId, (PendingReceipt, bool)>,
+    /// In the store.
+    pub(super) owed: BTreeMap<MessageId, Owed>,
     /// Confirmed, and still in the store.
     pub(super) paid: Vec<MessageId>,
     /// Composed under this epoch.
@@ -63,8 +72,14 @@ impl HomeReceipts {
         for (place, wanted) in wanted {
             home.want(place, wanted);
         }
-        home.owed = owed.into_iter().map(|(id, owed)| (id, (owed, false))).collect();
+        // The inherited outbox is out before anything is sent.
+        home.owe(owed, Seq(0));
         home
+    }
+
+    fn owe(&mut self, receipts: Vec<(MessageId, PendingReceipt)>, need: Seq) {
+        let owed = |(id, receipt)| (id, Owed { receipt, need, under_way: false });
+        self.owed.extend(receipts.into_iter().map(owed));
     }
 
     pub(crate) fn want(&mut self, place: InboxPosition, wanted: ReceiptRequest) {
@@ -134,10 +149,11 @@ impl HomeReceipts {
         (!wanted.is_empty() || !owed.is_empty()).then_some(Op::Receipts { wanted, owed })
     }
 
-    /// The write took effect.
-    pub(crate) fn done(&mut self) -> bool {
-        let some = !self.written.is_empty();
-        self.owed.extend(self.written.drain(..).map(|(id, owed)| (id, (owed, false))));
+    /// The write took effect, and what its receipts are about is in the log when that has everything up to `need`.
+    pub(crate) fn done(&mut self, need: Seq) -> bool {
+        let written = std::mem::take(&mut self.written);
+        let some = !written.is_empty();
+        self.owe(written, need);
         some
     }
 
@@ -181,7 +197,7 @@ mod tests {
         let Some(Op::Receipts { wanted, owed }) = home.next_op(VnodeId(3), Epoch(9), Now::default()) else {
             return (vec![], 0);
         };
-        home.done();
+        home.done(Seq(0));
         let told = |(id, owed): (MessageId, Option<PendingReceipt>)| {
             let owed = owed?;
             let receipt: Receipt = serde_json::from_str(owed.data.get()).unwrap();

@@ -6,6 +6,10 @@ use roost_proto::ids::{Epoch, Sid, VnodeId};
 use roost_proto::limits::RESULTS_BYTES_MAX;
 use roost_proto::records::{ChannelId, Confirm, ItemResult};
 
+/// What a link was given is lost with it only if that was less than this ago, in milliseconds: a link that brings
+/// nothing ends within three seconds.
+const HEARD_AFTER_MS: u64 = 4000;
+
 /// What one sender has got through.
 #[derive(Debug, Default)]
 pub(crate) struct Sender {
@@ -13,6 +17,8 @@ pub(crate) struct Sender {
     pub(super) round: u32,
     /// The last round of which a repeat was answered.
     repeated: u32,
+    /// When it was last told something by the link, on the monotonic clock.
+    told_by_link: Option<u64>,
     /// The highest number taken.
     pub(super) last: u64,
     /// The highest number seen: more than `last` when something was dropped or lost (rule 14).
@@ -78,6 +84,17 @@ impl Sender {
             self.repeated = round;
             self.answer = true;
         }
+    }
+
+    pub(super) fn tell_by_link(&mut self, now: u64) {
+        self.told_by_link = Some(now);
+    }
+
+    /// The link ended: what it was given lately may be lost.
+    pub(super) fn link_ended(&mut self, now: u64) -> bool {
+        let lately = self.told_by_link.take().is_some_and(|at| now < at + HEARD_AFTER_MS);
+        self.answer |= lately;
+        lately
     }
 
     /// Whether the next confirm answers who asked.

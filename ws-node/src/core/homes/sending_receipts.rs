@@ -30,30 +30,31 @@ impl NodeCore {
         self.send_receipts(vnode, now);
     }
 
-    /// Sends what is owed and not on its way yet, as far as there is room.
+    /// Sends what is owed, may be said, and is not on its way yet, as far as there is room.
     pub(super) fn send_receipts(&mut self, vnode: VnodeId, now: Now) {
         let Some(home) = self.homes.map.get(&vnode).filter(|h| h.serving(now)) else { return };
         let to = |owed: &PendingReceipt| self.vnode_of(&StreamId::inbox(&owed.to));
         let mut under_way: BTreeMap<VnodeId, usize> = BTreeMap::new();
-        for (owed, _) in home.receipts.owed.values().filter(|(_, under_way)| *under_way) {
-            *under_way.entry(to(owed)).or_default() += 1;
+        for owed in home.receipts.owed.values().filter(|owed| owed.under_way) {
+            *under_way.entry(to(&owed.receipt)).or_default() += 1;
         }
         let mut room = UNDER_WAY_MAX.saturating_sub(under_way.values().sum());
         let mut unpaid = Vec::new();
-        for (id, (owed, _)) in home.receipts.owed.iter().filter(|(_, (_, under_way))| !under_way) {
+        let logged = home.outbox.reported();
+        for (id, owed) in home.receipts.owed.iter().filter(|(_, o)| !o.under_way && o.need <= logged) {
             if room == 0 {
                 break;
             }
-            let to = under_way.entry(to(owed)).or_default();
+            let to = under_way.entry(to(&owed.receipt)).or_default();
             if *to < UNDER_WAY_TO_ONE_MAX {
                 (*to, room) = (*to + 1, room - 1);
-                unpaid.push((id.clone(), owed.clone()));
+                unpaid.push((id.clone(), owed.receipt.clone()));
             }
         }
-        for (id, owed) in unpaid {
-            let sent = self.send_receipt(vnode, &id, owed, now);
+        for (id, receipt) in unpaid {
+            let sent = self.send_receipt(vnode, &id, receipt, now);
             if let Some(owed) = self.homes.map.get_mut(&vnode).and_then(|h| h.receipts.owed.get_mut(&id)) {
-                owed.1 = sent;
+                owed.under_way = sent;
             }
         }
     }
@@ -84,7 +85,7 @@ impl NodeCore {
         let done = matches!(result, Some(ItemResult::Ok { .. } | ItemResult::Conflict | ItemResult::Bad));
         if !done {
             if let Some(owed) = home.receipts.owed.get_mut(id) {
-                owed.1 = false;
+                owed.under_way = false;
             }
         } else if home.receipts.owed.remove(id).is_some() {
             home.receipts.paid.push(id.clone());

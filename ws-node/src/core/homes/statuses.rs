@@ -124,6 +124,16 @@ impl NodeCore {
         }
     }
 
+    /// The same of one that was welcomed by an earlier home, and goes before this one has counted it: its user was there
+    /// until now.
+    pub(in crate::core) fn uncounted_went(&mut self, vnode: VnodeId, user: &UserId, now: Now) {
+        let linger = now.mono + self.cfg.linger_ms;
+        let member = self.homes.map.get_mut(&vnode).and_then(|h| h.members.get_mut(user));
+        let Some(member) = member.filter(|m| m.sessions == 0) else { return };
+        let (at, cause) = member.due.unwrap_or((linger, StatusCause::Disconnected));
+        member.due = Some((at.max(linger), cause));
+    }
+
     /// Everyone whose time has come, and whoever differs from the store for any other reason.
     pub(in crate::core) fn sweep_presence(&mut self, vnode: VnodeId, now: Now) {
         let Some(home) = self.homes.map.get(&vnode) else { return };

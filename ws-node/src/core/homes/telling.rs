@@ -4,7 +4,7 @@ use roost_backend::log::{Durability, Outgoing};
 use roost_backend::store::*;
 use roost_proto::events::{CHAT_EVENTS, CLIENT_EVENTS, UNDELIVERED_EVENTS, USER_STATUS_EVENTS};
 use roost_proto::frames::Empty;
-use roost_proto::ids::{Epoch, Seq, VnodeId};
+use roost_proto::ids::{Epoch, Seq, Sid, VnodeId};
 
 use crate::core::actions::Action;
 use crate::core::effects::Token;
@@ -97,13 +97,31 @@ impl NodeCore {
                 }
                 Held::Opened { session } => self.located(session, now),
                 Held::Reply { session, id } => self.reply_ok(session, id.as_str(), &Empty {}),
+                Held::Receipts => self.send_receipts(vnode, now),
             }
         }
         let Some(home) = self.homes.map.get_mut(&vnode) else { return };
         for (confirm, was_asked) in home.confirms(&self.cfg, now) {
             self.fx.count().confirms += 1;
             self.fx.count().asks += u64::from(confirm.ask.is_some());
-            self.transport_confirm(confirm, was_asked);
+            self.transport_confirm(confirm, was_asked, now);
+        }
+    }
+
+    /// A sender was told something by the link.
+    pub(in crate::core) fn told_by_link(&mut self, vnode: VnodeId, sid: &Sid, now: Now) {
+        let home = self.homes.map.get_mut(&vnode);
+        if let Some(sender) = home.and_then(|home| home.senders.get_mut(sid)) {
+            sender.tell_by_link(now.mono);
+        }
+    }
+
+    /// The link to a life of a node ended: what its channels were told by it lately is told again.
+    pub(in crate::core) fn confirm_again(&mut self, sid: &Sid, now: Now) {
+        for (vnode, home) in &mut self.homes.map {
+            if home.senders.get_mut(sid).is_some_and(|sender| sender.link_ended(now.mono)) {
+                self.fx.touch(*vnode);
+            }
         }
     }
 }

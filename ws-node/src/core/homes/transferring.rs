@@ -54,7 +54,7 @@ impl NodeCore {
         for users in users.chunks(USERS_PER_RECORD) {
             let (sid, users) = (self.membership.sid().clone(), users.to_vec());
             let recall = Record::PresenceTransfer(PresenceTransfer { vnode, epoch: row.epoch, sid, users });
-            self.transport(&row.node(), vnode, recall, Token::Other);
+            self.transport(&row.node(), vnode, recall, Token::Other, now);
         }
     }
 
@@ -82,7 +82,7 @@ impl NodeCore {
                 epoch: Some(recall.epoch),
                 users: kept,
             });
-            self.transport(&recall.sid.node(), vnode, recalled, Token::Other);
+            self.transport(&recall.sid.node(), vnode, recalled, Token::Other, now);
         }
         self.sweep_presence(vnode, now);
     }

@@ -83,7 +83,17 @@ pub(crate) struct WriteInFlight {
 /// What is told when the log has everything up to a seq.
 #[derive(Debug)]
 pub(crate) enum Held {
-    Result { item: OfItem, result: ItemResult },
-    Opened { session: SessionKey },
-    Reply { session: SessionKey, id: MessageId },
+    Result {
+        item: OfItem,
+        result: ItemResult,
+    },
+    Opened {
+        session: SessionKey,
+    },
+    Reply {
+        session: SessionKey,
+        id: MessageId,
+    },
+    /// Those that wait for this.
+    Receipts,
 }

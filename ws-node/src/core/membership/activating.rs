@@ -120,7 +120,7 @@ impl NodeCore {
     }
 
     /// Rule 22: a predecessor cut off from the store alone learns it from the log.
-    fn tell_predecessor(&mut self, vnode: VnodeId, _now: Now) {
+    fn tell_predecessor(&mut self, vnode: VnodeId, now: Now) {
         let Some(home) = self.homes.get(&vnode) else { return };
         let Some(node) = home.previous().map(Sid::node).filter(|n| *n != self.cfg.node) else {
             return;
@@ -132,7 +132,7 @@ impl NodeCore {
             sid: self.membership.sid.clone(),
             url: self.cfg.url.clone(),
         };
-        self.transport(&node, vnode, Record::OwnerChanged(took), Token::Other);
+        self.transport(&node, vnode, Record::OwnerChanged(took), Token::Other, now);
     }
 
     /// Requests about homes that got no answer are made again.

@@ -38,13 +38,6 @@ pub enum LinkOrder {
 const OPEN_AGAIN_MS: u64 = 500;
 const OPEN_AGAIN_MAX_MS: u64 = 8000;
 
-/// A stretch of a link in which it refused nothing: a channel that boarded in one is not aboard in the next.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::core) struct Stretch {
-    link: LinkKey,
-    n: u64,
-}
-
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum State {
     /// Not to be tried before.
@@ -66,14 +59,13 @@ enum State {
 pub(super) struct Link {
     state: State,
     tries: u32,
-    stretch: u64,
     /// Handed to the connection and not written.
     bytes: usize,
 }
 
 impl Default for Link {
     fn default() -> Self {
-        Self { state: State::Closed { until: 0 }, tries: 0, stretch: 0, bytes: 0 }
+        Self { state: State::Closed { until: 0 }, tries: 0, bytes: 0 }
     }
 }
 
@@ -119,22 +111,24 @@ impl Link {
         (self.state, self.tries) = (State::Closed { until: now + wait }, self.tries + 1);
     }
 
-    /// The stretch that whoever boards now is in.
-    pub(super) fn stretch(&self) -> Option<Stretch> {
+    /// The connection, if it is open.
+    pub(super) fn open(&self) -> Option<LinkKey> {
         match self.state {
-            State::Open { link, .. } => Some(Stretch { link, n: self.stretch }),
+            State::Open { link, .. } => Some(link),
             _ => None,
         }
     }
 
-    /// Takes so many bytes for a connection that holds `max` at most; `None`: not now, and a new stretch begins.
-    pub(super) fn board(&mut self, bytes: usize, max: usize) -> Option<()> {
-        if self.bytes + bytes > max {
-            self.stretch += 1;
-            return None;
-        }
+    /// Takes so many bytes, if no more than `max` are in it then.
+    pub(super) fn board(&mut self, bytes: usize, max: usize) -> bool {
+        let fits = self.bytes + bytes <= max;
+        self.bytes += if fits { bytes } else { 0 };
+        fits
+    }
+
+    /// What boarded goes out as so much more.
+    pub(super) fn grew(&mut self, bytes: usize) {
         self.bytes += bytes;
-        Some(())
     }
 
     pub(super) fn written(&mut self, bytes: usize) {
@@ -152,19 +146,17 @@ mod tests {
     }
 
     #[test]
-    fn a_refusal_ends_the_stretch() {
+    fn a_link_holds_so_many_bytes_and_no_more() {
         let mut link = Link::default();
         link.opening(LinkKey(1), sid(1));
-        assert_eq!((link.stretch(), link.leads_to(&sid(1))), (None, false));
+        assert_eq!((link.open(), link.leads_to(&sid(1))), (None, false));
         link.opened();
         assert!(link.leads_to(&sid(1)) && !link.leads_to(&sid(2)));
-        let first = link.stretch();
-        assert!(link.board(7, 10).is_some());
-        assert_eq!(link.stretch(), first);
-        assert!(link.board(8, 10).is_none());
-        assert_ne!(link.stretch(), first);
-        link.written(7);
-        assert!(link.board(8, 10).is_some());
+        assert!(link.board(7, 10));
+        link.grew(1);
+        assert!(!link.board(3, 10) && link.board(2, 10));
+        link.written(8);
+        assert!(link.board(8, 10));
     }
 
     #[test]

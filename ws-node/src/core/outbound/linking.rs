@@ -1,14 +1,14 @@
 //! Links are opened, filled, and given up.
 
 use bytes::Bytes;
-use roost_proto::ids::{NodeId, Sid};
+use roost_proto::ids::NodeId;
 use roost_proto::records::BUNDLES;
 
 use crate::core::actions::Action;
 use crate::core::keys::Now;
 use crate::core::node::NodeCore;
 use crate::core::outbound::Way;
-use crate::core::outbound::link::{LinkInput, LinkKey, LinkOrder, Stretch};
+use crate::core::outbound::link::{Link, LinkInput, LinkKey, LinkOrder};
 use crate::core::outbound::sending::bundles;
 
 impl NodeCore {
@@ -18,35 +18,29 @@ impl NodeCore {
         match input {
             LinkInput::Opened(_) => way.link.opened(),
             LinkInput::Closed(_) => {
+                let to = way.link.current().filter(|_| way.link.is_open()).map(|(_, to)| to.clone());
                 way.link.closed(now.mono);
                 way.boarded.clear();
                 way.hasten();
+                // Nor may what was confirmed by it have been heard.
+                if let Some(to) = to {
+                    self.confirm_again(&to, now);
+                }
             }
             LinkInput::Written(_, bytes) => way.link.written(bytes),
         }
     }
 
-    /// Where an item may board that begins a stretch of its channel: a link to who has the row.
-    pub(in crate::core) fn stretch_to(&mut self, node: &NodeId) -> Option<Stretch> {
-        self.outbound.ways.get(node)?.link.stretch()
+    /// The link by which items of an empty channel may go.
+    pub(in crate::core) fn link_to(&self, node: &NodeId) -> Option<LinkKey> {
+        self.outbound.ways.get(node)?.link.open()
     }
 
-    /// Puts a copy aboard the link to this life of a node, if there is one and it has room.
-    pub(super) fn board(&mut self, sid: &Sid, payload: &Bytes) -> bool {
-        let max = self.cfg.link_bytes_max;
-        let way = self.outbound.way(&sid.node());
-        let goes = way.link.leads_to(sid) && way.link.board(payload.len(), max).is_some();
-        if goes {
-            way.boarded.push(payload.clone());
-        }
-        goes
-    }
-
-    /// The same, in a stretch that has begun.
-    pub(super) fn board_in(&mut self, to: &NodeId, stretch: Stretch, payload: &Bytes) -> bool {
+    /// Puts a copy aboard the link to a node, if that is the one which is meant and it has room.
+    pub(super) fn board(&mut self, to: &NodeId, meant: impl FnOnce(&Link) -> bool, payload: &Bytes) -> bool {
         let max = self.cfg.link_bytes_max;
         let way = self.outbound.way(to);
-        let goes = way.link.stretch() == Some(stretch) && way.link.board(payload.len(), max).is_some();
+        let goes = meant(&way.link) && way.link.board(payload.len(), max);
         if goes {
             way.boarded.push(payload.clone());
         }
@@ -56,8 +50,9 @@ impl NodeCore {
     /// What this turn has for a link goes at once, together.
     pub(super) fn send_boarded(&mut self, way: &mut Way) {
         let Some((link, _)) = way.link.current().filter(|_| !way.boarded.is_empty()) else { return };
-        for (_, payload) in bundles(std::mem::take(&mut way.boarded).into_iter().map(|payload| ((), payload)))
-        {
+        let boarded = std::mem::take(&mut way.boarded).into_iter().map(|payload| (payload.len(), payload));
+        for (sizes, payload) in bundles(boarded) {
+            way.link.grew(payload.len() - sizes.iter().sum::<usize>());
             self.fx.push(Action::Link(LinkOrder::Send { link, payload }));
         }
     }

@@ -12,6 +12,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use roost_proto::events::messages_topic;
 use roost_proto::ids::{NodeId, VnodeId};
+use roost_proto::limits::TRANSPORT_TIMEOUT_MS;
 
 use crate::core::effects::Token;
 use crate::core::outbound::link::Link;
@@ -36,6 +37,8 @@ pub(super) struct Waiting {
     pub(super) vnode: VnodeId,
     pub(super) payload: Bytes,
     pub(super) token: Token,
+    /// Since when, on the monotonic clock.
+    pub(super) since: u64,
 }
 
 /// Whether the reader of a record waits for it.
@@ -83,6 +86,19 @@ impl Way {
             Haste::Copy(now) => now + COPY_WAITS_MS,
         };
         self.due = Some(self.due.map_or(due, |before| before.min(due)));
+    }
+
+    /// Takes out what is older than the log would have tried it: the process stood still, and it would be a second
+    /// message by now (rule 6).
+    fn overdue(&mut self, now: u64) -> Vec<Token> {
+        let over = |waiting: &Waiting| now >= waiting.since + TRANSPORT_TIMEOUT_MS;
+        if !self.waiting.first().is_some_and(over) {
+            return Vec::new();
+        }
+        let (gone, stay) = std::mem::take(&mut self.waiting).into_iter().partition(over);
+        self.waiting = stay;
+        self.bytes = self.waiting.iter().map(|waiting| waiting.payload.len()).sum();
+        Vec::<Waiting>::into_iter(gone).map(|waiting| waiting.token).collect()
     }
 
     /// All that waits, if it is to go now.
@@ -151,7 +167,7 @@ mod tests {
     use super::*;
 
     fn record(bytes: usize) -> Waiting {
-        Waiting { vnode: VnodeId(0), payload: vec![0; bytes].into(), token: Token::Other }
+        Waiting { vnode: VnodeId(0), payload: vec![0; bytes].into(), token: Token::Other, since: 0 }
     }
 
     #[test]
@@ -189,6 +205,16 @@ mod tests {
         assert_eq!(taken(&mut outbound, 300), 1);
         outbound.push(&node, record(BUNDLE_BYTES_MAX), Haste::Copy(400));
         assert_eq!(taken(&mut outbound, 400), 1, "a bundle is full");
+    }
+
+    #[test]
+    fn what_waited_for_as_long_as_the_log_tries_is_not_sent_any_more() {
+        let (mut outbound, node) = (Outbound::default(), NodeId::new("n").unwrap());
+        outbound.push(&node, record(1), Haste::AtOnce);
+        outbound.push(&node, Waiting { since: 1, ..record(2) }, Haste::AtOnce);
+        let way = outbound.way(&node);
+        assert_eq!(way.overdue(TRANSPORT_TIMEOUT_MS - 1).len(), 0);
+        assert_eq!((way.overdue(TRANSPORT_TIMEOUT_MS).len(), way.waiting.len(), way.bytes), (1, 1, 2));
     }
 
     #[test]

@@ -18,41 +18,52 @@ const BUNDLES_PARTITION: u32 = 0;
 
 impl NodeCore {
     /// Hands a record to the node it is for: a call for this one (rule 5), the topic for others.
-    pub(in crate::core) fn transport(&mut self, to: &NodeId, vnode: VnodeId, record: Record, token: Token) {
+    pub(in crate::core) fn transport(
+        &mut self,
+        to: &NodeId,
+        vnode: VnodeId,
+        record: Record,
+        token: Token,
+        now: Now,
+    ) {
         if *to == self.cfg.node {
             return self.fx.deliver_here(record);
         }
-        let waiting = Waiting { vnode, payload: encoded(&record), token };
+        let waiting = Waiting { vnode, payload: encoded(&record), token, since: now.mono };
         self.outbound.push(to, waiting, Haste::AtOnce);
     }
 
     /// An item takes the topic, and the link as well if its channel is aboard.
     pub(in crate::core) fn transport_item(&mut self, to: &NodeId, next: NextItem, token: Token, now: Now) {
-        let NextItem { item, stretch } = next;
+        let NextItem { item, link } = next;
         if *to == self.cfg.node {
             return self.fx.deliver_here(Record::Item(item));
         }
         let (vnode, n) = (item.channel.vnode, item.n);
         let payload = encoded(&Record::Item(item));
-        let goes = stretch.is_some_and(|stretch| self.board_in(to, stretch, &payload));
+        let goes = link.is_some() && self.board(to, |way| way.open() == link, &payload);
         let haste = if goes { Haste::Copy(now.mono) } else { Haste::AtOnce };
-        if stretch.is_some() {
+        if link.is_some() {
             self.channel(vnode, now).has_boarded(goes.then_some(n));
         }
-        self.outbound.push(to, Waiting { vnode, payload, token }, haste);
+        self.outbound.push(to, Waiting { vnode, payload, token, since: now.mono }, haste);
     }
 
     /// What a sender is to hear goes by the link, or by the topic where there is none; by both if it asked.
-    pub(in crate::core) fn transport_confirm(&mut self, confirm: Confirm, was_asked: bool) {
+    pub(in crate::core) fn transport_confirm(&mut self, confirm: Confirm, was_asked: bool, now: Now) {
         let (sid, vnode) = (confirm.channel.sid.clone(), confirm.channel.vnode);
         let (to, record) = (sid.node(), Record::Confirm(confirm));
         if to == self.cfg.node {
             return self.fx.deliver_here(record);
         }
         let payload = encoded(&record);
-        let goes = self.board(&sid, &payload);
+        let goes = self.board(&to, |link| link.leads_to(&sid), &payload);
+        if goes {
+            self.told_by_link(vnode, &sid, now);
+        }
         if !goes || was_asked {
-            self.outbound.push(&to, Waiting { vnode, payload, token: Token::Other }, Haste::AtOnce);
+            let waiting = Waiting { vnode, payload, token: Token::Other, since: now.mono };
+            self.outbound.push(&to, waiting, Haste::AtOnce);
         }
     }
 
@@ -61,12 +72,13 @@ impl NodeCore {
         let mut ways = std::mem::take(&mut self.outbound.ways);
         for (node, way) in &mut ways {
             self.send_boarded(way);
+            self.outbound.refused.extend(way.overdue(now.mono));
             if way.waiting.is_empty() {
                 continue;
             }
             let topic = way.topic.clone();
             if self.reads(node) < BUNDLES && self.cfg.on(Rule::BundlesToReaders) {
-                for Waiting { vnode, payload, token } in way.take_all() {
+                for Waiting { vnode, payload, token, .. } in way.take_all() {
                     let (key, partition) = (vnode.to_string().into(), self.cfg.partition(vnode));
                     let token = self.fx.token(token);
                     self.produce(Outgoing { topic: topic.clone(), partition, key, payload, token });

@@ -94,6 +94,8 @@ impl NodeCore {
         }
         if session.counted {
             self.session_went(session.vnode, &session.user, now);
+        } else if session.welcomed && session.is_coming() {
+            self.uncounted_went(session.vnode, &session.user, now);
         }
         self.wake(Some(&session.user), now);
     }
