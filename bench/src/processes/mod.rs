@@ -180,6 +180,8 @@ impl Bench {
 
     async fn finish(self) -> Result<()> {
         let Self { options, log, logs, report, .. } = self;
+        // The last build may have wanted other topics than whoever comes next.
+        log.remove_shared().await?;
         log.remove().await?;
         println!("\n{}", report.table());
         let about = serde_json::json!({
