@@ -54,6 +54,40 @@ fn all_sessions_of_a_user_have_one_share_and_another_has_its_own() {
     assert_eq!(harness.told(alice, "a1"), ["ok"]);
 }
 
+/// Names cost nothing: those that bob never wrote to have one rate together, whom he wrote to has another.
+#[test]
+fn ten_made_up_senders_do_to_an_inbox_what_one_may() {
+    let defaults = ShareConfig::default();
+    let shares =
+        ShareConfig { to_one: defaults.to_one, from_new: defaults.from_new, ..ShareConfig::unlimited() };
+    let mut harness = with_shares(None, shares);
+    let bob = harness.user(1, 0);
+    let (alice, reader) = (harness.user(0, 10), harness.connect(1, &bob));
+    let sender = harness.connect(0, &alice);
+    harness.say(reader, &alice, "hello");
+    harness.run(100);
+    let made_up: Vec<_> = (0..10)
+        .map(|n| {
+            let name = harness.user(0, n);
+            harness.connect(0, &name)
+        })
+        .collect();
+    for (n, session) in made_up.iter().enumerate() {
+        for m in 0..100 {
+            harness.say(*session, &bob, &format!("e{n}-{m}"));
+        }
+    }
+    for n in 0..100 {
+        harness.say(sender, &bob, &format!("a{n}"));
+    }
+    harness.run(500);
+    let taken = harness.logged(&bob);
+    let of_alice = taken.iter().filter(|id| id.starts_with('a')).count();
+    assert_eq!(of_alice, 100, "who was written to is nobody's stranger");
+    let of_made_up = taken.len() - of_alice;
+    assert!((80..=100).contains(&of_made_up), "a thousand that were said at once: {of_made_up}");
+}
+
 /// Credit in bytes: copies are per socket, and the rest stays in the stream.
 #[test]
 fn a_socket_that_takes_nothing_is_sent_a_quarter_of_a_megabyte_and_misses_nothing() {
