@@ -88,6 +88,45 @@ fn ten_made_up_senders_do_to_an_inbox_what_one_may() {
     assert!((80..=100).contains(&of_made_up), "a thousand that were said at once: {of_made_up}");
 }
 
+/// P3: what is said before `welcome` is bounded in bytes, and what found no room is repeated before anything later.
+#[test]
+fn what_found_no_room_before_welcome_is_refused_in_its_turn() {
+    let mut harness = Harness::new(&[0, 1], None);
+    let (alice, bob, carol) = (harness.user(0, 0), harness.user(1, 0), harness.user(1, 1));
+    harness.writes = Box::new(|write| match write.fence.vnode {
+        VnodeId(0) => Reach::Underway,
+        _ => Reach::Answered,
+    });
+    let sender = harness.connect(0, &alice);
+    let large = format!("\"{}\"", "x".repeat(60_000));
+    let ids: Vec<_> = (1..=6).map(|n| format!("m{n}")).collect();
+    for id in &ids {
+        harness.say_this(sender, &bob, id, &large);
+    }
+    harness.say(sender, &bob, "m7");
+    harness.say(sender, &carol, "c1");
+    harness.run(200);
+    assert!(harness.frames.is_empty(), "it is not welcome yet");
+    harness.writes = Box::new(|_| Reach::Answered);
+    harness.land();
+    harness.run(500);
+    for (id, answer) in ["m1", "m2", "m3", "m4", "c1"]
+        .map(|id| (id, "ok"))
+        .into_iter()
+        .chain(["m5", "m6", "m7"].map(|id| (id, "rate_limited")))
+    {
+        assert_eq!(harness.told(sender, id), [answer], "{id}");
+    }
+    harness.say(sender, &bob, "m7");
+    for id in &ids[4..] {
+        harness.say_this(sender, &bob, id, &large);
+        harness.run(500);
+    }
+    harness.say(sender, &bob, "m7");
+    harness.run(500);
+    assert_eq!(harness.logged(&bob), ["m1", "m2", "m3", "m4", "m5", "m6", "m7"]);
+}
+
 /// Credit in bytes: copies are per socket, and the rest stays in the stream.
 #[test]
 fn a_socket_that_takes_nothing_is_sent_a_quarter_of_a_megabyte_and_misses_nothing() {
