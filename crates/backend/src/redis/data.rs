@@ -122,7 +122,7 @@ impl Named {
                 push(&places.len());
                 places.iter().for_each(|(user, cursor)| push(&keys::place(user, *cursor)));
             }
-            Op::Undelivered { user, cursor } => {
+            Op::Undelivered { user, cursor, .. } => {
                 push(&"undelivered");
                 push(user);
                 push(&keys::place(user, *cursor));

@@ -56,7 +56,7 @@ impl NodeCore {
                     self.timeout_done(at, &op, result, arrived_us, now);
                 }
                 (Work::Member(_), OpResult::Member) => {}
-                (Work::Undelivered { place }, OpResult::Undelivered { message }) => {
+                (Work::Undelivered { place, .. }, OpResult::Undelivered { message }) => {
                     self.report_done(at, &place, message);
                 }
                 (Work::Open { session, .. }, OpResult::Opened(opened)) => {

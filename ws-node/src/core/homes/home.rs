@@ -328,7 +328,7 @@ impl Home {
             self.receipts.want((user.clone(), cursor), wanted.clone());
         }
         if op.due {
-            self.unacked.insert((user, cursor), &op.from, clock_ms);
+            self.unacked.insert((user, cursor), &op.from, op.rest.len(), clock_ms);
         }
     }
 
@@ -448,8 +448,8 @@ impl Home {
                 Work::Member(op) => Op::Member(op.clone()),
                 Work::Open { user, device, .. } => Op::Open { user: user.clone(), device: device.clone() },
                 Work::Presence { op, .. } => Op::Presence(op.clone()),
-                Work::Undelivered { place: (user, cursor) } => {
-                    Op::Undelivered { user: user.clone(), cursor: *cursor }
+                Work::Undelivered { place: (user, cursor), bytes } => {
+                    Op::Undelivered { user: user.clone(), cursor: *cursor, bytes: *bytes }
                 }
                 Work::TimedOut { op, .. } => Op::Append(op.clone()),
             };
