@@ -148,6 +148,37 @@ fn a_socket_that_takes_nothing_is_sent_a_quarter_of_a_megabyte_and_misses_nothin
     assert_eq!(harness.inbox(reader), ids);
 }
 
+/// The same of a vnode that waits for its turn to write, behind one whose write is not answered.
+#[test]
+fn a_vnode_that_waits_behind_a_write_without_an_answer_is_not_renewed_for_ever() {
+    let mut harness = Harness::new(&[0, 1, 1, 1], None);
+    let (alice, bob, carol) = (harness.user(0, 0), harness.user(1, 0), harness.user(2, 0));
+    let sender = harness.connect(0, &alice);
+    harness.run(2000);
+    let before = harness.control.table(harness.store_now()).rows[&VnodeId(2)].clone();
+    let mut first = true;
+    harness.writes = Box::new(move |write| match write.fence.vnode {
+        VnodeId(1) if std::mem::take(&mut first) => Reach::Late,
+        VnodeId(1) => Reach::Underway,
+        _ => Reach::Answered,
+    });
+    harness.say(sender, &bob, "m1");
+    harness.run(1000);
+    harness.say(sender, &carol, "m2");
+    harness.run(4 * super::harness::LEASE_TTL_MS);
+    let after = harness.control.table(harness.store_now()).rows.get(&VnodeId(2)).cloned();
+    assert!(after.is_none_or(|row| row.epoch > before.epoch), "it was claimed anew, or nobody has it");
+    harness.writes = Box::new(|_| Reach::Answered);
+    harness.land();
+    harness.run(30_000);
+    for (id, to) in [("m1", &bob), ("m2", &carol)] {
+        harness.say(sender, to, id);
+        harness.run(2000);
+        assert_eq!(harness.told(sender, id).last(), Some(&"ok"), "{id}");
+        assert_eq!(harness.logged(to), [id], "once");
+    }
+}
+
 /// Rule 23: leases are renewed over another connection. What does not answer is given up, and comes back by itself.
 #[test]
 fn a_vnode_whose_data_does_not_answer_is_not_renewed_for_ever() {
