@@ -127,6 +127,28 @@ fn what_found_no_room_before_welcome_is_refused_in_its_turn() {
     assert_eq!(harness.logged(&bob), ["m1", "m2", "m3", "m4", "m5", "m6", "m7"]);
 }
 
+/// Each user that is watched anew may be one to look up in the store.
+#[test]
+fn who_watches_others_again_and_again_is_refused_and_another_is_not() {
+    let shares = ShareConfig { watched: (1, 20), ..ShareConfig::unlimited() };
+    let mut harness = with_shares(None, shares);
+    let (eve, alice) = (harness.user(0, 0), harness.user(0, 1));
+    let users: Vec<_> = (0..10).map(|n| harness.user(1, n)).collect();
+    let users: Vec<_> = users.iter().map(String::as_str).collect();
+    let (eve, alice) = (harness.connect(0, &eve), harness.connect(0, &alice));
+    for n in 0..4 {
+        harness.watch(eve, &users, &format!("w{n}"));
+        harness.run(100);
+        harness.unwatch(eve, &users, &format!("u{n}"));
+        harness.run(100);
+    }
+    harness.watch(alice, &users, "w0");
+    harness.run(100);
+    let answers: Vec<_> = (0..4).map(|n| harness.told(eve, &format!("w{n}"))).collect();
+    assert_eq!(answers, [["ok"], ["ok"], ["rate_limited"], ["rate_limited"]]);
+    assert_eq!(harness.told(alice, "w0"), ["ok"]);
+}
+
 /// Credit in bytes: copies are per socket, and the rest stays in the stream.
 #[test]
 fn a_socket_that_takes_nothing_is_sent_a_quarter_of_a_megabyte_and_misses_nothing() {

@@ -38,6 +38,8 @@ pub struct ShareConfig {
     /// Signals of one user, a second, and their bytes.
     pub signals: (u32, u32),
     pub signal_bytes: (u32, u32),
+    /// Users that one user begins to watch, a second: each may be one to look up in the store.
+    pub watched: (u32, u32),
 }
 
 impl Default for ShareConfig {
@@ -50,6 +52,8 @@ impl Default for ShareConfig {
             new_streams: (1000, 1000),
             signals: (120, 240),
             signal_bytes: (128 * 1024, 512 * 1024),
+            // Sixteen sessions that come back, with a thousand each.
+            watched: (1000, 16_000),
         }
     }
 }
@@ -66,6 +70,7 @@ impl ShareConfig {
             new_streams: no,
             signals: no,
             signal_bytes: no,
+            watched: no,
         }
     }
 }
@@ -74,11 +79,6 @@ impl ShareConfig {
 struct Known {
     bucket: Bucket,
     used_at: u64,
-}
-
-#[derive(Debug)]
-struct UserShare {
-    to_all: Bucket,
     /// It wrote to this user.
     answered: bool,
 }
@@ -89,10 +89,16 @@ impl Known {
         let to_one = if stream.is_room() { 0 } else { cfg.to_one.0 };
         Self { bucket: Bucket::new(to_one, cfg.to_one.1), used_at: now, answered: false }
     }
+}
+
+#[derive(Debug)]
+struct UserShare {
+    to_all: Bucket,
     bytes: Bucket,
     new_streams: Bucket,
     signals: Bucket,
     signal_bytes: Bucket,
+    watched: Bucket,
     known: BTreeMap<StreamId, Known>,
     /// Without an answer.
     load: Load,
@@ -106,17 +112,11 @@ impl UserShare {
             new_streams: Bucket::hourly(cfg.new_streams.0, cfg.new_streams.1),
             signals: Bucket::new(cfg.signals.0, cfg.signals.1),
             signal_bytes: Bucket::new(cfg.signal_bytes.0, cfg.signal_bytes.1),
+            watched: Bucket::new(cfg.watched.0, cfg.watched.1),
             known: BTreeMap::new(),
             load: Load::default(),
         }
     }
-
-    /// Forgetting it changes nothing.
-    pub(in crate::core) fn is_idle(&self, now: u64) -> bool {
-        let buckets = [&self.to_all, &self.bytes, &self.new_streams, &self.signals, &self.signal_bytes];
-        self.known.is_empty() && self.load.bytes == 0 && buckets.iter().all(|bucket| bucket.is_full(now))
-    }
-}
 
     /// Forgets a quarter of those it had to do with, longest ago first: their buckets are the fullest.
     fn forget_a_quarter(&mut self) {
@@ -129,6 +129,14 @@ impl UserShare {
             !goes
         });
     }
+
+    /// Forgetting it changes nothing.
+    pub(in crate::core) fn is_idle(&self, now: u64) -> bool {
+        let of_messages = [&self.to_all, &self.bytes, &self.new_streams];
+        let mut all = of_messages.into_iter().chain([&self.signals, &self.signal_bytes, &self.watched]);
+        self.known.is_empty() && self.load.bytes == 0 && all.all(|bucket| bucket.is_full(now))
+    }
+}
 
 /// See the module's text.
 #[derive(Debug)]
@@ -201,14 +209,6 @@ impl Shares {
         taken.map_err(|wait| ("too many messages", wait))
     }
 
-    /// Takes a signal's part; false if it is to be dropped.
-    pub(crate) fn signals(&mut self, user: &UserId, bytes: usize, now: u64) -> bool {
-        let cfg = self.cfg;
-        let share = self.users.entry(user.clone()).or_insert_with(|| UserShare::new(&cfg));
-        let bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
-        share.signal_bytes.wait_ms(bytes, now) == 0
-            && share.signals.take(now).is_ok()
-            && share.signal_bytes.take_many(bytes, now).is_ok()
     /// A user who is here was written to: what it says to that one is an answer.
     pub(in crate::core) fn heard(&mut self, user: &UserId, from: &UserId, now: u64) {
         let cfg = self.cfg;
@@ -225,6 +225,24 @@ impl Shares {
         }
     }
 
+    /// Takes a signal's part; false if it is to be dropped.
+    pub(crate) fn signals(&mut self, user: &UserId, bytes: usize, now: u64) -> bool {
+        let cfg = self.cfg;
+        let share = self.users.entry(user.clone()).or_insert_with(|| UserShare::new(&cfg));
+        let bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
+        share.signal_bytes.wait_ms(bytes, now) == 0
+            && share.signals.take(now).is_ok()
+            && share.signal_bytes.take_many(bytes, now).is_ok()
+    }
+
+    /// Takes the part of so many users that somebody begins to watch.
+    ///
+    /// # Errors
+    /// How long to wait, in milliseconds.
+    pub(in crate::core) fn watch(&mut self, user: &UserId, users: usize, now: u64) -> Result<(), u64> {
+        let cfg = self.cfg;
+        let share = self.users.entry(user.clone()).or_insert_with(|| UserShare::new(&cfg));
+        share.watched.take_many(u32::try_from(users).unwrap_or(u32::MAX), now)
     }
 
     /// What of a user's waits for an answer.
@@ -289,6 +307,7 @@ mod tests {
     #[test]
     fn one_sender_writes_to_one_receiver_at_a_rate_and_to_others_all_the_same() {
         let mut shares = Shares::new(ShareConfig::default());
+        shares.heard(&user("eve"), &user("bob"), 0);
         let to_bob = |_| ("eve".to_owned(), "bob".to_owned());
         assert_eq!(passed(&mut shares, 1000, to_bob, 0), 100);
         assert_eq!(passed(&mut shares, 1000, to_bob, 1000), 10);
@@ -307,10 +326,13 @@ mod tests {
         let to = |n: usize| ("eve".to_owned(), format!("u{n}"));
         assert_eq!(passed(&mut shares, 1000, to, 0), 60);
         assert_eq!(passed(&mut shares, 1000, |n| to(1000 + n), 1000), 20, "eighty new ones in all");
-        shares.heard(&user("eve"), &user("bob"), 0);
         assert_eq!(passed(&mut shares, 60, to, 1000), 30, "and old ones at the rate");
         let wait = shares.take(&user("eve"), &inbox("new"), 10, 3000);
         assert_eq!(wait, Err(("too many new receivers", 33_000)));
+    }
+
+    fn ten_names(n: usize) -> (String, String) {
+        (format!("eve{}", n % 10), "bob".to_owned())
     }
 
     #[test]
@@ -380,10 +402,6 @@ mod tests {
         };
         assert_eq!((sent(0), sent(1000)), (64, 2));
         assert!(shares.take(&user("bob"), &inbox("u1"), 65_536, 0).is_ok());
-    fn ten_names(n: usize) -> (String, String) {
-        (format!("eve{}", n % 10), "bob".to_owned())
-    }
-
     }
 
     #[test]
@@ -410,6 +428,16 @@ mod tests {
         shares.end(&By::User(user("bob")), load);
         shares.forget(3 * KNOWN_MS);
         assert!(shares.users.is_empty() && shares.from_new.is_empty());
+    }
+
+    #[test]
+    fn one_user_begins_to_watch_at_a_rate() {
+        let mut shares = Shares::new(ShareConfig::default());
+        let watched = (0..400).filter(|_| shares.watch(&user("eve"), 1000, 0).is_ok()).count();
+        assert_eq!((watched, shares.watch(&user("eve"), 1000, 0)), (16, Err(1000)));
+        assert!(
+            shares.watch(&user("bob"), 1000, 0).is_ok() && shares.watch(&user("eve"), 1000, 1000).is_ok()
+        );
     }
 
     #[test]
