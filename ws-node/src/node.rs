@@ -179,6 +179,7 @@ impl Node {
                 }
                 self.step(event);
             }
+            NodeInput::Said(said, _bytes) => self.step(said),
             NodeInput::Connect(connecting, out) => {
                 self.sessions.insert(connecting.session, out);
                 self.step(Input::Connect(connecting));
