@@ -15,6 +15,8 @@ use crate::core::{ApiCommand, Connecting, Explained, Input, Query, SendQueue, Ti
 
 /// Events waiting for the core. A full queue makes sockets and readers wait, never drops.
 pub(crate) const EVENTS_MAX: usize = 16_384;
+/// Frames of sockets among them, in bytes: 512 of the largest. Beyond it sockets wait, each for its turn.
+pub(crate) const INPUT_BYTES_MAX: usize = 32 * 1024 * 1024;
 /// How long a call to the store may take; what is slower counts as unknown. The store's own limit is shorter.
 pub(crate) const STORE_TIMEOUT: Duration = Duration::from_millis(2300);
 /// Pause after a failed read.
@@ -30,6 +32,8 @@ pub(crate) enum NodeInput {
         #[expect(dead_code, reason = "held for its drop")]
         room: OwnedSemaphorePermit,
     },
+    /// What a connection said, and the bytes of the queue that it takes until it is handled.
+    Said(Input, OwnedSemaphorePermit),
     /// A connection said `connect`: its frames go to `out` from now on.
     Connect(Box<Connecting>, mpsc::Sender<Out>),
     /// Somebody wants to know.

@@ -204,6 +204,7 @@ impl Node {
                 }
                 self.queue.push_back(event);
             }
+            NodeInput::Said(said, _bytes) => self.queue.push_back(said),
             NodeInput::Connect(connecting, out) => {
                 self.sessions.insert(connecting.session, out);
                 self.queue.push_back(Input::Connect(connecting));

@@ -29,7 +29,7 @@ use crate::api::{self, Api, ApiMetrics, ApiPermits};
 use crate::config::{MESSAGES_RETENTION_MS, WsNodeConfig};
 use crate::core::{CoreConfig, Input, NodeCore};
 use crate::error::{BindError, Ended};
-use crate::inputs::{EVENTS_MAX, NodeInput};
+use crate::inputs::{EVENTS_MAX, INPUT_BYTES_MAX, NodeInput};
 use crate::janitor::{self, Janitor, Names};
 use crate::link::{self, Accepting};
 use crate::live::{self, SubscribeRequest};
@@ -226,6 +226,7 @@ impl Server {
     fn spawn_http(&mut self, config: &WsNodeConfig, ports: Ports) -> Result<(), BindError> {
         let shared = Arc::new(Shared {
             events: self.events.clone(),
+            bytes: Arc::new(Semaphore::new(INPUT_BYTES_MAX)),
             verifier: config.verifier.clone(),
             origins: config.access.origins.clone(),
             origins_refused: metrics::origins_refused(&self.registry)?,

@@ -21,7 +21,7 @@ use roost_service::tokens::{TokenError, Verifier};
 use roost_service::{Panicked, guarded};
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, mpsc};
 use tokio::time::{Instant, sleep_until, timeout};
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::Message;
@@ -47,6 +47,8 @@ const WRITE_BATCH: usize = 64;
 /// What all connections of a node share.
 pub(crate) struct Shared {
     pub events: mpsc::Sender<NodeInput>,
+    /// Bytes that may wait in it.
+    pub bytes: Arc<Semaphore>,
     pub verifier: Verifier,
     /// Pages that may connect; none: all.
     pub origins: Option<Origins>,
@@ -404,6 +406,7 @@ impl Session {
         message: Option<Result<Message, WsError>>,
         bad: &mut BadFrames,
     ) -> Result<(), Option<Closing>> {
+        let bytes = if let Some(Ok(Message::Text(text))) = &message { text.len() } else { 0 };
         let frame = read(message)?;
         if frame.is_some() {
             self.silence.end();
@@ -415,7 +418,7 @@ impl Session {
             Some(Err(error)) => return refuse(socket, bad, error).await,
         };
         match Command::of(frame, |token| self.refresh(shared, token)) {
-            Ok(command) => self.tell(Input::Command { session: self.key, command }).await,
+            Ok(command) => self.say(shared, command, bytes).await,
             Err(OfConnection::Pong) => Ok(()),
             Err(OfConnection::Ping) => {
                 write(socket, Message::text(ServerFrame::Pong(Empty {}).to_json())).await
@@ -444,6 +447,14 @@ impl Session {
         }
         self.lifetime = Lifetime::of(claims.exp, now_s, shared.token_expiring, Instant::now());
         Ok(Rights::of(claims.rooms, claims.watch, claims.role))
+    }
+
+    /// Brings a command to the core when there is room for its bytes.
+    async fn say(&self, shared: &Shared, command: Command, bytes: usize) -> Result<(), Option<Closing>> {
+        let bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
+        let room = Arc::clone(&shared.bytes).acquire_many_owned(bytes).await.map_err(|_| None)?;
+        let said = Input::Command { session: self.key, command };
+        self.events.send(NodeInput::Said(said, room)).await.map_err(|_| None)
     }
 
     async fn tell(&self, event: Input) -> Result<(), Option<Closing>> {

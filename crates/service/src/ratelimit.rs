@@ -68,6 +68,24 @@ impl Bucket {
         self.units(n).saturating_sub(self.level_at(now_ms)).div_ceil(u64::from(self.rate))
     }
 
+    /// How long until one token can be taken of a bucket that many share, by who has used as much of a bucket of its own:
+    /// at most as many as are left for the others, so that who has used none is not kept out by who has. Both are of
+    /// the same period.
+    pub fn wait_beside(&self, own: &Self, now_ms: u64) -> u64 {
+        if self.rate == 0 {
+            return 0;
+        }
+        let level = self.level_at(now_ms);
+        let used = if own.rate == 0 { 0 } else { own.capacity - own.level_at(now_ms) };
+        let wait = |lacking: u64, rate: u64| if lacking == 0 { 0 } else { lacking.div_ceil(rate) };
+        let (rate, own_rate) = (u64::from(self.rate), u64::from(own.rate));
+        // What is left grows up to the capacity, what is used falls to nothing: each of them may be what is waited for.
+        let of_both = wait((self.token + used).saturating_sub(level), rate + own_rate);
+        let of_left = wait(self.token.saturating_sub(level), rate);
+        let of_used = wait((self.token + used).saturating_sub(self.capacity), own_rate);
+        of_both.max(of_left).max(of_used)
+    }
+
     /// Whether it is as good as new, so that forgetting it changes nothing.
     pub fn is_full(&self, now_ms: u64) -> bool {
         self.rate == 0 || self.level_at(now_ms) == self.capacity
@@ -141,6 +159,43 @@ mod tests {
         assert_eq!((bucket.wait_ms(40, 0), bucket.take_many(40, 0)), (0, Ok(())));
         assert_eq!(bucket.take_many(1000, 10_000), Ok(()), "more than the burst are the burst");
         assert_eq!(bucket.take(10_000), Err(100));
+    }
+
+    #[test]
+    fn of_a_shared_bucket_one_has_at_most_as_much_as_it_leaves_to_others() {
+        let mut shared = Bucket::new(10, 100);
+        let mut own = vec![Bucket::new(10, 100); 3];
+        let mut passed = |n: usize, now_ms| {
+            (0..1000)
+                .filter(|_| {
+                    shared.wait_beside(&own[n], now_ms) == 0
+                        && shared.take(now_ms).and(own[n].take(now_ms)).is_ok()
+                })
+                .count()
+        };
+        assert_eq!([passed(0, 0), passed(1, 0), passed(2, 0)], [50, 25, 13]);
+        let later: usize = (1..=60).map(|s| (0..3).map(|n| passed(n, s * 1000)).sum::<usize>()).sum();
+        assert!((600..=612).contains(&later), "the burst and the rate are those of one: {later}");
+    }
+
+    #[test]
+    fn whoever_waits_beside_others_as_long_as_told_gets_through() {
+        for (rate, burst) in [(1, 1), (2, 2), (3, 7), (10, 100), (1000, 3)] {
+            for (own_rate, own_burst) in [(0, 1), (1, 1), (2, 2), (10, 100)] {
+                let mut shared = Bucket::new(rate, burst);
+                let mut own = Bucket::new(own_rate, own_burst);
+                let mut now_ms = 0;
+                for _ in 0..200 {
+                    let wait = shared.wait_beside(&own, now_ms).max(own.wait_ms(1, now_ms));
+                    let before = (now_ms + wait).saturating_sub(1);
+                    let early = shared.wait_beside(&own, before) == 0 && own.wait_ms(1, before) == 0;
+                    assert!(wait == 0 || !early, "{rate}, {own_rate}: too late");
+                    now_ms += wait;
+                    assert_eq!(shared.wait_beside(&own, now_ms), 0);
+                    shared.take(now_ms).and(own.take(now_ms)).unwrap();
+                }
+            }
+        }
     }
 
     #[test]

@@ -50,7 +50,8 @@ impl World {
     pub(super) fn saw_reports(&mut self, write: &Write, answer: &WriteAnswer, due: &[Due]) {
         let WriteAnswer::Done { results, .. } = answer else { return };
         for (op, result) in write.ops.iter().zip(results) {
-            let (Op::Undelivered { user, cursor }, OpResult::Undelivered { message: Some(_) }) = (op, result)
+            let (Op::Undelivered { user, cursor, .. }, OpResult::Undelivered { message: Some(_) }) =
+                (op, result)
             else {
                 continue;
             };

@@ -364,10 +364,15 @@ impl World {
                 _ => {}
             }
         }
+        let closed =
+            |event: &Input| if let Input::Closed { session } = event { Some(*session) } else { None };
+        let closed: Vec<_> = events.iter().filter_map(closed).collect();
         let Some(core) = self.processes[pid].core.as_mut() else { return };
         for action in core.turn(events, || now) {
             self.run_action(pid, action);
         }
+        // What was welcomed in the same turn.
+        closed.into_iter().for_each(|session| self.saw_closed(pid, session));
     }
 
     fn run_action(&mut self, pid: usize, action: Action) {

@@ -1,5 +1,8 @@
 //! What nobody acknowledges: decision 13.
 
+use std::cell::Cell;
+use std::rc::Rc;
+
 use roost_backend::store::{Op, Write};
 use roost_ws_node::core::{Input, Rule};
 
@@ -359,4 +362,27 @@ fn what_is_kept_is_not_forgotten_while_the_table_is_old() {
     harness.run(AFTER_MS + GRACE_MS + 5000);
     assert_eq!(harness.data[1].head().unwrap().1.node().as_str(), "n2");
     assert_eq!(reported(&harness), [""; 0]);
+}
+
+/// All of a message is in the answer to a report, so reports weigh as much.
+#[test]
+fn what_is_reported_in_one_write_is_as_large_as_a_write() {
+    let mut harness = Harness::new(&[0, 1], None);
+    let bob = harness.user(1, 0);
+    let sender = harness.connect(0, &harness.user(0, 0));
+    let large = format!("\"{}\"", "x".repeat(60_000));
+    for n in 0..12 {
+        harness.say_this(sender, &bob, &format!("m{n}"), &large);
+        harness.run(20);
+    }
+    let most = Rc::new(Cell::new(0));
+    let seen = Rc::clone(&most);
+    harness.writes = Box::new(move |write| {
+        let reports = write.ops.iter().filter(|op| matches!(op, Op::Undelivered { .. }));
+        seen.set(seen.get().max(reports.count()));
+        Reach::Answered
+    });
+    harness.run(AFTER_MS + 2000);
+    assert_eq!(reported(&harness).len(), 12);
+    assert_eq!(most.get(), 5, "a quarter of a megabyte, and what goes beyond it");
 }

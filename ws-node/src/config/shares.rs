@@ -22,6 +22,8 @@ struct Raw {
     new_senders_per_s: Option<String>,
     new_senders_burst: Option<String>,
     new_streams_per_hour: Option<String>,
+    watches_per_user_per_s: Option<String>,
+    watches_per_user_burst: Option<String>,
 }
 
 impl ShareSettings {
@@ -53,6 +55,10 @@ impl ShareSettings {
                 burst("NEW_SENDERS_BURST", raw.new_senders_burst, is.from_new.1)?,
             ),
             new_streams: (new_streams, new_streams),
+            watched: (
+                rate("WATCHES_PER_USER_PER_S", raw.watches_per_user_per_s, is.watched.0)?,
+                burst("WATCHES_PER_USER_BURST", raw.watches_per_user_burst, is.watched.1)?,
+            ),
             ..is
         }))
     }

@@ -2,8 +2,9 @@
 
 use roost_proto::frames::{ClientFrame, InRoom, Join, OfUsers, Publish, Send, SetStatus, Signal};
 use roost_proto::history::History;
-use roost_proto::ids::{Cursor, MessageId};
-use roost_proto::{ErrorBody, frames};
+use roost_proto::ids::{Cursor, MessageId, UserId};
+use roost_proto::{ErrorBody, Json, frames};
+use serde_json::value::RawValue;
 
 use crate::core::rights::Rights;
 
@@ -38,7 +39,48 @@ pub enum OfConnection {
     Pong,
 }
 
+/// What of a command may be large: the rest of it is some hundred bytes.
+#[derive(Debug)]
+pub(crate) enum Bulk<'a> {
+    Data(&'a mut Box<RawValue>),
+    Info(&'a mut Option<Json>),
+    Users(&'a mut Vec<UserId>),
+    Nothing,
+}
+
+impl Bulk<'_> {
+    pub(crate) fn bytes(&self) -> usize {
+        match self {
+            Self::Data(data) => data.get().len(),
+            Self::Info(info) => info.as_ref().map_or(0, |info| info.get().len()),
+            // A name is kept behind a pointer and two counts.
+            Self::Users(users) => users.iter().map(|user| user.as_str().len() + 32).sum(),
+            Self::Nothing => 0,
+        }
+    }
+
+    pub(crate) fn shed(self) {
+        match self {
+            Self::Data(data) => *data = RawValue::NULL.to_owned(),
+            Self::Info(info) => *info = None,
+            Self::Users(users) => *users = Vec::new(),
+            Self::Nothing => {}
+        }
+    }
+}
+
 impl Command {
+    pub(crate) fn bulk(&mut self) -> Bulk<'_> {
+        match self {
+            Self::Send(Send { data, .. })
+            | Self::Event(frames::AppEvent { data, .. })
+            | Self::Publish(Publish { data, .. }) => Bulk::Data(data),
+            Self::Join(join) => Bulk::Info(&mut join.info),
+            Self::Watch(of) | Self::Unwatch(of) => Bulk::Users(&mut of.users),
+            _ => Bulk::Nothing,
+        }
+    }
+
     /// What a frame says; `verify` is shown a token.
     ///
     /// # Errors

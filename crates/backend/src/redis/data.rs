@@ -8,6 +8,7 @@ use redis::{Pipeline, Script, ScriptInvocation, Value, pipe};
 use roost_proto::events::{message_prefix, numbers_prefix};
 use roost_proto::ids::{Cursor, Epoch, MessageId, Offset, Seq, Sid, StreamId, UserId, VnodeId};
 use roost_proto::limits::IDS_KEPT_MS;
+use tokio::sync::Semaphore;
 
 use super::due::{due, owed, tickets, wanted};
 use super::keys::Channels;
@@ -21,7 +22,12 @@ use crate::store::*;
 /// steps an hour forward (architecture §7): both slices, and that hour.
 const IDS_EXPIRE_MS: u64 = 2 * IDS_KEPT_MS + 3_600_000;
 
+/// Pieces of all activations that are brought at once: a megabyte, or what is taken over would lie before the writes,
+/// which go over the same connection.
+const PIECES_MAX: usize = 4;
+
 pub(super) struct DataScripts {
+    pieces: Semaphore,
     activate: Script,
     inherit: Script,
     window: Script,
@@ -31,6 +37,7 @@ pub(super) struct DataScripts {
 impl DataScripts {
     pub(super) fn new(channels: &Channels) -> Self {
         Self {
+            pieces: Semaphore::new(PIECES_MAX),
             activate: channels.script(&[LIFE, include_str!("activate.lua")]),
             inherit: Script::new(include_str!("inherit.lua")),
             window: Script::new(include_str!("window.lua")),
@@ -122,7 +129,7 @@ impl Named {
                 push(&places.len());
                 places.iter().for_each(|(user, cursor)| push(&keys::place(user, *cursor)));
             }
-            Op::Undelivered { user, cursor } => {
+            Op::Undelivered { user, cursor, .. } => {
                 push(&"undelivered");
                 push(user);
                 push(&keys::place(user, *cursor));
@@ -293,7 +300,9 @@ impl RedisStore {
             let mut script = self.data.inherit.key(keys::head(request.vnode));
             script.key(key).arg(request.epoch.0).arg(request.sid.as_str()).arg(seq.0);
             script.arg(&request.data_set.0).arg(kind).arg(&from);
+            let turn = self.data.pieces.acquire().await;
             let mut answer = self.invoke(link, &script).await?;
+            drop(turn);
             if answer.text()? != "piece" {
                 return Err(StoreError::Unreachable("the vnode changed while it was taken over".into()));
             }

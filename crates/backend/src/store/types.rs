@@ -695,6 +695,8 @@ pub enum Op {
         user: UserId,
         /// Where in it.
         cursor: Cursor,
+        /// How large the message is, or might be: all of it is in the answer. The store makes no use of it.
+        bytes: usize,
     },
     /// What is known of messages with receipts, and receipts to be sent: sets these, or removes them.
     Receipts {
@@ -718,8 +720,7 @@ impl Op {
                 200 * wanted.len() + owed.map(|owed| owed.data.get().len()).sum::<usize>()
             }
             Self::Settle { places } => 50 * places.len(),
-            // A message is kept in the store, of a size that is not known here.
-            Self::Undelivered { .. } => 8 * 1024,
+            Self::Undelivered { bytes, .. } => *bytes,
             Self::Tail { .. } | Self::Open { .. } | Self::Ack { .. } | Self::Read { .. } => 256,
         }
     }

@@ -78,7 +78,7 @@ fn everything(epoch: Epoch, first: &str) -> Vec<Op> {
         Op::Open { user: bob.clone(), device: Some(device.clone()) },
         Op::Ack { user: bob.clone(), device, cursor },
         Op::Read { user: bob.clone(), cursor },
-        Op::Undelivered { user: bob, cursor },
+        Op::Undelivered { user: bob, cursor, bytes: 0 },
         Op::Tail { stream: room() },
         Op::Member(MemberOp {
             stream: room(),

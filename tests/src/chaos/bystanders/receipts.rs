@@ -1,4 +1,4 @@
-//! A user asks for more receipts than a vnode keeps, all of them in the victim's vnode: the victim's must still come.
+//! Ten users ask for more receipts together than a vnode keeps, all of them in the victim's vnode: the victim's must still come.
 
 use std::cell::Cell;
 use std::time::Duration;
@@ -11,7 +11,9 @@ use super::flood::{Answered, Flood, Ids};
 use super::peer::{Heard, Peer, cursor};
 use super::round::Round;
 
-const SESSIONS: usize = 16;
+const SESSIONS: usize = 20;
+/// One could ask for 2,400 in 20 s.
+const USERS: usize = 10;
 const AT_A_TIME: usize = 8;
 /// A vnode keeps 10,000.
 const MESSAGES: u64 = 11_000;
@@ -20,7 +22,7 @@ const NEIGHBOURS: usize = 40;
 const RECEIPT_WITHIN: Duration = Duration::from_secs(5);
 
 pub(super) async fn attack(round: &mut Round<'_>) -> anyhow::Result<Answered> {
-    let [alice, bob, greedy] = ["alice", "bob", "greedy"].map(|name| round.user(name));
+    let [alice, bob] = ["alice", "bob"].map(|name| round.user(name));
     let mut reader = round.door.come(&bob, &json!({"device": "phone"})).await?;
     let mut sender = round.door.come(&alice, &json!({})).await?;
     let send = json!({"type": "send", "id": "wanted", "to": bob, "data": "hello", "receipt": true});
@@ -29,8 +31,9 @@ pub(super) async fn attack(round: &mut Round<'_>) -> anyhow::Result<Answered> {
     let near = round.neighbours(&bob, NEIGHBOURS);
     let until = round.begin().await?;
     let accepted = Cell::new(0_u64);
-    let sessions = (0..SESSIONS).map(|_| {
-        let flood = Flood { door: round.door, user: greedy.clone(), at_a_time: AT_A_TIME, until };
+    let sessions = (0..SESSIONS).map(|n| {
+        let greedy = round.user(&format!("greedy{}", n % USERS));
+        let flood = Flood { door: round.door, user: greedy, at_a_time: AT_A_TIME, until };
         let (mut ids, mut counted, mut n, near, accepted) = (Ids::new(), 0, 0, &near, &accepted);
         async move {
             let send = |answered: &Answered| {

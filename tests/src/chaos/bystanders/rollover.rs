@@ -1,4 +1,4 @@
-//! Somebody who is away has a message of a friend's, and a stranger sends more than the hot window holds: the victim
+//! Somebody who is away has a message of a friend's, and ten strangers send more than the hot window holds: the victim
 //! must still be able to resume.
 
 use std::cell::Cell;
@@ -10,13 +10,14 @@ use super::flood::{Answered, Flood, Ids};
 use super::peer::Heard;
 use super::round::Round;
 
-const SESSIONS: usize = 8;
+/// Each with a name of its own.
+const SESSIONS: usize = 10;
 const AT_A_TIME: usize = 8;
 /// The hot window, and ten more.
 const MESSAGES: u64 = 1_010;
 
 pub(super) async fn attack(round: &mut Round<'_>) -> anyhow::Result<Answered> {
-    let [victim, friend, stranger] = ["victim", "friend", "stranger"].map(|name| round.user(name));
+    let [victim, friend] = ["victim", "friend"].map(|name| round.user(name));
     let device = json!({"device": "phone"});
     let first = round.door.come(&victim, &device).await?;
     let away = json!({"device": "phone", "cursor": first.welcome["cursor"]});
@@ -25,8 +26,9 @@ pub(super) async fn attack(round: &mut Round<'_>) -> anyhow::Result<Answered> {
     from.ask(&json!({"type": "send", "id": "important", "to": victim, "data": "important"})).await?;
     let until = round.begin().await?;
     let accepted = Cell::new(0_u64);
-    let sessions = (0..SESSIONS).map(|_| {
-        let flood = Flood { door: round.door, user: stranger.clone(), at_a_time: AT_A_TIME, until };
+    let sessions = (0..SESSIONS).map(|n| {
+        let stranger = round.user(&format!("stranger{n}"));
+        let flood = Flood { door: round.door, user: stranger, at_a_time: AT_A_TIME, until };
         let (mut ids, mut counted, victim, accepted) = (Ids::new(), 0, &victim, &accepted);
         async move {
             let send = |answered: &Answered| {
@@ -39,7 +41,7 @@ pub(super) async fn attack(round: &mut Round<'_>) -> anyhow::Result<Answered> {
         }
     });
     let mut answered = Answered::sum(join_all(sessions).await);
-    answered.notes.push(format!("{} messages of a stranger are in the victim's inbox", answered.ok));
+    answered.notes.push(format!("{} messages of strangers are in the victim's inbox", answered.ok));
     let mut back = round.door.come(&victim, &away).await?;
     let (recovered, replayed) = (&back.welcome["recovered"], back.welcome["replayed"].as_u64().unwrap_or(0));
     if *recovered != true {

@@ -1,4 +1,4 @@
-//! A user leaves more messages unacknowledged in the victim's vnode than it reports in time: the victim's must still
+//! Ten users leave more messages unacknowledged in the victim's vnode together than it reports in time: the victim's must still
 //! have all of its time.
 
 use std::cell::Cell;
@@ -12,13 +12,15 @@ use super::flood::{Answered, Flood, Ids};
 use super::round::Round;
 use crate::topic_reader::TopicReader;
 
-const SESSIONS: usize = 16;
+const SESSIONS: usize = 20;
+/// One could leave 3,100 in 27 s.
+const USERS: usize = 10;
 const AT_A_TIME: usize = 10;
 const MESSAGES: u64 = 9_000;
 const NEIGHBOURS: usize = 40;
 
 pub(super) async fn attack(round: &mut Round<'_>) -> anyhow::Result<Answered> {
-    let [alice, bob, flooder] = ["alice", "bob", "flooder"].map(|name| round.user(name));
+    let [alice, bob] = ["alice", "bob"].map(|name| round.user(name));
     let reports = TopicReader::start(round.cluster, UNDELIVERED_EVENTS).await;
     let near = round.neighbours(&bob, NEIGHBOURS);
     let mut sender = round.door.come(&alice, &json!({})).await?;
@@ -28,8 +30,9 @@ pub(super) async fn attack(round: &mut Round<'_>) -> anyhow::Result<Answered> {
     // It has to be seen before its time is over.
     let until = sent + round.undelivered_after.mul_f64(0.9);
     let accepted = Cell::new(0_u64);
-    let sessions = (0..SESSIONS).map(|_| {
-        let flood = Flood { door: round.door, user: flooder.clone(), at_a_time: AT_A_TIME, until };
+    let sessions = (0..SESSIONS).map(|n| {
+        let flooder = round.user(&format!("flooder{}", n % USERS));
+        let flood = Flood { door: round.door, user: flooder, at_a_time: AT_A_TIME, until };
         let (mut ids, mut counted, mut n, near, accepted) = (Ids::new(), 0, 0, &near, &accepted);
         async move {
             let send = |answered: &Answered| {

@@ -12,10 +12,10 @@ use crate::core::channels::channel::{By, Load};
 /// Bytes of one user that wait for an answer: sixteen of the largest messages.
 const USER_BYTES_MAX: usize = 1024 * 1024;
 
-/// Whom a user wrote to is remembered for an hour, in milliseconds; for that long nobody is new to the other.
+/// Whom a user wrote to, or heard from while it was here, is remembered for an hour, in milliseconds.
 const KNOWN_MS: u64 = 3_600_000;
 
-/// Receivers that are remembered of one user, some 150 bytes each.
+/// How many are remembered of one user, some 150 bytes each.
 const KNOWN_MAX: usize = 4096;
 
 /// How often what says nothing any more is forgotten, in milliseconds.
@@ -30,13 +30,16 @@ pub struct ShareConfig {
     pub to_all: (u32, u32),
     /// Their bytes, a second: 64 KiB take half of one.
     pub bytes: (u32, u32),
-    /// First messages to one inbox, of all users at this node who have not written to it in the last hour, a second.
+    /// Messages to one inbox of all users at this node together who have not heard from its owner in the last hour, a
+    /// second. A name costs nothing, so who was never answered has no rate of its own there.
     pub from_new: (u32, u32),
     /// Streams that one user begins to write to, an hour.
     pub new_streams: (u32, u32),
     /// Signals of one user, a second, and their bytes.
     pub signals: (u32, u32),
     pub signal_bytes: (u32, u32),
+    /// Users that one user begins to watch, a second: each may be one to look up in the store.
+    pub watched: (u32, u32),
 }
 
 impl Default for ShareConfig {
@@ -49,6 +52,8 @@ impl Default for ShareConfig {
             new_streams: (1000, 1000),
             signals: (120, 240),
             signal_bytes: (128 * 1024, 512 * 1024),
+            // Sixteen sessions that come back, with a thousand each.
+            watched: (1000, 16_000),
         }
     }
 }
@@ -65,6 +70,7 @@ impl ShareConfig {
             new_streams: no,
             signals: no,
             signal_bytes: no,
+            watched: no,
         }
     }
 }
@@ -73,6 +79,16 @@ impl ShareConfig {
 struct Known {
     bucket: Bucket,
     used_at: u64,
+    /// It wrote to this user.
+    answered: bool,
+}
+
+impl Known {
+    fn new(cfg: &ShareConfig, stream: &StreamId, now: u64) -> Self {
+        // A room's window is shared by those who may publish there: its own rule says how much.
+        let to_one = if stream.is_room() { 0 } else { cfg.to_one.0 };
+        Self { bucket: Bucket::new(to_one, cfg.to_one.1), used_at: now, answered: false }
+    }
 }
 
 #[derive(Debug)]
@@ -82,6 +98,7 @@ struct UserShare {
     new_streams: Bucket,
     signals: Bucket,
     signal_bytes: Bucket,
+    watched: Bucket,
     known: BTreeMap<StreamId, Known>,
     /// Without an answer.
     load: Load,
@@ -95,15 +112,29 @@ impl UserShare {
             new_streams: Bucket::hourly(cfg.new_streams.0, cfg.new_streams.1),
             signals: Bucket::new(cfg.signals.0, cfg.signals.1),
             signal_bytes: Bucket::new(cfg.signal_bytes.0, cfg.signal_bytes.1),
+            watched: Bucket::new(cfg.watched.0, cfg.watched.1),
             known: BTreeMap::new(),
             load: Load::default(),
         }
     }
 
+    /// Forgets a quarter of those it had to do with, longest ago first: their buckets are the fullest.
+    fn forget_a_quarter(&mut self) {
+        let mut left = KNOWN_MAX / 4;
+        let mut used: Vec<u64> = self.known.values().map(|known| known.used_at).collect();
+        let (_, until, _) = used.select_nth_unstable(left);
+        self.known.retain(|_, known| {
+            let goes = left > 0 && known.used_at <= *until;
+            left -= usize::from(goes);
+            !goes
+        });
+    }
+
     /// Forgetting it changes nothing.
     pub(in crate::core) fn is_idle(&self, now: u64) -> bool {
-        let buckets = [&self.to_all, &self.bytes, &self.new_streams, &self.signals, &self.signal_bytes];
-        self.known.is_empty() && self.load.bytes == 0 && buckets.iter().all(|bucket| bucket.is_full(now))
+        let of_messages = [&self.to_all, &self.bytes, &self.new_streams];
+        let mut all = of_messages.into_iter().chain([&self.signals, &self.signal_bytes, &self.watched]);
+        self.known.is_empty() && self.load.bytes == 0 && all.all(|bucket| bucket.is_full(now))
     }
 }
 
@@ -112,7 +143,7 @@ impl UserShare {
 pub(crate) struct Shares {
     cfg: ShareConfig,
     users: BTreeMap<UserId, UserShare>,
-    /// Of each inbox: first messages of those who are new to it.
+    /// Of each inbox: messages of those whom its owner has not written to.
     from_new: BTreeMap<StreamId, Bucket>,
     forget_at: u64,
 }
@@ -138,41 +169,60 @@ impl Shares {
     ) -> Result<(), Refusal> {
         let (cfg, bytes) = (self.cfg, u32::try_from(bytes).unwrap_or(u32::MAX));
         let share = self.users.entry(user.clone()).or_insert_with(|| UserShare::new(&cfg));
-        // A room's window is shared by those who may publish there: its own rule says how much.
-        let to_one = if stream.is_room() { 0 } else { cfg.to_one.0 };
-        let fresh = || Known { bucket: Bucket::new(to_one, cfg.to_one.1), used_at: now };
-        let is_new = share.known.get(stream).is_none_or(|known| now >= known.used_at + KNOWN_MS);
-        let wait = share.known.get(stream).map_or(0, |known| known.bucket.wait_ms(1, now));
+        let known = share.known.get(stream).filter(|known| now < known.used_at + KNOWN_MS);
+        let is_new = known.is_none();
+        let owner = stream.user();
+        let strange = owner.is_some_and(|owner| owner != *user) && known.is_none_or(|known| !known.answered);
+        let fresh = Known::new(&cfg, stream, now);
+        let own = known.map_or(&fresh.bucket, |known| &known.bucket);
         let from_new = Bucket::new(cfg.from_new.0, cfg.from_new.1);
-        let inbox = is_new && !stream.is_room();
+        let strangers = self.from_new.get(stream).unwrap_or(&from_new);
         let waits = [
-            ("too many messages to this receiver", wait),
+            ("too many messages to this receiver", own.wait_ms(1, now)),
             ("too many messages", share.to_all.wait_ms(1, now)),
             ("too many bytes", share.bytes.wait_ms(bytes, now)),
             ("too many new receivers", if is_new { share.new_streams.wait_ms(1, now) } else { 0 }),
             (
-                "too many new senders to this receiver",
-                self.from_new.get(stream).filter(|_| inbox).map_or(0, |bucket| bucket.wait_ms(1, now)),
+                "too many messages to this receiver from those it has not written to",
+                if strange { strangers.wait_beside(own, now) } else { 0 },
             ),
         ];
         if let Some((why, _)) = waits.iter().find(|(_, wait)| *wait > 0) {
             return Err((why, waits.iter().map(|(_, wait)| *wait).max().unwrap_or_default()));
         }
-        let known = share.known.entry(stream.clone()).or_insert_with(fresh);
+        if is_new {
+            share.known.insert(stream.clone(), fresh);
+        }
+        let known = share.known.get_mut(stream).expect("put there if it was not");
         known.used_at = now;
         let mut taken = known.bucket.take(now).and(share.to_all.take(now));
         taken = taken.and(share.bytes.take_many(bytes, now));
         if is_new {
             taken = taken.and(share.new_streams.take(now));
         }
-        if inbox {
+        if strange {
             taken = taken.and(self.from_new.entry(stream.clone()).or_insert(from_new).take(now));
         }
         if share.known.len() > KNOWN_MAX {
-            // Only without a limit of new receivers: whoever it is counts as new again.
-            share.known.pop_first();
+            share.forget_a_quarter();
         }
         taken.map_err(|wait| ("too many messages", wait))
+    }
+
+    /// A user who is here was written to: what it says to that one is an answer.
+    pub(in crate::core) fn heard(&mut self, user: &UserId, from: &UserId, now: u64) {
+        let cfg = self.cfg;
+        let share = self.users.entry(user.clone()).or_insert_with(|| UserShare::new(&cfg));
+        let (stream, full) = (StreamId::inbox(from), share.known.len() >= KNOWN_MAX);
+        match share.known.get_mut(&stream) {
+            Some(known) => (known.used_at, known.answered) = (now, true),
+            // Whom it wrote to itself must not be forgotten for who wrote to it.
+            None if full => {}
+            None => {
+                let known = Known { answered: true, ..Known::new(&cfg, &stream, now) };
+                share.known.insert(stream, known);
+            }
+        }
     }
 
     /// Takes a signal's part; false if it is to be dropped.
@@ -183,6 +233,16 @@ impl Shares {
         share.signal_bytes.wait_ms(bytes, now) == 0
             && share.signals.take(now).is_ok()
             && share.signal_bytes.take_many(bytes, now).is_ok()
+    }
+
+    /// Takes the part of so many users that somebody begins to watch.
+    ///
+    /// # Errors
+    /// How long to wait, in milliseconds.
+    pub(in crate::core) fn watch(&mut self, user: &UserId, users: usize, now: u64) -> Result<(), u64> {
+        let cfg = self.cfg;
+        let share = self.users.entry(user.clone()).or_insert_with(|| UserShare::new(&cfg));
+        share.watched.take_many(u32::try_from(users).unwrap_or(u32::MAX), now)
     }
 
     /// What of a user's waits for an answer.
@@ -247,6 +307,7 @@ mod tests {
     #[test]
     fn one_sender_writes_to_one_receiver_at_a_rate_and_to_others_all_the_same() {
         let mut shares = Shares::new(ShareConfig::default());
+        shares.heard(&user("eve"), &user("bob"), 0);
         let to_bob = |_| ("eve".to_owned(), "bob".to_owned());
         assert_eq!(passed(&mut shares, 1000, to_bob, 0), 100);
         assert_eq!(passed(&mut shares, 1000, to_bob, 1000), 10);
@@ -270,12 +331,65 @@ mod tests {
         assert_eq!(wait, Err(("too many new receivers", 33_000)));
     }
 
+    fn ten_names(n: usize) -> (String, String) {
+        (format!("eve{}", n % 10), "bob".to_owned())
+    }
+
     #[test]
     fn many_made_up_senders_do_to_one_receiver_what_one_may() {
         let mut shares = Shares::new(ShareConfig::default());
-        assert!(shares.take(&user("alice"), &inbox("bob"), 10, 0).is_ok());
-        assert_eq!(passed(&mut shares, 1000, |n| (format!("eve{n}"), "bob".to_owned()), 0), 99);
-        assert!(shares.take(&user("alice"), &inbox("bob"), 10, 0).is_ok(), "who wrote before is not new");
+        let burst = passed(&mut shares, 1000, ten_names, 0);
+        assert!((90..=100).contains(&burst), "ten names with a hundred each: {burst}");
+        let rest = (1..=60).map(|s| passed(&mut shares, 1000, ten_names, s * 1000)).sum::<usize>();
+        assert!(burst + rest <= 100 + 600, "{burst}, {rest}");
+        let later = KNOWN_MS * 2;
+        assert!(passed(&mut shares, 1000, ten_names, later) <= 100, "and patience helps nobody");
+        let many = |n: usize| (format!("adam{n}"), "bob".to_owned());
+        assert!(passed(&mut shares, 1000, many, 2 * later) <= 100, "one message of each");
+    }
+
+    #[test]
+    fn whom_the_receiver_wrote_to_is_not_held_up_by_those_it_did_not() {
+        let mut shares = Shares::new(ShareConfig::default());
+        let to_bob = |_| ("alice".to_owned(), "bob".to_owned());
+        assert_eq!(passed(&mut shares, 1000, to_bob, 0), 50, "half of what all have who are new");
+        assert!(passed(&mut shares, 1000, ten_names, 0) > 40);
+        shares.heard(&user("alice"), &user("bob"), 0);
+        assert_eq!(passed(&mut shares, 1000, to_bob, 0), 50, "the rest of a hundred");
+        shares.heard(&user("carol"), &user("bob"), 0);
+        let carol = |_| ("carol".to_owned(), "bob".to_owned());
+        assert_eq!(passed(&mut shares, 1000, carol, 0), 100, "who only answers");
+        let own = |_| ("bob".to_owned(), "bob".to_owned());
+        assert_eq!(passed(&mut shares, 1000, own, 0), 100, "nobody is new to itself");
+    }
+
+    #[test]
+    fn who_is_new_and_has_sent_nothing_gets_through_beside_one_who_sends_all_the_time() {
+        let mut shares = Shares::new(ShareConfig::default());
+        for now in 0..20_000 {
+            let _ = shares.take(&user("eve"), &inbox("bob"), 10, now);
+            if now % 1000 == 999 {
+                assert!(shares.take(&user("alice"), &inbox("bob"), 10, now).is_ok(), "after {now} ms");
+            }
+        }
+    }
+
+    #[test]
+    fn whom_a_user_wrote_to_last_is_remembered_longest() {
+        let no = (0, 1);
+        let cfg =
+            ShareConfig { to_all: no, bytes: no, new_streams: no, from_new: no, ..ShareConfig::default() };
+        let mut shares = Shares::new(cfg);
+        for n in 0..=KNOWN_MAX {
+            assert!(shares.take(&user("eve"), &inbox(&format!("u{n}")), 10, n as u64 / 10).is_ok());
+            if n % 60 == 0 {
+                let _ = shares.take(&user("eve"), &inbox("a"), 10, n as u64 / 10);
+            }
+        }
+        let known = &shares.users[&user("eve")].known;
+        assert!(
+            known.len() <= KNOWN_MAX && known.contains_key(&inbox("a")) && !known.contains_key(&inbox("u0"))
+        );
     }
 
     #[test]
@@ -314,6 +428,16 @@ mod tests {
         shares.end(&By::User(user("bob")), load);
         shares.forget(3 * KNOWN_MS);
         assert!(shares.users.is_empty() && shares.from_new.is_empty());
+    }
+
+    #[test]
+    fn one_user_begins_to_watch_at_a_rate() {
+        let mut shares = Shares::new(ShareConfig::default());
+        let watched = (0..400).filter(|_| shares.watch(&user("eve"), 1000, 0).is_ok()).count();
+        assert_eq!((watched, shares.watch(&user("eve"), 1000, 0)), (16, Err(1000)));
+        assert!(
+            shares.watch(&user("bob"), 1000, 0).is_ok() && shares.watch(&user("eve"), 1000, 1000).is_ok()
+        );
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::fmt::Debug;
 use bytes::Bytes;
 use roost_backend::store::*;
 use roost_proto::events::{message_bytes, numbered_bytes};
-use roost_proto::ids::{Cursor, Epoch, Offset, Seq, StreamId, VnodeId};
+use roost_proto::ids::{Cursor, Epoch, Offset, Seq, StreamId, UserId, VnodeId};
 use roost_proto::records::ItemResult;
 
 use crate::core::config::Rule;
@@ -60,7 +60,7 @@ impl NodeCore {
                     self.timeout_done(at, &op, result, arrived_us, now);
                 }
                 (Work::Member(_), OpResult::Member) => {}
-                (Work::Undelivered { place }, OpResult::Undelivered { message }) => {
+                (Work::Undelivered { place, .. }, OpResult::Undelivered { message }) => {
                     self.report_done(at, &place, message);
                 }
                 (Work::Open { session, .. }, OpResult::Opened(opened)) => {
@@ -181,7 +181,17 @@ impl NodeCore {
         let (topic, key) = (EventTopic::Chat, op.stream.to_string());
         home.outbox.push(OutboxEvent { seq: at.event, topic, key, payload: payload.clone() });
         self.fx.count().appended += 1;
+        self.heard(at.vnode, op, now);
         self.deliver(at.vnode, &op.stream, cursor, &payload, arrived_us, now);
+    }
+
+    /// Who reads this was written to, and may answer as one who is known: receipts and results are nobody's word.
+    fn heard(&mut self, vnode: VnodeId, op: &AppendOp, now: Now) {
+        if self.is_here(vnode, &op.stream)
+            && let (Some(user), Ok(from)) = (op.stream.user(), UserId::new(&op.from))
+        {
+            self.channels.shares_mut().heard(&user, &from, now.mono);
+        }
     }
 
     /// Whether somebody reads this inbox here.

@@ -65,6 +65,8 @@ pub(crate) struct Home {
     /// When acks and the like are written even if nothing else is.
     write_at: Option<u64>,
     pub(super) call: Option<WriteInFlight>,
+    /// Since when it has something to write and it is others' turn, on the monotonic clock.
+    waits_since: Option<u64>,
     pub(super) outbox: Outbox,
     pub(super) senders: BTreeMap<Sid, Sender>,
     pub(super) held: VecDeque<(Seq, Held)>,
@@ -117,6 +119,7 @@ impl Home {
             said: BTreeMap::new(),
             write_at: None,
             call: None,
+            waits_since: None,
             outbox: Outbox::default(),
             senders: BTreeMap::new(),
             held: VecDeque::new(),
@@ -132,14 +135,23 @@ impl Home {
     }
 
     /// Whether its data has not answered for a lease: then it is not renewed, since a renewal goes another way and
-    /// proves nothing; when the lease is over it is claimed anew.
-    pub(crate) fn is_silent(&self, cfg: &CoreConfig, now: Now) -> bool {
+    /// proves nothing; when the lease is over it is claimed anew. One that waits for its turn, behind writes that are
+    /// not answered, has heard of no data either, but for answers to others, the last of which came at `answered_at`.
+    pub(super) fn is_silent(&self, cfg: &CoreConfig, answered_at: u64, now: Now) -> bool {
         let since = match (&self.call, self.phase) {
             (Some(call), _) => call.since,
             (None, Phase::Activating) => self.claimed_at,
-            (None, _) => return false,
+            (None, _) => match self.waits_since {
+                Some(since) => since.max(answered_at),
+                None => return false,
+            },
         };
         now.mono >= since + cfg.lease_ttl_ms
+    }
+
+    /// It has something to write, and it is others' turn.
+    pub(super) fn waits_to_write(&mut self, now: Now) {
+        self.waits_since.get_or_insert(now.mono);
     }
 
     pub(crate) fn vnode(&self) -> VnodeId {
@@ -328,7 +340,7 @@ impl Home {
             self.receipts.want((user.clone(), cursor), wanted.clone());
         }
         if op.due {
-            self.unacked.insert((user, cursor), &op.from, clock_ms);
+            self.unacked.insert((user, cursor), &op.from, op.rest.len(), clock_ms);
         }
     }
 
@@ -385,6 +397,7 @@ impl Home {
         now: Now,
         call_id: u64,
     ) -> Option<Write> {
+        self.waits_since = None;
         if !self.leased(now) || self.phase == Phase::Activating || self.phase == Phase::Releasing {
             return None;
         }
@@ -453,8 +466,8 @@ impl Home {
                     }
                     Op::Presence(op.clone())
                 }
-                Work::Undelivered { place: (user, cursor) } => {
-                    Op::Undelivered { user: user.clone(), cursor: *cursor }
+                Work::Undelivered { place: (user, cursor), bytes } => {
+                    Op::Undelivered { user: user.clone(), cursor: *cursor, bytes: *bytes }
                 }
                 Work::TimedOut { op, .. } => Op::Append(op.clone()),
             };
@@ -547,7 +560,7 @@ impl Home {
     }
 
     fn cover(&mut self, who: &Who, cursor: Cursor, became: Became) {
-        if !self.receipts.is_full() && !self.is_quiet(who) {
+        if !self.is_quiet(who) {
             self.receipts.cover(&who.user, cursor, became);
         }
     }
@@ -557,7 +570,7 @@ impl Home {
         self.acks.is_empty()
             && self.reads.is_empty()
             && self.unacked.all_is_settled()
-            && self.receipts.all_is_told()
+            && self.receipts.all_is_taken()
     }
 
     /// Puts off what is to be told until the log has everything up to `need` (rule 13).

@@ -31,6 +31,7 @@ use std::collections::BTreeMap;
 
 use roost_proto::ids::{Epoch, VnodeId};
 
+use crate::core::config::CoreConfig;
 use crate::core::homes::home::Home;
 use crate::core::homes::kept::Kept;
 use crate::core::homes::outbox::Outbox;
@@ -47,6 +48,8 @@ pub(super) struct Homes {
     map: BTreeMap<VnodeId, Home>,
     /// What they have for the store.
     writes: Writes,
+    /// When a write of any of them was last answered, on the monotonic clock.
+    answered_at: u64,
     /// The users of homes that ended here, until another's home knows them.
     remembered: BTreeMap<VnodeId, Remembered>,
     /// What was acknowledged and no home has written yet.
@@ -69,6 +72,11 @@ impl Homes {
 
     pub(super) fn contains_key(&self, vnode: &VnodeId) -> bool {
         self.map.contains_key(vnode)
+    }
+
+    /// Whether a home's data has not answered for a lease.
+    pub(super) fn is_silent(&self, home: &Home, cfg: &CoreConfig, now: Now) -> bool {
+        home.is_silent(cfg, self.answered_at, now)
     }
 
     pub(super) fn values(&self) -> impl Iterator<Item = &Home> {

@@ -4,12 +4,13 @@
 //! into a list there, which outlives its home; from the list it goes to the sender's home as any message does, under
 //! an id by which a repeat is found, and it leaves the list when that home has confirmed it.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use roost_backend::store::{InboxPosition, Op, PendingReceipt, ReceiptRequest};
 use roost_proto::events::Receipt;
 use roost_proto::ids::{Cursor, Epoch, MessageId, Seq, UserId, VnodeId};
 use roost_proto::time::rfc3339;
+use roost_service::permits::has_place;
 use serde_json::value::to_raw_value;
 
 use crate::core::homes::deadlines::Deadlines;
@@ -26,7 +27,8 @@ const WANTED_KEPT_MS: u64 = 86_400_000;
 /// Messages that the receipts of one write are about: some 0.5 ms in the store.
 const UPDATES_MAX: usize = 500;
 
-/// Receipts that one vnode owes, some 1 kB each, 40 kB at most; beyond it acknowledgements wait for their receipts.
+/// Receipts that one vnode owes, some 1 kB each, 40 kB at most. One sender may have at most as many of them as are free,
+/// and there are as many again for the first of who has none. Beyond that what an acknowledgement covers is put off.
 const OWED_MAX: usize = 1_000;
 
 /// What became of a message.
@@ -58,9 +60,60 @@ pub(crate) struct HomeReceipts {
     /// In the store.
     pub(super) owed: BTreeMap<MessageId, Owed>,
     /// Confirmed, and still in the store.
-    pub(super) paid: Vec<MessageId>,
+    paid: Vec<MessageId>,
     /// Composed under this epoch.
     composed: u64,
+    places: Places,
+    /// Up to where users have or read what was sent to them, of which somebody had no place for one more receipt.
+    put_off: BTreeMap<(UserId, Became), Cursor>,
+}
+
+/// Whose receipts there are: owed, in the write in flight, or to be composed.
+#[derive(Debug, Default)]
+struct Places {
+    of: BTreeMap<UserId, usize>,
+    all: usize,
+    /// To be composed: what, of whom, for whom.
+    promised: BTreeSet<ReceiptOf>,
+}
+
+/// What became of messages, whose they are now, and who sent them.
+type ReceiptOf = (Became, UserId, UserId);
+
+impl Places {
+    fn take(&mut self, to: &UserId) {
+        *self.of.entry(to.clone()).or_default() += 1;
+        self.all += 1;
+    }
+
+    /// Takes a place for a receipt that is to be composed, if it has none yet and there is one.
+    fn promise(&mut self, of: ReceiptOf) -> bool {
+        if self.promised.contains(&of) {
+            return true;
+        }
+        let mine = self.of.get(&of.2).copied().unwrap_or_default();
+        let has_place = has_place(mine, self.all, OWED_MAX);
+        if has_place {
+            self.take(&of.2);
+            self.promised.insert(of);
+        }
+        has_place
+    }
+
+    /// It is composed. Of many messages there may be more than one.
+    fn keep(&mut self, of: &ReceiptOf) {
+        if !self.promised.remove(of) {
+            self.take(&of.2);
+        }
+    }
+
+    fn give_back(&mut self, to: &UserId) {
+        let Some(mine) = self.of.get_mut(to) else { return };
+        (*mine, self.all) = (*mine - 1, self.all - 1);
+        if *mine == 0 {
+            self.of.remove(to);
+        }
+    }
 }
 
 impl HomeReceipts {
@@ -72,6 +125,7 @@ impl HomeReceipts {
         for (place, wanted) in wanted {
             home.want(place, wanted);
         }
+        owed.iter().for_each(|(_, owed)| home.places.take(&owed.to));
         // The inherited outbox is out before anything is sent.
         home.owe(owed, Seq(0));
         home
@@ -98,7 +152,13 @@ impl HomeReceipts {
     pub(crate) fn cover(&mut self, user: &UserId, cursor: Cursor, became: Became) {
         let known = |wanted: &ReceiptRequest| became == Became::Delivered && wanted.delivered;
         let covered = self.wanted.covered(user, cursor).filter(|(_, wanted)| !known(wanted));
-        for place in covered.map(|(place, _)| place.clone()).collect::<Vec<_>>() {
+        let covered: Vec<_> = covered.map(|(place, wanted)| (place.clone(), wanted.from.clone())).collect();
+        for (place, from) in covered {
+            if !self.places.promise((became, user.clone(), from)) {
+                let until = self.put_off.entry((user.clone(), became)).or_default();
+                *until = cursor.max(*until);
+                continue;
+            }
             let wanted = match became {
                 Became::Read => self.remove(&place),
                 Became::Delivered => self.wanted.get_mut(&place).map(|wanted| {
@@ -108,6 +168,21 @@ impl HomeReceipts {
             };
             self.updates.extend(wanted.map(|wanted| (place, wanted, Some(became))));
         }
+    }
+
+    /// What was put off is covered as far as there are places now.
+    pub(super) fn cover_what_was_put_off(&mut self) {
+        for ((user, became), cursor) in std::mem::take(&mut self.put_off) {
+            self.cover(&user, cursor, became);
+        }
+    }
+
+    /// Its home has confirmed it; false if it is not owed.
+    pub(super) fn is_paid(&mut self, id: &MessageId) -> bool {
+        let Some(Owed { receipt: owed, .. }) = self.owed.remove(id) else { return false };
+        self.places.give_back(&owed.to);
+        self.paid.push(id.clone());
+        true
     }
 
     /// Nobody waits for these any more: too old, or too many.
@@ -124,7 +199,7 @@ impl HomeReceipts {
     /// What the next write does about receipts; one receipt for each sender.
     pub(crate) fn next_op(&mut self, vnode: VnodeId, epoch: Epoch, now: Now) -> Option<Op> {
         let mut wanted = Vec::new();
-        let mut told: BTreeMap<(Became, UserId, UserId), Vec<MessageId>> = BTreeMap::new();
+        let mut told: BTreeMap<ReceiptOf, Vec<MessageId>> = BTreeMap::new();
         for (place, what, became) in self.updates.drain(..self.updates.len().min(UPDATES_MAX)) {
             if let Some(became) = became {
                 let to = (became, place.0.clone(), what.from.clone());
@@ -132,7 +207,9 @@ impl HomeReceipts {
             }
             wanted.push((place, (became == Some(Became::Delivered)).then_some(what)));
         }
-        for ((became, from, to), ids) in told {
+        for (of, ids) in told {
+            self.places.keep(&of);
+            let (became, from, to) = of;
             self.composed += 1;
             let at = rfc3339(now.wall);
             let (name, receipt) = match became {
@@ -157,13 +234,14 @@ impl HomeReceipts {
         some
     }
 
-    /// More are owed than can be paid.
-    pub(crate) fn is_full(&self) -> bool {
-        self.owed.len() >= OWED_MAX
+    /// All that there are places for goes with the next write, or went.
+    pub(crate) fn all_is_taken(&self) -> bool {
+        self.updates.is_empty()
     }
 
+    /// And nothing is put off.
     pub(crate) fn all_is_told(&self) -> bool {
-        self.updates.is_empty()
+        self.all_is_taken() && self.put_off.is_empty()
     }
 }
 
@@ -245,6 +323,40 @@ mod tests {
         home.updates.clear();
         home.cover(&user("bob"), at(1), Became::Read);
         assert_eq!(next(&mut home).0, told(&[("alice", "read a1")]));
+    }
+
+    /// The receipt of an acknowledgement that finds no place is put off, and not for ever.
+    #[test]
+    fn who_has_all_places_of_receipts_holds_up_its_own_and_nobody_loses_one() {
+        let mut home = HomeReceipts::default();
+        let mut offset = 0;
+        let mut say = |home: &mut HomeReceipts, from: &str, to: &str| {
+            offset += 1;
+            let id = MessageId::new(format!("m{offset}")).unwrap();
+            let request = ReceiptRequest { from: user(from), id, since_ms: 0, delivered: false };
+            home.want((user(to), at(offset)), request);
+            home.cover(&user(to), at(offset), Became::Delivered);
+        };
+        for n in 0..4 * OWED_MAX {
+            say(&mut home, ["eve", "eve2", "eve3"][n % 3], &format!("puppet{n}"));
+        }
+        say(&mut home, "alice", "bob");
+        let mut owed = 0;
+        while !home.all_is_taken() {
+            let _ = next(&mut home);
+            owed = home.owed.len();
+        }
+        assert!(owed <= OWED_MAX + 1, "{owed}");
+        assert!(home.owed.values().any(|(owed, _)| owed.to == user("alice")) && !home.all_is_told());
+        let mut paid = 0;
+        while let Some(id) = home.owed.keys().next().cloned() {
+            assert!(home.is_paid(&id));
+            paid += 1;
+            home.cover_what_was_put_off();
+            let _ = next(&mut home);
+        }
+        assert!(paid == 4 * OWED_MAX + 1 && home.all_is_told(), "each has one in the end");
+        assert!(home.places.of.is_empty() && home.places.all == 0 && home.places.promised.is_empty());
     }
 
     #[test]

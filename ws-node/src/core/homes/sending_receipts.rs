@@ -24,7 +24,8 @@ impl NodeCore {
         let Some(home) = self.homes.map.get_mut(&vnode).filter(|h| h.serving(now)) else { return };
         let clock_ms = home.clock_ms(&self.cfg, now);
         home.receipts.forget_old(clock_ms);
-        if !home.receipts.all_is_told() {
+        home.receipts.cover_what_was_put_off();
+        if !home.receipts.all_is_taken() {
             home.write_soon(now);
         }
         self.send_receipts(vnode, now);
@@ -87,8 +88,7 @@ impl NodeCore {
             if let Some(owed) = home.receipts.owed.get_mut(id) {
                 owed.under_way = false;
             }
-        } else if home.receipts.owed.remove(id).is_some() {
-            home.receipts.paid.push(id.clone());
+        } else if home.receipts.is_paid(id) {
             home.write_soon(now);
             self.fx.count().receipts += 1;
         }

@@ -83,8 +83,8 @@ impl NodeCore {
         // Half of the queue is for what is sent.
         let room = (self.cfg.queue_max / 2).saturating_sub(home.queue.len());
         let clock_ms = home.clock_ms(&self.cfg, now);
-        for place in home.unacked.overdue(clock_ms, self.cfg.undelivered_after_ms, room, now) {
-            home.queue.push_back(Work::Undelivered { place });
+        for (place, bytes) in home.unacked.overdue(clock_ms, self.cfg.undelivered_after_ms, room, now) {
+            home.queue.push_back(Work::Undelivered { place, bytes });
             self.fx.touch(vnode);
         }
     }

@@ -8,6 +8,7 @@ use std::collections::VecDeque;
 
 use roost_backend::store::{Due, InboxPosition};
 use roost_proto::ids::{Cursor, UserId};
+use roost_proto::limits::FRAME_BYTES_MAX;
 
 use crate::core::homes::deadlines::Deadlines;
 use crate::core::homes::most::Most;
@@ -21,11 +22,14 @@ const DUE_MAX: usize = 10_000;
 /// Acknowledged messages that one write takes from the store: about 1 ms there.
 const SETTLE_MAX: usize = 1000;
 
+/// How large a message is that an earlier home took, in bytes: that is not kept, so it may be the largest.
+const INHERITED_BYTES: usize = FRAME_BYTES_MAX;
+
 /// What is due in a vnode that lives here.
 #[derive(Debug, Default)]
 pub(crate) struct Unacked {
-    /// By age those that are not being reported.
-    waiting: Deadlines<String>,
+    /// By age those that are not being reported, with the sender of each, and its size.
+    waiting: Deadlines<(String, usize)>,
     /// Of those, who sent most.
     senders: Most<InboxPosition>,
     /// Acknowledged, which the store does not know yet.
@@ -38,7 +42,7 @@ impl Unacked {
     pub(crate) fn inherited(due: Vec<Due>) -> Self {
         let mut home = Self::default();
         for Due { user, cursor, from, since_ms } in due {
-            home.insert((user, cursor), &from, since_ms);
+            home.insert((user, cursor), &from, INHERITED_BYTES, since_ms);
         }
         home
     }
@@ -48,10 +52,10 @@ impl Unacked {
         self.quiet_until = until;
     }
 
-    pub(crate) fn insert(&mut self, place: InboxPosition, from: &str, since_ms: u64) {
+    pub(crate) fn insert(&mut self, place: InboxPosition, from: &str, bytes: usize, since_ms: u64) {
         self.remove(&place);
         self.senders.insert(from, since_ms, place.clone());
-        self.waiting.insert(place, since_ms, from.to_owned());
+        self.waiting.insert(place, since_ms, (from.to_owned(), bytes));
     }
 
     fn remove(&mut self, place: &InboxPosition) {
@@ -60,7 +64,7 @@ impl Unacked {
     }
 
     fn count_no_more(&mut self, place: &InboxPosition) {
-        if let Some((since_ms, from)) = self.waiting.get(place) {
+        if let Some((since_ms, (from, _))) = self.waiting.get(place) {
             self.senders.remove(from, since_ms, place);
         }
     }
@@ -89,14 +93,14 @@ impl Unacked {
     }
 
     /// At most `max` of those whose time is over, oldest first, or of who sent most, if there are too many; they are not
-    /// told again.
+    /// told again. With the size of each.
     pub(super) fn overdue(
         &mut self,
         clock_ms: u64,
         after_ms: u64,
         max: usize,
         now: Now,
-    ) -> Vec<InboxPosition> {
+    ) -> Vec<(InboxPosition, usize)> {
         let mut overdue = Vec::new();
         let quiet = now.mono < self.quiet_until;
         let many = if quiet { DUE_MAX / 10 * 9 } else { DUE_MAX / 2 };
@@ -110,7 +114,8 @@ impl Unacked {
             };
             self.count_no_more(&place);
             self.waiting.pass_over_this(&place);
-            overdue.push(place);
+            let bytes = self.waiting.get(&place).map_or(0, |(_, (_, bytes))| *bytes);
+            overdue.push((place, bytes));
         }
         overdue
     }
@@ -135,15 +140,15 @@ mod tests {
 
     fn overdue(due: &mut Unacked, clock_ms: u64, max: usize) -> Vec<u64> {
         let now = Now { mono: 1000, ..Now::default() };
-        due.overdue(clock_ms, 30, max, now).into_iter().map(|(_, cursor)| cursor.offset.0).collect()
+        due.overdue(clock_ms, 30, max, now).into_iter().map(|((_, cursor), _)| cursor.offset.0).collect()
     }
 
     #[test]
     fn an_acknowledgement_settles_what_it_covers_of_its_user() {
         let mut due = Unacked::default();
         for offset in 1..=3 {
-            due.insert((user("bob"), at(offset)), "eve", 100);
-            due.insert((user("bobby"), at(offset)), "eve", 100);
+            due.insert((user("bob"), at(offset)), "eve", 100, 100);
+            due.insert((user("bobby"), at(offset)), "eve", 100, 100);
         }
         due.settle(&user("bob"), at(2));
         due.settle(&user("bob"), at(2));
@@ -156,7 +161,7 @@ mod tests {
     fn what_is_overdue_is_told_once_oldest_first() {
         let mut due = Unacked::default();
         for offset in [3, 1, 2] {
-            due.insert((user("bob"), at(offset)), "eve", 100 + offset);
+            due.insert((user("bob"), at(offset)), "eve", 100, 100 + offset);
         }
         assert!(overdue(&mut due, 130, 9).is_empty());
         assert_eq!(overdue(&mut due, 132, 1), [1]);
@@ -172,7 +177,7 @@ mod tests {
     fn too_many_are_reported_before_their_time() {
         let mut due = Unacked::default();
         for offset in 0..=DUE_MAX as u64 / 2 {
-            due.insert((user("bob"), at(offset)), "eve", offset);
+            due.insert((user("bob"), at(offset)), "eve", 100, offset);
         }
         assert_eq!(overdue(&mut due, 0, 9), [0]);
         assert!(overdue(&mut due, 0, 9).is_empty(), "while it is being reported it counts no more");
@@ -181,9 +186,9 @@ mod tests {
     #[test]
     fn only_of_who_sent_most_anything_is_reported_before_its_time() {
         let mut due = Unacked::default();
-        due.insert((user("bob"), at(1)), "alice", 0);
+        due.insert((user("bob"), at(1)), "alice", 100, 0);
         for offset in 2..DUE_MAX as u64 {
-            due.insert((user("bob"), at(offset)), ["eve", "eve2", "eve3"][offset as usize % 3], offset);
+            due.insert((user("bob"), at(offset)), ["eve", "eve2", "eve3"][offset as usize % 3], 100, offset);
         }
         let early = overdue(&mut due, 29, DUE_MAX);
         assert_eq!(early.len(), DUE_MAX / 2 - 1);

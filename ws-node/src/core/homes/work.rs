@@ -35,6 +35,7 @@ pub(crate) enum Work {
     },
     Undelivered {
         place: InboxPosition,
+        bytes: usize,
     },
     /// Nobody answered an event.
     TimedOut {

@@ -18,10 +18,12 @@ const WRITE_AGAIN_MAX_MS: u64 = 1000;
 impl NodeCore {
     /// What a home does after anything about it changed: write, emit, tell.
     pub(in crate::core) fn settle_home(&mut self, vnode: VnodeId, now: Now) {
-        if self.homes.map.get(&vnode).is_some_and(|home| home.wants_to_write(now))
-            && self.homes.writes.may(vnode)
-        {
-            self.write(vnode, now);
+        if self.homes.map.get(&vnode).is_some_and(|home| home.wants_to_write(now)) {
+            if self.homes.writes.may(vnode) {
+                self.write(vnode, now);
+            } else if let Some(home) = self.homes.map.get_mut(&vnode) {
+                home.waits_to_write(now);
+            }
         }
         self.emit(vnode, now);
         self.ask_ready(vnode, now);
@@ -60,6 +62,9 @@ impl NodeCore {
         now: Now,
     ) {
         self.homes.writes.end(call, answer.is_some());
+        if answer.is_some() {
+            self.homes.answered_at = now.mono;
+        }
         if self.open_write_answered(vnode, call, answer.as_ref(), now) {
             return;
         }

@@ -104,7 +104,7 @@ impl NodeCore {
         self.membership.rate_mark = (now.mono, appended);
         self.sessions.beat();
         self.membership.renewing = Some(now.mono);
-        let kept = |h: &&Home| h.phase() != Phase::Releasing && !h.is_silent(&self.cfg, now);
+        let kept = |h: &&Home| h.phase() != Phase::Releasing && !self.homes.is_silent(h, &self.cfg, now);
         let rows = self.homes.values().filter(kept).map(|h| (h.vnode(), h.epoch())).collect();
         let renew = Renew {
             data_set: self.membership.view.data_set.clone(),
@@ -143,7 +143,8 @@ impl NodeCore {
                     }
                 }
                 let over = |h: &&Home| {
-                    h.phase() != Phase::Releasing && h.is_silent(&self.cfg, now) && !h.leased(now)
+                    let silent = self.homes.is_silent(h, &self.cfg, now);
+                    h.phase() != Phase::Releasing && silent && !h.leased(now)
                 };
                 let silent: Vec<_> = self.homes.values().filter(over).map(Home::vnode).collect();
                 for vnode in silent {

@@ -67,15 +67,25 @@ impl NodeCore {
         match command {
             Command::Ack(_) | Command::Read(_) => {}
             Command::Signal(_) => self.fx.count().signals_dropped += 1,
-            command if session.early.len() < max => session.early.push_back(command),
+            command if session.early.len() < max => {
+                self.sessions.early.keep(&session.user, &mut session.early, command);
+            }
             _ => self.close(key, CloseCode::Overload, "too many commands before welcome"),
         }
     }
 
     pub(super) fn do_early(&mut self, key: SessionKey, now: Now) {
-        let early = self.sessions.map.get_mut(&key).map(|s| std::mem::take(&mut s.early)).unwrap_or_default();
-        for command in early {
+        let Some(session) = self.sessions.map.get_mut(&key) else { return };
+        for (command, refused) in self.sessions.early.take(&session.user, &mut session.early) {
+            self.refuses_all(key, refused);
             self.on_command(key, command, now);
+        }
+        self.refuses_all(key, false);
+    }
+
+    fn refuses_all(&mut self, key: SessionKey, refuses: bool) {
+        if let Some(session) = self.sessions.map.get_mut(&key) {
+            session.refuses = refuses;
         }
     }
 }

@@ -41,6 +41,7 @@ impl NodeCore {
             welcomed: false,
             opening_since: now.mono,
             early: Default::default(),
+            refuses: false,
             verdict: (Verdict::NotRecovered, Offset(0)),
             counted: false,
             inbox: Reader::default(),
@@ -79,6 +80,7 @@ impl NodeCore {
         let Some(mut session) = self.sessions.map.remove(&key) else { return };
         self.sessions.budget.forget(key, &session.user, &mut session.credit);
         self.sessions.budget.forget(key, &session.user, &mut session.signals.credit);
+        drop(self.sessions.early.take(&session.user, &mut session.early));
         self.leave_all(key, &session, now);
         self.unwatch_all(key, &session, now);
         if let Some(streams) = self.sessions.by_vnode.get_mut(&session.vnode) {

@@ -7,6 +7,7 @@ pub(in crate::core) mod commands;
 pub(in crate::core) mod connecting;
 pub(in crate::core) mod credit;
 pub(in crate::core) mod delivery;
+pub(in crate::core) mod early;
 pub(in crate::core) mod explaining;
 pub(in crate::core) mod history;
 pub(in crate::core) mod limit;
@@ -31,6 +32,7 @@ use roost_proto::ids::{NodeId, StreamId, VnodeId};
 use crate::core::config::CoreConfig;
 use crate::core::keys::{Now, SessionKey};
 use crate::core::sessions::budget::Budget;
+use crate::core::sessions::early::EarlyBytes;
 use crate::core::sessions::rates::{Accepting, MigrationRate};
 use crate::core::sessions::reads::{Reads, Want};
 use crate::core::sessions::session::Session;
@@ -44,6 +46,8 @@ pub(super) struct Sessions {
     by_vnode: BTreeMap<VnodeId, BTreeMap<StreamId, Vec<SessionKey>>>,
     /// Bytes on their way to sockets.
     budget: Budget,
+    /// What was said before `welcome`.
+    early: EarlyBytes,
     reads: Reads,
     /// Newcomers this node takes, and sessions it sends to others.
     accepting: Accepting,
@@ -56,6 +60,7 @@ impl Sessions {
             map: BTreeMap::new(),
             by_vnode: BTreeMap::new(),
             budget: Budget::new(cfg.credit_bytes),
+            early: EarlyBytes::default(),
             reads: Reads::default(),
             accepting: Accepting::new(cfg.accepts_per_s),
             migration_rate: MigrationRate::default(),

@@ -15,6 +15,7 @@ use crate::core::keys::{Now, SessionKey};
 use crate::core::message::{ItemKey, RETRY_AFTER_MS};
 use crate::core::node::NodeCore;
 use crate::core::sessions::blocked::Cause;
+use crate::core::sessions::early::TOO_MUCH_EARLY;
 
 impl NodeCore {
     pub(in crate::core) fn frame(&mut self, session: SessionKey, frame: ServerFrame) {
@@ -121,6 +122,10 @@ impl NodeCore {
     pub(super) fn take_command(&mut self, key: SessionKey, id: &MessageId, now: Now) -> bool {
         let unanswered_max = self.cfg.unanswered_max;
         let Some(session) = self.sessions.map.get_mut(&key) else { return false };
+        if session.refuses {
+            self.refuse(key, id.as_str(), TOO_MUCH_EARLY, RETRY_AFTER_MS);
+            return false;
+        }
         if session.unanswered >= unanswered_max {
             self.refuse(key, id.as_str(), "too many commands without an answer", RETRY_AFTER_MS);
             return false;

@@ -14,6 +14,7 @@ use crate::core::keys::{Now, SessionKey};
 use crate::core::message::{ItemKey, MESSAGE, RETRY_AFTER_MS, key_of};
 use crate::core::node::NodeCore;
 use crate::core::sessions::blocked::Cause;
+use crate::core::sessions::early::TOO_MUCH_EARLY;
 
 /// And those that one client may send while its home is on its way.
 const TICKETS_ELSEWHERE_MAX: usize = 16;
@@ -60,6 +61,11 @@ impl NodeCore {
         let mut waiter = self.waiter(key, now);
         waiter.arrival = first.unwrap_or(waiter.arrival);
         let arrival = waiter.arrival;
+        if self.sessions.map.get(&key).is_some_and(|session| session.refuses) {
+            // It is not what was said any more: it must not be taken for a repeat with another body.
+            self.block_until_repeated(key, &named, arrival, Cause::Full);
+            return self.refuse(key, named.2.as_str(), TOO_MUCH_EARLY, RETRY_AFTER_MS);
+        }
         let vnode = self.vnode_of(&named.0);
         let item = Pending::new(self.by(key), item, body, waiter);
         // A repeat of what is queued comes before any refusal (rule 6).
@@ -78,8 +84,7 @@ impl NodeCore {
             Attached::No => {}
         }
         if let Err((cause, why, wait)) = self.admit(key, &item, vnode, now) {
-            let session = self.sessions.map.get_mut(&key).expect("looked up above");
-            session.blocked.insert(&named, arrival, cause);
+            self.block_until_repeated(key, &named, arrival, cause);
             return self.refuse(key, named.2.as_str(), why, wait);
         }
         self.unblock(key, &named);
@@ -129,6 +134,12 @@ impl NodeCore {
             .shares_mut()
             .take(user, &item.key().0, bytes, now.mono)
             .map_err(|(why, wait)| (Cause::Quota, why, wait))
+    }
+
+    fn block_until_repeated(&mut self, key: SessionKey, item: &ItemKey, arrival: u64, cause: Cause) {
+        if let Some(session) = self.sessions.map.get_mut(&key) {
+            session.blocked.insert(item, arrival, cause);
+        }
     }
 
     fn unblock(&mut self, key: SessionKey, item: &ItemKey) {

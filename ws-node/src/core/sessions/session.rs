@@ -1,11 +1,10 @@
 //! One connection: a cursor into its user's inbox, and what it still owes or is owed (rule 25).
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::BTreeSet;
 
 use roost_proto::ids::{Cursor, DeviceId, Epoch, Offset, SessionId, StreamId, UserId, VnodeId};
 use roost_service::ratelimit::Bucket;
 
-use crate::core::command::Command;
 use crate::core::keys::{Now, SessionKey};
 use crate::core::message::ItemKey;
 use crate::core::rights::Rights;
@@ -14,6 +13,7 @@ use crate::core::said::{SaidUpTo, Who};
 use crate::core::sessions::blocked::{Blocked, Cause};
 use crate::core::sessions::budget::Budget;
 use crate::core::sessions::credit::Credit;
+use crate::core::sessions::early::Early;
 use crate::core::sessions::reader::Reader;
 use crate::core::sessions::reads::Wants;
 use crate::core::sessions::signals::{Latest, Signals};
@@ -77,7 +77,9 @@ pub(crate) struct Session {
     /// When its home last began to open it.
     pub(super) opening_since: u64,
     /// Commands that came before `welcome`: done after it, in order.
-    pub(super) early: VecDeque<Command>,
+    pub(super) early: Early,
+    /// What it says now was shed before `welcome`, and is refused.
+    pub(super) refuses: bool,
     /// Taken when the place was read, with the tail as of then.
     pub(super) verdict: (Verdict, Offset),
     /// Counted among the sessions of its user at home.

@@ -37,6 +37,14 @@ impl NodeCore {
             let why = format!("a session may watch {max} users");
             return Err(ErrorBody::new(ErrorCode::TooLarge, why));
         }
+        if new > 0 && !session.rights().service {
+            let user = session.user().clone();
+            self.channels.shares_mut().watch(&user, new, now.mono).map_err(|wait| {
+                let why = "too many users watched anew";
+                ErrorBody::new(ErrorCode::RateLimited, why).retry_after(wait)
+            })?;
+        }
+        let Some(session) = self.sessions.get_mut(&key) else { return Ok(()) };
         session.watches_mut().users.extend(users.iter().cloned());
         let (mut missing, mut vnodes) = (BTreeSet::new(), BTreeSet::new());
         for user in users {

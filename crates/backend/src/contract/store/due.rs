@@ -11,7 +11,7 @@ fn due(name: &str, generation: u64, offset: u64) -> Due {
 }
 
 fn report(due: &Due) -> Op {
-    Op::Undelivered { user: due.user.clone(), cursor: due.cursor }
+    Op::Undelivered { user: due.user.clone(), cursor: due.cursor, bytes: 0 }
 }
 
 fn waiting(name: &str, id: &str) -> AppendOp {

@@ -190,7 +190,7 @@ impl Run<'_> {
             14 => Op::Read { user: self.user(), cursor: self.place() },
             15 => self.receipts(),
             12 => Op::Settle { places: (0..3).map(|_| (self.user(), self.place())).collect() },
-            13 => Op::Undelivered { user: self.user(), cursor: self.place() },
+            13 => Op::Undelivered { user: self.user(), cursor: self.place(), bytes: 0 },
             10 => Op::Member(self.member_op()),
             11 => Op::Tail { stream: self.stream() },
             0..6 => {

@@ -324,7 +324,7 @@ impl VnodeData {
             }
             Op::Receipts { wanted, owed } => self.set_receipts(wanted, owed),
             Op::Settle { places } => self.settle(places),
-            Op::Undelivered { user, cursor } => self.undelivered(user, *cursor, seq),
+            Op::Undelivered { user, cursor, .. } => self.undelivered(user, *cursor, seq),
         }
     }
 
