@@ -27,7 +27,7 @@ use crate::core::{
 use crate::error::Ended;
 use crate::inputs::{NodeInput, Out, RETRY, STORE_TIMEOUT};
 use crate::janitor::Names;
-use crate::link::Links;
+use crate::link::opened::Links;
 use crate::live::SubscribeRequest;
 use crate::metrics::Metrics;
 use crate::questions::Questions;

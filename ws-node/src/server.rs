@@ -31,7 +31,7 @@ use crate::core::{CoreConfig, Input, NodeCore};
 use crate::error::{BindError, Ended};
 use crate::inputs::{EVENTS_MAX, INPUT_BYTES_MAX, NodeInput};
 use crate::janitor::{self, Janitor, Names};
-use crate::link::{self, Accepting};
+use crate::link::accept::{self, Accepting};
 use crate::live::{self, SubscribeRequest};
 use crate::metrics::{self, Metrics};
 use crate::node::{self, Clock, Node, Parts, Status};
@@ -266,13 +266,7 @@ impl Server {
             permit: Semaphore::new(1),
         });
         let admin_routes = admin::routes(self.health.clone(), self.registry.clone());
-        let links = link::route(Accepting {
-            store: Arc::clone(&self.backends.store),
-            events: self.events.clone(),
-            status: self.status.clone(),
-            tasks: self.tasks.tracker().clone(),
-            stop: self.stop.clone(),
-        });
+        let links = accept::route(self.accepting());
         let admin_routes = admin_routes.or(operator).or(links).or(api::routes(api)).recover(reply::recover);
         let public_metrics = HttpMetrics::register(&self.registry, "public")?;
         let admin_metrics = HttpMetrics::register(&self.registry, "admin")?;
@@ -295,6 +289,17 @@ impl Server {
         );
         self.tasks.spawn("admin", admin);
         Ok(())
+    }
+
+    /// What other nodes' links are accepted with.
+    fn accepting(&self) -> Accepting {
+        Accepting {
+            store: Arc::clone(&self.backends.store),
+            events: self.events.clone(),
+            status: self.status.clone(),
+            tasks: self.tasks.tracker().clone(),
+            stop: self.stop.clone(),
+        }
     }
 
     pub fn node(&self) -> &NodeId {

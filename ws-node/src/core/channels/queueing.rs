@@ -169,7 +169,7 @@ impl NodeCore {
 
     pub(in crate::core) fn tick_channels(&mut self, now: Now) {
         for vnode in self.channels.map.keys().copied().collect::<Vec<_>>() {
-            let Some(channel) = self.channels.map.get_mut(&vnode) else { continue };
+            let Some(channel) = self.channels.map.get_mut(&vnode).filter(|c| !c.is_empty()) else { continue };
             if self.cfg.on(Rule::VoidAge) {
                 for (by, load) in channel.void_aged(now.mono) {
                     self.channels.shares.end(&by, load);

@@ -38,8 +38,8 @@ impl NodeCore {
         // Only what this very channel says: a late record of an earlier one counted other items.
         sender.prune(item.acked);
         let expected = sender.last + 1;
-        let anyhow = !self.cfg.on(Rule::NextOnly) || (is_copy && !self.cfg.on(Rule::CopiesInOrder));
-        let skip = anyhow && item.n > expected;
+        let in_order = self.cfg.on(Rule::NextOnly) && !(is_copy && !self.cfg.on(Rule::CopiesInOrder));
+        let skip = !in_order && item.n > expected;
         // A copy neither asks nor is answered for.
         if is_copy && !(takes && room && (item.n == expected || skip)) {
             return;
@@ -49,9 +49,7 @@ impl NodeCore {
             return;
         }
         if item.n < expected {
-            if self.cfg.on(Rule::RepeatsAnswered) {
-                sender.came_again(item.channel.round);
-            }
+            sender.came_again(item.channel.round, &self.cfg);
         } else if !room {
             sender.dropped = true;
         } else if item.n > expected && !skip {

@@ -6,6 +6,8 @@ use roost_proto::ids::{Epoch, Sid, VnodeId};
 use roost_proto::limits::RESULTS_BYTES_MAX;
 use roost_proto::records::{ChannelId, Confirm, ItemResult};
 
+use crate::core::config::{CoreConfig, Rule};
+
 /// What a link was given is lost with it only if that was less than this ago, in milliseconds: a link that brings
 /// nothing ends within three seconds.
 const HEARD_AFTER_MS: u64 = 4000;
@@ -79,8 +81,8 @@ impl Sender {
 
     /// What was taken came again in the topic. As the copy of what the link brought it says nothing; as the first of a
     /// round it says that its sender went back, and may lack a confirm (rule 34).
-    pub(crate) fn came_again(&mut self, round: u32) {
-        if round > self.repeated {
+    pub(crate) fn came_again(&mut self, round: u32, cfg: &CoreConfig) {
+        if round > self.repeated && cfg.on(Rule::RepeatsAnswered) {
             self.repeated = round;
             self.answer = true;
         }

@@ -65,7 +65,9 @@ impl NodeCore {
             if suspended && cut_off && now.mono >= over {
                 self.give_up_sessions(vnode, now);
             }
-            self.fx.touch(vnode);
+            if sweep || !home.is_quiet() {
+                self.fx.touch(vnode);
+            }
             if sweep {
                 self.sweep_presence(vnode, now);
                 self.sweep_members(vnode, now);
