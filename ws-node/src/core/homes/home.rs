@@ -253,7 +253,7 @@ impl Home {
     }
 
     /// Nothing is under way, waits, or is put off: time alone brings nothing before the next sweep.
-    pub(crate) fn is_quiet(&self) -> bool {
+    pub(crate) fn is_idle(&self) -> bool {
         let idle = self.call.is_none() && self.queue.is_empty() && self.write_at.is_none();
         idle && self.phase == Phase::Ready && self.outbox.is_empty() && self.held.is_empty()
     }
