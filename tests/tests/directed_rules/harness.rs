@@ -50,6 +50,9 @@ pub(crate) enum Road {
 /// Decides for each record, knowing which node it comes from.
 pub(crate) type Roads = Box<dyn FnMut(usize, &Record) -> Road>;
 
+/// Decides for each record of a link whether it arrives, knowing which node it comes from.
+pub(crate) type Aboard = Box<dyn FnMut(usize, &Record) -> bool>;
+
 /// What becomes of a write.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Reach {
@@ -93,7 +96,7 @@ pub(crate) struct Harness {
     pub misdirect: bool,
     linked: BTreeMap<(usize, LinkKey), (usize, Sid)>,
     /// Which records of a link arrive, knowing which node they come from.
-    pub aboard: Box<dyn FnMut(usize, &Record) -> bool>,
+    pub aboard: Aboard,
     /// Every record that went by a link: when, from whom, what.
     pub by_link: Vec<(u64, usize, Record)>,
     /// So many activations take effect without the caller being told.

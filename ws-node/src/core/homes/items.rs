@@ -38,7 +38,7 @@ impl NodeCore {
         // Only what this very channel says: a late record of an earlier one counted other items.
         sender.prune(item.acked);
         let expected = sender.last + 1;
-        let in_order = self.cfg.on(Rule::NextOnly) && !(is_copy && !self.cfg.on(Rule::CopiesInOrder));
+        let in_order = self.cfg.on(Rule::NextOnly) && (!is_copy || self.cfg.on(Rule::CopiesInOrder));
         let skip = !in_order && item.n > expected;
         // A copy neither asks nor is answered for.
         if is_copy && !(takes && room && (item.n == expected || skip)) {

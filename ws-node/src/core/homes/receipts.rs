@@ -347,7 +347,7 @@ mod tests {
             owed = home.owed.len();
         }
         assert!(owed <= OWED_MAX + 1, "{owed}");
-        assert!(home.owed.values().any(|(owed, _)| owed.to == user("alice")) && !home.all_is_told());
+        assert!(home.owed.values().any(|owed| owed.receipt.to == user("alice")) && !home.all_is_told());
         let mut paid = 0;
         while let Some(id) = home.owed.keys().next().cloned() {
             assert!(home.is_paid(&id));
