@@ -609,8 +609,7 @@ pub(crate) async fn commands_beyond_the_burst_are_refused_with_a_time_and_keep_t
 pub(crate) async fn messages_beyond_a_receivers_share_are_refused_with_a_time_and_keep_their_order(
     backend: Backend,
 ) {
-    // Half of what all have together to whom this receiver has not written: its own burst would be 100.
-    refused_beyond(50, Setup::new(backend, 2)).await;
+    refused_beyond(100, Setup::new(backend, 2)).await;
 }
 
 async fn refused_beyond(burst: usize, setup: Setup) {
@@ -618,6 +617,10 @@ async fn refused_beyond(burst: usize, setup: Setup) {
     let (alice, bob) = (cluster.user_at(0).await, cluster.user_at(1).await);
     let (mut a, _) = cluster.connect(&alice, json!({})).await;
     let (mut b, _) = cluster.connect(&bob, json!({})).await;
+    // To whom somebody has not written it would be half of the burst at most.
+    let reply = b.ask("hello", &alice, json!("hello")).await;
+    assert!(reply["ok"].is_object(), "{reply}");
+    assert_eq!(a.message().await["data"], "hello");
     // A machine that is slow enough to earn tokens meanwhile needs more of them.
     let (mut sent, mut refused): (usize, Vec<(usize, u64)>) = (0, Vec::new());
     while refused.is_empty() {
