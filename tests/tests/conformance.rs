@@ -110,7 +110,7 @@ roost_tests::on_each_backend! {
     watching::the_sdk_watches_on_after_a_crash_of_its_home,
     records::chat_events_has_every_acknowledged_message_as_its_reader_got_it,
     records::user_status_events_has_every_change_with_its_cause,
-    records::the_topic_of_each_node_has_items_and_confirms_keyed_by_vnode,
+    records::the_topic_of_each_node_has_every_item_and_links_have_copies,
     operations::every_promised_metric_is_there_and_counts,
     operations::every_process_says_whether_it_lives_and_is_ready,
     operations::ring_and_nodes_say_who_has_what,

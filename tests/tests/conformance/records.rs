@@ -1,7 +1,9 @@
 //! What consumers of the log read: keys, values and partitions of every topic.
 
-use roost_tests::cluster::{Backend, Cluster, Record, Tail};
-use serde_json::json;
+use roost_tests::cluster::{Backend, Cluster, Tail};
+use serde_json::{Value, json};
+
+use crate::operations::{metrics, value_of};
 
 /// Partitions of every topic.
 const PARTITIONS: u64 = 8;
@@ -64,48 +66,52 @@ pub(crate) async fn user_status_events_has_every_change_with_its_cause(backend: 
     }
 }
 
-/// The first record with this key that is the one.
-async fn found(tail: &mut Tail, key: &str, is_it: impl Fn(&Record) -> bool) -> Record {
+/// The first record in a bundle with this key that is the one, and the bundle's partition.
+async fn found(tail: &mut Tail, key: &str, is_it: impl Fn(&Value) -> bool) -> (Value, u32) {
     loop {
-        if let Some(record) = tail.some(key, 1).await.into_iter().find(&is_it) {
-            return record;
+        for record in tail.some(key, 1).await {
+            let bundle = record.value["bundle"].as_array().cloned().unwrap_or_default();
+            if let Some(one) = bundle.into_iter().find(&is_it) {
+                return (one, record.partition);
+            }
         }
     }
 }
 
-/// Between nodes: items go to the topic of the home, confirms to that of the sender, keyed by vnode.
-/// One message crosses.
-pub(crate) async fn the_topic_of_each_node_has_items_and_confirms_keyed_by_vnode(backend: Backend) {
+/// Between nodes: every item is in the topic of its home, in a bundle of its sender, and goes by the link as well once there
+/// is one.
+pub(crate) async fn the_topic_of_each_node_has_every_item_and_links_have_copies(backend: Backend) {
     let Some(cluster) = Cluster::start(backend, 2).await else { return };
     let mut to_home = cluster.tail(&format!("messages-{}", cluster.name(1))).await;
-    let mut to_sender = cluster.tail(&format!("messages-{}", cluster.name(0))).await;
     let (alice, bob) = (cluster.user_at(0).await, cluster.user_at(1).await);
     let (mut a, _) = cluster.connect(&alice, json!({})).await;
-    a.ask("m-1", &bob, json!({"text": "hi"})).await;
+    let (mut b, _) = cluster.connect(&bob, json!({})).await;
     let home = cluster.route(&bob).await;
-    let key = home.vnode.to_string();
-    // Results of other tests on this broker may come this way, too.
-    let said = |record: &Record| record.value["item"]["body"]["append"]["id"] == "m-1";
-    let item = found(&mut to_home, &key, said).await;
-    assert_eq!(u64::from(item.partition), home.vnode % PARTITIONS);
-    let body = json!({"append": {
-        "stream": format!("user:{bob}"), "from": alice, "id": "m-1", "kind": "message", "data": {"text": "hi"},
-    }});
-    let item = &item.value["item"];
-    assert_eq!((&item["vnode"], &item["epoch"]), (&json!(home.vnode), &json!(home.epoch)));
-    assert_eq!(item["body"], body);
-    assert!(
-        item["sid"].as_str().is_some_and(|sid| sid.starts_with(&format!("{}/", cluster.name(0)))),
-        "{item}"
-    );
-    let n = item["n"].as_u64().expect("a number");
-    let result = |record: &Record| {
-        let confirm = &record.value["confirm"];
-        let at = n.checked_sub(confirm["from"].as_u64()?)?;
-        let result = confirm["results"].get(usize::try_from(at).ok()?)?.clone();
-        (confirm["sid"] == item["sid"]).then_some(result)
+    let copies = async || {
+        let text = metrics(&cluster, cluster.node(1).admin_addr()).await;
+        value_of(&text, "roost_channel_events_total{event=\"copy\"}").unwrap_or(0.0)
     };
-    let confirm = found(&mut to_sender, &key, |record| result(record).is_some()).await;
-    let result = result(&confirm).expect("found by it");
-    assert!(result["ok"]["at"].is_u64(), "{result}");
+    let mut sent = 0;
+    let began = copies().await;
+    while copies().await <= began {
+        sent += 1;
+        assert!(sent < 300, "no link is opened");
+        let reply = a.ask(&format!("m-{sent}"), &bob, json!({"n": sent})).await;
+        assert!(reply["ok"].is_object(), "{reply}");
+        assert_eq!(b.message().await["data"]["n"], sent, "once, in order, whichever way");
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    }
+    for n in 1..=sent {
+        // Results of other tests on this broker may come this way, too.
+        let said = |record: &Value| record["item"]["body"]["append"]["id"] == format!("m-{n}");
+        let (record, partition) = found(&mut to_home, cluster.name(0), said).await;
+        let body = json!({"append": {
+            "stream": format!("user:{bob}"), "from": alice, "id": format!("m-{n}"), "kind": "message", "data": {"n": n},
+        }});
+        let item = &record["item"];
+        assert_eq!((&item["vnode"], &item["epoch"]), (&json!(home.vnode), &json!(home.epoch)));
+        assert_eq!((&item["body"], partition), (&body, 0));
+        let sid = item["sid"].as_str().expect("a text");
+        assert!(sid.starts_with(&format!("{}/", cluster.name(0))) && item["n"].is_u64(), "{item}");
+    }
 }

@@ -252,12 +252,6 @@ impl Home {
         self.phase == Phase::Stopping && quiet && self.all_acks_are_taken() && looked && trimmed
     }
 
-    /// Nothing is under way, waits, or is put off: time alone brings nothing before the next sweep.
-    pub(crate) fn is_idle(&self) -> bool {
-        let idle = self.call.is_none() && self.queue.is_empty() && self.write_at.is_none();
-        idle && self.phase == Phase::Ready && self.outbox.is_empty() && self.held.is_empty()
-    }
-
     /// The row is given up.
     pub(crate) fn release(&mut self, now: Now) {
         self.phase = Phase::Releasing;

@@ -61,14 +61,11 @@ impl NodeCore {
                 let view = self.membership.view();
                 home.senders.retain(|sid, _| !view.ended(sid));
             }
-            let idle = home.is_idle();
             let cut_off = self.homes.no_log_since.is_some_and(|at| now.mono >= at + self.cfg.grace_ms);
             if suspended && cut_off && now.mono >= over {
                 self.give_up_sessions(vnode, now);
             }
-            if sweep || !idle {
-                self.fx.touch(vnode);
-            }
+            self.fx.touch(vnode);
             if sweep {
                 self.sweep_presence(vnode, now);
                 self.sweep_members(vnode, now);
