@@ -28,18 +28,25 @@ const READ_BUFFER_BYTES: usize = 2 * 1024;
 /// Most that may wait for a slow socket inside tungstenite: what the core hands over does not go through it.
 const WRITE_BUFFER_BYTES_MAX: usize = 2 * FRAME_BYTES_MAX;
 
+/// What a connection asks that means to become a WebSocket, and its place among all of the listener.
+pub(crate) fn request()
+-> impl Filter<Extract = (HeaderMap, Option<OnUpgrade>, Option<ConnectionSlot>), Error = Rejection>
++ Clone
++ Send
++ Sync {
+    let (upgrade, slot) = (warp::ext::optional(), warp::ext::optional());
+    warp::get().and(warp::header::headers_cloned()).and(upgrade).and(slot)
+}
+
 /// The route of the public listener.
 pub(crate) fn route(
     shared: Arc<Shared>,
 ) -> impl Filter<Extract = (impl Reply,), Error = Rejection> + Clone + Send + Sync {
-    warp::path!("socket")
-        .and(warp::get())
-        .and(warp::header::headers_cloned())
-        .and(warp::ext::optional::<OnUpgrade>())
-        .and(warp::ext::optional::<ConnectionSlot>())
-        .map(move |headers: HeaderMap, upgrade: Option<OnUpgrade>, slot: Option<ConnectionSlot>| {
+    warp::path!("socket").and(request()).map(
+        move |headers: HeaderMap, upgrade: Option<OnUpgrade>, slot: Option<ConnectionSlot>| {
             accept(&shared, headers, upgrade, slot)
-        })
+        },
+    )
 }
 
 fn refuse(status: StatusCode, message: &str) -> Response {

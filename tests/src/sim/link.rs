@@ -68,13 +68,11 @@ impl World {
         let now = self.now;
         let Some(link) = self.links.open.get_mut(&ends) else { return };
         let gone = now < self.processes[link.pid].isolated_until.max(self.processes[ends.0].isolated_until);
-        if gone && !link.deaf {
-            link.deaf = true;
-            self.close_link(ends, now + SILENT_MS);
-            return;
-        }
         if link.deaf {
             return;
+        }
+        if gone {
+            return self.deafen(ends);
         }
         let at = (now + slow).max(link.last);
         link.last = at;
@@ -95,11 +93,15 @@ impl World {
         self.core_gets(pid, Input::Copies { to, records });
     }
 
-    /// Ends the links that a process has, those it opened and those to it; what is under way is lost.
+    /// The links that a process has: those it opened, and those to it.
+    fn links_of(&self, pid: usize) -> Vec<Ends> {
+        let of = |(ends, link): &(&Ends, &Link)| ends.0 == pid || link.pid == pid;
+        self.links.open.iter().filter(of).map(|(ends, _)| *ends).collect()
+    }
+
+    /// Ends them; what is under way is lost.
     pub(crate) fn cut_links(&mut self, pid: usize) {
-        let of = |ends: &Ends, link: &Link| ends.0 == pid || link.pid == pid;
-        let cut: Vec<_> = self.links.open.iter().filter(|(e, l)| of(e, l)).map(|(e, _)| *e).collect();
-        for ends in cut {
+        for ends in self.links_of(pid) {
             self.links.open.remove(&ends);
             let at = self.now + self.between(1, 20);
             self.close_link(ends, at);
@@ -108,14 +110,14 @@ impl World {
 
     /// Half open: nothing arrives any more, and that is noticed by silence alone.
     pub(crate) fn deafen_links(&mut self, pid: usize) {
-        let of = |ends: &Ends, link: &Link| ends.0 == pid || link.pid == pid;
-        let deaf: Vec<_> = self.links.open.iter().filter(|(e, l)| of(e, l)).map(|(e, _)| *e).collect();
-        for ends in deaf {
-            if let Some(link) = self.links.open.get_mut(&ends) {
-                link.deaf = true;
-            }
-            let at = self.now + SILENT_MS;
-            self.close_link(ends, at);
+        for ends in self.links_of(pid) {
+            self.deafen(ends);
         }
+    }
+
+    fn deafen(&mut self, ends: Ends) {
+        let Some(link) = self.links.open.get_mut(&ends) else { return };
+        link.deaf = true;
+        self.close_link(ends, self.now + SILENT_MS);
     }
 }

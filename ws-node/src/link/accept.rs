@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use futures_util::StreamExt;
-use http::{HeaderMap, HeaderValue, StatusCode};
+use http::{HeaderMap, HeaderValue};
 use hyper::upgrade::OnUpgrade;
 use roost_backend::store::Store;
 use roost_proto::ids::Sid;
@@ -23,8 +23,8 @@ use warp::reply::Response;
 use warp::{Filter, Rejection, Reply};
 
 use super::proof::{End, Meeting, nonce};
-use super::{HEADER, OPEN_TIMEOUT, SILENT_MAX, websocket};
-use crate::inputs::{NodeInput, STORE_TIMEOUT};
+use super::{HEADER, OPEN_TIMEOUT, SILENT_MAX, secret, websocket};
+use crate::inputs::NodeInput;
 use crate::node::Status;
 use crate::upgrade::{self, Upgrading};
 
@@ -46,15 +46,12 @@ pub(crate) fn route(
     accepting: Accepting,
 ) -> impl Filter<Extract = (impl Reply,), Error = Rejection> + Clone + Send + Sync {
     let accepting = Arc::new(accepting);
-    warp::path!("link")
-        .and(warp::get())
-        .and(warp::header::headers_cloned())
-        .and(warp::ext::optional::<OnUpgrade>())
-        .and(warp::ext::optional::<ConnectionSlot>())
-        .then(move |headers: HeaderMap, upgrade: Option<OnUpgrade>, slot: Option<ConnectionSlot>| {
+    warp::path!("link").and(upgrade::request()).then(
+        move |headers: HeaderMap, upgrade: Option<OnUpgrade>, slot: Option<ConnectionSlot>| {
             let accepting = Arc::clone(&accepting);
             async move { accept(accepting, headers, upgrade, slot).await.unwrap_or_else(|refused| refused) }
-        })
+        },
+    )
 }
 
 fn refuse(code: ErrorCode, why: &str) -> Response {
@@ -82,20 +79,14 @@ async fn accept(
     if own.as_ref() != Some(&to) {
         return Err(refuse(ErrorCode::Conflict, "another node answers at this admin address"));
     }
-    let secret = match timeout(STORE_TIMEOUT, accepting.store.link_secret()).await {
-        Ok(Ok(secret)) => secret,
-        Ok(Err(_)) | Err(_) => return Err(refuse(ErrorCode::Unavailable, "the store does not answer")),
-    };
+    let secret = secret(&*accepting.store)
+        .await
+        .map_err(|_| refuse(ErrorCode::Unavailable, "the store does not answer"))?;
     let Upgrading { mut response, upgrade } =
         upgrade::handshake(&headers, upgrade).map_err(|why| refuse(ErrorCode::BadRequest, &why))?;
     let meeting = Meeting { from, to, nonce_of_from, nonce_of_to: nonce() };
     let answer = format!("{} {}", meeting.nonce_of_to, meeting.proof(&secret, End::Accepted));
-    let Ok(answer) = HeaderValue::from_str(&answer) else {
-        return Err(reply::error_with_status(
-            StatusCode::INTERNAL_SERVER_ERROR,
-            &ErrorBody::new(ErrorCode::Internal, "the proof is no header"),
-        ));
-    };
+    let answer = HeaderValue::from_str(&answer).expect("hexadecimal is a header");
     response.headers_mut().insert(HEADER, answer);
     let tasks = accepting.tasks.clone();
     tasks.spawn(async move {

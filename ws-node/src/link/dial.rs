@@ -10,14 +10,14 @@ use roost_proto::ids::Sid;
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until, timeout};
-use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
+use tokio_tungstenite::tungstenite::{Error, Message};
 use tokio_tungstenite::{WebSocketStream, client_async_with_config};
 
 use super::proof::{End, Meeting, nonce};
-use super::{HEADER, OPEN_TIMEOUT, PING_EVERY, SILENT_MAX, websocket};
+use super::{HEADER, OPEN_TIMEOUT, PING_EVERY, SILENT_MAX, secret, websocket};
 use crate::core::{Input, LinkInput, LinkKey};
-use crate::inputs::{NodeInput, STORE_TIMEOUT};
+use crate::inputs::NodeInput;
 
 /// Payloads written together.
 const BATCH: usize = 64;
@@ -34,6 +34,14 @@ pub(super) struct Dialled {
 }
 
 type Socket = WebSocketStream<TcpStream>;
+
+/// What is written is taken, and before the other end would count as silent.
+async fn taken(written: impl Future<Output = Result<(), Error>>) -> Result<(), String> {
+    match timeout(SILENT_MAX, written).await {
+        Ok(done) => done.map_err(|e| e.to_string()),
+        Err(_) => Err("it takes nothing".into()),
+    }
+}
 
 impl Dialled {
     /// To its end, which is told.
@@ -58,20 +66,17 @@ impl Dialled {
     }
 
     async fn open(&self, store: &dyn Store) -> Result<Socket, String> {
-        let secret = match timeout(STORE_TIMEOUT, store.link_secret()).await {
-            Ok(Ok(secret)) => secret,
-            Ok(Err(error)) => return Err(error.to_string()),
-            Err(_) => return Err("the store does not answer".into()),
-        };
+        let secret = secret(store).await?;
         let meet = async {
             let stream = TcpStream::connect(&self.admin).await.map_err(|e| e.to_string())?;
             // A record must not wait for the answer to an earlier one.
             stream.set_nodelay(true).map_err(|e| e.to_string())?;
             let own = nonce();
             let said = format!("{} {} {own}", self.from, self.to);
-            let (socket, answer) = client_async_with_config(self.request(&said)?, stream, Some(websocket()))
-                .await
-                .map_err(|e| e.to_string())?;
+            let (mut socket, answer) =
+                client_async_with_config(self.request(&said)?, stream, Some(websocket()))
+                    .await
+                    .map_err(|e| e.to_string())?;
             let answer = answer.headers().get(HEADER).and_then(|value| value.to_str().ok());
             let (theirs, proof) =
                 answer.and_then(|answer| answer.split_once(' ')).ok_or("it proves nothing")?;
@@ -84,7 +89,6 @@ impl Dialled {
             if !meeting.is_proven(&secret, End::Accepted, proof) {
                 return Err("it does not know the secret of this ring".to_owned());
             }
-            let mut socket = socket;
             let proof = meeting.proof(&secret, End::Dialled);
             socket.send(Message::binary(proof)).await.map_err(|e| e.to_string())?;
             Ok(socket)
@@ -119,10 +123,7 @@ impl Dialled {
                         }
                         socket.flush().await
                     };
-                    match timeout(SILENT_MAX, all).await {
-                        Ok(done) => done.map_err(|e| e.to_string())?,
-                        Err(_) => return Err("it takes nothing".into()),
-                    }
+                    taken(all).await?;
                     written += bytes;
                     if written >= TOLD_BYTES {
                         self.tell(LinkInput::Written(self.link, written)).await;
@@ -139,11 +140,7 @@ impl Dialled {
                         return Err("it is silent".into());
                     }
                     alarm.as_mut().reset(Instant::now() + PING_EVERY);
-                    let ping = socket.send(Message::Ping(Bytes::new()));
-                    match timeout(SILENT_MAX, ping).await {
-                        Ok(done) => done.map_err(|e| e.to_string())?,
-                        Err(_) => return Err("it takes nothing".into()),
-                    }
+                    taken(socket.send(Message::Ping(Bytes::new()))).await?;
                 }
             }
         }

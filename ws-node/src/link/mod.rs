@@ -11,7 +11,11 @@ mod proof;
 
 use std::time::Duration;
 
+use roost_backend::store::Store;
+use tokio::time::timeout;
 use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
+
+use crate::inputs::STORE_TIMEOUT;
 
 /// In the request: who dials, whom it means, and a nonce. In the answer: a nonce and a proof.
 const HEADER: &str = "roost-link";
@@ -24,6 +28,14 @@ const SILENT_MAX: Duration = Duration::from_secs(3);
 const MESSAGE_BYTES_MAX: usize = 1024 * 1024;
 /// A record or two; larger ones grow it while they are read.
 const READ_BUFFER_BYTES: usize = 64 * 1024;
+
+/// What both ends prove that they have, or why it is not known now.
+async fn secret(store: &dyn Store) -> Result<String, String> {
+    match timeout(STORE_TIMEOUT, store.link_secret()).await {
+        Ok(answer) => answer.map_err(|error| error.to_string()),
+        Err(_) => Err("the store does not answer".into()),
+    }
+}
 
 fn websocket() -> WebSocketConfig {
     WebSocketConfig::default()

@@ -72,7 +72,7 @@ impl EmbeddedStore {
             hints: watch::Sender::new(0),
             subscribers: Arc::default(),
             commands: AtomicU64::new(0),
-            link_secret: format!("{:032x}", rand::random::<u128>()),
+            link_secret: fresh_name(),
         }
     }
 
@@ -109,7 +109,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 impl Store for EmbeddedStore {
     async fn open_ring(&self, vnodes: u32) -> Result<DataSet, StoreError> {
         let mut control = self.control();
-        let fresh = DataSet(format!("{:032x}", rand::random::<u128>()));
+        let fresh = DataSet(fresh_name());
         match &mut lock(&self.data).disk {
             Some(disk) => {
                 let (kept, name) = disk.ring(vnodes, fresh)?;

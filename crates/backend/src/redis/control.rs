@@ -6,7 +6,7 @@ use roost_proto::ids::Sid;
 use super::keys::Channels;
 use super::link::{LIFE, Lane};
 use super::reply::{Fields, flags, from_json};
-use super::{RedisStore, fresh_name, keys};
+use super::{RedisStore, keys};
 use crate::store::*;
 
 /// The hash that places users on the ring, kept beside its size for people who look.

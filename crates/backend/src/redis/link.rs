@@ -22,7 +22,7 @@ use tokio::time::{Instant, timeout};
 use super::keys::{self, Channels};
 use super::reply::{Fields, RESPONSE_TIMEOUT};
 use super::rights::{denies, refused_at_start};
-use crate::store::{DataSet, StoreError};
+use crate::store::{DataSet, StoreError, fresh_name};
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 /// All of making a connection: TCP, authentication, and the data-set check, which is two commands.
@@ -183,7 +183,7 @@ impl Check {
     }
 
     async fn look(&self, connection: &mut MultiplexedConnection, run_id: &str) -> Result<Found, StoreError> {
-        let (vnodes, fresh) = (self.vnodes.load(Ordering::Acquire), super::fresh_name());
+        let (vnodes, fresh) = (self.vnodes.load(Ordering::Acquire), fresh_name());
         let mut script = self.script.key(keys::RING);
         script.key(keys::SETTLING).arg(&fresh).arg(run_id).arg(vnodes).arg(self.settling_ms);
         let answer = match script.invoke_async(connection).await {

@@ -49,11 +49,6 @@ pub struct RedisStore {
     commands: AtomicU64,
 }
 
-/// A random name for a data set.
-fn fresh_name() -> String {
-    format!("{:032x}", rand::random::<u128>())
-}
-
 impl RedisStore {
     /// Reaches the Redis at `url` (`redis://[user:password@]host[:port][/db]`) and checks that it is set up as it
     /// must be. Must be called within a Tokio runtime.

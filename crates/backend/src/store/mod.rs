@@ -21,6 +21,11 @@ pub use page::Page;
 pub use shown::{Shown, shown_of};
 pub use types::*;
 
+/// What nobody else has drawn: the name of a data set, the secret of a ring. 128 random bits in hexadecimal.
+pub(crate) fn fresh_name() -> String {
+    format!("{:032x}", rand::random::<u128>())
+}
+
 /// The store. Every call is one atomic step or one consistent read; every call is safe to repeat when its answer
 /// was lost.
 ///

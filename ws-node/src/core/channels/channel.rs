@@ -275,8 +275,10 @@ impl Channel {
         Attached::Yes { again }
     }
 
-    pub(crate) fn push(&mut self, item: Pending, now: u64) {
+    /// If all before it is confirmed, it and what follows may go by `link`.
+    pub(crate) fn push(&mut self, item: Pending, link: Option<LinkKey>, now: u64) {
         if self.items.is_empty() {
+            (self.aboard, self.boarded) = (link, self.first - 1);
             self.heard = now;
             self.probe_wait = PROBE_MIN_MS;
             // What the transport did not take was confirmed all the same.
@@ -285,11 +287,6 @@ impl Channel {
         self.index.insert(item.key.clone(), self.base + self.items.len() as u64);
         self.enters(&item.by, item.load);
         self.items.push_back(item);
-    }
-
-    /// All is confirmed: what is pushed next may go by the link.
-    pub(crate) fn boards(&mut self, link: Option<LinkKey>) {
-        (self.aboard, self.boarded) = (link, self.first - 1);
     }
 
     /// An item went by the link, or did not: then none behind it does.
@@ -520,7 +517,7 @@ mod tests {
     fn fill(channel: &mut Channel, by: &By, bytes: usize) -> usize {
         let before = channel.len();
         while channel.has_place(by, bytes, 1000, 1_000_000) {
-            channel.push(item(by, channel.len(), bytes), 0);
+            channel.push(item(by, channel.len(), bytes), None, 0);
         }
         channel.len() - before
     }
@@ -545,7 +542,7 @@ mod tests {
     fn who_left_has_no_share_any_more() {
         let mut channel = Channel::new(VnodeId(0), Sid::new(&NodeId::new("ws-1").unwrap(), 1, 1), 0);
         for (n, by) in [by("a"), by("b"), By::Own, by("a")].iter().enumerate() {
-            channel.push(item(by, n, 10), 0);
+            channel.push(item(by, n, 10), None, 0);
         }
         assert_eq!(channel.share(&by("a")), Load { items: 2, bytes: 20, events: 0 });
         while channel.pop().is_some() {}

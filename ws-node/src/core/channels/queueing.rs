@@ -58,12 +58,10 @@ impl NodeCore {
     pub(in crate::core) fn push(&mut self, vnode: VnodeId, item: Pending, now: Now) {
         self.channels.shares.begin(&item.by, item.load);
         let channel = self.channel(vnode, now);
-        if channel.is_empty() {
-            let home = channel.home().cloned().filter(|_| self.cfg.item_lane == ItemLane::Both);
-            let link = home.and_then(|home| self.link_to(&home));
-            self.channel(vnode, now).boards(link);
-        }
-        self.channel(vnode, now).push(item, now.mono);
+        let boards = channel.home().filter(|_| channel.is_empty()).cloned();
+        let boards = boards.filter(|_| self.cfg.item_lane == ItemLane::Both);
+        let link = boards.and_then(|home| self.link_to(&home));
+        self.channel(vnode, now).push(item, link, now.mono);
         self.pump(vnode, now);
     }
 

@@ -38,19 +38,16 @@ pub enum LinkOrder {
 const OPEN_AGAIN_MS: u64 = 500;
 const OPEN_AGAIN_MAX_MS: u64 = 8000;
 
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug)]
 enum State {
     /// Not to be tried before.
     Closed {
         until: u64,
     },
-    Opening {
+    Dialled {
         link: LinkKey,
         to: Sid,
-    },
-    Open {
-        link: LinkKey,
-        to: Sid,
+        open: bool,
     },
 }
 
@@ -76,14 +73,14 @@ impl Link {
     }
 
     pub(super) fn opening(&mut self, link: LinkKey, to: Sid) {
-        self.state = State::Opening { link, to };
+        self.state = State::Dialled { link, to, open: false };
     }
 
     /// The connection, open or on its way, and who is at its end.
     pub(super) fn current(&self) -> Option<(LinkKey, &Sid)> {
         match &self.state {
             State::Closed { .. } => None,
-            State::Opening { link, to } | State::Open { link, to } => Some((*link, to)),
+            State::Dialled { link, to, .. } => Some((*link, to)),
         }
     }
 
@@ -91,32 +88,20 @@ impl Link {
         self.current().is_some_and(|(link, _)| link == key)
     }
 
-    pub(super) fn is_open(&self) -> bool {
-        matches!(self.state, State::Open { .. })
-    }
-
-    /// It is open to this life of the node.
-    pub(super) fn leads_to(&self, sid: &Sid) -> bool {
-        matches!(&self.state, State::Open { to, .. } if to == sid)
+    /// The same, if it is open.
+    pub(super) fn open(&self) -> Option<(LinkKey, &Sid)> {
+        self.current().filter(|_| matches!(self.state, State::Dialled { open: true, .. }))
     }
 
     pub(super) fn opened(&mut self) {
-        if let State::Opening { link, to } = self.state.clone() {
-            (self.state, self.tries, self.bytes) = (State::Open { link, to }, 0, 0);
+        if let State::Dialled { open, .. } = &mut self.state {
+            (*open, self.tries, self.bytes) = (true, 0, 0);
         }
     }
 
     pub(super) fn closed(&mut self, now: u64) {
         let wait = (OPEN_AGAIN_MS << self.tries.min(8)).min(OPEN_AGAIN_MAX_MS);
         (self.state, self.tries) = (State::Closed { until: now + wait }, self.tries + 1);
-    }
-
-    /// The connection, if it is open.
-    pub(super) fn open(&self) -> Option<LinkKey> {
-        match self.state {
-            State::Open { link, .. } => Some(link),
-            _ => None,
-        }
     }
 
     /// Takes so many bytes, if no more than `max` are in it then.
@@ -149,9 +134,9 @@ mod tests {
     fn a_link_holds_so_many_bytes_and_no_more() {
         let mut link = Link::default();
         link.opening(LinkKey(1), sid(1));
-        assert_eq!((link.open(), link.leads_to(&sid(1))), (None, false));
+        assert_eq!((link.open(), link.is(LinkKey(1))), (None, true));
         link.opened();
-        assert!(link.leads_to(&sid(1)) && !link.leads_to(&sid(2)));
+        assert_eq!(link.open(), Some((LinkKey(1), &sid(1))));
         assert!(link.board(7, 10));
         link.grew(1);
         assert!(!link.board(3, 10) && link.board(2, 10));
@@ -169,7 +154,7 @@ mod tests {
             }
             waits.push(now - from);
             link.opening(LinkKey(n), sid(1));
-            assert!(link.is(LinkKey(n)) && !link.is_open());
+            assert!(link.is(LinkKey(n)) && link.open().is_none());
             link.closed(now);
         }
         assert_eq!(waits, [0, 500, 1000, 2000, 4000, 8000]);

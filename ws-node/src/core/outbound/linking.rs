@@ -1,14 +1,14 @@
 //! Links are opened, filled, and given up.
 
 use bytes::Bytes;
-use roost_proto::ids::NodeId;
+use roost_proto::ids::{NodeId, Sid};
 use roost_proto::records::BUNDLES;
 
 use crate::core::actions::Action;
 use crate::core::keys::Now;
 use crate::core::node::NodeCore;
 use crate::core::outbound::Way;
-use crate::core::outbound::link::{Link, LinkInput, LinkKey, LinkOrder};
+use crate::core::outbound::link::{LinkInput, LinkKey, LinkOrder};
 use crate::core::outbound::sending::bundles;
 
 impl NodeCore {
@@ -18,10 +18,8 @@ impl NodeCore {
         match input {
             LinkInput::Opened(_) => way.link.opened(),
             LinkInput::Closed(_) => {
-                let to = way.link.current().filter(|_| way.link.is_open()).map(|(_, to)| to.clone());
-                way.link.closed(now.mono);
-                way.boarded.clear();
-                way.hasten();
+                let to = way.link.open().map(|(_, to)| to.clone());
+                way.link_ended(now.mono);
                 // Nor may what was confirmed by it have been heard.
                 if let Some(to) = to {
                     self.confirm_again(&to, now);
@@ -33,14 +31,19 @@ impl NodeCore {
 
     /// The link by which items of an empty channel may go.
     pub(in crate::core) fn link_to(&self, node: &NodeId) -> Option<LinkKey> {
-        self.outbound.ways.get(node)?.link.open()
+        self.outbound.ways.get(node)?.link.open().map(|(link, _)| link)
     }
 
-    /// Puts a copy aboard the link to a node, if that is the one which is meant and it has room.
-    pub(super) fn board(&mut self, to: &NodeId, meant: impl FnOnce(&Link) -> bool, payload: &Bytes) -> bool {
+    /// Puts a copy aboard the link to a node, if that is open, the one which is meant, and has room.
+    pub(super) fn board(
+        &mut self,
+        to: &NodeId,
+        is_meant: impl FnOnce((LinkKey, &Sid)) -> bool,
+        payload: &Bytes,
+    ) -> bool {
         let max = self.cfg.link_bytes_max;
         let way = self.outbound.way(to);
-        let goes = meant(&way.link) && way.link.board(payload.len(), max);
+        let goes = way.link.open().is_some_and(is_meant) && way.link.board(payload.len(), max);
         if goes {
             way.boarded.push(payload.clone());
         }
@@ -67,9 +70,7 @@ impl NodeCore {
                 && row.is_none_or(|row| row.sid != *to)
             {
                 self.fx.push(Action::Link(LinkOrder::Close(link)));
-                way.link.closed(now.mono);
-                way.boarded.clear();
-                way.hasten();
+                way.link_ended(now.mono);
             }
             let Some((admin, to)) = row.map(|row| (row.admin.clone(), row.sid.clone())) else { continue };
             if way.link.wants_to_open(now.mono) {

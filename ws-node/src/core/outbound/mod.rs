@@ -45,8 +45,8 @@ pub(super) struct Waiting {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Haste {
     AtOnce,
-    /// It went by the link, too, at this time on the monotonic clock.
-    Copy(u64),
+    /// It went by the link, too.
+    Copy,
 }
 
 /// What there is for one node.
@@ -79,13 +79,10 @@ impl Way {
     }
 
     fn push(&mut self, record: Waiting, haste: Haste) {
+        let due = record.since + if haste == Haste::Copy { COPY_WAITS_MS } else { 0 };
+        self.due = Some(self.due.map_or(due, |before| before.min(due)));
         self.bytes += record.payload.len();
         self.waiting.push(record);
-        let due = match haste {
-            Haste::AtOnce => 0,
-            Haste::Copy(now) => now + COPY_WAITS_MS,
-        };
-        self.due = Some(self.due.map_or(due, |before| before.min(due)));
     }
 
     /// Takes out what is older than the log would have tried it: the process stood still, and it would be a second
@@ -113,8 +110,10 @@ impl Way {
         std::mem::take(&mut self.waiting)
     }
 
-    /// What went by a link that ended may not have arrived.
-    fn hasten(&mut self) {
+    /// The link ended: what went by it may not have arrived, and what was to go is in the topic.
+    fn link_ended(&mut self, now: u64) {
+        self.link.closed(now);
+        self.boarded.clear();
         self.due = self.due.map(|_| 0);
     }
 }
@@ -151,7 +150,7 @@ impl Outbound {
 
     /// Links that are open.
     pub(super) fn links(&self) -> usize {
-        self.ways.values().filter(|way| way.link.is_open()).count()
+        self.ways.values().filter(|way| way.link.open().is_some()).count()
     }
 
     fn reported(&mut self, to: &NodeId, bundle: u64) {
@@ -193,17 +192,18 @@ mod tests {
     fn what_went_by_the_link_waits_for_others_unless_the_link_ends() {
         let (mut outbound, node) = (Outbound::default(), NodeId::new("n").unwrap());
         let taken = |outbound: &mut Outbound, now| outbound.way(&node).take(now).len();
-        outbound.push(&node, record(1), Haste::Copy(100));
-        outbound.push(&node, record(1), Haste::Copy(110));
+        let copy = |bytes, since| Waiting { since, ..record(bytes) };
+        outbound.push(&node, copy(1, 100), Haste::Copy);
+        outbound.push(&node, copy(1, 110), Haste::Copy);
         assert_eq!(taken(&mut outbound, 100 + COPY_WAITS_MS - 1), 0);
         assert_eq!(taken(&mut outbound, 100 + COPY_WAITS_MS), 2);
-        outbound.push(&node, record(1), Haste::Copy(200));
+        outbound.push(&node, copy(1, 200), Haste::Copy);
         outbound.push(&node, record(1), Haste::AtOnce);
         assert_eq!(taken(&mut outbound, 200), 2, "with what does not wait");
-        outbound.push(&node, record(1), Haste::Copy(300));
-        outbound.way(&node).hasten();
+        outbound.push(&node, copy(1, 300), Haste::Copy);
+        outbound.way(&node).link_ended(300);
         assert_eq!(taken(&mut outbound, 300), 1);
-        outbound.push(&node, record(BUNDLE_BYTES_MAX), Haste::Copy(400));
+        outbound.push(&node, copy(BUNDLE_BYTES_MAX, 400), Haste::Copy);
         assert_eq!(taken(&mut outbound, 400), 1, "a bundle is full");
     }
 

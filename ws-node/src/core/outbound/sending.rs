@@ -41,10 +41,11 @@ impl NodeCore {
         }
         let (vnode, n) = (item.channel.vnode, item.n);
         let payload = encoded(&Record::Item(item));
-        let goes = link.is_some() && self.board(to, |way| way.open() == link, &payload);
-        let haste = if goes { Haste::Copy(now.mono) } else { Haste::AtOnce };
-        if link.is_some() {
+        let mut haste = Haste::AtOnce;
+        if let Some(link) = link {
+            let goes = self.board(to, |(open, _)| open == link, &payload);
             self.channel(vnode, now).has_boarded(goes.then_some(n));
+            haste = if goes { Haste::Copy } else { Haste::AtOnce };
         }
         self.outbound.push(to, Waiting { vnode, payload, token, since: now.mono }, haste);
     }
@@ -57,7 +58,7 @@ impl NodeCore {
             return self.fx.deliver_here(record);
         }
         let payload = encoded(&record);
-        let goes = self.board(&to, |link| link.leads_to(&sid), &payload);
+        let goes = self.board(&to, |(_, end)| *end == sid, &payload);
         if goes {
             self.told_by_link(vnode, &sid, now);
         }
