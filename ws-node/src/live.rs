@@ -1,5 +1,6 @@
 //! What goes over the store's publish and subscribe: follows, what is published, what is heard.
 
+use std::future::Future;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -18,6 +19,12 @@ const BATCH: usize = 64;
 /// A channel to follow, under a number, or not any more.
 pub(crate) type SubscribeRequest = (LiveChannel, Option<u64>);
 
+/// Runs all at once. Each is first polled in this order, and so handed to their one connection in it: Tokio may not
+/// make one of them yield for having done much before it got there, since a later one would go first.
+async fn begun_in_order<F: Future>(all: impl Iterator<Item = F>) -> Vec<F::Output> {
+    tokio::task::unconstrained(join_all(all)).await
+}
+
 /// Follows channels and ceases to, in order.
 pub(crate) async fn follow(
     subscriber: Arc<dyn Subscriber>,
@@ -31,7 +38,6 @@ pub(crate) async fn follow(
             () = stop.cancelled() => return,
             n = requests.recv_many(&mut batch, BATCH) => if n == 0 { return },
         }
-        // First polled in this order, and so handed over in it.
         let all = batch.drain(..).map(|(channel, ask)| {
             let subscriber = &subscriber;
             async move {
@@ -43,7 +49,7 @@ pub(crate) async fn follow(
                 Some(Input::Followed { channel, ask, done: matches!(done, Ok(Ok(()))) })
             }
         });
-        for event in join_all(all).await.into_iter().flatten() {
+        for event in begun_in_order(all).await.into_iter().flatten() {
             if events.send(NodeInput::Core(event)).await.is_err() {
                 return;
             }
@@ -63,12 +69,11 @@ pub(crate) async fn publish(
             () = stop.cancelled() => return,
             n = queue.recv_many(&mut batch, BATCH) => if n == 0 { return },
         }
-        // First polled in this order, and so written in it, over one connection.
         let all = batch.drain(..).map(|(channel, payload)| {
             let store = &store;
             async move { timeout(STORE_TIMEOUT, store.publish(&channel, payload)).await }
         });
-        for done in join_all(all).await {
+        for done in begun_in_order(all).await {
             if !matches!(done, Ok(Ok(()))) {
                 tracing::debug!("a signal was lost");
             }
@@ -102,5 +107,30 @@ pub(crate) async fn listen(
         if events.send(NodeInput::Core(event)).await.is_err() {
             return;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::RefCell;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_batch_is_begun_in_its_order_however_much_each_does_before() {
+        let begun = RefCell::new(Vec::new());
+        let all = (0..BATCH).map(|n| {
+            let begun = &begun;
+            async move {
+                // As a lock, a queue and a timer do on the way to the connection.
+                for _ in 0..3 {
+                    tokio::task::consume_budget().await;
+                }
+                begun.borrow_mut().push(n);
+                tokio::task::yield_now().await;
+            }
+        });
+        begun_in_order(all).await;
+        assert_eq!(begun.into_inner(), (0..BATCH).collect::<Vec<_>>());
     }
 }
